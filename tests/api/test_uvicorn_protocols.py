@@ -399,7 +399,7 @@ async def test_unreadable_websocket_handshake_is_refused_with_4xx_and_no_logged_
     assert not [record for record in caplog.records if record.exc_info]
 
 
-async def test_too_many_pipelined_requests_end_their_connection() -> None:
+async def test_pipelined_requests_beyond_the_limit_are_not_answered() -> None:
     """They would be kept, each with its headers, while the first one is answered."""
     found = await answer(b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n" * 300)
     assert found.count(b"HTTP/1.1 200 ") <= MAX_PIPELINED + 1

@@ -35,7 +35,7 @@ def test_flac_encoder_takes_less_memory_than_half_its_output_and_gives_small_par
     assert part < size / 10
 
 
-def test_flac_encoded_in_parts_decodes_to_the_same_samples_and_rate() -> None:
+def test_flac_that_is_given_out_in_parts_decodes_to_the_same_samples_and_rate() -> None:
     pcm = random.Random(2).randbytes(60 * 2 * RATE)
     encoder = audio_encoder(EncodedFormat.FLAC, RATE)
     encoder.add(pcm)

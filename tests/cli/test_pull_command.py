@@ -628,7 +628,9 @@ def test_serve_without_checkpoint_names_pull_or_with_allow_download_fails_on_wro
     assert "checksum" in run.stderr.splitlines()[-1]
 
 
-def test_checkpoint_of_model_path_is_never_replaced_by_a_download(tmp_path, monkeypatch):
+def test_missing_checkpoint_of_a_set_model_path_is_not_downloaded_even_if_allowed(
+    tmp_path, monkeypatch
+):
     monkeypatch.setattr(engines, "missing_packages", lambda spec: [])
     monkeypatch.setattr(pull, "fetch", lambda repo: pytest.fail("it downloads"))
     pull.download_if_missing(Settings(engine="vibevoice", allow_download=True, model_path=tmp_path))

@@ -416,7 +416,7 @@ def test_visible_device_is_the_first_of_cuda_visible_devices_or_none_if_that_is_
     assert gpu_devices.first_visible(CARDS, wanted) is device
 
 
-def test_machine_without_gpu_has_no_visible_device() -> None:
+def test_first_visible_device_without_gpu_is_none_even_if_cuda_visible_devices_names_one() -> None:
     assert gpu_devices.first_visible((), None) is None
     assert gpu_devices.first_visible((), "0") is None
 

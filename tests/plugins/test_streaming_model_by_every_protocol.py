@@ -64,7 +64,7 @@ def pcm(content: bytes) -> bytes:
     return bytes(soundfile.read(io.BytesIO(content), dtype="int16")[0].tobytes())
 
 
-def test_file_has_the_words_and_speakers_of_the_model_by_transcribe_jobs_and_openai(
+def test_file_has_the_words_by_transcribe_jobs_and_openai_and_the_speakers_by_transcribe(
     there: Server, content: bytes
 ) -> None:
     came, whole = by_ndjson(there, content)

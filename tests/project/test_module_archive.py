@@ -128,7 +128,7 @@ def words_of_host(port: int) -> list[str]:
 
 
 @pytest.mark.parametrize("language", ["en", "auto"])
-def test_service_started_by_whisper_cpps_command_line_answers_the_hosts_form_with_text(
+def test_script_named_whisper_server_takes_whisper_cpps_options_and_answers_its_form(
     tmp_path: Path, language: str
 ) -> None:
     port = free_port()

@@ -120,7 +120,7 @@ async def test_event_stream_of_kept_job_ends_cleanly_at_shutdown(
     check_end(await asyncio.to_thread(server.process.wait, PATIENCE_S), server.log())
 
 
-async def test_refused_uploads_in_progress_at_shutdown_get_415_and_no_error_is_logged(
+async def test_uploads_of_no_form_get_415_although_a_shutdown_begins_and_no_error_is_logged(
     start_server: StartServer,
 ) -> None:
     server = start_server(engine="scripted")

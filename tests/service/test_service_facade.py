@@ -135,9 +135,9 @@ async def test_reload_and_audio_path_without_their_scope_are_refused_before_an_e
     for caller, now in ((alice, False), (may_reload, True)):
         with pytest.raises(errors.ScopeMissing):
             await service.reload(caller, "int8", now=now)
-    assert service.fleet.files.slot.worker_pid is None
     with pytest.raises(errors.AudioPathForbidden):
         await service.submissions.open_path(alice, str(tmp_path / "none.wav"))
+    assert service.fleet.files.slot.worker_pid is None
 
 
 @pytest.mark.parametrize(

@@ -67,7 +67,7 @@ def test_speaking_seconds_of_each_label_are_summed_within_a_span() -> None:
     assert speaking_seconds(turns_of((0, 3, 7), (3, 4, 8), (5, 9, 7)), 1, 6) == {7: 3, 8: 1}
 
 
-def test_agreement_of_speakers_of_two_diarizations_is_their_share_of_common_seconds() -> None:
+def test_speakers_agree_by_common_seconds_over_those_of_either_and_too_few_do_not_count() -> None:
     before = turns_of((0, 4, 0), (5, 9, 1))
     after = turns_of((0, 4, 6), (5, 8.9, 5), (9.5, 12, 6))
     found = turn_agreement(before, after, 1.0)

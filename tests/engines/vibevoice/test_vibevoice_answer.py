@@ -300,7 +300,7 @@ def test_decoding_graph_has_room_for_longest_proposal() -> None:
     assert DRAFT_WIDTH_TOKENS == MAX_DRAFT_TOKENS + 1
 
 
-def test_tokenizer_with_other_spelling_is_refused_for_proposals() -> None:
+def test_tokenizer_that_joins_digits_keys_or_marks_is_refused_for_proposals() -> None:
     whole = Tokenizer(models.WordLevel({"0": 0, "?": 1}, unk_token="?"))
     whole.pre_tokenizer = pre_tokenizers.Whitespace()
     with pytest.raises(ValueError, match="spell"):

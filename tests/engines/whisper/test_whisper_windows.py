@@ -67,7 +67,7 @@ speech = st.lists(st.tuples(st.floats(0.05, 9.0), st.floats(0.2, 45.0)), min_siz
 
 
 @given(speech, st.lists(st.floats(1.0, 30.0), min_size=1, max_size=60))
-def test_all_speech_is_packed_once_in_order_in_windows_of_30_s_however_it_arrives(
+def test_all_speech_is_packed_once_in_order_in_windows_of_at_most_30_s_however_it_arrives(
     gaps_and_lengths: list[tuple[float, float]], steps: list[float]
 ) -> None:
     """None is lost, none twice, no window is longer than 30 s, and they come in order."""

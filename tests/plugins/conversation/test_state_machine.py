@@ -715,7 +715,7 @@ def test_reset_ends_the_reply_and_clears_the_history() -> None:
     assert table.of(events.GenerateReply)[-1].turn == 2
 
 
-def test_changed_options_apply_from_the_next_turn_on(table: Table) -> None:
+def test_changed_options_apply_to_the_turn_that_begins_after_them(table: Table) -> None:
     table.take(
         events.OptionsChanged(0.0, events.ConversationOptions(instructions="Rhyme.", voiced=False))
     )

@@ -139,7 +139,7 @@ def test_single_utterance_stream_ends_at_its_first_pause(client: Client) -> None
     assert said.finals[0].end_sec > 9  # more than an engine hears at once, and still one
 
 
-def test_text_of_a_single_utterance_has_one_punctuation_mark_between_its_segments() -> None:
+def test_comma_that_begins_a_segment_of_a_single_utterance_follows_the_text_before_it() -> None:
     results = GrpcResults(LiveOptions(turns=TurnControl.ONE))
     assert results.of(Final(0, 0, Segment(0.0, 1.0, "In short"))) is None
     partial = results.of(Partial(0, 1, 1.0, 2.0, ", the", ", the"))

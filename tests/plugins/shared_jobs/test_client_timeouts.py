@@ -229,7 +229,7 @@ async def test_job_whose_submission_is_executed_after_its_service_left_is_delete
     assert await here.all_jobs() == []
 
 
-async def test_takeover_by_a_request_is_void_after_its_client_timed_out_again(
+async def test_taker_of_a_job_that_timed_out_cannot_await_it_and_the_next_request_can(
     one: Service,
 ) -> None:
     job = submitted("me", kept=False)

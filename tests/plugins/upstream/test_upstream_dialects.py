@@ -309,7 +309,7 @@ def test_confidence_of_an_upstream_is_between_0_and_1_or_none(
     ("told", "found"),
     [(0.1234, 0.123), (1, 1.0), (0.0, None), *((bad, None) for bad in (-1, 5, nan, "1", True))],
 )
-def test_no_speech_probability_of_an_openai_server_is_between_0_and_1_or_none(
+def test_no_speech_probability_of_openai_servers_is_none_if_0_or_impossible_else_kept(
     told: object, found: float | None
 ) -> None:
     segment = {"start": 1.0, "end": 2.0, "text": "Yes.", "no_speech_prob": told}
