@@ -40,16 +40,18 @@ def main() -> None:
 
 
 def tests_of(module: str) -> list[str]:
-    """The files of tests that import a module, its own first, or those of its package."""
+    """The files of tests that import a module or have its name, these first; or those of its
+    package."""
     dotted = re.escape(f"sidecar.{module.replace('/', '.')}")
     above, _, name = dotted.rpartition(r"\.")
     names = re.compile(rf"{dotted}\b|from {above} import (\([^)]*|.*)\b{name}\b")
     files = sorted((ROOT / "tests").rglob("test_*.py"))
-    found = [one for one in files if names.search(one.read_text("utf-8"))]
+    own = re.compile(rf"test_{name}(_|$)").match  # which may use it by a helper
+    found = [one for one in files if own(one.stem) or names.search(one.read_text("utf-8"))]
     found = found or sorted((ROOT / "tests" / module.partition("/")[0]).rglob("test_*.py"))
     if not found:
         sys.exit(f"no test imports {module}")
-    found.sort(key=lambda one: not one.stem.startswith(f"test_{name}"))  # most notice there: sooner
+    found.sort(key=lambda one: not own(one.stem))  # most notice there: sooner
     return [str(one.relative_to(ROOT)) for one in found]
 
 
