@@ -443,14 +443,14 @@ class PlannedDecoder:
     """Decoder with its graphs and a memory plan, by which caches grow."""
 
     def __init__(
-        self, decoder: VibeVoiceDecoder, plan: MemoryPlan, graphed: CudaGraphSteps | None = None
+        self, decoder: VibeVoiceDecoder, plan: MemoryPlan, graph_steps: CudaGraphSteps | None = None
     ) -> None:
-        """``graphed``: None for its own steps, if they can be captured."""
+        """``graph_steps``: None for its own steps, if they can be captured."""
         self.decoder = decoder
         self._plan = plan
-        if graphed is None and decoder.capturable:
-            graphed = CudaGraphSteps(decoder)
-        self._graphed = graphed
+        if graph_steps is None and decoder.capturable:
+            graph_steps = CudaGraphSteps(decoder)
+        self._graph_steps = graph_steps
 
     def prefill(
         self, embeddings: Tensor, cache: KeyValueCache, check: StepCheck | None = None
@@ -468,13 +468,13 @@ class PlannedDecoder:
         wide = any(len(one.ids) > 1 for one in continuations)
         for one in continuations:
             self._make_room(one.cache, DRAFT_WIDTH_TOKENS if wide else 1)
-        step = self.decoder.step if self._graphed is None else self._graphed.step
+        step = self.decoder.step if self._graph_steps is None else self._graph_steps.step
         return step(continuations)
 
     def forget(self) -> None:
         """Release the graphs, with the caches of answers that have ended."""
-        if self._graphed is not None:
-            self._graphed.forget()
+        if self._graph_steps is not None:
+            self._graph_steps.forget()
 
     def _make_room(self, cache: KeyValueCache, tokens: int) -> None:
         needed = cache.length + tokens

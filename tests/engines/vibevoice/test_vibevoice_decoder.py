@@ -95,7 +95,7 @@ def by_our_loop(
     end = loaded.model.generation_config.eos_token_id
     with torch.inference_mode():
         embeddings = prompt_of(loaded, name, prompt or "", plan.encoder_chunk_s)
-        graphed = CudaGraphSteps(decoder, growth=48)
+        graph_steps = CudaGraphSteps(decoder, growth=48)
         cache = decoder.new_cache(plan, len(embeddings))
         logits = decoder.prefill(embeddings, cache, plan.prefill_tile, lambda: None)
         said: list[int] = []
@@ -104,7 +104,7 @@ def by_our_loop(
             if said[-1] == end:
                 break
             cache.reserve(cache.length + 1, growth)
-            step = graphed.step if static else decoder.step
+            step = graph_steps.step if static else decoder.step
             logits = step([PromptContinuation(said[-1:], cache)])[0][0]
     return said
 
