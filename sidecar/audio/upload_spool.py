@@ -7,13 +7,12 @@ from __future__ import annotations
 
 import errno
 import os
-import sys
 import tempfile
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import BinaryIO
+from typing import IO
 
 from sidecar import errors
 from sidecar.audio.audio_source import AudioSource
@@ -26,14 +25,14 @@ class UploadSpool:
     """Upload while it is received: in memory at first, then in a file without a name.
 
     The writer calls `spill` once `pending` has grown to `MEMORY_BYTES`. `spill` and `finish` may
-    block on the disk. A small recording needs no disk if the system has files in memory.
+    block on the disk. A small recording needs no disk if Python has the system's files in memory.
     """
 
     MEMORY_BYTES = 2 << 20
 
     def __init__(self, folder: Path | None) -> None:
         self._folder = folder
-        self._file: BinaryIO | None = None
+        self._file: IO[bytes] | None = None
         self._pending = bytearray()
         self._turn, self._over = threading.Lock(), False
         self.size = 0
@@ -47,7 +46,7 @@ class UploadSpool:
     def in_memory(self) -> bool:
         """Return whether `finish` needs no disk, and so does not block on one."""
         small = self._file is None and self.pending <= self.MEMORY_BYTES
-        return small and sys.platform == "linux"
+        return small and hasattr(os, "memfd_create")
 
     def add(self, data: bytes | memoryview[int]) -> None:
         """Append ``data``."""
@@ -74,7 +73,7 @@ class UploadSpool:
             errors.DiskFull, errors.SpoolUnwritable, errors.UploadsFull: as `spill`.
         """
         with self._at_work():
-            if self.in_memory:
+            if self.in_memory and hasattr(os, "memfd_create"):
                 self._file = open(os.memfd_create("upload"), "wb", buffering=0)  # noqa: SIM115
             self._spill()
             assert self._file is not None
@@ -117,7 +116,7 @@ class UploadSpool:
                 self.close()
 
 
-def write_all(file: BinaryIO, data: bytearray) -> None:
+def write_all(file: IO[bytes], data: bytearray) -> None:
     """Write all of ``data``, however little the file takes at once."""
     with memoryview(data) as rest:
         written = 0

@@ -82,7 +82,7 @@ def parent_pid(asked: int | None, environment: Mapping[str, str]) -> int | None:
 
 async def wait_for_exit(pid: int) -> None:
     """Return once the process ``pid`` has ended."""
-    if sys.platform == "linux":
+    if hasattr(os, "pidfd_open"):
         with contextlib.suppress(OSError):  # it has ended, or an old kernel, or a sandbox
             fd, loop, ended = os.pidfd_open(pid), asyncio.get_running_loop(), asyncio.Event()
             loop.add_reader(fd, ended.set)
@@ -92,7 +92,7 @@ async def wait_for_exit(pid: int) -> None:
                 loop.remove_reader(fd)
                 os.close(fd)
             return
-    await poll_for_exit(pid)
+    await _poll_for_exit(pid)
 
 
 async def wait_for_pipe_close(fd: int) -> None:
@@ -111,7 +111,7 @@ async def wait_for_pipe_close(fd: int) -> None:
     await ended.wait()
 
 
-async def poll_for_exit(pid: int) -> None:
+async def _poll_for_exit(pid: int) -> None:
     """Poll a process by its identity (PID and start time), because PIDs are reused."""
     import psutil
 

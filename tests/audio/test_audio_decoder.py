@@ -399,11 +399,15 @@ def test_disk_error_while_decoding_is_storage_unreachable_unless_the_file_is_del
 
 
 @pytest.mark.parametrize("spilled", [True, False])
+@pytest.mark.parametrize("lacking", ["nothing", "os.memfd_create"])
 def test_upload_spool_keeps_its_bytes_without_a_file_name_and_is_closed_with_its_source(
-    tmp_path: Path, spilled: bool
+    tmp_path: Path, spilled: bool, lacking: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    if lacking != "nothing":
+        monkeypatch.delattr(lacking, raising=False)
     spool = UploadSpool(tmp_path)
     spool.add(b"abc")
+    assert spool.in_memory == hasattr(os, "memfd_create"), "a disk may block"
     if spilled:
         spool.spill()
     spool.add(memoryview(b"defg"))

@@ -29,7 +29,7 @@ from tiny_vibevoice import skip_without
 
 from sidecar.cli.output import EXIT_CODES
 from sidecar.engines import engine_spec
-from sidecar.server.service_process import poll_for_exit
+from sidecar.server.service_process import wait_for_exit
 from sidecar.version import CONTRACT
 
 GOLDEN = json.loads((REPOSITORY / "tests/golden/contract.json").read_text("utf-8"))
@@ -200,17 +200,21 @@ def test_connection_is_refused_while_service_still_imports(start: Start, tmp_pat
     wait_until(answers, "it answers")
 
 
-def test_host_whose_state_may_not_be_read_is_watched_to_its_end(
-    monkeypatch: pytest.MonkeyPatch,
+@pytest.mark.parametrize("lacking", ["nothing", "os.pidfd_open", "its state"])
+def test_host_is_watched_to_its_end_without_a_descriptor_of_it_or_the_right_to_read_its_state(
+    lacking: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def denied(_: psutil.Process) -> str:  # as Windows does, for a process of more rights
         raise psutil.AccessDenied
 
-    with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as host:
+    if lacking == "its state":
         monkeypatch.setattr(psutil.Process, "status", denied)
+    if lacking != "nothing":
+        monkeypatch.delattr("os.pidfd_open", raising=False)
+    with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as host:
 
         async def watch() -> None:
-            watching = asyncio.create_task(poll_for_exit(host.pid))
+            watching = asyncio.create_task(wait_for_exit(host.pid))
             await asyncio.sleep(0)
             assert not watching.done(), "it runs"
             host.communicate()
