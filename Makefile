@@ -145,6 +145,7 @@ format: $(STYLE_STAMP)  ## format the code, and mend what lint can mend
 
 types: $(LINT_STAMP)  ## types, and generated docs: both need all packages
 	$(BIN)/mypy
+	@for platform in win32 darwin; do $(BIN)/mypy --platform $$platform --cache-dir .mypy_cache/$$platform || exit 1; done
 	$(BIN)/python docs/generate.py --check
 
 audit: $(LINT_STAMP)  ## known vulnerabilities in what is installed and in what is locked

@@ -32,6 +32,7 @@ import numpy as np
 import psutil
 
 from bench.metrics import Clip, Piece, Scores, check_packages, clips, score
+from bench.serving import load
 from sidecar.audio.audio_decoder import decode_audio_file
 from sidecar.auth.identity import ANONYMOUS
 from sidecar.interfaces.live_events import Final, Partial, SpeechStarted, SpeechStopped, TurnEnded
@@ -265,7 +266,7 @@ async def measure(arguments: argparse.Namespace, folder: Path) -> None:
     await service.open()
     chosen = [(clip, pcm16(clip)) for clip in clips() if clip.text and clip.duration_s < 120]
     sounds = [sound for _, sound in chosen]
-    print(f"\n{CPUS} cores, load {os.getloadavg()[0]:.1f}, {arguments.seconds:g} s a row\n")
+    print(f"\n{CPUS} cores, {load()}, {arguments.seconds:g} s a row\n")
     print(
         "| sessions | | end → final p50 / p95 / max | cut → final | first words | dropped ", end=""
     )

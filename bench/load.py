@@ -182,8 +182,10 @@ def under_load(folder: Path, given: argparse.Namespace) -> None:
             )
             prompt.append([name, *side.rest()])
         own = statistics.median(taken["engine"])
-    load = f"load {os.getloadavg()[0]:.1f} at the end"
-    title = f"{given.clients} clients, {given.rounds} x {given.jobs} recordings, medians, {load}"
+    title = (
+        f"{given.clients} clients, {given.rounds} x {given.jobs} recordings, medians, "
+        f"{serving.load()} at the end"
+    )
     headers: tuple[str, ...] = (
         *("jobs", "audio s/s", f"of the {given.speed} it is told", f"of the engine's {own:.1f}"),
         *("of that in memory", "CPU ms: service, engine, clients"),

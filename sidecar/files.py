@@ -213,6 +213,8 @@ def belongs_to_another_user(path: Path) -> bool:
 
 def _nearest_owner(path: Path) -> tuple[Path, int]:
     """Return ``path``, or the nearest folder above it that can be looked at, and its owner."""
+    if sys.platform == "win32":
+        return path, 0  # files have no such number there
     for found in (path, *path.absolute().parents):
         with suppress(OSError):
             return found, found.stat().st_uid
@@ -220,6 +222,8 @@ def _nearest_owner(path: Path) -> tuple[Path, int]:
 
 
 def _user_name(uid: int) -> str:
+    if sys.platform == "win32":
+        return f"uid {uid}"
     import pwd
 
     try:

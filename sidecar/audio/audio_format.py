@@ -7,6 +7,7 @@ checked without another process.
 import os
 import re
 import struct
+import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cache
@@ -336,7 +337,7 @@ def read_file_at(fd: int, position: int, count: int) -> bytes:
     no file can have, as a damaged header names one."""
     if not 0 <= position <= _MAX_POSITION - count:
         return b""
-    if hasattr(os, "pread"):
+    if sys.platform != "win32":
         return os.pread(fd, count, position)
     os.lseek(fd, position, os.SEEK_SET)
     return os.read(fd, count)

@@ -30,6 +30,7 @@ import math
 import os
 import signal
 import struct
+import sys
 import time
 import zlib
 from base64 import b64encode
@@ -293,6 +294,10 @@ def _raise_out_of_memory(*args: object) -> NoReturn:
 
 def _exit_process(*, with_service: bool) -> None:
     """Kill the process as the kernel does when memory runs out."""
+    if sys.platform == "win32":
+        at_once = signal.SIGTERM
+    else:
+        at_once = signal.SIGKILL
     if with_service:
-        os.kill(os.getppid(), signal.SIGKILL)
-    os.kill(os.getpid(), signal.SIGKILL)
+        os.kill(os.getppid(), at_once)
+    os.kill(os.getpid(), at_once)

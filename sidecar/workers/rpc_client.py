@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
+import sys
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Sequence
 from typing import Any, cast
@@ -230,6 +231,8 @@ class RpcConnection(asyncio.Protocol):
         sent = refusals = 0
         await self._wait_drained()
         while beside and not sent:
+            if sys.platform == "win32":
+                break  # the frame has them, as handles
             try:
                 sent = socket.send_fds(self._sock, [frame], beside)
             except OSError as error:

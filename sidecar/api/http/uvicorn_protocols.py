@@ -187,7 +187,7 @@ class HttpProtocol(paced_protocol.PacedProtocol, HttpToolsProtocol):  # type: ig
     def _is_peer_gone(self) -> bool:
         if self.transport.is_closing():
             return True
-        if not hasattr(select, "POLLRDHUP"):  # only Linux reports it behind unread bytes
+        if sys.platform != "linux":  # the only one that reports it behind unread bytes
             return False
         poll = select.poll()
         poll.register(self.transport.get_extra_info("socket"), select.POLLRDHUP)
