@@ -2,6 +2,7 @@
 
 import contextlib
 import logging
+import os
 import uuid
 from collections import defaultdict
 from collections.abc import Container
@@ -16,7 +17,7 @@ from sidecar.jobs import job_record
 from sidecar.jobs.faults import Fault, fault_of
 from sidecar.jobs.job_record import JobRecord
 from sidecar.storage.encryption import Cipher, DecryptionFailed, EncryptedFile
-from sidecar.storage.recording_storage import RecordingStorage
+from sidecar.storage.recording_storage import RecordingStorage, answering
 
 log = logging.getLogger(__name__)
 
@@ -26,6 +27,8 @@ CLIENT_FILE_TIMEOUT_S = 5.0
 """Time to open a client's file, which is not read then."""
 STORAGE_TIMEOUT_S = 120.0
 """Time for a storage that does not answer: a file server restarts in less."""
+STORE_TIMEOUT_S = 60.0
+"""Time for a storage that does not answer while its client, or a transcript, waits."""
 SLOWEST_BYTES_S = 1 << 20
 """Slowest storage that is waited for."""
 
@@ -34,10 +37,20 @@ class PersistentRecordings:
     """Recordings of durable jobs: stored, opened and deleted."""
 
     def __init__(
-        self, settings: Settings, storage: RecordingStorage, cipher: Cipher, *, shared: bool = False
+        self,
+        settings: Settings,
+        storage: RecordingStorage,
+        cipher: Cipher,
+        *,
+        shared: bool = False,
+        store_timeout_s: float = STORE_TIMEOUT_S,
     ) -> None:
         """``shared``: whether other services have to find the recordings, so that a file that a
-        client named by path is copied."""
+        client named by path is copied. ``store_timeout_s``: as `STORE_TIMEOUT_S`."""
+        self._store_timeout_s = store_timeout_s
+        self._storing = 0
+        self.unanswered = False
+        """Whether the storage has not answered since it had to take a recording."""
         self._storage, self._cipher, self._shared = storage, cipher, shared
         self.archive = RecordingArchive(storage, settings.keep_recordings_mb << 20)
         """Recordings for playback."""
@@ -48,10 +61,12 @@ class PersistentRecordings:
         self, threads: ThreadLimiter, source: audio_source.AudioSource, *, synced: bool = True
     ) -> audio_source.StoredRecordingRef | audio_source.ClientFileRef:
         """`store` a recording under a new name, in a thread. If the caller stops waiting, the
-        thread deletes what it has written.
+        thread deletes what it has written. Of a storage that hangs, one caller at a time finds out
+        whether it answers again.
 
         Raises:
-            errors.DiskFull, errors.SpoolUnwritable, errors.StorageUnreachable: as `store`.
+            errors.DiskFull, errors.SpoolUnwritable, errors.StorageUnreachable: as `store`, or the
+                storage does not answer.
             errors.UploadsFull: too many files are open.
         """
 
@@ -59,10 +74,20 @@ class PersistentRecordings:
             own = audio_source.AudioSource(fd, spooled=source.spooled, path=source.path)
             return self.store(own, uuid.uuid4().hex, synced=synced)
 
+        if self.unanswered and self._storing:
+            raise errors.StorageUnreachable()
+        self._storing += 1
         try:
-            return await threads.run_on(source.fd, store_copy, unwanted=self.delete)
+            size = os.fstat(source.fd).st_size
+            async with answering(self._store_timeout_s + size / SLOWEST_BYTES_S):
+                return await threads.run_on(source.fd, store_copy, unwanted=self.delete)
+        except errors.StorageUnreachable:
+            self.unanswered = True
+            raise
         except OSError as error:  # of the descriptor; errors of the disk are `SidecarError` already
             raise upload_spool.storage_error(error) from None
+        finally:
+            self._storing -= 1
 
     def store(
         self, source: audio_source.AudioSource, name: str, *, synced: bool = True
@@ -81,6 +106,7 @@ class PersistentRecordings:
             self._cipher.encrypt_recording(audio_source.read_chunks(source.fd), name)
         )
         self._storage.put(name, encrypted, synced=synced)
+        self.unanswered = False
         return audio_source.StoredRecordingRef(
             name, encrypted.sha256, encrypted.size, self._storage.kind
         )

@@ -24,6 +24,7 @@ from sidecar.jobs.job_record import JobChange, JobEvent, JobRecord, Priority
 from sidecar.jobs.persistent_recordings import RecordingArchive
 from sidecar.serialization import to_plain
 from sidecar.storage.encrypted_sqlite import (
+    COMMIT_TIMEOUT_S,
     RETRY_S,
     JobWrite,
     SqliteWriter,
@@ -39,7 +40,7 @@ from sidecar.storage.job_journal import (
     JournalDamaged,
     open_journal,
 )
-from sidecar.storage.recording_storage import FolderStorage
+from sidecar.storage.recording_storage import FolderStorage, answering
 from sidecar.transcripts import transcript
 from sidecar.transcripts.edit_serialization import edit_step_from_json, stored_edit_step
 from sidecar.transcripts.transcript import Progress, ResumePoint, SegmentReady
@@ -173,9 +174,11 @@ class SqliteJobEventLog(JobEventLog):
         *,
         lock_timeout_s: float = LOCK_TIMEOUT_S,
         retry_s: float = RETRY_S,
+        commit_timeout_s: float = COMMIT_TIMEOUT_S,
     ) -> None:
         """Open the folder with all stored jobs; this blocks on the disk. ``lock_timeout_s``: as of
-        `open_journal`; ``retry_s``: as of `SqliteWriter`.
+        `open_journal`; ``retry_s``: as of `SqliteWriter`; ``commit_timeout_s``: as
+        `COMMIT_TIMEOUT_S`.
 
         Raises:
             errors.SettingsInvalid: the folder, the file or the key cannot be used.
@@ -184,6 +187,7 @@ class SqliteJobEventLog(JobEventLog):
         self.archive = RecordingArchive(FolderStorage(folder / UPLOADS_FOLDER))
         """Archive of the recordings of finished jobs."""
         self._last_reads: dict[str, float] = {}
+        self._commit_timeout_s = commit_timeout_s
         self.journal = open_journal(folder, secret, self._read, lock_timeout_s)
         self.cipher = self.journal.cipher
         self.writer = SqliteWriter(self.journal.connection, retry_s)
@@ -220,15 +224,18 @@ class SqliteJobEventLog(JobEventLog):
         self.writer.put(JobWrite(job_id, lambda: [read], soon=False))
 
     async def written(self, job_id: str | None = None) -> None:
-        """Wait until the job's data (None: all deletions) is on the disk."""
-        await asyncio.wrap_future(self.writer.written(job_id))
+        """Wait until the job's data (None: all deletions) is on the disk; for a disk that hangs, no
+        longer than `COMMIT_TIMEOUT_S` since it did."""
+        left_s = max(0.0, self._commit_timeout_s - self.writer.silent_s)
+        async with answering(left_s, "The disk of the kept jobs does not answer."):
+            await asyncio.wrap_future(self.writer.written(job_id))
 
     def close(self) -> None:
         """Write what is left, and unlock the folder for other processes."""
         if not self._closed:
             self._closed = True
-            self.writer.close()
-            self.journal.close()
+            if self.writer.close():
+                self.journal.close()
         super().close()
 
     def _append_event(self, entry: JobEventLogEntry, record: JobRecord, event: JobEvent) -> None:

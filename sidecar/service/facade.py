@@ -29,7 +29,13 @@ from sidecar.engines.engine_selection import (
     EngineChoice,
     language_hint,
 )
-from sidecar.errors import EngineStuck, EngineUnavailable, LanguageUnsupported, SidecarError
+from sidecar.errors import (
+    EngineStuck,
+    EngineUnavailable,
+    LanguageUnsupported,
+    SidecarError,
+    StorageUnreachable,
+)
 from sidecar.interfaces.engine_interface import (
     EngineSpec,
     Precision,
@@ -348,9 +354,14 @@ class Service:
 
     @property
     def jobs_paused(self) -> str | None:
-        """Return the code of the error because of which no job starts now, or `RECORDING_HANGS`."""
-        hangs = RECORDING_HANGS if self._slot.reading_s > SLOW_READ_S else None
-        return self.queue.paused.code if self.queue.paused else hangs
+        """Return the code of the error because of which no job starts now, or no recording can be
+        stored; or `RECORDING_HANGS`."""
+        recordings = self._backend.persistent_recordings
+        if (error := self.queue.paused) is not None:
+            return error.code
+        if recordings is not None and recordings.unanswered:
+            return StorageUnreachable.code
+        return RECORDING_HANGS if self._slot.reading_s > SLOW_READ_S else None
 
     @property
     def reachable(self) -> bool:

@@ -3,9 +3,7 @@
 Such a job has transcript, formats and edits like any other, without another recognition.
 """
 
-import asyncio
 import logging
-import os
 
 from sidecar import clock, errors
 from sidecar.audio.audio_format import WAV
@@ -18,7 +16,7 @@ from sidecar.config.settings import Settings
 from sidecar.interfaces.engine_interface import ChannelMode, TranscribeOptions
 from sidecar.jobs.job_record import JobChange, JobRecord, ReportedChange, StartedChange
 from sidecar.jobs.job_store import JobStore
-from sidecar.jobs.persistent_recordings import SLOWEST_BYTES_S, PersistentRecordings
+from sidecar.jobs.persistent_recordings import PersistentRecordings
 from sidecar.live.sessions.session import Session
 from sidecar.live.sessions.session_recording import SessionRecording
 from sidecar.live.sessions.stereo_session import of_one_speaker
@@ -32,14 +30,11 @@ from sidecar.transcripts.transcript import (
 
 log = logging.getLogger(__name__)
 
-STORE_TIMEOUT_S = 60.0
-"""Time for a storage that does not answer: the transcript, worth more than its audio, waits."""
-
 
 class LiveSessionArchive:
     """Archive that creates jobs of live sessions and conversations. ``recordings``: store of
     recordings, if jobs outlive the process. ``spool_threads``: may wait for the local disk,
-    ``storage_threads``: for that store, which has ``store_timeout_s`` to answer."""
+    ``storage_threads``: for that store."""
 
     def __init__(
         self,
@@ -49,9 +44,7 @@ class LiveSessionArchive:
         spool_threads: ThreadLimiter,
         storage_threads: ThreadLimiter,
         now: clock.Clock,
-        store_timeout_s: float = STORE_TIMEOUT_S,
     ) -> None:
-        self._store_timeout_s = store_timeout_s
         self._store, self._recordings, self._now = store, recordings, now
         self._spool_threads, self._storage_threads = spool_threads, storage_threads
         self._max_recording_bytes = settings.keep_recordings_mb << 20 if settings.keeps_jobs else 0
@@ -113,13 +106,11 @@ class LiveSessionArchive:
         audio: RecordingRef = missing_recording_ref()
         try:
             if source is not None and self._recordings is not None:
-                size = os.fstat(source.fd).st_size
-                async with asyncio.timeout(self._store_timeout_s + size / SLOWEST_BYTES_S):
-                    audio = await self._recordings.store_in_thread(self._storage_threads, source)
-        except (errors.SidecarError, RuntimeError, TimeoutError) as error:  # or no thread started
+                audio = await self._recordings.store_in_thread(self._storage_threads, source)
+        except (errors.SidecarError, RuntimeError) as error:  # or no thread started
             log.warning(
                 "the recording of a live session cannot be saved; its transcript is saved: %s",
-                error or "the storage does not answer",
+                error,
             )
         finally:
             if source is not None:

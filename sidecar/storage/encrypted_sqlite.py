@@ -30,6 +30,11 @@ are removed from the write-ahead log, unless a caller waits for that: a checkpoi
 five commits, and other callers' commits would wait for it."""
 RETRY_S = 3.0
 """Pause until failed writes are tried again if no others come meanwhile."""
+COMMIT_TIMEOUT_S = 12.0
+"""Time for a disk that does not answer while a caller waits for a commit: one that slept needs up
+to ten seconds."""
+CLOSE_TIMEOUT_S = 3.0
+"""Time for the last writes at the end of a service; a disk that hangs does not keep it."""
 READER_BUSY_TIMEOUT_MS = 100
 """Time for which a checkpoint blocks on another program that reads the file, such as a backup."""
 
@@ -173,7 +178,7 @@ class SqliteWriter:
         self._waiters: list[tuple[str | None, Future[None]]] = []
         self._tried_waiters: list[tuple[str | None, Future[None]]] = []
         """Those whose writes are being tried."""
-        self._due = float("inf")
+        self._due = self._began = float("inf")
         self._closing = self._dead = False
         self._checkpoint_at = float("inf")
         self._failed_writes: defaultdict[str, list[JobWrite]] = defaultdict(list)
@@ -204,13 +209,21 @@ class SqliteWriter:
                 self._news.notify()
         return done
 
-    def close(self) -> None:
-        """Commit all queued writes, and stop."""
+    @property
+    def silent_s(self) -> float:
+        """Return the seconds for which the writes that the thread has taken are being tried."""
+        return max(0.0, time.monotonic() - self._began)
+
+    def close(self, within_s: float = CLOSE_TIMEOUT_S) -> bool:
+        """Commit all queued writes, and stop; return whether the thread has ended, so that the
+        connection can be closed. ``within_s``: as `CLOSE_TIMEOUT_S`."""
         with self._news:
             self._closing = True
             self._news.notify()
-        self._thread.join()
-        self._connection.close()
+        self._thread.join(within_s)
+        if self._thread.is_alive():
+            log.error("the disk of the kept jobs does not answer: the last changes may be lost")
+        return not self._thread.is_alive()
 
     def _run(self) -> None:
         try:
@@ -226,12 +239,14 @@ class SqliteWriter:
     def _write_until_closed(self) -> None:
         self.checkpoint()  # an earlier service may have been killed before its own
         while True:
+            self._began = float("inf")
             with self._news:
                 while not self._closing and (wait_s := self._wait_s()) > 0:
                     self._news.wait(min(wait_s, threading.TIMEOUT_MAX))
                 writes, self.writes = self.writes, []
                 self._tried_waiters, self._waiters = self._waiters, []
                 self._due, closing = float("inf"), self._closing
+                self._began = time.monotonic()
             if writes or self._failed_writes:
                 self._write(writes)
             if self._failed_writes:

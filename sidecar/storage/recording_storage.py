@@ -7,13 +7,14 @@ Names are generated here (`\w[\w-]*`) and never used twice. The job that names a
 digest. All methods block on a disk or a server: call them in a thread.
 """
 
+import asyncio
 import contextlib
 import errno
 import logging
 import os
 import stat
 import tempfile
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Protocol
@@ -280,6 +281,26 @@ def _unavailable_errors() -> Iterator[None]:
         if error.errno in _UNAVAILABLE_ERRNOS:
             raise _unavailable_error(error) from None
         raise
+
+
+@contextlib.asynccontextmanager
+async def answering(
+    within_s: float, detail: str = errors.StorageUnreachable.default_detail
+) -> AsyncIterator[None]:
+    """Limit the time for which a disk, a share or a bucket may leave its caller without an answer.
+
+    Raises:
+        errors.StorageUnreachable: the block took longer than ``within_s``; ``detail`` says what
+            does not answer. A thread of it goes on.
+    """
+    limit = asyncio.timeout(within_s)
+    try:
+        async with limit:
+            yield
+    except TimeoutError:
+        if not limit.expired():
+            raise
+        raise errors.StorageUnreachable(detail) from None
 
 
 def _unavailable_error(error: OSError) -> errors.StorageUnreachable:

@@ -9,18 +9,21 @@ from __future__ import annotations
 import json
 import sqlite3
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any, Protocol, Self
+from typing import Any, Protocol, Self, TypeVar
 
 from sidecar import errors, files
 from sidecar.concurrency import ThreadLimiter
 from sidecar.config.settings import Settings, data_folder
 from sidecar.storage import encrypted_sqlite
 from sidecar.storage.encryption import DecryptionFailed
+from sidecar.storage.recording_storage import answering
 from sidecar.transcripts.transcript import MAX_NAME_CHARACTERS, SpeakerCandidate, SpeakerEmbedding
 from sidecar.transcripts.word_timing import one_line
+
+T = TypeVar("T")
 
 MAX_ENROLLED_SPEAKERS = 200
 """Maximum of one owner: at most 1.4 MB of vectors go to the engine with each job."""
@@ -123,7 +126,8 @@ class SpeakerStore(Protocol):
 
         Raises:
             errors.DiskFull, errors.SidecarError: it cannot be written; nothing was changed.
-            errors.JournalUnreachable: it may be stored or not. If ``decide`` raises, it is not.
+            errors.JournalUnreachable, errors.StorageUnreachable: it may be stored or not. If
+                ``decide`` raises, it is not.
         """
 
     async def delete(self, owner: str, speaker_id: str) -> None:
@@ -134,7 +138,7 @@ class SpeakerStore(Protocol):
 
         Raises:
             errors.DiskFull, errors.SidecarError: it cannot be written; nothing was changed.
-            errors.JournalUnreachable: it may be deleted or not.
+            errors.JournalUnreachable, errors.StorageUnreachable: it may be deleted or not.
         """
 
     async def close(self) -> None:
@@ -150,14 +154,20 @@ class SqliteSpeakerStore:
     """`SpeakerStore` in a SQLite file, which is open in one service at a time and read once. One
     thread writes: no other change comes between."""
 
-    def __init__(self, folder: Path, secret: str, lock_timeout_s: float = LOCK_TIMEOUT_S) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        secret: str,
+        lock_timeout_s: float = LOCK_TIMEOUT_S,
+        commit_timeout_s: float = encrypted_sqlite.COMMIT_TIMEOUT_S,
+    ) -> None:
         """Open or create the file; this blocks on the disk. ``lock_timeout_s``: seconds to wait for
-        another service that has it.
+        another service that has it; ``commit_timeout_s``: for a disk that does not answer.
 
         Raises:
             errors.SettingsInvalid: the folder, the file or the key cannot be used.
         """
-        self._disk_threads = ThreadLimiter("people", 1)
+        self._disk_threads, self._timeout_s = ThreadLimiter("people", 1), commit_timeout_s
         try:
             files.private_folder(folder)
             path = folder / SPEAKER_FILE
@@ -278,7 +288,7 @@ class SqliteSpeakerStore:
                 self._speakers = {**self._speakers, speaker.id: speaker}
             return speaker
 
-        return await self._disk_threads.run(act)
+        return await self._change_of(act)
 
     async def delete(self, owner: str, speaker_id: str) -> None:
         """As `SpeakerStore.delete`."""
@@ -298,11 +308,17 @@ class SqliteSpeakerStore:
             self._speakers = {id_: one for id_, one in self._speakers.items() if id_ not in gone}
             return len(gone)
 
-        return await self._disk_threads.run(act)
+        return await self._change_of(act)
 
-    async def close(self) -> None:
-        """Close the file, for other services."""
-        self._connection.close()
+    async def _change_of(self, act: Callable[[], T]) -> T:
+        async with answering(self._timeout_s, "The disk of the enrolled speakers does not answer."):
+            return await self._disk_threads.run(act)
+
+    async def close(self, within_s: float = encrypted_sqlite.CLOSE_TIMEOUT_S) -> None:
+        """Close the file, for other services, if its disk answers ``within_s``."""
+        with suppress(errors.StorageUnreachable):
+            async with answering(within_s):
+                await self._disk_threads.run(self._connection.close)
 
     @property
     def all_speakers(self) -> list[EnrolledSpeaker]:

@@ -655,6 +655,28 @@ async def test_written_raises_spool_unwritable_after_the_writer_thread_has_ended
                 await store.written(job.id)
 
 
+async def test_disk_that_hangs_leaves_callers_with_storage_unreachable_and_the_write_is_not_lost(
+    folder: Path,
+) -> None:
+    with closing(SqliteJobEventLog(folder, KEY, commit_timeout_s=0.0)) as store:
+        with writer_held(store):
+            job = added(store)
+            with pytest.raises(errors.StorageUnreachable, match="disk"):
+                await store.written(job.id)
+        copy = folder.with_name("copy")
+        await until(lambda: job.id in {one.id for one in reopened(folder, copy)})
+
+
+def test_close_with_a_disk_that_hangs_returns_and_is_logged(
+    folder: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    store = SqliteJobEventLog(folder, KEY)
+    with writer_held(store):
+        assert not store.writer.close(0.0)
+        assert "does not answer" in caplog.text
+    store.close()
+
+
 async def test_time_of_last_read_of_result_is_persisted_over_restart(folder: Path) -> None:
     store, now = SqliteJobEventLog(folder, KEY, lambda: 1000.0), [1000.0]
     results = Retention(store, 3600, 1 << 20, now=lambda: now[0])

@@ -1,11 +1,12 @@
 """Where recordings lie: what is there is there whole, and what was kept is opened as that or not at
 all, in a folder and in a bucket of a real server."""
 
+import asyncio
 import errno
 import os
 import stat
 import threading
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -14,7 +15,7 @@ from typing import Any, BinaryIO
 import pytest
 from job_event_histories import submitted
 from open_descriptors import opened
-from service_process import wait_until
+from service_process import PATIENCE_S, until, wait_until
 from uploads import read, upload
 
 from sidecar import errors, files
@@ -25,6 +26,7 @@ from sidecar.interfaces.engine_interface import TranscribeOptions
 from sidecar.jobs.job_record import JobState
 from sidecar.jobs.local_jobs import LocalJobStore
 from sidecar.jobs.owned_jobs import OwnedRecordings
+from sidecar.jobs.persistent_recordings import PersistentRecordings
 from sidecar.jobs.recovery import JobPersistence
 from sidecar.jobs.sqlite_event_log import parse_record, serialize_record
 from sidecar.plugins import settings_class
@@ -386,26 +388,77 @@ async def test_transcript_of_live_session_is_kept_when_its_audio_cannot_be_store
     assert not keeping.archive.has(job)
 
 
-async def test_transcript_of_live_session_is_kept_when_the_storage_hangs(
-    keeping: JobPersistence, voice: bytes, monkeypatch: pytest.MonkeyPatch
+class HangingFolder(FolderStorage):
+    """Folder whose disk answers from `back` on."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(path)
+        self.back = threading.Event()
+
+    def put(self, name: str, pieces: Iterable[bytes], *, synced: bool = True) -> None:
+        assert self.back.wait(PATIENCE_S)
+        super().put(name, pieces, synced=synced)
+
+
+@pytest.fixture
+def hanging(path: Path) -> Iterator[HangingFolder]:
+    folder = HangingFolder(path)
+    yield folder
+    folder.back.set()
+
+
+@pytest.fixture
+def impatient(keeping: JobPersistence, hanging: HangingFolder) -> PersistentRecordings:
+    """With a folder that hangs, which has no time to answer."""
+    cipher = keeping.event_log.cipher
+    return PersistentRecordings(Settings(), hanging, cipher, store_timeout_s=-1.0)
+
+
+async def test_recording_whose_storage_hangs_is_refused_and_left_nowhere_and_next_one_is_stored(
+    impatient: PersistentRecordings, hanging: HangingFolder, voice: bytes
 ) -> None:
-    back = threading.Event()
-    store_now = FolderStorage.put
+    disk = ThreadLimiter("disk", 1)
+    with upload(voice) as source:
+        with pytest.raises(errors.StorageUnreachable):
+            await impatient.store_in_thread(disk, source)
+        assert impatient.unanswered
+        hanging.back.set()
+        await disk.run(bool)  # the thread that hung has ended
+        assert not impatient.unanswered
+        await until(lambda: not hanging.ages())
+    with upload(bytes(3 << 20) + voice) as source:
+        ref = await impatient.store_in_thread(disk, source)
+    assert isinstance(ref, StoredRecordingRef)
+    assert [*hanging.ages()] == [ref.name]
 
-    def hang(self: FolderStorage, *given: Any, **named: Any) -> None:
-        back.wait()
-        store_now(self, *given, **named)
 
-    monkeypatch.setattr(FolderStorage, "put", hang)
+async def test_while_one_recording_waits_for_a_storage_that_hung_others_are_refused_at_once(
+    keeping: JobPersistence, hanging: HangingFolder, voice: bytes
+) -> None:
+    disk, cipher = ThreadLimiter("disk", 4), keeping.event_log.cipher
+    patient = PersistentRecordings(Settings(), hanging, cipher, store_timeout_s=PATIENCE_S)
+    patient.unanswered = True
+    with upload(voice) as source, upload(voice) as other:
+        first = asyncio.ensure_future(patient.store_in_thread(disk, source))
+        await asyncio.sleep(0)
+        with pytest.raises(errors.StorageUnreachable):
+            await patient.store_in_thread(disk, other)
+        hanging.back.set()
+        await first
+        await patient.store_in_thread(disk, other)
+
+
+async def test_transcript_of_live_session_is_kept_when_the_storage_hangs(
+    keeping: JobPersistence,
+    impatient: PersistentRecordings,
+    hanging: HangingFolder,
+    voice: bytes,
+) -> None:
     store, disk = LocalJobStore(keeping.event_log, None, None), ThreadLimiter("disk", 1)
-    talks = LiveSessionArchive(
-        Settings(), store, keeping, disk, disk, lambda: 0.0, store_timeout_s=0.0
-    )
+    talks = LiveSessionArchive(Settings(), store, impatient, disk, disk, lambda: 0.0)
     said = Transcript((Segment(0.0, 1.0, "a word"),), "en", 3.0, "scripted", "fp32")
-    try:
-        job = await talks.save("somebody", TranscribeOptions(), said, upload(voice))
-        assert (job.state, job.transcript) == (JobState.DONE, said)
-    finally:
-        back.set()
+    job = await talks.save("somebody", TranscribeOptions(), said, upload(voice))
+    assert (job.state, job.transcript) == (JobState.DONE, said)
+    hanging.back.set()
     await disk.run(bool)  # the thread that hung has ended
     assert not keeping.archive.has(job)

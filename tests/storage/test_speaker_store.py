@@ -4,8 +4,12 @@ import asyncio
 import base64
 import os
 import stat
+import threading
+from collections.abc import Sequence
+from pathlib import Path
 
 import pytest
+from service_process import PATIENCE_S
 from speaker_stores import SECRET, InFile, Place, heard
 
 from sidecar import errors
@@ -125,6 +129,23 @@ async def test_concurrent_changes_of_a_speaker_are_all_kept(place: Place) -> Non
     (now,) = await people.all(ANONYMOUS)
     assert now.name == "Änna"
     assert {one.print.vector for one in now.samples} == {heard(one).vector for one in range(8)}
+
+
+async def test_disk_of_speakers_that_hangs_keeps_neither_a_change_nor_the_close_waiting(
+    tmp_path: Path,
+) -> None:
+    back = threading.Event()
+
+    def hang(speakers: Sequence[speaker_store.EnrolledSpeaker]) -> speaker_store.EnrolledSpeaker:
+        assert back.wait(PATIENCE_S)
+        return speaker_store.EnrolledSpeaker("id", "owner", "Anna", 0.0, ())
+
+    store = speaker_store.SqliteSpeakerStore(tmp_path, SECRET, commit_timeout_s=-1.0)
+    with pytest.raises(errors.StorageUnreachable):
+        await store.keep("owner", hang)
+    await store.close(-1.0)
+    back.set()
+    await store.close()
 
 
 async def test_speaker_file_is_private_to_its_user(in_file: InFile) -> None:

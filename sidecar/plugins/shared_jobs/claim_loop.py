@@ -30,6 +30,7 @@ from sidecar.plugins.shared_jobs.claims import (
     ClaimStore,
 )
 from sidecar.plugins.shared_jobs.held_claims import ClaimedJob, HeldClaim, HeldClaims
+from sidecar.storage.recording_storage import answering
 from sidecar.workers.engine_slot import EngineState
 
 log = logging.getLogger(__name__)
@@ -315,10 +316,8 @@ class ClaimLoop:
         clock = asyncio.get_running_loop().time
         begun = clock()
         try:
-            async with asyncio.timeout(self.record_timeout_s(held.claimed_record)):
+            async with answering(self.record_timeout_s(held.claimed_record)):
                 source = await self._threads.run(self._open_recording, held.claimed_record)
-        except TimeoutError:
-            self._put_off(held, errors.StorageUnreachable(), clock() - begun)
         except Exception as error:
             known = error if isinstance(error, errors.SidecarError) else errors.SidecarError()
             if known is not error:
