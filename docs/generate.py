@@ -271,21 +271,33 @@ def _field_line(name: str, schema: Mapping[str, Any]) -> str:
     return f"- `{name}` ({values}{default}): {said}\n"
 
 
-BEGIN_PACKAGES = "<!-- packages: by docs/generate.py -->\n"
-END_PACKAGES = "<!-- end of the packages -->\n"
-
-
 def architecture_page() -> str:
     """The architecture as it is written, with a line for each package, from the highest tier."""
-    text = (HERE / "architecture.md").read_text("utf-8")
-    before, _, rest = text.partition(BEGIN_PACKAGES)
-    _, _, after = rest.partition(END_PACKAGES)
     config = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))
     contracts = config["tool"]["importlinter"]["contracts"]
     tiers = next(one["layers"] for one in contracts if one["type"] == "layers")
     rows = [_package_row(name) for tier in tiers for name in tier.split(" : ")]
-    table = _table(("package", "what it is"), rows)
-    return f"{before}{BEGIN_PACKAGES}{table}{END_PACKAGES}{after}"
+    return _with_table("architecture.md", "packages", ("package", "what it is"), rows)
+
+
+def operations_page() -> str:
+    """The page of operations as it is written, with the codes of each fault."""
+    codes = {
+        fault: [f"`{one.code}`" for one in errors.all_errors() if one.fault is fault]
+        for fault in errors.Fault
+    }
+    codes[errors.Fault.UNKNOWN] = ["all others"]
+    rows = [(fault.value, ", ".join(named)) for fault, named in codes.items()]
+    return _with_table("operations.md", "faults", ("fault", "errors"), rows)
+
+
+def _with_table(
+    page: str, name: str, head: tuple[str, str], rows: Iterable[tuple[str, str]]
+) -> str:
+    """Return a page as it is written, with a table between its two comments."""
+    begin, end = f"<!-- {name}: by docs/generate.py -->\n", f"<!-- end of the {name} -->\n"
+    before, _, rest = (HERE / page).read_text("utf-8").partition(begin)
+    return f"{before}{begin}{_table(head, rows)}{end}{rest.partition(end)[2]}"
 
 
 def _package_row(name: str) -> tuple[str, str]:
@@ -314,6 +326,7 @@ def main(words: Sequence[str]) -> int:
         "models.md": models_page(MARK, _table),
         "models.svg": models_plot(),
         "architecture.md": architecture_page(),
+        "operations.md": operations_page(),
         "live.asyncapi.json": asyncapi(),
         **{name: limits_page(name, _table) for name in PAGES},
         CLIENT_CODES: client_codes(),

@@ -1,17 +1,20 @@
 """Audio and speakers: errors of recordings (format, length, decoding, paths) and of enrolment."""
 
-from sidecar.errors.error_base import BadRequest, ErrorKind, NotFound, SidecarError
+from sidecar.errors.error_base import BadRequest, ErrorKind, Fault, NotFound, SidecarError
 
 
 class AudioLost(SidecarError, code="audio_lost", kind=ErrorKind.CONFLICT):
     """Recording of a job that was deleted or changed after the job was submitted."""
 
+    fault = Fault.RECORDING
     default_detail = "The recording of this job was deleted or changed."
     default_hint = "Submit it again."
 
 
 class BadAudio(SidecarError, kind=ErrorKind.UNPROCESSABLE):
     """Audio that cannot be used."""
+
+    fault = Fault.RECORDING
 
 
 class AudioEmpty(BadAudio, code="audio_empty", kind=ErrorKind.MALFORMED):

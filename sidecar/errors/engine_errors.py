@@ -2,12 +2,13 @@
 
 from typing import ClassVar, Self
 
-from sidecar.errors.error_base import ErrorKind, NotFound, SidecarError
+from sidecar.errors.error_base import ErrorKind, Fault, NotFound, SidecarError
 
 
 class EngineUnavailable(SidecarError, code="engine_unavailable", kind=ErrorKind.BUSY):
     """Engine that cannot run on this machine."""
 
+    fault = Fault.ENGINE
     default_detail = "The engine cannot be used on this machine."
     default_hint = "Run 'vibevoice-asr doctor': it shows what is missing."
 
@@ -15,6 +16,7 @@ class EngineUnavailable(SidecarError, code="engine_unavailable", kind=ErrorKind.
 class ModelLoadFailed(SidecarError, code="model_load_failed", kind=ErrorKind.BUSY):
     """Failure to load an engine; if a plan says that it cannot fit, `WontFit` before."""
 
+    fault = Fault.ENGINE
     default_detail = "The engine could not be loaded."
     default_hint = "Run 'vibevoice-asr doctor': it shows what is missing."
 
@@ -29,8 +31,6 @@ class ModelLoadFailed(SidecarError, code="model_load_failed", kind=ErrorKind.BUS
 
 class LoadInterrupted(ModelLoadFailed):
     """Load whose processes died, as the kernel kills them for lack of memory, or took too long."""
-
-    ends_requests_only = True
 
 
 class EngineStuck(EngineUnavailable, code="engine_stuck", kind=ErrorKind.BUSY):
@@ -89,6 +89,7 @@ class ModelUnsuited(SidecarError, code="model_unsuited", kind=ErrorKind.UNPROCES
 class WontFit(SidecarError, code="wont_fit", kind=ErrorKind.WONT_FIT):
     """Too little memory for a recording or a precision, detected before any work."""
 
+    fault = Fault.RECORDING
     default_detail = "There is not enough memory for this."
     default_hint = "Send a shorter recording, or use a smaller precision: int8, int4."
 
@@ -99,6 +100,7 @@ class GpuOutOfMemory(SidecarError, code="gpu_out_of_memory", kind=ErrorKind.WONT
     Host applications search the response for the words "CUDA out of memory".
     """
 
+    fault = Fault.RECORDING
     default_detail = "CUDA out of memory."
     default_hint = "Try INT8 or INT4 precision, or close GPU applications."
 
@@ -106,6 +108,7 @@ class GpuOutOfMemory(SidecarError, code="gpu_out_of_memory", kind=ErrorKind.WONT
 class DeviceLost(SidecarError, code="device_lost", kind=ErrorKind.BUSY):
     """CUDA error after which the worker process ends; the job is retried in a new one."""
 
+    fault = Fault.ENGINE
     default_detail = "The GPU stopped working for the worker process."
     default_hint = "Try again. If the error repeats, check the GPU with 'nvidia-smi'."
     default_retry_after = 5
@@ -114,6 +117,7 @@ class DeviceLost(SidecarError, code="device_lost", kind=ErrorKind.BUSY):
 class EngineCrashed(SidecarError, code="engine_crashed", kind=ErrorKind.BUSY):
     """Worker process that died in a job, and again in its next attempt (`jobs.job_runner`)."""
 
+    fault = Fault.RECORDING
     default_detail = "The worker process died while it transcribed this audio."
     default_hint = "Send the file again; if the error repeats with it, please report it."
     default_retry_after = 1
@@ -122,6 +126,7 @@ class EngineCrashed(SidecarError, code="engine_crashed", kind=ErrorKind.BUSY):
 class EngineFailed(SidecarError, code="engine_failed"):
     """Error raised by an engine."""
 
+    fault = Fault.RECORDING
     timed_out: ClassVar[bool] = False
     """True if the engine took too long."""
 
@@ -130,6 +135,8 @@ class EngineFailed(SidecarError, code="engine_failed"):
 
 class BadCheckpoint(SidecarError, kind=ErrorKind.BUSY):
     """Checkpoint that cannot be used."""
+
+    fault = Fault.ENGINE
 
 
 class CheckpointNotFound(BadCheckpoint, code="checkpoint_not_found"):

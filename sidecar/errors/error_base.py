@@ -8,6 +8,29 @@ MAX_CAUSE_CHARS = 400
 """Maximum of a library's message in an error: libraries write paragraphs; the log has all of it."""
 
 
+class Fault(StrEnum):
+    """What is to blame for an error in a job: its recording, or what it needs for now.
+
+    What each does to the job: docs/operations.md, "Faults".
+    """
+
+    RECORDING = "recording"
+    """The recording or its options: the job fails at once."""
+    DISK = "disk"
+    SPOOL = "spool"
+    STORAGE = "storage"
+    """Folder, share or bucket of recordings."""
+    DATABASE = "database"
+    MEMORY = "memory"
+    """Memory, processes, threads or descriptors of the machine."""
+    ENGINE = "engine"
+    """What loads the engine: its files, its device."""
+    UPSTREAM = "upstream"
+    DECODER = "decoder"
+    UNKNOWN = "unknown"
+    """A bug of this service, for example."""
+
+
 class ErrorKind(StrEnum):
     """Kind of an error; transports map it to a status, a close code or an exit code."""
 
@@ -52,8 +75,7 @@ class SidecarError(Exception):
         "Try again; if the error repeats, report it with the service's log."
     )
     default_retry_after: ClassVar[int | None] = None
-    ends_requests_only: ClassVar[bool] = False
-    """True if it ends jobs that a request waits for; kept jobs wait until it is over."""
+    fault: ClassVar[Fault] = Fault.UNKNOWN
     counts_as_death: ClassVar[bool] = False
     """True if it counts as the death of a service in a job: the recording may have caused it."""
 
@@ -90,6 +112,8 @@ class SidecarError(Exception):
 
 class BadRequest(SidecarError, kind=ErrorKind.MALFORMED):
     """Error in the request itself."""
+
+    fault = Fault.RECORDING
 
 
 class NotFound(SidecarError, code="not_found", kind=ErrorKind.NOT_FOUND):

@@ -1,6 +1,6 @@
 """Jobs: errors of jobs, the queue and edits."""
 
-from sidecar.errors.error_base import BadRequest, ErrorKind, NotFound, SidecarError
+from sidecar.errors.error_base import BadRequest, ErrorKind, Fault, NotFound, SidecarError
 
 
 class QueueFull(SidecarError, code="queue_full", kind=ErrorKind.BUSY):
@@ -103,5 +103,6 @@ class EditsFull(SidecarError, code="edits_full", kind=ErrorKind.CONFLICT):
 class Unschedulable(SidecarError, code="unschedulable", kind=ErrorKind.UNPROCESSABLE):
     """Shared job that no available node can run."""
 
+    fault = Fault.RECORDING
     default_detail = "No available node can run this job."
     default_hint = "Change the request as the detail says, or start a node that can run it."

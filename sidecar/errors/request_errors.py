@@ -1,6 +1,6 @@
 """Requests: errors of requests and of their options."""
 
-from sidecar.errors.error_base import BadRequest, ErrorKind, NotFound, SidecarError
+from sidecar.errors.error_base import BadRequest, ErrorKind, Fault, NotFound, SidecarError
 
 
 class RequestInvalid(BadRequest, code="request_invalid"):
@@ -109,6 +109,7 @@ class UploadStalled(BadRequest, code="upload_stalled", kind=ErrorKind.TIMEOUT):
 class UploadsFull(SidecarError, code="uploads_full", kind=ErrorKind.BUSY):
     """Limit of concurrent uploads, or of their bytes."""
 
+    fault = Fault.MEMORY
     default_detail = "Too many uploads, or too many bytes, are in progress."
     default_hint = "Try again after the time in Retry-After, or raise VIBEVOICE_UPLOAD_ROOM_MB."
     default_retry_after = 5

@@ -2,7 +2,7 @@
 
 import errno
 
-from sidecar.errors.error_base import ErrorKind, SidecarError
+from sidecar.errors.error_base import ErrorKind, Fault, SidecarError
 
 BUSY_ERRNOS = frozenset(
     {
@@ -34,6 +34,7 @@ class PortInUse(SidecarError, code="port_in_use", kind=ErrorKind.CONFLICT):
 class DiskFull(SidecarError, code="disk_full", kind=ErrorKind.STORAGE_FULL):
     """Too little space on a disk or in another storage."""
 
+    fault = Fault.DISK
     default_detail = "There is not enough disk space for the upload."
     default_hint = "Free some space or set VIBEVOICE_SPOOL_DIR to a folder on another disk."
 
@@ -41,6 +42,7 @@ class DiskFull(SidecarError, code="disk_full", kind=ErrorKind.STORAGE_FULL):
 class SpoolUnwritable(SidecarError, code="spool_unwritable", kind=ErrorKind.STORAGE_FULL):
     """Folder for uploads that cannot be written to."""
 
+    fault = Fault.SPOOL
     default_detail = "The folder for uploads cannot be written to."
     default_hint = "Set VIBEVOICE_SPOOL_DIR to a writable folder, or send 'audio_path'."
 
@@ -66,6 +68,7 @@ class ShuttingDown(SidecarError, code="shutting_down", kind=ErrorKind.BUSY):
 class MachineBusy(SidecarError, code="machine_busy", kind=ErrorKind.BUSY):
     """Process that could not be started, or not within a minute: the machine is overloaded."""
 
+    fault = Fault.MEMORY
     default_detail = "This machine is too busy to read the file."
     default_hint = (
         "Send the file again when the machine is less busy; the file itself was not at fault."
@@ -76,6 +79,7 @@ class MachineBusy(SidecarError, code="machine_busy", kind=ErrorKind.BUSY):
 class DecoderStopped(MachineBusy, code="decoder_stopped"):
     """ffmpeg that something else ended, such as the kernel for lack of memory."""
 
+    fault = Fault.DECODER
     counts_as_death = True
     default_detail = "Something stopped ffmpeg while it decoded the file."
 
@@ -100,6 +104,7 @@ def lacks_resources(error: BaseException) -> bool:
 class JournalUnreachable(SidecarError, code="journal_unreachable", kind=ErrorKind.BUSY):
     """Database of shared jobs that does not answer."""
 
+    fault = Fault.DATABASE
     default_detail = "The database of jobs does not answer."
     default_hint = "Retry in a moment (a submission with the same Idempotency-Key); no job is lost."
     default_retry_after = 3
@@ -108,6 +113,7 @@ class JournalUnreachable(SidecarError, code="journal_unreachable", kind=ErrorKin
 class StorageUnreachable(SidecarError, code="storage_unreachable", kind=ErrorKind.BUSY):
     """Folder or bucket of recordings that does not answer."""
 
+    fault = Fault.STORAGE
     default_detail = "The storage of recordings does not answer."
     default_hint = "Retry in a moment (a submission with the same Idempotency-Key); no job is lost."
     default_retry_after = 5

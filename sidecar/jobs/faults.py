@@ -1,20 +1,18 @@
 """Faults: what is to blame for an error, and when a job is a poison job. Pure.
 
-What each does to a job and its attempts: docs/operations.md, "Faults".
+Each class of errors names its `errors.Fault`. What each does to a job and its attempts:
+docs/operations.md, "Faults".
 """
 
 import errno
-from enum import StrEnum
 
 from sidecar import errors
 from sidecar.bounded_dict import BoundedDict
+from sidecar.errors import Fault
 from sidecar.jobs.job_record import JobRecord
 
-_OF_NODE = (
-    *(errors.DiskFull, errors.SpoolUnwritable, errors.UploadsFull),
-    *(errors.MachineBusy, errors.EngineStuck),
-)
-_OF_STORAGE = (errors.StorageUnreachable, errors.JournalUnreachable)
+ENDS_REQUESTS = frozenset({Fault.ENGINE, Fault.UPSTREAM, Fault.UNKNOWN})
+"""Faults that end a job for which a request waits; a kept job waits until they are over."""
 _ERRNOS_OF_RECORDING = {
     *(errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.ELOOP),
     *(errno.EINVAL, errno.ENXIO, errno.ENAMETOOLONG),
@@ -29,45 +27,35 @@ MAX_FAULTY_JOBS = 1000
 """Jobs that are remembered because they met a fault."""
 
 
-class Fault(StrEnum):
-    """What is to blame for an error in a job."""
-
-    RECORDING = "recording"
-    """The recording, its options, or the engine on it: the attempt counts, and the job may end."""
-    NODE = "node"
-    """This service for now: its disk, its descriptors, its upstreams. The job waits, and no attempt
-    counts."""
-    DECODER = "decoder"
-    """What stops an ffmpeg, such as the kernel for lack of memory, or an upstream. The job goes
-    behind others, and the attempt counts as the death of a service."""
-    STORAGE = "storage"
-    """The storage of recordings or the database for now. The job waits, and no attempt counts."""
-
-
 def fault_of(error: BaseException) -> Fault:
     """Return what is to blame for an error; one of ours that was raised from an error of the system
     is judged by that.
 
-    An unknown error is the recording's: else a job that meets a bug would be tried for ever. An
-    unknown error of the system is the storage's: it may be over in a moment, and a job that has
-    ended does not come back."""
+    An unknown error of the system is the storage's."""
     if isinstance(error, errors.AudioPathForbidden):  # a client's own file
         return Fault.RECORDING
-    if isinstance(error, errors.SidecarError) and isinstance(error.__cause__, OSError):
-        return fault_of(error.__cause__)
-    if isinstance(error, errors.SidecarError) and error.counts_as_death:
-        return Fault.DECODER
-    if isinstance(error, (*_OF_NODE, MemoryError)):
-        return Fault.NODE
-    if isinstance(error, errors.SidecarError) and error.ends_requests_only:
-        return Fault.NODE
-    if isinstance(error, _OF_STORAGE):
-        return Fault.STORAGE
-    if isinstance(error, RuntimeError) and errors.machine_error(error):  # no thread
-        return Fault.NODE
-    if not isinstance(error, OSError) or error.errno in _ERRNOS_OF_RECORDING:
+    if isinstance(error, errors.SidecarError):
+        cause = error.__cause__
+        return fault_of(cause) if isinstance(cause, OSError) else error.fault
+    if isinstance(error, MemoryError) or errors.lacks_resources(error):
+        return Fault.MEMORY
+    if not isinstance(error, OSError):
+        return Fault.UNKNOWN
+    if error.errno in _ERRNOS_OF_RECORDING:
         return Fault.RECORDING
-    return Fault.NODE if error.errno in errors.MACHINE_ERRNOS else Fault.STORAGE
+    return Fault.DISK if error.errno in errors.MACHINE_ERRNOS else Fault.STORAGE
+
+
+def passes(error: BaseException) -> bool:
+    """Return whether another attempt may not meet an error: neither the recording nor a bug is to
+    blame."""
+    return fault_of(error) not in (Fault.RECORDING, Fault.UNKNOWN)
+
+
+def counts(error: errors.SidecarError) -> bool:
+    """Return whether an attempt that waits for another one counts like the death of a service: the
+    recording may have caused the error."""
+    return error.counts_as_death or fault_of(error) is Fault.UNKNOWN
 
 
 def poison_error(record: JobRecord) -> errors.EngineCrashed | None:

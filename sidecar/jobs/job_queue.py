@@ -15,9 +15,10 @@ from dataclasses import dataclass
 
 from sidecar import errors
 from sidecar.concurrency import cancel_after, wait_for_event
+from sidecar.errors import Fault
 from sidecar.interfaces.engine_interface import EngineSpec
 from sidecar.jobs.duration_prediction import DurationPredictor
-from sidecar.jobs.faults import Fault, fault_of
+from sidecar.jobs.faults import ENDS_REQUESTS, counts, fault_of
 from sidecar.jobs.job_event_log import JobEventLog
 from sidecar.jobs.job_runner import Job, JobRun, OptionsPlanner
 from sidecar.jobs.reservations import Reservation
@@ -29,6 +30,7 @@ log = logging.getLogger(__name__)
 
 FAULT_RETRY_S = 3.0
 """Pause after an error of the node or the storage: a person frees a disk within minutes."""
+_OF_ALL_JOBS = (Fault.DISK, Fault.SPOOL, Fault.MEMORY)
 PASSED_OVER_PAUSES = 10
 """Such pauses for which a job is passed over whose recording cannot be read."""
 
@@ -102,7 +104,7 @@ class Dispatcher:
         error, run = self._transient_error, self.run
         if error is None or self._pausing or self.wait_queue.passes_over:
             return error
-        retries = error.ends_requests_only and run is not None and not run.reported
+        retries = fault_of(error) in ENDS_REQUESTS and run is not None and not run.reported
         return error if retries else None
 
     @property
@@ -129,7 +131,7 @@ class Dispatcher:
             level = logging.DEBUG if error.code == logged_code else logging.WARNING
             log.log(level, "jobs wait until this is over: %s", error)
             logged_code = error.code
-            if fault_of(error) is Fault.NODE and not error.ends_requests_only:
+            if fault_of(error) in _OF_ALL_JOBS:
                 await self._pause(job)
             else:
                 self._pass_over(job, error, time.monotonic() - begun)
@@ -138,14 +140,14 @@ class Dispatcher:
         """Start other jobs before one whose attempt failed after ``took_s``. If others would meet
         the error, too, start no kept job for a moment; jobs of requests have a try each."""
         moment_s = 0.0
-        if error.ends_requests_only:
+        if fault_of(error) in (Fault.ENGINE, Fault.UPSTREAM):
             moment_s = max(self._options.fault_retry_s, error.retry_after or 0.0)
             for job in self.wait_queue:
                 if job.record.kept:
                     self.wait_queue.pass_over(job, moment_s)
         if isinstance(error, errors.LoadInterrupted):  # others may need less memory
             kept_s = took_s
-        elif fault_of(error) is not Fault.NODE:
+        elif counts(error) or fault_of(error) in (Fault.STORAGE, Fault.DATABASE):
             # the others' recordings may be readable, and their decoders may go on; one that ran
             # beside others may have met the fault of another's recording
             kept_s = failed_job.kept_s

@@ -14,9 +14,10 @@ from dataclasses import replace
 from sidecar import errors
 from sidecar.audio.audio_info import AudioInfo
 from sidecar.audio.audio_source import AudioSource
+from sidecar.errors import Fault
 from sidecar.interfaces.engine_interface import EngineSpec, Precision, TranscribeOptions
 from sidecar.jobs import job_record
-from sidecar.jobs.faults import Fault, fault_of, poison_error
+from sidecar.jobs.faults import ENDS_REQUESTS, counts, fault_of, passes, poison_error
 from sidecar.jobs.job_event_log import JobEventFeed, JobEventLog
 from sidecar.jobs.job_record import JobChange, JobEvent, JobRecord, JobState
 from sidecar.transcripts import transcript
@@ -178,15 +179,14 @@ class Job:
         self._append(job_record.RequeuedChange(counted, alone, passed))
 
     def put_off(self, error: errors.SidecarError, *, alone: bool = False) -> None:
-        """Put the job back because of an error of the node, the decoder or the storage. An error of
-        the decoder counts like the death of a service; others do not count. ``alone``: as of
-        `requeue`."""
-        if fault_of(error) is not Fault.DECODER:
+        """Put the job back because of an error that another attempt may not meet. ``alone``: as
+        of `requeue`."""
+        if not counts(error):
             self.requeue(alone=alone)
             return
         self._append(job_record.InterruptedChange())
         if (end := poison_error(self.record)) is not None:
-            self.fail(end)
+            self.fail(error if fault_of(error) is Fault.UNKNOWN else end)
 
     def fail(self, error: errors.SidecarError) -> None:
         """End the job without a transcript; a job that has ended does not change."""
@@ -304,17 +304,15 @@ class JobRun:
             else:
                 job.cancel()
         except Exception as error:
-            if (transient_error := _transient_error(error)) is not None:
-                self.transient_error = transient_error
-                if transient_error.ends_requests_only and not job.record.kept:
-                    job.fail(transient_error)
-                else:
-                    job.put_off(transient_error, alone=hung)
-            elif isinstance(error, errors.SidecarError):
-                job.fail(error)
-            else:
+            fault, known = fault_of(error), _known(error)
+            if fault is Fault.UNKNOWN:
                 log.exception("internal error in job %s", job.id)
-                job.fail(errors.EngineFailed())
+            if fault is not Fault.RECORDING:
+                self.transient_error = known
+            if fault is Fault.RECORDING or (fault in ENDS_REQUESTS and not job.record.kept):
+                job.fail(known)
+            else:
+                job.put_off(known, alone=hung)
 
     async def _transcribed(self) -> bool:
         """Transcribe the job in one lease of the engine, beside other runs; return false if its
@@ -366,11 +364,11 @@ class JobRun:
             await job.written()
 
 
-def _transient_error(error: Exception) -> errors.SidecarError | None:
-    """Return an error that another attempt may not meet; None if the recording is to blame."""
-    if fault_of(error) is Fault.RECORDING:
-        return None
-    return error if isinstance(error, errors.SidecarError) else errors.MachineBusy(f"{error}")
+def _known(error: Exception) -> errors.SidecarError:
+    """Return an error as a client gets it."""
+    if isinstance(error, errors.SidecarError):
+        return error
+    return errors.MachineBusy(f"{error}") if passes(error) else errors.SidecarError()
 
 
 def _was_restarted(job: Job) -> bool:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Protocol
 from sidecar import clock, errors
 from sidecar.concurrency import BackgroundTaskGroup, ThreadLimiter
 from sidecar.config.settings import Settings
-from sidecar.jobs.faults import Fault, fault_of
+from sidecar.jobs.faults import passes
 from sidecar.jobs.job_engine import JobEngine
 from sidecar.jobs.job_event_log import JobListener, JobSubscription
 from sidecar.jobs.job_queue import SubmissionQueue
@@ -218,7 +218,7 @@ async def persist_import(
             await call()
             return
         except errors.SidecarError as error:
-            if fault_of(error) is Fault.RECORDING:
+            if not passes(error):
                 raise
         await asyncio.sleep(pause_s)
     await call()

@@ -12,9 +12,9 @@ from sidecar.audio import audio_source, upload_spool
 from sidecar.audio.audio_source import StoredRecordingRef
 from sidecar.concurrency import ThreadLimiter
 from sidecar.config.settings import Settings
-from sidecar.errors import SidecarError
+from sidecar.errors import Fault, SidecarError
 from sidecar.jobs import job_record
-from sidecar.jobs.faults import Fault, fault_of
+from sidecar.jobs.faults import fault_of
 from sidecar.jobs.job_record import JobRecord
 from sidecar.storage.encryption import Cipher, DecryptionFailed, EncryptedFile
 from sidecar.storage.recording_storage import RecordingStorage, answering
@@ -197,7 +197,7 @@ def unreadable_error(error: OSError | DecryptionFailed) -> SidecarError:
     """Return the error of a recording that cannot be read: lost only if it is to blame itself."""
     if not isinstance(error, OSError) or fault_of(error) is Fault.RECORDING:
         return errors.AudioLost(_ALTERED)
-    if fault_of(error) is Fault.NODE:
+    if fault_of(error) is not Fault.STORAGE:
         return errors.MachineBusy(f"The recording cannot be opened now: {error.strerror or error}.")
     return errors.StorageUnreachable(
         f"The recording cannot be read now: {error.strerror or error}."

@@ -17,7 +17,7 @@ from sidecar.audio import audio_source
 from sidecar.audio.audio_source import ClientFileRef
 from sidecar.concurrency import ThreadLimiter
 from sidecar.config.settings import Settings, data_folder
-from sidecar.jobs.faults import Fault, fault_of, poison_error
+from sidecar.jobs.faults import passes, poison_error
 from sidecar.jobs.job_queue import JobQueue
 from sidecar.jobs.job_record import FailedChange, InterruptedChange, JobFailure, JobRecord
 from sidecar.jobs.job_runner import Job
@@ -165,7 +165,7 @@ async def _requeued(
         return None
     # an error of one job must not stop the recovery of those behind it
     except Exception as error:
-        if fault_of(error) is not Fault.RECORDING:
+        if passes(error):
             return error
         known = error if isinstance(error, errors.SidecarError) else errors.SidecarError()
         if known is not error:

@@ -28,7 +28,8 @@ from sidecar.audio.audio_decoder import AudioInfo, decode_audio_file, open_audio
 from sidecar.audio.audio_format import CONTAINERS, MP3, MP4, AudioContainer
 from sidecar.audio.audio_source import open_recording_file
 from sidecar.audio.upload_spool import UploadSpool
-from sidecar.jobs.faults import Fault, fault_of
+from sidecar.errors import Fault
+from sidecar.jobs.faults import fault_of
 from sidecar.workers.worker_operations import ReadWatch, WatchedAudio
 
 RATE = 16_000

@@ -20,8 +20,9 @@ from sidecar import errors
 from sidecar.audio.audio_source import AudioSource, open_recording_file, recording_ref
 from sidecar.audio.upload_spool import UploadSpool
 from sidecar.config.settings import Settings
+from sidecar.errors import Fault
 from sidecar.interfaces.engine_interface import Precision, TranscribeOptions
-from sidecar.jobs.faults import Fault, fault_of
+from sidecar.jobs.faults import counts, fault_of
 from sidecar.jobs.job_queue import JobQueue
 from sidecar.jobs.job_record import JobChange, JobEvent, JobRecord, JobState, ReportedChange
 from sidecar.jobs.job_runner import Job, OptionsPlanner
@@ -30,7 +31,10 @@ from sidecar.jobs.wait_queue import WaitQueue
 from sidecar.plugins.upstream.errors import (
     UpstreamBusy,
     UpstreamFailed,
+    UpstreamGarbled,
     UpstreamLost,
+    UpstreamRefused,
+    UpstreamRefusedRecording,
     UpstreamUnreachable,
 )
 from sidecar.storage.encrypted_sqlite import JobWrite, Statement
@@ -48,31 +52,43 @@ def raised_from(error: errors.SidecarError, cause: Exception) -> errors.SidecarE
 FAULTS: dict[Fault, tuple[Exception, ...]] = {
     Fault.RECORDING: (
         *(errors.AudioLost(), errors.AudioUndecodable(), errors.EngineFailed()),
-        *(errors.AudioPathForbidden(), ValueError("a bug"), UpstreamFailed()),
+        *(errors.AudioPathForbidden(), UpstreamRefusedRecording(), errors.WontFit()),
         *(FileNotFoundError(errno.ENOENT, "gone"), OSError(errno.ELOOP, "a link")),
         raised_from(errors.AudioPathForbidden(), PermissionError(errno.EACCES, "its own")),
     ),
-    Fault.NODE: (
-        *(errors.DiskFull(), errors.UploadsFull(), errors.EngineStuck(), MemoryError()),
+    Fault.DISK: (errors.DiskFull(), OSError(errno.ENOSPC, "full"), OSError(errno.EROFS, "ro")),
+    Fault.SPOOL: (errors.SpoolUnwritable(),),
+    Fault.MEMORY: (
+        *(errors.UploadsFull(), errors.MachineBusy(), MemoryError()),
         *(OSError(errno.EMFILE, "too many"), OSError(errno.EAGAIN, "no process")),
         raised_from(errors.AudioPathInvalid(), OSError(errno.EMFILE, "too many")),
-        *(RuntimeError("can't start new thread"), UpstreamUnreachable(), UpstreamBusy()),
+        RuntimeError("can't start new thread"),
     ),
-    Fault.DECODER: (errors.DecoderStopped(), UpstreamLost()),
+    Fault.ENGINE: (errors.EngineStuck(), errors.ModelLoadFailed(), errors.CheckpointDamaged()),
+    Fault.UPSTREAM: (UpstreamUnreachable(), UpstreamBusy(), UpstreamRefused(), UpstreamFailed()),
+    Fault.DECODER: (errors.DecoderStopped(),),
+    Fault.DATABASE: (errors.JournalUnreachable(),),
     Fault.STORAGE: (
-        *(TimeoutError(), errors.StorageUnreachable(), errors.JournalUnreachable()),
+        *(TimeoutError(), errors.StorageUnreachable()),
         *(OSError(errno.EIO, "input/output"), PermissionError(errno.EACCES, "not now")),
     ),
+    Fault.UNKNOWN: (ValueError("a bug"), errors.SidecarError(), errors.JobNotFound()),
 }
 
 
 @pytest.mark.parametrize(
     ("error", "fault"), [(error, fault) for fault, them in FAULTS.items() for error in them]
 )
-def test_error_is_blamed_on_recording_node_decoder_or_storage(
+def test_error_is_blamed_on_the_recording_a_resource_or_what_is_unknown(
     error: Exception, fault: Fault
 ) -> None:
     assert fault_of(error) is fault
+
+
+def test_attempt_counts_if_the_recording_may_have_caused_an_error_that_is_not_its_own() -> None:
+    assert all(map(counts, (UpstreamLost(), UpstreamFailed(), UpstreamGarbled())))
+    assert all(map(counts, (errors.DecoderStopped(), errors.SidecarError())))
+    assert not any(map(counts, (UpstreamRefused(), UpstreamBusy(), errors.ModelLoadFailed())))
 
 
 def keeping_in(folder: Path) -> Settings:
@@ -452,8 +468,9 @@ async def test_jobs_whose_storage_is_unreachable_stay_queued_uncounted_and_delay
 
 
 @pytest.mark.usefixtures("fresh_workers")
+@pytest.mark.parametrize("error", [UpstreamUnreachable, UpstreamRefused])
 async def test_kept_jobs_wait_while_the_upstream_is_away_and_each_request_gets_its_error(
-    new_job: Callable[..., Job],
+    new_job: Callable[..., Job], error: type[errors.SidecarError]
 ) -> None:
     kept = [new_job() for _ in range(3)]
     requests = [new_job(kept=False) for _ in range(2)]
@@ -462,19 +479,19 @@ async def test_kept_jobs_wait_while_the_upstream_is_away_and_each_request_gets_i
     async def plan(job: Job, precision: Precision) -> TranscribeOptions:
         tried.append(job)
         if away:
-            raise UpstreamUnreachable(retry_after=0)
+            raise error(retry_after=0)
         return job.options
 
     async with queue_on(OverheardSlot(), plan=plan, fault_retry_s=0.01) as queue:
         await started(queue, *kept, *requests)
         for job in requests:
-            with pytest.raises(UpstreamUnreachable):
+            with pytest.raises(error):
                 await job.result()
         assert tried[:3] == [kept[0], *requests], (
             "each has a try of its own, before other kept jobs"
         )
         await until(lambda: tried.count(kept[0]) >= 3)
-        assert isinstance(queue.paused, UpstreamUnreachable)
+        assert isinstance(queue.paused, error)
         assert {(job.state, job.record.attempts) for job in kept} == {(JobState.QUEUED, 0)}
         away = False
         await asyncio.gather(*(job.result() for job in kept))

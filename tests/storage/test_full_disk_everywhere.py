@@ -26,8 +26,9 @@ import sidecar
 from sidecar import errors
 from sidecar.concurrency import ThreadLimiter
 from sidecar.config.settings import Settings
+from sidecar.errors import Fault
 from sidecar.interfaces.engine_interface import TranscribeOptions
-from sidecar.jobs.faults import Fault, fault_of
+from sidecar.jobs.faults import fault_of
 from sidecar.jobs.job_queue import DispatchOptions, JobQueue
 from sidecar.jobs.job_record import JobRecord
 from sidecar.jobs.job_runner import Job

@@ -87,6 +87,10 @@ class FaultyProxy:
         if fault == "garbage":
             writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 12\r\n\r\n<html>\x00\xff\xfe...")
             return True
+        if fault == "page to sign in":
+            fields = b"Content-Type: text/html\r\nContent-Length: 6\r\n"
+            writer.write(b"HTTP/1.1 200 OK\r\n" + fields + b"\r\n<html>")
+            return True
         if fault == "no http":
             writer.write(b"220 smtp.example.org ESMTP\r\n")
             return False

@@ -15,7 +15,7 @@ from sidecar.audio.audio_source import AudioSource, StoredRecordingRef
 from sidecar.bounded_dict import BoundedDict
 from sidecar.concurrency import BackgroundTaskGroup, ThreadLimiter, cancel_after
 from sidecar.jobs import job_record
-from sidecar.jobs.faults import MAX_FAULTY_JOBS, Fault, FaultHistory, fault_of, poison_error
+from sidecar.jobs.faults import MAX_FAULTY_JOBS, FaultHistory, passes, poison_error
 from sidecar.jobs.job_engine import JobEngine
 from sidecar.jobs.job_event_log import JobEventLog
 from sidecar.jobs.job_queue import JobQueue
@@ -322,10 +322,10 @@ class ClaimLoop:
             known = error if isinstance(error, errors.SidecarError) else errors.SidecarError()
             if known is not error:
                 log.exception("internal error while the recording of job %s was opened", held.id)
-            if fault_of(error) is Fault.RECORDING:
-                self._not_opened(held, known)
-            else:
+            if passes(error):
                 self._put_off(held, known, clock() - begun)
+            else:
+                self._not_opened(held, known)
         else:
             return self._made(held, source)
         return None
@@ -352,7 +352,7 @@ class ClaimLoop:
         level = logging.WARNING if self.paused is None else logging.DEBUG  # it may last for hours
         log.log(level, "job %s is released for another node: %s", held.id, error)
         self.paused, self._paused_at = error, time.monotonic()
-        if fault_of(JobFailure.of(error).error()) is Fault.RECORDING:
+        if not passes(JobFailure.of(error).error()):
             # By its code, from which its fault is judged later, it would not pass.
             error = (
                 errors.MachineBusy()  # the error's own text blames the request

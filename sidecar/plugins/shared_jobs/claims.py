@@ -15,7 +15,7 @@ from dataclasses import dataclass, field, replace
 from sidecar.concurrency import backoff_s
 from sidecar.errors import AudioLost, JournalUnreachable, SidecarError, Unschedulable
 from sidecar.jobs import job_record
-from sidecar.jobs.faults import Fault, fault_of
+from sidecar.jobs.faults import passes
 from sidecar.jobs.job_record import JobEvent, JobFailure, JobRecord
 from sidecar.jobs.retention import retained_bytes
 from sidecar.jobs.scheduler import MAX_PASSED_OVER_S
@@ -277,7 +277,7 @@ def _worked_s(record: JobRecord) -> float:
 
 def are_final(failures: Sequence[JobFailure]) -> bool:
     """Return whether no passing fault is among the reasons for which all nodes refuse a job."""
-    return all(fault_of(one.error()) is Fault.RECORDING for one in failures)
+    return not any(passes(one.error()) for one in failures)
 
 
 def unschedulable_error(failures: Sequence[JobFailure]) -> Unschedulable:

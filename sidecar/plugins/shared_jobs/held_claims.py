@@ -21,14 +21,6 @@ log = logging.getLogger(__name__)
 # One machine may be at fault. If two fail alike, the recording is to blame.
 MAX_NODE_ATTEMPTS = 2
 """Nodes that try a job before it fails."""
-NODE_ERRORS = (
-    errors.ModelLoadFailed,
-    errors.BadCheckpoint,
-    errors.EngineUnavailable,
-    errors.GpuOutOfMemory,
-    errors.WontFit,
-)
-"""Errors of an engine that may be this machine's and not the recording's: another node may try."""
 REPORT_BATCH_S = 0.005
 """Seconds in which events are collected, as the last segment and the end are one commit then."""
 
@@ -72,7 +64,8 @@ class ClaimedJob(Job):
 
     def fail(self, error: errors.SidecarError) -> None:
         """End without a transcript, or without a report if another node will try."""
-        of_node = isinstance(error, NODE_ERRORS) or error.ends_requests_only
+        own_memory = isinstance(error, (errors.GpuOutOfMemory, errors.WontFit))
+        of_node = own_memory or error.fault in (errors.Fault.ENGINE, errors.Fault.UPSTREAM)
         passes = self.claimed and of_node and not self.ended
         if passes and self._pass_on_after_error(error):
             self.requeue(counted=True, passed=True)

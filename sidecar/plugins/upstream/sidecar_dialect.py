@@ -11,7 +11,7 @@ from sidecar import errors
 from sidecar.errors import ErrorKind
 from sidecar.interfaces.engine_interface import AUTO, TranscribeOptions
 from sidecar.plugins.upstream import upstream_dialect
-from sidecar.plugins.upstream.errors import UpstreamFailed
+from sidecar.plugins.upstream.errors import UpstreamFailed, UpstreamRefused
 from sidecar.plugins.upstream.upstream_dialect import (
     ChunkFailure,
     FailureStep,
@@ -138,14 +138,15 @@ class SidecarChunkRequest:
             return general
         if error is None or isinstance(error, errors.Unauthorized):
             return general
+        message = f"The upstream answered {status}: {error.detail}"
         if error.kind in _SERVER_TROUBLE_KINDS:
-            message = f"The upstream answered {status}: {error.detail}"
             return ChunkFailure(FailureStep.AGAIN, UpstreamFailed(message, hint=error.hint))
         if error.kind is ErrorKind.TOO_LARGE:
             return ChunkFailure(FailureStep.SMALLER, error)
-        return ChunkFailure(
-            FailureStep.ELSEWHERE if error.kind is ErrorKind.FORBIDDEN else FailureStep.NEVER, error
-        )
+        if error.fault is not errors.Fault.RECORDING:
+            refused = UpstreamRefused(message, hint=error.hint)
+            return ChunkFailure(FailureStep.ELSEWHERE, refused)
+        return ChunkFailure(FailureStep.NEVER, error)
 
 
 def parse_sidecar_answer(body: Mapping[str, Any]) -> UpstreamAnswer:

@@ -154,6 +154,11 @@ class UpstreamClient:
                 async with openai_http.accepted(
                     self._client, "POST", self._url + request.path, headers=headers, **content
                 ) as response:
+                    if "html" in response.headers.get("content-type", ""):
+                        raise upstream_dialect.refused_failure(
+                            "The upstream answered with a web page.",
+                            "It may be one to sign in at: check the address and the key.",
+                        )
 
                     async def limited_body() -> AsyncIterator[bytes]:
                         byte_count = 0

@@ -19,6 +19,7 @@ from sidecar.plugins.upstream.errors import (
     UpstreamFailed,
     UpstreamGarbled,
     UpstreamRefused,
+    UpstreamRefusedRecording,
     UpstreamUnreachable,
 )
 from sidecar.transcripts.transcript import Notice, Segment
@@ -27,6 +28,10 @@ PARSE_ERRORS = (ArithmeticError, AttributeError, LookupError, RecursionError, Ty
 """Errors of parsing a malformed response."""
 
 FLAC = "audio/flac"
+
+_REFUSED_RECORDING = frozenset({400, 415, 422})
+"""Statuses of a server that read the request: the others are about its address, its key or itself,
+and may be over in a moment."""
 
 
 def parse_probability(value: object) -> float | None:
@@ -79,7 +84,7 @@ def failure_of_status(status: int, headers: Mapping[str, str], body: bytes) -> C
         )
         return ChunkFailure(FailureStep.ELSEWHERE, rejected)
     if status == 413 or TOO_LARGE_MESSAGE.search(message):
-        return ChunkFailure(FailureStep.SMALLER, UpstreamRefused(answered))
+        return ChunkFailure(FailureStep.SMALLER, UpstreamRefusedRecording(answered))
     if status == 429 and "insufficient_quota" in server_message(body, "code"):
         return ChunkFailure(FailureStep.ELSEWHERE, UpstreamRefused(answered))
     after = parse_retry_after(headers)
@@ -89,7 +94,8 @@ def failure_of_status(status: int, headers: Mapping[str, str], body: bytes) -> C
         return ChunkFailure(FailureStep.LATER, busy, after)
     if status in (408, 409, 425) or status >= 500:
         return ChunkFailure(FailureStep.AGAIN, UpstreamFailed(answered))
-    return ChunkFailure(FailureStep.ELSEWHERE, UpstreamRefused(answered))
+    refused = UpstreamRefusedRecording if status in _REFUSED_RECORDING else UpstreamRefused
+    return ChunkFailure(FailureStep.ELSEWHERE, refused(answered))
 
 
 def failure_of_error(error: Mapping[str, Any] | str) -> ChunkFailure:
@@ -99,7 +105,7 @@ def failure_of_error(error: Mapping[str, Any] | str) -> ChunkFailure:
     if isinstance(status, int) and 400 <= status < 600:
         return failure_of_status(status, {}, json.dumps({"error": dict(error)}).encode())  # type: ignore[arg-type]
     if TOO_LARGE_MESSAGE.search(message):
-        return ChunkFailure(FailureStep.SMALLER, UpstreamRefused(message))
+        return ChunkFailure(FailureStep.SMALLER, UpstreamRefusedRecording(message))
     return ChunkFailure(FailureStep.AGAIN, UpstreamFailed(message))
 
 

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sidecar import errors
-from sidecar.jobs.faults import Fault, fault_of
+from sidecar.errors import Fault
 from sidecar.plugins.upstream.errors import UpstreamBusy, UpstreamFailed
 from sidecar.plugins.upstream.load_balancer import DEFAULT_LIMITS, ChunkAttempts, UpstreamBalancer
 from sidecar.plugins.upstream.upstream_dialect import (
@@ -128,21 +128,21 @@ def test_failure_on_a_chunk_between_two_unreachable_tries_counts_as_a_death_and_
 ):
     attempts, away = ChunkAttempts(0.0, 100.0), unreachable_failure("good:2 does not answer.")
     attempts.after(1, away)
-    assert fault_of(attempts.error) is Fault.NODE
+    assert not attempts.error.counts_as_death
     attempts.after(0, ChunkFailure(FailureStep.AGAIN, UpstreamFailed("bad:1 failed."), sent=True))
     attempts.after(1, away)
     as_a_job_has_it = errors.from_wire(attempts.error.to_wire())
-    assert as_a_job_has_it.ends_requests_only
-    assert fault_of(as_a_job_has_it) is Fault.DECODER
+    assert as_a_job_has_it.fault is Fault.UPSTREAM
+    assert as_a_job_has_it.counts_as_death
     assert as_a_job_has_it.retry_after == away.error.retry_after
     assert as_a_job_has_it.detail == "bad:1 failed. Then: good:2 does not answer."
 
 
-def test_failure_on_a_chunk_followed_by_a_busy_answer_is_a_fault_of_the_node() -> None:
+def test_failure_on_a_chunk_followed_by_a_busy_answer_counts_as_no_death() -> None:
     attempts = ChunkAttempts(0.0, 100.0)
     attempts.after(0, failure())
     attempts.after(0, ChunkFailure(FailureStep.LATER, UpstreamBusy(), 300.0))
-    assert fault_of(attempts.error) is Fault.NODE
+    assert not attempts.error.counts_as_death
 
 
 def test_upstream_that_refused_a_chunk_is_not_asked_for_it_again() -> None:

@@ -12,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sidecar import errors, openai_http
+from sidecar.errors import Fault
 from sidecar.interfaces.engine_interface import TranscribeOptions
 from sidecar.plugins.upstream import upstream_client, upstream_dialect
 from sidecar.plugins.upstream.openai_dialect import OpenAiDialect, parse_openai_answer
@@ -54,6 +55,21 @@ def test_status_and_body_of_an_error_decide_the_next_step(
     found = upstream_dialect.failure_of_status(status, headers, said(message))
     assert found.step is step
     assert found.retry_after == (float(after or 1) if step is FailureStep.LATER else None)
+
+
+@pytest.mark.parametrize(
+    ("status", "fault"),
+    [
+        *((status, Fault.RECORDING) for status in (400, 413, 415, 422)),
+        *((status, Fault.UPSTREAM) for status in (204, 301, 302, 307, 401, 402, 403, 404, 405)),
+        *((status, Fault.UPSTREAM) for status in (407, 408, 410, 426, 429, 451, 500, 502, 503)),
+    ],
+)
+def test_recording_is_to_blame_only_if_the_upstream_refused_what_it_was_sent(
+    status: int, fault: Fault
+) -> None:
+    failure = upstream_dialect.failure_of_status(status, {}, said("told to"))
+    assert errors.from_wire(failure.error.to_wire()).fault is fault, "as the job gets it"
 
 
 def test_upstream_whose_quota_is_exhausted_is_not_waited_for() -> None:

@@ -109,6 +109,7 @@ def test_chunk_that_failed_once_is_sent_again_and_the_transcript_is_the_same(
         ("garbage", UpstreamGarbled),
         ("403", UpstreamRefused),
         ("302", UpstreamRefused),
+        ("page to sign in", UpstreamRefused),
     ],
 )
 def test_lasting_failure_is_an_error_that_names_the_upstream_after_3_tries_or_1_if_refused(
@@ -118,6 +119,7 @@ def test_lasting_failure_is_an_error_that_names_the_upstream_after_3_tries_or_1_
     with pytest.raises(error) as caught:
         Engine(proxy.url).transcript(noise)
     assert f"127.0.0.1:{proxy.port}" in caught.value.detail
+    assert caught.value.fault is errors.Fault.UPSTREAM
     assert len(proxy.posts) == (1 if error is UpstreamRefused else 3)
 
 

@@ -862,6 +862,12 @@ class UpstreamRefused(errors.Failed):
     known_code = "upstream_refused"
 
 
+class UpstreamRefusedRecording(errors.Failed):
+    """The upstream rejected the recording or an option of the request."""
+
+    known_code = "upstream_refused_recording"
+
+
 class UpstreamTimeout(errors.Busy):
     """The upstream took too long."""
 
@@ -1065,6 +1071,7 @@ BY_CODE: Mapping[str, Type[errors.ServiceError]] = {
     "upstream_garbled": UpstreamGarbled,
     "upstream_lost": UpstreamLost,
     "upstream_refused": UpstreamRefused,
+    "upstream_refused_recording": UpstreamRefusedRecording,
     "upstream_timeout": UpstreamTimeout,
     "upstream_unreachable": UpstreamUnreachable,
     "utterance_dropped": UtteranceDropped,
