@@ -12,8 +12,8 @@ import numpy.typing as npt
 
 from sidecar.audio import Block
 from sidecar.audio.loudness import quietest_sample
-from sidecar.diarization.word_attribution import attribute_words, context_span, merge_turns
-from sidecar.interfaces.engine_interface import AUTO, AudioStream, TranscribeOptions
+from sidecar.diarization.word_attribution import attribute_words
+from sidecar.interfaces.engine_interface import AUTO, TranscribeOptions
 from sidecar.plugins.upstream.upstream_dialect import UpstreamAnswer
 from sidecar.transcripts.speaker_turns import (
     SpeakerTurn,
@@ -24,6 +24,8 @@ from sidecar.transcripts.speaker_turns import (
     turns_within,
 )
 from sidecar.transcripts.transcript import Notice, Segment, Transcript
+from sidecar.transcripts.word_alignment import align_words
+from sidecar.transcripts.word_timing import split_atoms
 
 CUT_SEARCH_S = 60.0
 """Search range of a cut: the last 60 s of a chunk, or its last quarter if that is shorter."""
@@ -36,12 +38,9 @@ CHUNKS_PER_UPSTREAM = 3
 PAUSE_S = 0.3
 _FULL = 32_768
 
-MAX_TURN_CHUNK_S = 28.0
-"""Whisper's window is thirty seconds, and some servers drop audio beyond it."""
-TURN_CUT_SEARCH_S = 7.0
-"""A longer turn is cut where it is quietest in its last 7 s."""
-MIN_TURN_CHUNK_S = 0.2
-"""Shorter audio contains no word."""
+MAX_ALIGNED_S = 28.0
+"""Audio whose words are aligned together: less than the 45 s that `align_words` takes."""
+_LOUDNESS_S = 0.02
 
 UPSTREAM_NAME = "upstream"
 MIN_SHARED_S = 0.5
@@ -105,7 +104,7 @@ def even_chunk_s(total_s: float | None, upstreams: int, longest_s: float) -> flo
 
 
 def cut_into_chunks(
-    audio: AudioStream, rate: int, longest_s: float, *, even: float | None = None
+    audio: Iterable[Block], rate: int, longest_s: float, *, even: float | None = None
 ) -> Iterator[AudioChunk]:
     """Yield the recording in chunks of at most ``longest_s`` seconds; hold one in memory at a time.
 
@@ -155,30 +154,6 @@ def _quietest(samples: npt.NDArray[np.int16], rate: int) -> int:
     return quietest_sample(to_float(samples), rate, PAUSE_S)
 
 
-def chunks_of_turns(
-    chunk: AudioChunk, turns: Sequence[SpeakerTurn], known_s: float
-) -> Iterator[AudioChunk]:
-    """Yield a chunk for each speaker turn in ``chunk``. Turns are known up to ``known_s``; the
-    audio after it is yielded whole, cut where it is quiet. Times of the recording, in seconds."""
-    known_s = min(known_s, chunk.end_s)
-    merged_turns = merge_turns(turns_within(turns, chunk.start_s, known_s))
-    for index in range(len(merged_turns)):
-        start_s, end_s = context_span(merged_turns, index)
-        yield from _short_chunk(chunk, start_s, min(end_s, known_s))
-    yield from _short_chunk(chunk, max(known_s, chunk.start_s), chunk.end_s)
-
-
-def _short_chunk(chunk: AudioChunk, start_s: float, end_s: float) -> Iterator[AudioChunk]:
-    while end_s - start_s > MAX_TURN_CHUNK_S:
-        latest_s = start_s + MAX_TURN_CHUNK_S
-        zone = chunk.part(latest_s - TURN_CUT_SEARCH_S, latest_s)
-        cut_s = zone.start_s + _quietest(zone.samples, chunk.rate) / chunk.rate
-        yield chunk.part(start_s, cut_s)
-        start_s = cut_s
-    if end_s - start_s >= MIN_TURN_CHUNK_S:
-        yield chunk.part(start_s, end_s)
-
-
 @dataclass(frozen=True, slots=True)
 class ChunkResult:
     """Result of a chunk, and the server (host and port) that gave it."""
@@ -192,6 +167,38 @@ class ChunkResult:
         freed."""
         nothing = np.broadcast_to(np.zeros(1, np.int16), len(self.chunk.samples))
         return replace(self, chunk=replace(self.chunk, samples=nothing))
+
+
+def time_words(chunk: AudioChunk, answer: UpstreamAnswer) -> UpstreamAnswer:
+    """Return the answer with times for its words, of the audio that was sent, if the server gave
+    none."""
+    if answer.timed:
+        return answer
+    segments = [part for one in answer.segments for part in _aligned_parts(chunk, one)]
+    return replace(answer, segments=tuple(segments), timed=True)
+
+
+def _aligned_parts(chunk: AudioChunk, segment: Segment) -> Iterator[Segment]:
+    """Yield a segment of the whole chunk in parts with aligned words. A part is no longer than
+    `MAX_ALIGNED_S`, and has as much of the text as it has of the chunk's loud audio."""
+    if not segment.is_speech:
+        yield segment
+        return
+    samples, frame = to_float(chunk.samples), max(1, round(_LOUDNESS_S * chunk.rate))
+    level = np.add.reduceat(np.abs(samples), range(0, len(samples), frame))
+    loud = np.cumsum(level >= level.mean() / 2)
+    atoms = split_atoms(" ".join(segment.text.split()))
+    letters = np.cumsum([len(one) for one in atoms])
+    parts = [*cut_into_chunks([samples], chunk.rate, MAX_ALIGNED_S)]
+    done = 0
+    for part in parts:
+        until = round(part.end_s * chunk.rate) // frame
+        share = 1.0 if part.last else loud[min(until, len(loud) - 1)] / loud[-1]
+        here = int(np.searchsorted(letters, share * letters[-1], side="right"))
+        if text := "".join(atoms[done:here]).strip():
+            whole = replace(segment, start=part.start_s, end=part.end_s, text=text)
+            yield align_words(whole, to_float(part.samples), chunk.rate, part.start_s)
+        done = max(done, here)
 
 
 def without_words(segments: Iterable[Segment]) -> list[Segment]:
@@ -214,16 +221,6 @@ def shift_segments(segments: Sequence[Segment], by_s: float) -> list[Segment]:
     ]
 
 
-def place_segments(result: ChunkResult) -> list[Segment]:
-    """Return the segments of a chunk with times of the recording, clipped to the chunk."""
-    start_s, end_s = result.chunk.start_s, result.chunk.end_s
-    return [
-        replace(one, start=min(max(one.start, start_s), end_s), end=min(one.end, end_s))
-        for one in shift_segments(result.answer.segments, start_s)
-        if one.start <= end_s
-    ]
-
-
 def assign_speakers(
     results: Sequence[ChunkResult], turns: Sequence[SpeakerTurn], *, diarize: bool
 ) -> list[Segment]:
@@ -236,7 +233,7 @@ def assign_speakers(
     """
     assigned: list[Segment] = []
     for number, one in enumerate(results):
-        segments = place_segments(one)
+        segments = shift_segments(one.answer.segments, one.chunk.start_s)
         if not diarize:
             segments = [replace(segment, speaker=None) for segment in segments]
         elif not one.answer.diarized:

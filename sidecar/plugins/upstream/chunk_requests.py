@@ -18,7 +18,12 @@ from sidecar.audio import SAMPLE_RATE
 from sidecar.concurrency import running
 from sidecar.interfaces.engine_interface import TranscribeOptions, UpstreamOptions
 from sidecar.plugins.upstream import load_balancer, upstream_dialect
-from sidecar.plugins.upstream.audio_chunks import AudioChunk, ChunkResult, shift_segments
+from sidecar.plugins.upstream.audio_chunks import (
+    AudioChunk,
+    ChunkResult,
+    shift_segments,
+    time_words,
+)
 from sidecar.plugins.upstream.upstream_client import SegmentsCallback, UpstreamClient
 from sidecar.transcripts.transcript import Segment
 
@@ -105,16 +110,6 @@ class ChunkRequests:
         return all(one.dialect is not None and one.dialect.diarizes for one in self.upstreams)
 
     @property
-    def timed(self) -> bool:
-        """Return whether all servers give times, as far as is known."""
-        return all(one.dialect is None or one.dialect.timed for one in self.upstreams)
-
-    @property
-    def surely_timed(self) -> bool:
-        """Return whether all servers give times, before the first answer."""
-        return all(one.dialect is not None and one.dialect.surely_timed for one in self.upstreams)
-
-    @property
     def by_voices(self) -> bool:
         """Return whether all servers diarize as this service does, as far as is known."""
         return all(one.dialect is not None and one.dialect.by_voices for one in self.upstreams)
@@ -163,6 +158,7 @@ class ChunkRequests:
                 self._balancer.succeeded(index)  # it answered, and is free for the halves
             else:
                 self._balancer.succeeded(index)
+                answer = await asyncio.to_thread(time_words, work.chunk, answer)
                 return [ChunkResult(work.chunk, answer, upstream.name)]
             finally:
                 self._balancer.release(index)

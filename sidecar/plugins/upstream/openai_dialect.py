@@ -7,7 +7,6 @@ refuses or ignores it, the next is tried. What was learned applies to later chun
 from __future__ import annotations
 
 import json
-import math
 from bisect import bisect_right
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
@@ -33,6 +32,9 @@ TRANSCRIPTIONS_PATH = "/v1/audio/transcriptions"
 OPENAI_LIMITS = UpstreamLimits(600.0, 25_000_000)
 """OpenAI takes 25 MB, and vLLM as much (docs: protocols of both). Ten minutes are 19 MB as 16-bit
 samples, and a model with a window of half a minute loses nothing by a cut."""
+UNTIMED_LIMITS = UpstreamLimits(28.0, 25_000_000)
+"""Of a server without times: Whisper's window is thirty seconds, some drop audio beyond it, and
+words of short audio are aligned better."""
 DIARIZING_MODEL_WORD = "diarize"
 """Word in the name of a model that diarizes (gpt-4o-transcribe-diarize)."""
 LANGUAGES = {name: code for code, name in LANGUAGE_NAMES.items()}
@@ -90,10 +92,9 @@ class OpenAiDialect(upstream_dialect.UpstreamDialect):
     name = "openai"
     health = "/v1/models"
     rate = SAMPLE_RATE
-    limits = OPENAI_LIMITS
 
     def __init__(self, model: str) -> None:
-        self.model = model
+        self.model, self.limits = model, OPENAI_LIMITS
         self.forms = request_forms(model)
         self.form = 0
 
@@ -156,9 +157,9 @@ class OpenAiChunkRequest:
             answer = parse_openai_answer(body, self._duration_s)
         except upstream_dialect.PARSE_ERRORS:
             raise upstream_dialect.garbled_failure("is no transcription") from None
-        self._dialect.timed = answer.timed
         if not answer.timed:
             self._dialect.form = len(self._dialect.forms) - 1
+            self._dialect.limits = UNTIMED_LIMITS
         kept, lost_s = drop_loops(answer.segments, self._duration_s)
         if lost_s and (sampling := loop_guard.retry_sampling(self._retries)) is not None:
             self._retries += 1
@@ -216,12 +217,7 @@ def parse_openai_answer(body: Mapping[str, Any], duration_s: float) -> UpstreamA
 
 
 def _parse_span(one: Mapping[str, Any], duration_s: float) -> tuple[float, float]:
-    """Return start and end, clipped to the chunk and in order."""
-    start, end = float(one["start"]), float(one["end"])
-    if not (math.isfinite(start) and math.isfinite(end)):
-        raise ValueError("no time")
-    start = min(max(0.0, start), duration_s)
-    return start, min(max(start, end), duration_s)
+    return upstream_dialect.clip_span(one["start"], one["end"], duration_s)
 
 
 def _parse_word(one: Mapping[str, Any], duration_s: float) -> Word:

@@ -45,7 +45,6 @@ class SidecarDialect(upstream_dialect.UpstreamDialect):
     health = "/health"
     prompt = True
     limits = UpstreamLimits(MAX_AUDIO_S, MAX_BODY_BYTES)
-    surely_timed = True
 
     def __init__(self, rate: int, *, by_voices: bool = False) -> None:
         self.rate = rate
@@ -53,7 +52,7 @@ class SidecarDialect(upstream_dialect.UpstreamDialect):
 
     def chunk_request(self, duration_s: float, options: TranscribeOptions) -> SidecarChunkRequest:
         """Return the request of a chunk."""
-        return SidecarChunkRequest(options)
+        return SidecarChunkRequest(duration_s, options)
 
     def waiting(self, health: bytes) -> int:
         """Return the jobs in its /health: those that wait, and the one that runs."""
@@ -67,8 +66,8 @@ class SidecarDialect(upstream_dialect.UpstreamDialect):
 class SidecarChunkRequest:
     """Request of one chunk; the answer is NDJSON, or one JSON body from an older build."""
 
-    def __init__(self, options: TranscribeOptions) -> None:
-        self._options = options
+    def __init__(self, duration_s: float, options: TranscribeOptions) -> None:
+        self._duration_s, self._options = duration_s, options
         self._rest = bytearray()
         self._body: Any = None
 
@@ -108,7 +107,7 @@ class SidecarChunkRequest:
         """Return the transcript."""
         self._segments_of(self._rest)
         try:
-            return parse_sidecar_answer(self._body)
+            return parse_sidecar_answer(self._body, self._duration_s)
         except upstream_dialect.PARSE_ERRORS:
             raise upstream_dialect.garbled_failure("is no transcript") from None
 
@@ -119,7 +118,7 @@ class SidecarChunkRequest:
         try:
             match json.loads(line):
                 case {"segment": dict(fields)}:
-                    return [_segment(fields, self._options.diarize)]
+                    return [_segment(fields, self._duration_s, self._options.diarize)]
                 case {"failed": dict(fields)}:
                     headers = {"retry-after": str(fields.get("retry_after", ""))}
                     raise self.refused(int(fields["status"]), headers, json.dumps(fields).encode())
@@ -149,12 +148,12 @@ class SidecarChunkRequest:
         return ChunkFailure(FailureStep.NEVER, error)
 
 
-def parse_sidecar_answer(body: Mapping[str, Any]) -> UpstreamAnswer:
+def parse_sidecar_answer(body: Mapping[str, Any], duration_s: float) -> UpstreamAnswer:
     """Parse the body of a 200; raise any of `PARSE_ERRORS` if it is malformed."""
     metadata = body["metadata"]
     diarized = metadata["diarized"] is True
     return UpstreamAnswer(
-        segments=tuple(_segment(one, diarized) for one in body["segments"]),
+        segments=tuple(_segment(one, duration_s, diarized) for one in body["segments"]),
         diarized=diarized,
         language=str(metadata.get("language", AUTO)),
         precision=str(metadata.get("model_precision", AUTO)),
@@ -177,23 +176,22 @@ def parse_problem(body: bytes) -> errors.SidecarError | None:
         return None
 
 
-def _segment(one: Mapping[str, Any], diarized: bool) -> transcript.Segment:
+def _segment(one: Mapping[str, Any], duration_s: float, diarized: bool) -> transcript.Segment:
     flags = tuple(map(str, one.get("flags", ())))
     # music has a speaker label on the wire, but no speaker
     has_speaker = diarized and transcript.NON_SPEECH_FLAG not in flags
     speaker = _SPEAKER.fullmatch(str(one["speaker"])) if has_speaker else None
     words = tuple(
-        transcript.Word(
-            float(word["start_time"]), float(word["end_time"]), str(word["text"]), _confidence(word)
-        )
+        transcript.Word(*_span(word, duration_s), str(word["text"]), _confidence(word))
         for word in one.get("words", ())
     )
     by = str(one.get("words_by", ""))
     if by not in transcript.WORDS_BY:
         by = transcript.WORDS_BY_SERVER
+    start, end = _span(one, duration_s)
     return transcript.Segment(
-        start=float(one["start_time"]),
-        end=float(one["end_time"]),
+        start=start,
+        end=end,
         text=str(one["text"]),
         speaker=int(speaker[1]) if speaker else None,
         words=words,
@@ -203,6 +201,10 @@ def _segment(one: Mapping[str, Any], diarized: bool) -> transcript.Segment:
         language=str(one.get("language") or ""),
         no_speech_probability=upstream_dialect.parse_probability(one.get("no_speech_probability")),
     )
+
+
+def _span(one: Mapping[str, Any], duration_s: float) -> tuple[float, float]:
+    return upstream_dialect.clip_span(one["start_time"], one["end_time"], duration_s)
 
 
 def _confidence(one: Mapping[str, Any]) -> float | None:

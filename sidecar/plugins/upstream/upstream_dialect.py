@@ -5,6 +5,7 @@ Each upstream has one `UpstreamDialect`, which remembers what it learned of the 
 """
 
 import json
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -38,6 +39,15 @@ def parse_probability(value: object) -> float | None:
     """Return a number from 0 to 1 of an answer with three digits; None for all else."""
     known = isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value <= 1
     return round(float(value), 3) if known else None  # type: ignore[arg-type]
+
+
+def clip_span(start: Any, end: Any, duration_s: float) -> tuple[float, float]:
+    """Return two times of an answer, in order and within the chunk. For one that is missing or no
+    number the other counts, for both the whole chunk."""
+    numbers = [math.nan if one is None else float(one) for one in (start, end)]
+    known = [min(max(0.0, one), duration_s) for one in numbers if not math.isnan(one)]
+    first, last = (known[0], known[-1]) if known else (0.0, duration_s)
+    return first, max(first, last)
 
 
 class FailureStep(Enum):
@@ -220,10 +230,6 @@ class UpstreamDialect(ABC):
     limits: UpstreamLimits
     prompt = False
     """True if its health check answers at once, even while it works."""
-    timed = True
-    """True if it returns times, as far as is known."""
-    surely_timed = False
-    """True if it is known before the first answer that the server returns times."""
     alike = ""
     """Servers with the same non-empty value can go on from each other's answers."""
     by_voices = False

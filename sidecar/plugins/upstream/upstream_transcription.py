@@ -106,13 +106,9 @@ class UpstreamTranscription:
             self._end_s = chunk.end_s
             if self._diarization is not None or self._needs_diarization(chunk):
                 self._feed_diarization(chunk)
-            if chunk_requests.timed:
-                pending.append(self._send(chunk))
-            while len(pending) > self._ahead or (pending and not chunk_requests.timed):
+            pending.append(self._send(chunk))
+            while len(pending) > self._upstream_count:
                 yield from self._pending_events(pending.popleft())
-            done_s = self._results[-1].chunk.end_s if self._results else 0.0
-            if not chunk_requests.timed and done_s < chunk.end_s:
-                yield from self._transcribe_turns(chunk)
         while pending:
             yield from self._pending_events(pending.popleft())
         self._check()
@@ -141,13 +137,6 @@ class UpstreamTranscription:
             or self._options.identifies_speakers
         )
         return self._options.diarize and lacking
-
-    @property
-    def _ahead(self) -> int:
-        """Return the number of chunks in progress. Without diarization here it is 0 until the first
-        answer shows whether the server returns times."""
-        known = self._diarization is not None or self._results or self._chunk_requests.surely_timed
-        return self._upstream_count if known else 0
 
     def _feed_diarization(self, chunk: audio_chunks.AudioChunk) -> None:
         """Feed the next chunk to the diarization."""
@@ -193,10 +182,7 @@ class UpstreamTranscription:
             # it was too large, and each part has its own speakers now
             self._feed_diarization(pending.chunk)
         for result in results:
-            if result.answer.timed:
-                yield from self._take(result)
-            else:
-                yield from self._transcribe_turns(result.chunk)
+            yield from self._take(result)
 
     def _early(
         self, chunk: audio_chunks.AudioChunk, segments: Sequence[Segment]
@@ -211,30 +197,12 @@ class UpstreamTranscription:
             shifted = audio_chunks.without_words(shifted)
         return shifted
 
-    def _transcribe_turns(self, chunk: audio_chunks.AudioChunk) -> Iterator[TranscriptionEvent]:
-        """Send a chunk to a server without times as one request for each speaker turn."""
-        self._feed_diarization(chunk)
-        turns, known_s = self._known_turns()
-        pending: deque[_PendingChunk] = deque()
-        for turn_chunk in audio_chunks.chunks_of_turns(chunk, turns, known_s):
-            pending.append(self._send(turn_chunk))
-            if len(pending) > 2 * self._upstream_count:
-                yield from self._turn_events(pending.popleft())
-        while pending:
-            yield from self._turn_events(pending.popleft())
-
-    def _turn_events(self, pending: _PendingChunk) -> Iterator[TranscriptionEvent]:
-        results = self._wait(pending.future)
-        self._futures.discard(pending.future)
-        for result in results:
-            yield from self._take(result)
-
     def _take(self, result: audio_chunks.ChunkResult) -> Iterator[TranscriptionEvent]:
         """Add an answer and yield the segments not yet reported, with speakers as known so far."""
         self._results.append(result.without_samples())
         # Segments that were streamed came without speakers: do not wait for those of the others.
         lacking = not (result.answer.diarized or self._chunk_requests.by_voices)
-        turns = self._known_turns()[0] if self._options.diarize and lacking else ()
+        turns = self._known_turns() if self._options.diarize and lacking else ()
         yield from self._report(self._assigned([result], turns))
         yield self._progress(result.chunk.end_s)
 
@@ -260,7 +228,7 @@ class UpstreamTranscription:
 
     def _transcript(self) -> Transcript:
         diarize, results = self._options.diarize, self._results
-        turns = self._known_turns()[0] if diarize else ()
+        turns = self._known_turns() if diarize else ()
         own = len(results) == 1 and results[0].answer.diarized
         segments = self._assigned(results, turns)
         diarized = diarize and (own or self._diarization is not None)
@@ -283,14 +251,11 @@ class UpstreamTranscription:
         )
         return identify_speakers(transcript, speakers, self._options)
 
-    def _known_turns(self) -> tuple[Sequence[SpeakerTurn], float]:
-        """Return the turns of all chunks so far, and the time up to which they are known; none if
-        diarization does not run here."""
-        return (
-            ((), 0.0)
-            if self._diarization is None
-            else self._wait(self._diarization.submit(self._diarization.known_turns))
-        )
+    def _known_turns(self) -> Sequence[SpeakerTurn]:
+        """Return the turns of all chunks so far; none if diarization does not run here."""
+        if self._diarization is None:
+            return ()
+        return self._wait(self._diarization.submit(self._diarization.known_turns))
 
     def _wait(self, future: Future[Result]) -> Result:
         while not future.done():
@@ -320,7 +285,6 @@ class UpstreamDiarization:
         self._thread = ThreadPoolExecutor(1, "voices")
         self._stop = stop
         self._resampler: Resampler | None = None
-        self._finished = False
         self._fed: list[Future[None]] = []
 
     def feed(self, chunk: audio_chunks.AudioChunk) -> None:
@@ -346,17 +310,14 @@ class UpstreamDiarization:
             self._diarizer.feed(self._resampler.take(block, last=over))
         if chunk.last:
             self._diarizer.finish()
-            self._finished = True
 
     def speakers(self) -> DiarizedSpeakers:
         """Return the speakers of the recording, all of which is diarized."""
         self.known_turns()
         return self._diarizer.speakers()
 
-    def known_turns(self) -> tuple[list[SpeakerTurn], float]:
-        """Return the turns, and the time up to which they are known. They are final after the last
-        chunk."""
+    def known_turns(self) -> list[SpeakerTurn]:
+        """Return the turns of all audio that was fed. They are final after the last chunk."""
         while self._fed:
             self._fed.pop().result()  # done by now; errors are raised here
-        known_s = float("inf") if self._finished else self._diarizer.speech_final_s
-        return self._diarizer.turns, known_s
+        return self._diarizer.turns

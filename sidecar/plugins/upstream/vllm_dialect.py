@@ -111,7 +111,6 @@ class VllmDialect(upstream_dialect.UpstreamDialect):
     health = "/health"
     rate = VIBEVOICE_SAMPLE_RATE
     limits = VLLM_LIMITS
-    surely_timed = True
 
     def __init__(self, model: str) -> None:
         self.model = model

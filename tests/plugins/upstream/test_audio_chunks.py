@@ -16,7 +16,6 @@ from sidecar.errors import SettingsInvalid
 from sidecar.interfaces.engine_interface import LoadOptions, UpstreamOptions
 from sidecar.plugins.upstream import audio_chunks
 from sidecar.plugins.upstream.settings import UpstreamSettings, upstream_options
-from sidecar.transcripts.speaker_turns import SpeakerTurn
 
 RATE = 1_000
 
@@ -61,17 +60,6 @@ def test_flac_keeps_16_bit_samples_exactly(values: list[int]) -> None:
         io.BytesIO(audio_chunks.AudioChunk(0.0, given_samples, 16_000, True).flac()), dtype="int16"
     )
     assert (read == given_samples).all()
-
-
-def test_chunks_follow_speaker_turns_and_reach_the_end_of_the_audio() -> None:
-    chunk = audio_chunks.AudioChunk(100.0, audio_chunks.to_16_bit(beeps(60).samples), RATE, False)
-    turns = [SpeakerTurn(101, 104, 0), SpeakerTurn(105, 140, 1), SpeakerTurn(141, 143, 0)]
-    spans = [(one.start_s, one.end_s) for one in audio_chunks.chunks_of_turns(chunk, turns, 145.0)]
-    assert spans[0] == (100.7, 104.3)
-    assert spans[-1] == (145.0, 160.0)
-    assert all(end - start <= audio_chunks.MAX_TURN_CHUNK_S + 0.01 for start, end in spans)
-    assert len(spans) == 5
-    assert [one.end_s for one in audio_chunks.chunks_of_turns(chunk, [], 0.0)][-1] == 160.0
 
 
 @pytest.mark.parametrize(

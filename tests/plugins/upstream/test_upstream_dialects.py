@@ -135,7 +135,7 @@ def test_random_answers_raise_only_chunk_failures(make: Any, body: bytes) -> Non
             answer = chunk_request.finish()
         except ChunkFailure:
             continue
-        assert all(0 <= one.start <= one.end for one in answer.segments) or make().name == "sidecar"
+        assert all(0 <= one.start <= one.end <= 10 for one in answer.segments)
 
 
 @pytest.mark.parametrize(
@@ -317,7 +317,7 @@ def test_confidence_of_an_upstream_is_between_0_and_1_or_none(
 ) -> None:
     segment = {"start_time": 1.0, "end_time": 2.0, "text": "Yes.", "confidence": confidence}
     whole = {"segments": [segment | {"language": None}], "metadata": {"diarized": False}}
-    (only,) = parse_sidecar_answer(whole).segments
+    (only,) = parse_sidecar_answer(whole, 3.0).segments
     assert (only.confidence, only.language) == (found, "")
 
 
@@ -336,7 +336,7 @@ def test_no_speech_probability_of_openai_servers_is_none_if_0_or_impossible_else
 def test_no_speech_probability_of_0_from_another_vibevoice_asr_is_kept() -> None:
     segment = {"start_time": 1.0, "end_time": 2.0, "text": "Yes.", "no_speech_probability": 0.0}
     whole = {"segments": [segment], "metadata": {"diarized": False}}
-    assert parse_sidecar_answer(whole).segments[0].no_speech_probability == 0.0
+    assert parse_sidecar_answer(whole, 3.0).segments[0].no_speech_probability == 0.0
 
 
 def test_error_within_a_stream_decides_the_next_step_as_its_status_would() -> None:

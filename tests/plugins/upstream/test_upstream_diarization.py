@@ -56,7 +56,7 @@ def kept(monkeypatch: pytest.MonkeyPatch) -> list[UpstreamDiarization]:
             found.append(self)
 
         def close(self) -> None:
-            self.told, _ = self.known_turns()
+            self.told = self.known_turns()
             super().close()
 
     monkeypatch.setattr(upstream_transcription, "UpstreamDiarization", Kept)

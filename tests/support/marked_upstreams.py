@@ -1,0 +1,153 @@
+"""Recordings whose seconds each are words, and servers of every dialect that find them.
+
+A second is quiet noise of even samples, with one odd sample in its middle: its number. So a
+transcript shows which audio was sent and answered, and whether all of it was, once.
+"""
+
+import base64
+import hashlib
+import io
+import json
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import soundfile
+from fastapi import Request, Response
+from starlette.responses import JSONResponse
+from upstream_engine_samples import RATE, Sound
+from upstream_stand_ins import StandIn
+
+Spoken = list[tuple[float, str]]
+"""Words, and the second of each in what was sent."""
+SEGMENTS, WORDS, TEXT = "segments", "words", "text"
+
+
+def words_at(second: int) -> str:
+    """One to three words, and the number."""
+    dice = hashlib.sha256(str(second).encode()).digest()
+    words = [
+        "".join(chr(97 + byte % 26) for byte in dice[at * 7 : at * 7 + 2 + dice[at] % 6])
+        for at in range(1 + dice[31] % 3)
+    ]
+    return " ".join([*words, f"n{second}"])
+
+
+def words_until(seconds: int) -> list[str]:
+    """All words of a recording."""
+    return " ".join(map(words_at, range(seconds))).split()
+
+
+def marked(seconds: int, rate: int = RATE) -> Sound:
+    """A recording of that many seconds."""
+    samples = 2 * np.random.default_rng(seconds).integers(-40, 40, seconds * rate)
+    for second in range(seconds):
+        samples[second * rate + rate // 2] = 2 * second + 1
+    return Sound((samples / 32768).astype(np.float32), rate)
+
+
+def spoken(flac: bytes) -> tuple[Spoken, float]:
+    """The words of what was sent, and its length in seconds."""
+    samples, rate = soundfile.read(io.BytesIO(flac), dtype="int16")
+    marks = np.nonzero(samples & 1)[0]
+    found = [(at / rate, words_at((int(samples[at]) - 1) // 2)) for at in marks]
+    return found, len(samples) / rate
+
+
+class MarkedUpstream(StandIn):
+    """A server of a dialect that answers in a form; ``refuses``: why it refuses a request, by its
+    fields and its seconds, or an empty text."""
+
+    def __init__(
+        self,
+        dialect: str,
+        form: str = SEGMENTS,
+        refuses: Callable[[dict[str, str], float], tuple[int, str]] = lambda *_: (0, ""),
+        odd: tuple[float | None, float | None] | None = None,
+    ) -> None:
+        super().__init__()
+        self.form, self.refuses, self.odd = form, refuses, odd
+
+        @self.app.get("/health")
+        async def health() -> Response:
+            if dialect != "sidecar":
+                return Response(status_code=200 if dialect == "vllm" else 404)
+            ours = {"contract": 1, "engine": "whisper", "engine_state": "ready", "jobs_waiting": 0}
+            return JSONResponse(ours)
+
+        @self.app.get("/v1/models")
+        async def listed() -> dict[str, Any]:
+            return {"data": [{"id": "vibevoice" if dialect == "vllm" else "whisper-1"}]}
+
+        async def form_answer(request: Request) -> Response:
+            posted = await request.form()
+            file: Any = posted["file" if dialect == "openai" else "audio"]
+            fields = {name: str(posted[name]) for name in posted if name not in ("file", "audio")}
+            answer = self._openai if dialect == "openai" else self._sidecar
+            return self._answer(fields, await file.read(), answer)
+
+        self.app.post("/v1/audio/transcriptions")(form_answer)
+        self.app.post("/transcribe")(form_answer)
+
+        @self.app.post("/v1/chat/completions")
+        async def chat(request: Request) -> Response:
+            messages = json.loads(await request.body())["messages"]
+            audio, text = messages[1]["content"]
+            begun = messages[2]["content"] if len(messages) > 2 else ""
+            flac = base64.b64decode(audio["audio_url"]["url"].partition(",")[2])
+            fields = {"prompt": text["text"], "begun": begun}
+            return self._answer(fields, flac, lambda *heard: self._vllm(begun, *heard))
+
+    def _answer(
+        self,
+        fields: dict[str, str],
+        flac: bytes,
+        answer: Callable[[dict[str, str], Spoken, float], Response],
+    ) -> Response:
+        heard, seconds = spoken(flac)
+        status, why = self.refuses(fields, seconds)
+        self.asked.append({**fields, "seconds": round(seconds, 1), "refused": status})
+        if status:
+            return JSONResponse({"error": {"message": why}}, status)
+        return answer(fields, heard, seconds)
+
+    def _span(self, at: float, before_s: float, after_s: float) -> tuple[Any, Any]:
+        """Times of a word; of some, if they are to be odd, these."""
+        if self.odd is not None and round(at) % 5 == 3:
+            return self.odd
+        return max(0.0, at - before_s), at + after_s
+
+    def _openai(self, fields: dict[str, str], heard: Spoken, seconds: float) -> Response:
+        body: dict[str, Any] = {"text": " ".join(text for _, text in heard)}
+        if fields["response_format"] == "verbose_json" and self.form != TEXT:
+            spans = [(*self._span(at, 0.4, 0.4), text) for at, text in heard]
+            body["segments"] = [{"start": a, "end": b, "text": text} for a, b, text in spans]
+            if self.form == WORDS:
+                inner = [(*self._span(at, 0.2, 0.2), text) for at, text in heard]
+                body["words"] = [{"start": a, "end": b, "word": text} for a, b, text in inner]
+        return Response(json.dumps(body), media_type="application/json")
+
+    def _sidecar(self, fields: dict[str, str], heard: Spoken, seconds: float) -> Response:
+        segments = []
+        for at, text in heard:
+            start, end = self._span(at, 0.4, 0.4)
+            one = {"speaker": "Speaker_0", "start_time": start, "end_time": end, "text": text}
+            if self.form == WORDS:
+                one["words"] = [{"start_time": start, "end_time": end, "text": text}]
+            segments.append(one)
+        whole = {"status": "success", "segments": segments, "metadata": {"diarized": False}}
+        lines = [*({"segment": one} for one in segments), {"result": whole}]
+        told = "\n".join(json.dumps(one) for one in lines) + "\n"
+        return Response(told, media_type="application/x-ndjson")
+
+    def _vllm(self, begun: str, fields: dict[str, str], heard: Spoken, seconds: float) -> Response:
+        items = []
+        for at, text in heard:
+            start, end = self._span(round(at, 2), 0.4, 0.4)
+            items.append({"Start": start, "End": end, "Speaker": 0, "Content": text})
+        whole = "assistant\n[" + ",".join(map(json.dumps, items)) + "]\n"
+        rest = whole[whole.find(begun) + len(begun) :] if begun in whole else whole
+        pieces = [rest[at : at + 37] for at in range(0, len(rest), 37)]
+        events = [json.dumps({"choices": [{"delta": {"content": one}}]}) for one in pieces]
+        told = "".join(f"data: {one}\n\n" for one in [*events, "[DONE]"])
+        return Response(told, media_type="text/event-stream")
