@@ -29,25 +29,29 @@ class WatchedFiles(Generic[T]):
         self._what = what
         self._paths = tuple(paths)
         self._read = read
-        self._mark = self._signatures()
+        self._mark: object = self._signatures()
+        """Signatures of the files as they were read last."""
+        self._failure: object = None
+        """Signatures and reason of the failed read that was logged last."""
         self.value = read()
         """Value of the last read that succeeded."""
 
     def reload_if_changed(self) -> bool:
-        """Reread the files if one changed, which blocks on the disk; return whether there is a new
-        value."""
-        mark = (
-            self._signatures()
-        )  # before reading: a change during the read is seen at the next poll
+        """Reread the files if they are not those of the last read that succeeded, which blocks on
+        the disk; return whether there is a new value. A failure is logged once."""
+        mark = self._signatures()  # before reading: a change meanwhile is seen at the next poll
         if mark == self._mark:
             return False
-        self._mark = mark
         try:
             self.value = self._read()
-        except SettingsInvalid as error:
-            log.error("%s changed and cannot be used; the previous version stays in use: %s",
-                      self._what, error.detail)  # fmt: skip
+        except Exception as error:
+            reason = error.detail if isinstance(error, SettingsInvalid) else repr(error)
+            if self._failure != (mark, reason):
+                self._failure = mark, reason
+                log.error("%s changed and cannot be used; the previous version stays in use: %s",
+                          self._what, reason)  # fmt: skip
             return False
+        self._mark, self._failure = mark, None
         log.info("%s reloaded", self._what)
         return True
 
@@ -83,7 +87,7 @@ class FileWatcher:
             await asyncio.sleep(self._every_s)
             try:
                 await threads.run(watched.reload_if_changed)
-            except Exception:  # the next poll follows in any case
+            except Exception:  # no thread, for example: the next poll follows in any case
                 log.exception("internal error while a watched file was read")
 
 

@@ -101,6 +101,14 @@ def read_revocations(path: Path) -> frozenset[str]:
         ) from None
 
 
+def _is_absent(path: Path) -> bool:
+    try:
+        os.lstat(path)
+    except OSError as error:  # of others, the read says why
+        return isinstance(error, FileNotFoundError)
+    return False
+
+
 class RevocationFile:
     """Reader of the revocation list for `WatchedFiles`; it logs if tokens become valid again."""
 
@@ -112,7 +120,7 @@ class RevocationFile:
     def __call__(self) -> frozenset[str]:
         """Return the token ids in the file, none as long as it does not exist; see
         `read_revocations` for errors."""
-        if not self._exists and not os.path.lexists(self._path):
+        if not self._exists and _is_absent(self._path):
             log.warning(
                 "there is no list of revoked tokens at %s; it is read as soon as it exists",
                 self._path,
@@ -257,14 +265,13 @@ def read_public_keys(path: Path) -> Mapping[str, EllipticCurvePublicKey]:
 
 def _key_files(folder: Path) -> list[Path]:
     try:
-        os.listdir(folder)  # glob() finds nothing in a folder that may not be read
+        return [folder / name for name in sorted(os.listdir(folder)) if name.endswith(".pem")]
     except OSError as error:
         raise SettingsInvalid(
             f"The folder {folder} cannot be read: {error.strerror}.",
             hint=f"Let the service's user read it: chmod a+rx {shlex.quote(str(folder))}, and "
             "chmod a+r for its keys (*.pem).",
         ) from None
-    return sorted(folder.glob("*.pem"))
 
 
 def _read_public_key(file: Path) -> EllipticCurvePublicKey:
