@@ -1,8 +1,9 @@
 """SQLite files with encrypted columns: schema versions, key check, writer thread.
 
-Writes that arrive during a commit are collected for the next one. If a commit fails, each job's
-writes are tried alone, so that a failing job affects no other. Its writes are retried with each
-later commit, and after a pause.
+Writes that arrive during a commit are collected for the next one, and stay until they are
+committed. A disk that fails does so for all: the whole batch is retried, with each later commit and
+after a pause. If a job's data are at fault, or do not fit, each job's writes are tried alone, so
+that it affects no other.
 """
 
 import logging
@@ -10,9 +11,9 @@ import os
 import sqlite3
 import threading
 import time
-from collections import defaultdict
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
+from contextlib import suppress
 from dataclasses import dataclass
 
 from sidecar import errors
@@ -149,6 +150,24 @@ def verify_cipher(salt: bytes, check_value: bytes, secret: str, labels: Database
     return cipher
 
 
+def begin_immediate(connection: sqlite3.Connection) -> None:
+    """Begin a transaction, also behind one that `roll_back` could not end.
+
+    Raises:
+        sqlite3.Error: the file cannot be written.
+    """
+    if connection.in_transaction:
+        connection.execute("ROLLBACK")
+    connection.execute("BEGIN IMMEDIATE")
+
+
+def roll_back(connection: sqlite3.Connection) -> None:
+    """End a transaction that failed; if its disk does not permit even that, the next one does."""
+    with suppress(sqlite3.Error):
+        if connection.in_transaction:
+            connection.execute("ROLLBACK")
+
+
 Statement = tuple[str, Sequence[object]]
 
 
@@ -179,9 +198,10 @@ class SqliteWriter:
         self._tried_waiters: list[tuple[str | None, Future[None]]] = []
         """Those whose writes are being tried."""
         self._due = self._began = float("inf")
-        self._closing = self._dead = False
+        self._closing = False
         self._checkpoint_at = float("inf")
-        self._failed_writes: defaultdict[str, list[JobWrite]] = defaultdict(list)
+        self._uncommitted: dict[str, list[JobWrite]] = {}
+        """Writes of each job that the thread has taken and not committed yet."""
         self._job_errors: dict[str, errors.SidecarError] = {}
         self._deleted: set[str] = set()
         """Jobs that were deleted since the last checkpoint: the write-ahead log may have them."""
@@ -201,8 +221,8 @@ class SqliteWriter:
         checkpoint comes first."""
         done = Future[None]()
         with self._news:
-            if self._closing or self._dead:
-                _settle(done, _write_error() if self._dead else None)
+            if self._closing:
+                _settle(done, None)
             else:
                 self._waiters.append((job_id, done))
                 self._due = 0.0
@@ -226,15 +246,22 @@ class SqliteWriter:
         return not self._thread.is_alive()
 
     def _run(self) -> None:
-        try:
-            self._write_until_closed()
-        except BaseException:
-            log.critical("internal error: jobs are not persisted any more", exc_info=True)
+        while True:
+            try:
+                self._write_until_closed()
+                break
+            except BaseException:  # whatever it is, no other thread writes
+                log.critical("internal error in the writer of kept jobs: it goes on", exc_info=True)
             with self._news:
-                self._dead = True
-                self._tried_waiters += self._waiters
-            for _, done in self._tried_waiters:
+                closed, waiters = self._closing, self._tried_waiters
+                waiters += self._waiters if closed else []
+            for _, done in waiters:
                 _settle(done, _write_error())
+            if closed:
+                break
+            with self._news:
+                self._news.wait_for(lambda: self._closing, self._retry_s)
+                self._due = 0.0
 
     def _write_until_closed(self) -> None:
         self.checkpoint()  # an earlier service may have been killed before its own
@@ -247,9 +274,9 @@ class SqliteWriter:
                 self._tried_waiters, self._waiters = self._waiters, []
                 self._due, closing = float("inf"), self._closing
                 self._began = time.monotonic()
-            if writes or self._failed_writes:
+            if writes or self._uncommitted:
                 self._write(writes)
-            if self._failed_writes:
+            if self._uncommitted:
                 with self._news:
                     self._due = min(self._due, time.monotonic() + self._retry_s)
             deletion_awaited = any(
@@ -273,53 +300,41 @@ class SqliteWriter:
     @property
     def _deletion_error(self) -> errors.SidecarError | None:
         """Return the error because of which deleted data is still in the file."""
-        for job_id, writes in self._failed_writes.items():
+        for job_id, writes in self._uncommitted.items():
             if any(write.deletes_job for write in writes):
                 return self._job_errors[job_id]
         return None
 
     def _write(self, writes: Sequence[JobWrite]) -> None:
-        failed_writes = [write for each in self._failed_writes.values() for write in each]
-        due = _without_deleted_jobs([*failed_writes, *writes])
-        if self._commit(due) is not None:
-            by_job: dict[str, list[JobWrite]] = {}
-            for write in due:
-                by_job.setdefault(write.job_id, []).append(write)
-            self._failed_writes.clear()
-            for job_id, each in by_job.items():
-                if (error := self._commit(each)) is not None:
-                    known, self._job_errors[job_id] = (
-                        self._job_errors.get(job_id),
-                        _storage_error(error),
-                    )
-                    if type(known) is not type(
-                        self._job_errors[job_id]
-                    ):  # it is tried at each write
-                        log.error(
-                            "job %s cannot be persisted and is tried again: %s", job_id, error
-                        )
-                    self._failed_writes[job_id] = each
-                else:
-                    self._job_errors.pop(job_id, None)
-        else:
-            self._failed_writes.clear()
-            self._job_errors.clear()
+        for write in writes:
+            self._uncommitted.setdefault(write.job_id, []).append(write)
+        for job_id, each in self._uncommitted.items():
+            self._uncommitted[job_id] = _from_deletion_on(each)
+        before, self._job_errors = self._job_errors, {}
+        error = self._commit([*self._uncommitted])
+        for job_id in [*self._uncommitted]:
+            if not _fails_for_all(error):
+                error = self._commit([job_id])
+            if error is not None:
+                self._job_errors[job_id] = known = _storage_error(error)
+                if type(before.get(job_id)) is not type(known):  # it is tried at each write
+                    log.error("job %s cannot be persisted and is tried again: %s", job_id, error)
 
-    def _commit(self, writes: Sequence[JobWrite]) -> Exception | None:
-        """Commit all of ``writes`` or nothing, synced to the disk; return the error, if any. It may
-        be a fault in the data of a job, which must not end the thread."""
-        if not writes:
-            return None
+    def _commit(self, job_ids: Sequence[str]) -> Exception | None:
+        """Commit all writes of these jobs or nothing, synced to the disk; return the error, if any.
+        It may be a fault in the data of a job, which must not end the thread."""
+        writes = [write for job_id in job_ids for write in self._uncommitted[job_id]]
         try:
-            self._connection.execute("BEGIN IMMEDIATE")
+            begin_immediate(self._connection)
             for write in writes:
                 for sql, values in write.statements():
                     self._connection.execute(sql, values)
             self._connection.execute("COMMIT")
         except Exception as error:
-            if self._connection.in_transaction:
-                self._connection.execute("ROLLBACK")
+            roll_back(self._connection)
             return error
+        for job_id in job_ids:
+            del self._uncommitted[job_id]
         for write in writes:
             if write.deletes_job:
                 self._deleted.add(write.job_id)
@@ -345,11 +360,10 @@ class SqliteWriter:
             self._connection.execute(f"PRAGMA busy_timeout = {usual_ms}")
 
 
-def _without_deleted_jobs(writes: Sequence[JobWrite]) -> list[JobWrite]:
-    """Return the writes without those that come before the deletion of their job: if its first
-    write failed, the others would fail for ever, and the deletion with them."""
-    deleted_at = {write.job_id: at for at, write in enumerate(writes) if write.deletes_job}
-    return [write for at, write in enumerate(writes) if at >= deleted_at.get(write.job_id, 0)]
+def _from_deletion_on(writes: list[JobWrite]) -> list[JobWrite]:
+    """Return a job's writes without those before its deletion: if its first write failed, the
+    others would fail for ever, and the deletion with them."""
+    return writes[max((at for at, one in enumerate(writes) if one.deletes_job), default=0) :]
 
 
 def _settle(done: Future[None], error: errors.SidecarError | None) -> None:
@@ -359,13 +373,21 @@ def _settle(done: Future[None], error: errors.SidecarError | None) -> None:
 
 
 def _storage_error(error: Exception) -> errors.SidecarError:
-    full = getattr(error, "sqlite_errorcode", None) == sqlite3.SQLITE_FULL
-    if full:
+    if _is_full(error):
         return errors.DiskFull("There is not enough disk space to persist the job.")
     of_disk = type(error) in (sqlite3.OperationalError, sqlite3.DatabaseError)
     if of_disk or isinstance(error, (OSError, MemoryError)):
         return _write_error()
     return errors.SidecarError()  # a fault in the data of the job, which would never be over
+
+
+def _is_full(error: Exception | None) -> bool:
+    return getattr(error, "sqlite_errorcode", None) == sqlite3.SQLITE_FULL
+
+
+def _fails_for_all(error: Exception | None) -> bool:
+    """Return whether all writes fail; on a full disk small ones and deletions may not."""
+    return type(error) is sqlite3.OperationalError and not _is_full(error)
 
 
 def _write_error() -> errors.SpoolUnwritable:

@@ -256,13 +256,12 @@ class SqliteSpeakerStore:
     @contextmanager
     def _change(self) -> Iterator[None]:
         try:
-            self._connection.execute("BEGIN IMMEDIATE")
+            encrypted_sqlite.begin_immediate(self._connection)
             try:
                 yield
                 self._connection.execute("COMMIT")
             except BaseException:
-                if self._connection.in_transaction:
-                    self._connection.execute("ROLLBACK")
+                encrypted_sqlite.roll_back(self._connection)
                 raise
         except sqlite3.Error as error:
             if error.sqlite_errorcode == sqlite3.SQLITE_FULL:

@@ -645,14 +645,18 @@ async def test_fault_after_a_commit_is_logged_and_does_not_end_the_writer(
     assert "a bug" in caplog.text
 
 
-async def test_written_raises_spool_unwritable_after_the_writer_thread_has_ended(
-    folder: Path,
+async def test_fault_that_ends_a_round_of_the_writer_is_logged_and_later_jobs_are_persisted(
+    folder: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     with closing(store_whose_archive_raises(SystemExit(), folder)) as store:
         job = added(store, CancelledChange())
-        for _ in range(2):
-            with pytest.raises(errors.SpoolUnwritable):
-                await store.written(job.id)
+        with pytest.raises(errors.SpoolUnwritable):
+            await store.written(job.id)
+        later = added(store, StartedChange())
+        await store.written(later.id)
+        found = {one.id: one.state for one in reopened(folder, tmp_path / "copy")}
+    assert found == {job.id: JobState.CANCELLED, later.id: JobState.RUNNING}
+    assert "CRITICAL" in caplog.text
 
 
 async def test_disk_that_hangs_leaves_callers_with_storage_unreachable_and_the_write_is_not_lost(
