@@ -601,10 +601,11 @@ async def test_load_of_owner_counts_only_its_waiting_and_running_jobs(
     await opened.work(runs.id, StartedChange())
     await done(opened)
     await accepted(opened, kept=False)
-    unknown = replace(submitted(owner="ada", durable=True), audio_info=replace(FACTS, total_s=None))
+    facts = replace(FACTS, total_s=None, channels=2)
+    unknown = replace(submitted(owner="ada", durable=True), audio_info=facts)
     await opened.submit(unknown)
     await accepted(opened, "bob")
-    assert await store.load("ada") == OwnerLoad(3, 2, 3.0 + UNKNOWN_AUDIO_CHARGE_S)
+    assert await store.load("ada") == OwnerLoad(3, 2, 3.0 + 2 * UNKNOWN_AUDIO_CHARGE_S)
     await store.cancel(unknown.id)
     assert await store.load("ada") == OwnerLoad(2, 1, 3.0)
 

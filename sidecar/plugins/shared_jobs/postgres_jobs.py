@@ -27,7 +27,7 @@ from sidecar.jobs.job_record import (
     apply_event,
 )
 from sidecar.jobs.job_store import SAVE_PAUSES_S, JobFilter, OwnerLoad, persist_import
-from sidecar.jobs.reservations import UNKNOWN_AUDIO_CHARGE_S
+from sidecar.jobs.reservations import UNKNOWN_AUDIO_CHARGE_S, charged_audio_s
 from sidecar.jobs.retention import retained_bytes
 from sidecar.jobs.wait_queue import QueuePosition
 from sidecar.observability.metrics import JobMetrics
@@ -140,7 +140,7 @@ class PostgresJobStore:
             record.kept,
             record.priority is Priority.INTERACTIVE,
             record.options.precision.value,
-            record.audio_info.work_s,
+            charged_audio_s(record.audio_info.work_s, channels=record.audio_info.channels),
             _work_s(record),
             *job_rows.recording_columns(record.audio),
             None if record.kept else self._service_id,
@@ -335,12 +335,12 @@ class PostgresJobStore:
         """Return the present load of an owner."""
         ((jobs, waiting, waiting_s, least_s),) = await self._database.fetch(
             """SELECT count(id), count(*) FILTER (WHERE state = 'queued'),
-                coalesce(sum(greatest(coalesce(audio_s, %s), least_s))
+                coalesce(sum(greatest(audio_s, least_s))
                     FILTER (WHERE state = 'queued'), 0), max(least_s)
                 FROM (SELECT %s * count(*) AS least_s FROM vibevoice.owners
                     WHERE owner = %s AND outlasted > clock_timestamp() - interval '1 hour') known
                 LEFT JOIN vibevoice.jobs ON owner = %s AND ended IS NULL""",
-            (UNKNOWN_AUDIO_CHARGE_S, UNKNOWN_AUDIO_CHARGE_S, owner, owner),
+            (UNKNOWN_AUDIO_CHARGE_S, owner, owner),
         )
         return OwnerLoad(jobs, waiting, waiting_s, least_s)
 
@@ -447,4 +447,8 @@ class PostgresJobStore:
 
 def _work_s(record: JobRecord) -> float:
     length_s = record.audio_info.work_s
-    return length_s if length_s and 0 < length_s < math.inf else UNKNOWN_WORK_S
+    return (
+        length_s
+        if length_s and 0 < length_s < math.inf
+        else UNKNOWN_WORK_S * record.audio_info.channels
+    )

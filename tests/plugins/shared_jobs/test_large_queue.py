@@ -26,7 +26,7 @@ CALLS = (
     "claim_1('node', 'another token', '{}', 0, 60)",
     "judge_1('node', '{queued 7, queued 8}', ARRAY[NULL, ''::bytea])",
     """report_1('queued 9', 'token', 0, '{1}', '{1}', '{f}', '{begun}', '{NULL}', '{NULL}',
-        'running', 0, 0, 0, NULL)""",
+        'running', 0, 0, false, 0, NULL)""",
     "leave_1('queued 7', 'request', 9, NULL)",
     "take_1('owner 7', 'request', 'taker')",
     "cancel_1('queued 7')",

@@ -42,7 +42,7 @@ CREATE TABLE vibevoice.jobs (
     came timestamptz NOT NULL DEFAULT now(),
     urgent boolean NOT NULL,
     wanted text NOT NULL DEFAULT 'auto',     -- the requested precision
-    audio_s double precision,
+    audio_s double precision,                -- the seconds that it counts in its owner's limit
     work_s double precision NOT NULL CHECK (work_s >= 0 AND work_s < 'Infinity'),
     state text NOT NULL DEFAULT 'queued',
     seq bigint NOT NULL DEFAULT 0,           -- the number of its last event
@@ -225,27 +225,24 @@ BEGIN
         FROM vibevoice.passed p WHERE owner = owner_ RETURNING o.had_s INTO tag;
     UPDATE vibevoice.passed SET had_s = greatest(had_s, tag - work_s, least(tag,
         had_s + work_s / (SELECT count(*) FROM (
-            SELECT w.owner FROM vibevoice.owners_1(true) w UNION SELECT owner_) wanted)));
+            SELECT w.owner FROM vibevoice.owners_1(false) w UNION SELECT owner_) wanted)));
 END $$;
 
 -- Settle what the owner of a claimed job was charged: by the prediction, which trusts a header. If
 -- the job is done, with the work that it was. If it goes on and did more already, with twice that,
 -- so that a long job is settled a few times. Differences below a twentieth are not worth it.
-CREATE FUNCTION vibevoice.settle_1(j vibevoice.jobs, worked_s float8, done boolean)
+CREATE FUNCTION vibevoice.settle_1(
+    j vibevoice.jobs, worked_s float8, outlasts boolean, done boolean)
 RETURNS void LANGUAGE plpgsql AS $$
 DECLARE more_s float8 := CASE WHEN done THEN worked_s WHEN worked_s > j.work_s THEN 2 * worked_s
     ELSE j.work_s END - j.work_s;
 BEGIN
-    IF worked_s > 2 * j.audio_s + 60 THEN  -- as `outlasts_header`
+    IF outlasts THEN
         UPDATE vibevoice.owners SET outlasted = clock_timestamp() WHERE owner = j.owner;
     END IF;
     IF abs(more_s) <= j.work_s / 20 THEN RETURN; END IF;
     UPDATE vibevoice.jobs SET work_s = work_s + more_s WHERE id = j.id;
-    IF more_s > 0 THEN
-        PERFORM vibevoice.charge_1(j.owner, more_s);
-    ELSE
-        UPDATE vibevoice.owners SET had_s = had_s + more_s WHERE owner = j.owner;
-    END IF;
+    UPDATE vibevoice.owners SET had_s = had_s + more_s WHERE owner = j.owner;
 END $$;
 
 -- Return whether a job of this id was deleted before its submission. Calls with one id are
@@ -437,11 +434,11 @@ END $$;
 -- Append the events that a node reports of its job, all or nothing. Return whether they are
 -- persisted, also if an earlier call did it. False: the claim is lost. It is ended here if the
 -- node's last event number differs, as after the failover of a database that had lost its last
--- commits. `worked_s`: seconds of audio that are recognized.
+-- commits. `worked_s`: seconds of audio that are recognized, in all channels.
 CREATE FUNCTION vibevoice.report_1(
     job_ text, claim_ text, base bigint, seqs bigint[], ats float8[], fleeting_ boolean[],
     kinds text[], changes bytea[], wholes bytea[], state_ text, fraction_ float8, worked_s float8,
-    weight_ bigint, summary_ bytea) RETURNS boolean LANGUAGE plpgsql
+    outlasts boolean, weight_ bigint, summary_ bytea) RETURNS boolean LANGUAGE plpgsql
 SET plan_cache_mode = force_generic_plan SET enable_seqscan = off AS $$  -- as `submit_1`
 DECLARE j vibevoice.jobs; last bigint := seqs[cardinality(seqs)];
 BEGIN
@@ -460,7 +457,7 @@ BEGIN
     END IF;
     INSERT INTO vibevoice.events (job, seq, at, fleeting, kind, change, whole)
         SELECT job_, u.* FROM unnest(seqs, ats, fleeting_, kinds, changes, wholes) u;
-    PERFORM vibevoice.settle_1(j, worked_s, state_ = 'done');
+    PERFORM vibevoice.settle_1(j, worked_s, outlasts, state_ = 'done');
     IF state_ IN ('done', 'failed', 'cancelled') THEN
         PERFORM vibevoice.finish_1(job_, state_, weight_, summary_, last, claim_);
     ELSE
