@@ -225,15 +225,9 @@ def charged_audio_s(work_s: float | None, least_s: float = 0.0, channels: int = 
     return UNKNOWN_AUDIO_CHARGE_S * channels if work_s is None else max(work_s, least_s)
 
 
-def done_work_s(record: JobRecord) -> float:
-    """Return the seconds of audio that are recognized so far, in all channels."""
-    done = record.transcript
-    done_s = record.progress.audio_s_done if done is None else done.duration
-    return done_s * record.audio_info.channels if 0 < done_s < math.inf else 0.0
-
-
 def outlasts_header(record: JobRecord) -> bool:
     """Return whether so far far more of a recording was decoded than its header says: more than
     twice that, and a minute. Lengths that are only estimated are nearer."""
-    said_s = record.audio_info.work_s
-    return said_s is not None and done_work_s(record) > 2 * said_s + 60
+    done = record.transcript
+    done_s = record.progress.audio_s_done if done is None else done.duration
+    return record.audio_info.total_s is not None and done_s > 2 * record.audio_info.total_s + 60

@@ -7,6 +7,7 @@ except to end it, which ends the claim as well.
 
 import asyncio
 import logging
+import math
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -16,7 +17,7 @@ from sidecar.errors import AudioLost, JournalUnreachable, SidecarError, Unschedu
 from sidecar.jobs import job_record
 from sidecar.jobs.faults import passes
 from sidecar.jobs.job_record import JobEvent, JobFailure, JobRecord
-from sidecar.jobs.reservations import done_work_s, outlasts_header
+from sidecar.jobs.reservations import outlasts_header
 from sidecar.jobs.retention import retained_bytes
 from sidecar.jobs.scheduler import MAX_PASSED_OVER_S
 from sidecar.jobs.sqlite_event_log import UnreadableRecord
@@ -178,7 +179,7 @@ class ClaimStore:
             ],
             record.state.value,
             record.progress.fraction or 0.0,
-            done_work_s(record),
+            _worked_s(record),
             outlasts_header(record),
             retained_bytes(record) if record.over else 0,
             self._rows.encrypt_summary(record),
@@ -268,6 +269,13 @@ class ClaimStore:
         if isinstance(error, job_rows.DamagedRecord):
             reason = AudioLost("The record of the job is damaged.")
         await self.judge({job_id: JobFailure.of(reason)})
+
+
+def _worked_s(record: JobRecord) -> float:
+    """Return the seconds of audio that are recognized, in all channels, whatever the header of a
+    recording says."""
+    known = record.transcript.duration if record.transcript else record.progress.audio_s_done
+    return known * record.audio_info.channels if 0 < known < math.inf else 0.0
 
 
 def are_final(failures: Sequence[JobFailure]) -> bool:

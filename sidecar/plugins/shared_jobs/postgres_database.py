@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from sidecar import errors
 from sidecar.concurrency import backoff_s
 from sidecar.errors import SettingsInvalid
+from sidecar.plugins.shared_jobs.postgres_checks import check_rights, check_server
 from sidecar.plugins.shared_jobs.postgres_settings import (
     CALL_TIMEOUT_S,
     CONNECT_TIMEOUT_S,
@@ -297,17 +298,21 @@ def migrate_postgres(
     This blocks on the database, at most ``patience_s`` until it answers.
 
     Raises:
-        errors.SettingsInvalid: the address is invalid, or the database does not answer, is of
-            release 0.2.0 or a later version, or has another key.
+        errors.SettingsInvalid: the address is invalid, or the database does not answer, does not
+            suit, is of release 0.2.0 or a later version, or has another key.
     """
     check_address(address)
     import psycopg
 
     try:
-        with _connected(address, patience_s) as connection, connection.transaction():
-            cursor = connection.execute("SELECT pg_advisory_xact_lock(%s)", (MIGRATION_LOCK_ID,))
-            _run_migrations(cursor)
-            return _cipher_of(cursor, secret, what)
+        with _connected(address, patience_s) as connection, _connected(address) as other:
+            check_server(connection, other)
+            with connection.transaction():
+                cursor = connection.cursor()
+                cursor.execute("SELECT pg_advisory_xact_lock(%s)", (MIGRATION_LOCK_ID,))
+                _run_migrations(cursor)
+                check_rights(cursor)
+                return _cipher_of(cursor, secret, what)
     except psycopg.OperationalError as error:
         raise _is_silent_error(error) from None
     except psycopg.Error as error:
@@ -352,10 +357,11 @@ def describe_database(address: str) -> str:
     """Return the version, host and name of the database.
 
     Raises:
-        errors.SettingsInvalid: no server answers, or the address is invalid.
+        errors.SettingsInvalid: no server answers, or it does not suit, or the address is invalid.
     """
     check_address(address)
-    with _connected(address) as connection:
+    with _connected(address) as connection, _connected(address) as other:
+        check_server(connection, other)
         info = connection.info
         version = f"{info.server_version // 10000}.{info.server_version % 10000}"
         return f"PostgreSQL {version} at {info.host}, database {info.dbname}"
@@ -399,7 +405,7 @@ def _is_silent_error(error: Exception) -> SettingsInvalid:
 def _unusable_error(error: Exception) -> SettingsInvalid:
     return SettingsInvalid(
         f"The database for jobs cannot be used: {error_first_line(error)}.",
-        hint="Allow the role in VIBEVOICE_JOURNAL to create a schema in it.",
+        hint="Let the role in VIBEVOICE_JOURNAL create the schema 'vibevoice', or own it.",
     )
 
 
