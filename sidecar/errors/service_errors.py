@@ -84,6 +84,17 @@ class DecoderStopped(MachineBusy, code="decoder_stopped"):
     default_detail = "Something stopped ffmpeg while it decoded the file."
 
 
+class OutOfMemory(MachineBusy, code="out_of_memory"):
+    """Worker process that the kernel killed for lack of memory."""
+
+    fault = Fault.ENGINE  # a smaller one may have room
+    default_detail = "The kernel ended the worker process: there is not enough memory."
+    default_hint = (
+        "Give the container or the machine more memory, or use a smaller model or precision; the "
+        "recording was not at fault."
+    )
+
+
 def machine_error(error: BaseException) -> MachineBusy | None:
     """Return the error of a machine that lacks something for now, if that is what ``error`` says,
     or what it was raised for."""

@@ -15,6 +15,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
 
 from sidecar.concurrency import ThreadLimiter, cancel_after
+from sidecar.gpu_memory.host_memory import read_host_memory
 
 Result = TypeVar("Result")
 VISIBLE_DEVICES_VARIABLE = "CUDA_VISIBLE_DEVICES"
@@ -367,10 +368,8 @@ def _used_and_total_bytes(nvml: Any, handle: Any) -> tuple[int, int]:
         found = nvml.nvmlDeviceGetMemoryInfo(handle)
         return int(found.used), int(found.total)
     except nvml.NVMLError_NotSupported:
-        import psutil
-
-        host = psutil.virtual_memory()
-        return host.total - host.available, host.total
+        host = read_host_memory()
+        return host.total_bytes - host.free_bytes, host.total_bytes
 
 
 def _list_gpus(nvml: Any) -> list[GpuDevice]:
@@ -439,6 +438,4 @@ def _bandwidth(nvml: Any, handle: Any) -> float | None:
 
 def host_free_bytes() -> int:
     """Return the bytes of host memory that are available for a model."""
-    import psutil
-
-    return int(psutil.virtual_memory().available)
+    return read_host_memory().free_bytes

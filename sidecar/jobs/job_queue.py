@@ -145,7 +145,9 @@ class Dispatcher:
             for job in self.wait_queue:
                 if job.record.kept:
                     self.wait_queue.pass_over(job, moment_s)
-        if isinstance(error, errors.LoadInterrupted):  # others may need less memory
+        if isinstance(
+            error, errors.LoadInterrupted | errors.OutOfMemory
+        ):  # others may need less memory
             kept_s = took_s
         elif counts(error) or fault_of(error) in (Fault.STORAGE, Fault.DATABASE):
             # the others' recordings may be readable, and their decoders may go on; one that ran

@@ -13,6 +13,8 @@ from sidecar import errors
 from sidecar.config.settings import Settings
 
 LOW_DISK_BYTES = 4 << 30
+LOW_MEMORY_BYTES = 1 << 30
+"""What the service and the embedded engine need at most with a recording."""
 
 
 class CheckState(IntEnum):
@@ -50,6 +52,19 @@ def check_gpu() -> CheckFinding:
     if named is not None:
         lacks = f"none that {VISIBLE_DEVICES_VARIABLE}={named!r} means"
     return CheckFinding("GPU", CheckState.ABSENT, f"{lacks}, or no driver; the CPU is used")
+
+
+def check_memory() -> CheckFinding:
+    """Check the memory that this process may use."""
+    from sidecar.gpu_memory.host_memory import read_host_memory
+
+    memory = read_host_memory()
+    whose = "this container (or cgroup) may use" if memory.limited else "this machine has"
+    text = f"{memory.free_bytes >> 20} MiB free of {memory.total_bytes >> 20} that {whose}"
+    if memory.total_bytes < LOW_MEMORY_BYTES:
+        remedy = f"Give it at least {LOW_MEMORY_BYTES >> 20} MiB; an engine that needs more dies."
+        return CheckFinding("memory", CheckState.WARNING, text, remedy)
+    return CheckFinding("memory", CheckState.GOOD, text)
 
 
 def check_ffmpeg() -> CheckFinding:
@@ -149,6 +164,7 @@ def check_kept_jobs(settings: Settings) -> CheckFinding:
 def check_environment(settings: Settings) -> Iterator[CheckFinding]:
     """Check what a running service may lack, without loading any engine."""
     yield check_gpu()
+    yield check_memory()
     yield check_ffmpeg()
     yield check_checkpoint(settings)
     yield check_spool(settings)

@@ -16,6 +16,8 @@ from contextlib import aclosing, asynccontextmanager, suppress
 from dataclasses import dataclass
 from typing import IO, Any
 
+from sidecar import errors
+from sidecar.gpu_memory import host_memory
 from sidecar.installation import own_command
 from sidecar.workers import channel, worker_environment
 from sidecar.workers.rpc_client import RpcCall, RpcConnection
@@ -92,13 +94,16 @@ class WorkerProcess:
         options: worker_environment.WorkerOptions | None = None,
         *,
         least: bool = False,
+        memory_kills: Callable[[], int] = host_memory.memory_kills,
     ) -> None:
-        """Start the process; ``least``: as `worker_environment_of`.
+        """Start the process; ``least``: as `worker_environment_of`; ``memory_kills``: counts what
+        the kernel kills for lack of memory.
 
         Raises:
             OSError: it cannot be started.
         """
         self.name = name
+        self._memory_kills, self._kills_before = memory_kills, memory_kills()
         self.options = options or worker_environment.WorkerOptions()
         given = worker_environment.worker_environment_of(
             os.environ, least=least, niceness=self.options.niceness
@@ -165,6 +170,7 @@ class WorkerProcess:
 
         Raises:
             WorkerDied: the process ended.
+            errors.OutOfMemory: the kernel killed it for lack of memory.
         """
         try:
             await self._connection.connect()
@@ -173,11 +179,11 @@ class WorkerProcess:
                 fds = (*fds, self._page.fd)
             call = await self._connection.begin(operation, fds, arguments)
         except (OSError, channel.ChannelClosed) as error:
-            raise self._died(error, began=False) from None
+            raise await self._died(error, began=False) from None
         try:
             yield call
         except channel.ChannelClosed as error:
-            raise self._died(error, call.number in self._blamed) from None
+            raise await self._died(error, call.number in self._blamed) from None
         finally:
             if not (call.over.is_set() or self._dead):
                 await self._stop(call)
@@ -235,11 +241,14 @@ class WorkerProcess:
             log.info("worker %s ended, pid %d, exit code %s", self.name, self.pid, code)
 
     async def crashed(self) -> bool:
-        """Return whether it hung, or ended without the service ending it."""
+        """Return whether it hung, or ended without the service or a lack of memory ending it."""
         if self._ours:
             return False
         if self._hung:
             return True
+        if await self._killed_for_memory():
+            log.error("the kernel killed worker %s for lack of memory", self.name)
+            return False
         if self._dead:  # the connection is closed; the process ends next
             await self._exited(self.options.exit_grace_s)
         return self._process.poll() is not None
@@ -267,6 +276,13 @@ class WorkerProcess:
         log.error("worker %s, pid %d: %s", self.name, self.pid, PROCESS_STUCK)
         if self._connection.connecting is not None:
             self._connection.close(PROCESS_STUCK)
+
+    async def _killed_for_memory(self) -> bool:
+        """Return whether the kernel killed it for lack of memory."""
+        if self._ours or self._hung or self._memory_kills() == self._kills_before:
+            return False
+        await self._exited(self.options.exit_grace_s)  # the connection closes a moment before
+        return self.exit_code == -9  # by the system's number: Windows has no name for it
 
     async def _exited(self, timeout_s: float) -> bool:
         deadline = asyncio.get_running_loop().time() + timeout_s
@@ -319,8 +335,10 @@ class WorkerProcess:
             self._blamed = self._page.calls()
         self.on_end()
 
-    def _died(self, error: Exception, began: bool) -> WorkerDied:
+    async def _died(self, error: Exception, began: bool) -> WorkerDied | errors.OutOfMemory:
         self._dead = True
+        if await self._killed_for_memory():
+            return errors.OutOfMemory()
         sole = began and len(self._blamed) == 1
         reading = READ_NOTE in self._last_lines
         return WorkerDied(str(error), began, self._ours or bool(self._blamed), sole, reading)

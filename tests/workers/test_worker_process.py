@@ -205,6 +205,25 @@ async def test_killed_worker_raises_worker_died_and_leaves_no_zombie() -> None:
     assert not psutil.pid_exists(worker.pid)
 
 
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no SIGKILL")
+@pytest.mark.parametrize("of_memory", [True, False])
+async def test_killed_worker_is_out_of_memory_and_no_crash_only_if_the_kernel_counts_such_a_kill(
+    of_memory: bool,
+) -> None:
+    kills = [0]
+    worker = WorkerProcess("scripted", memory_kills=lambda: kills[0])
+    try:
+        factory = engine_spec("scripted").factory
+        await worker.ask("load", engine=factory, options=LoadOptions().to_wire())
+        kills[0] += of_memory
+        os.kill(worker.pid, signal.SIGKILL)
+        with pytest.raises(errors.OutOfMemory if of_memory else WorkerDied):
+            await worker.ask("load", engine=factory, options=LoadOptions().to_wire())
+        assert await worker.crashed() is not of_memory
+    finally:
+        await worker.close()
+
+
 @pytest.mark.parametrize("at_work", [False, True])
 def test_worker_dies_with_process_that_started_it(at_work: bool) -> None:
     """Also while it still imports."""

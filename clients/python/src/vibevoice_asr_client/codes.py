@@ -532,6 +532,12 @@ class OriginNotAllowed(errors.Forbidden):
     known_code = "origin_not_allowed"
 
 
+class OutOfMemory(errors.Busy):
+    """The kernel ended the worker process: there is not enough memory."""
+
+    known_code = "out_of_memory"
+
+
 class PeerNotAllowed(errors.Forbidden):
     """Without a token this service accepts direct connections from its own machine only."""
 
@@ -1016,6 +1022,7 @@ BY_CODE: Mapping[str, Type[errors.ServiceError]] = {
     "not_found": NotFound,
     "not_here": NotHere,
     "origin_not_allowed": OriginNotAllowed,
+    "out_of_memory": OutOfMemory,
     "peer_not_allowed": PeerNotAllowed,
     "people_full": PeopleFull,
     "people_off": PeopleOff,
