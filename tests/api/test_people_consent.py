@@ -31,7 +31,7 @@ def about(up: Server) -> dict[str, Any]:
 
 def enrol(up: Server, audio: bytes, **fields: str) -> httpx.Response:
     files = {"audio": ("man.wav", audio)}
-    return up.client.post("/v1/people", data={"name": "Nagg", **fields}, files=files)
+    return up.client.post("/v1/people", data={"name": "Nagg in his bin", **fields}, files=files)
 
 
 def names(up: Server, audio: bytes) -> list[str | None]:
@@ -52,22 +52,24 @@ def test_own_machine_stores_voices_only_after_consent_over_restarts_until_all_ar
         silent, job = up.done(man), up.done(man, voiceprints="true")
         assert "speakers" not in up.transcript(silent)["metadata"], "nobody has asked for it"
         check_problem(
-            up.client.post("/v1/people?consent=true", json={"name": "Nagg"}), 422, "field_invalid"
+            up.client.post("/v1/people?consent=true", json={"name": "Nagg in his bin"}),
+            422,
+            "field_invalid",
         )
-        person = {"name": "Nagg", "job": job, "speaker": "Speaker_0", "consent": True}
+        person = {"name": "Nagg in his bin", "job": job, "speaker": "Speaker_0", "consent": True}
         assert up.client.post("/v1/people", json=person).status_code == 201
         assert about(up)["people_consent"] is False
-        assert names(up, man) == ["Nagg"]
+        assert names(up, man) == ["Nagg in his bin"]
         with start_own("second") as other:
             assert names(other, man) == [], "the file is the first one's"
             assert "nobody is identified by voice" in other.log()
             check_problem(refused := enrol(other, man), 403, "people_off")
             assert "other service" in refused.json()["hint"]
-    assert b"Nagg" not in (tmp_path / "data" / "people" / "people.db").read_bytes()
+    assert b"Nagg in his bin" not in (tmp_path / "data" / "people" / "people.db").read_bytes()
     assert (tmp_path / "keyring.json").exists()
     with start_own("third") as up:
         assert (about(up)["people"], about(up)["people_consent"]) == (True, False)
-        assert names(up, man) == ["Nagg"]
+        assert names(up, man) == ["Nagg in his bin"]
         assert enrol(up, man, consent="true").status_code == 201
         assert len(up.client.get("/v1/people").json()["people"]) == 1, "he was known"
         assert up.client.delete("/v1/data").json()["people"] == 1
@@ -87,7 +89,7 @@ def test_client_elsewhere_cannot_agree_for_the_machine(start_own: StartServer, m
         refused = up.client.post(
             "/v1/people",
             headers=forwarded,
-            data={"name": "Nagg", "consent": "true"},
+            data={"name": "Nagg in his bin", "consent": "true"},
             files={"audio": ("man.wav", man)},
         )
         check_problem(refused, 403, "people_off")
@@ -100,10 +102,10 @@ def test_jobs_kept_on_disk_have_voices_only_after_the_consent(
 ) -> None:
     with start_own("kept", keep_jobs="1") as up:
         job = up.done(man, voiceprints="true")
-        person = {"name": "Nagg", "job": job, "speaker": "Speaker_0", "consent": True}
+        person = {"name": "Nagg in his bin", "job": job, "speaker": "Speaker_0", "consent": True}
         check_problem(up.client.post("/v1/people", json=person), 404, "speaker_not_found")
         assert enrol(up, man, consent="true").status_code == 201
-        later = {"name": "Nagg", "job": up.done(man), "speaker": "Speaker_0"}
+        later = {"name": "Nagg in his bin", "job": up.done(man), "speaker": "Speaker_0"}
         assert up.client.post("/v1/people", json=later).status_code == 201
 
 

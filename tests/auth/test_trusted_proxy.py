@@ -77,7 +77,7 @@ def test_log_of_a_refused_request_has_address_and_route_and_nothing_private(
     refused("2001:db8::7", "DELETE", "/v1/jobs/name-of-a-person?key=in-the-address")
     refused("203.0.113.21", "POST", "/transcribe", Authorization="Bearer somebody-elses-secret")
     refused("203.0.113.22", "GET", "/v1/jobs", Host="evil.example")
-    refused("a" * 900, "PROPFIND", "/nowhere/at/all")
+    refused("no-address-of-anybody" * 42, "PROPFIND", "/nowhere/at/all")
     while proxied.client.get("/health", headers={"X-Forwarded-For": "203.0.113.23"}).is_success:
         pass
     with pytest.raises(InvalidStatus):
@@ -97,5 +97,8 @@ def test_log_of_a_refused_request_has_address_and_route_and_nothing_private(
         (untrusting, "answered token_missing to 127.0.0.1, GET /v1/jobs, request "),
     ):
         wait_until(lambda s=server, t=line: t in s.log(), line)
-    for private in ("name-of-a-person", "in-the-address", "somebody-elses-secret", "aaaa"):
+    for private in (
+        *("name-of-a-person", "in-the-address", "somebody-elses-secret"),
+        "no-address-of-anybody",
+    ):
         assert private not in proxied.log()

@@ -1,6 +1,8 @@
 """The rules of the house that a tool can hold."""
 
 import ast
+import base64
+import os
 import re
 import subprocess
 import sys
@@ -8,6 +10,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import clock_dependence
+import colliding_ids
 import pytest
 import reached_internals
 from many_cases import for_each
@@ -173,6 +176,35 @@ def test_sleep_and_clock_reading_in_a_test_without_a_reason_are_found_with_their
     (tmp_path / "tests" / "test_one.py").write_text("\n".join(lines))
     found = [(one.line, one.what, one.reason) for one in clock_dependence.all_lines(tmp_path)]
     assert found == [(2, "time.sleep(0.1)", ""), (3, "get_running_loop().time", "")]
+
+
+def test_no_test_asserts_the_absence_of_text_that_a_random_id_may_contain() -> None:
+    assert [str(one) for one in colliding_ids.short_marks()] == []
+
+
+def test_absence_of_text_that_a_random_id_may_contain_is_found_with_its_line(
+    tmp_path: Path,
+) -> None:
+    (tmp_path / "tests").mkdir()
+    lines = (
+        "for word in ('secret', 'beef'):",
+        "    assert word not in log",
+        "assert not any(b'4' * 3 in each for each in ids)",
+        "assert log.count('cafe') == 1",
+        "assert 'some-secret' not in log",
+    )
+    (tmp_path / "tests" / "test_one.py").write_text("\n".join(lines))
+    found = [(one.line, one.text) for one in colliding_ids.short_marks(root=tmp_path)]
+    assert sorted(found) == [(2, "beef"), (3, "444"), (4, "cafe")]
+
+
+def test_colliding_source_of_ids_makes_ids_that_differ_and_have_the_text() -> None:
+    read = colliding_ids.colliding(["abc", "pw"], os.urandom)
+    one, other, again = (read(16) for _ in range(3))
+    assert one.hex().startswith("abcabcabcabc")
+    assert base64.urlsafe_b64encode(other).startswith(b"pw")
+    assert again[:6] == one[:6]
+    assert again != one
 
 
 def test_tests_reach_no_private_name_and_change_no_constant_of_the_product() -> None:
