@@ -11,9 +11,11 @@ from pathlib import Path
 
 import clock_dependence
 import colliding_ids
+import partial_apis
 import pytest
 import reached_internals
 from many_cases import for_each
+from not_tested import EXTRAS, missing
 
 ROOT = Path(__file__).parents[2]
 MODULES = sorted(
@@ -229,3 +231,57 @@ def test_reached_internal_of_the_product_is_found_unless_a_comment_gives_the_rea
     assert {number for number, _ in reached_internals.in_source(f"\n{line}")} == {2}
     assert not list(reached_internals.in_source(f"# internal: no other way\n{line}"))
     assert not list(reached_internals.in_source("self._claim_loop, job_journal.LOCK_TIMEOUT_S"))
+
+
+def test_product_uses_nothing_without_a_guard_that_a_system_or_a_build_of_python_lacks() -> None:
+    found = {
+        f"{path.relative_to(ROOT)}:{line} {name}"
+        for path in (*MODULES, *(ROOT / "clients/python/src").rglob("*.py"))
+        for line, name in partial_apis.unguarded(path.read_text("utf-8"))
+    }
+    assert found == set()
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "import os\nos.geteuid()",
+        "import os, sys\nif sys.argv:\n    os.geteuid()",
+        "import os, sys\nif sys.platform == 'linux':\n    os.memfd_create('a')",
+        "import os, sys\nif sys.platform != 'linux':\n    raise OSError\nos.pidfd_open(1)",
+        "import os, sys\nsame = sys.platform == 'linux' and os.copy_file_range",
+        "import os\nif hasattr(os, 'nice'):\n    os.memfd_create('a')",
+        "import os\nif hasattr(os, 'nice'):\n    pass\nos.nice(1)",
+        "import signal\nsignal.pause()",
+        "import socket\nsocket.send_fds(1, [], [])",
+        "def f():\n    import resource",
+    ],
+)
+def test_checker_finds_each_use_that_no_condition_guards(source: str) -> None:
+    assert len(list(partial_apis.unguarded(source))) == 1
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "import os\nif hasattr(os, 'memfd_create'):\n    os.memfd_create('a')",
+        "import os\nif not hasattr(os, 'pidfd_open'):\n    raise OSError\nos.pidfd_open(1)",
+        "import os\nmade = os.memfd_create('a') if hasattr(os, 'memfd_create') else 0",
+        "import os\ncan = hasattr(os, 'nice') and os.nice(1)",
+        "import os, sys\nif sys.platform == 'win32':\n    raise OSError\nos.geteuid()",
+        "import os\nif os.name == 'posix':\n    import resource\n    os.geteuid()",
+        "import os\nflags = os.O_RDONLY | getattr(os, 'O_NONBLOCK', 0)",
+        "def f(socket):\n    socket.receive()",
+    ],
+)
+def test_checker_takes_a_condition_that_guards_a_use(source: str) -> None:
+    assert list(partial_apis.unguarded(source)) == []
+
+
+def test_names_taken_for_common_to_all_systems_are_that_in_typeshed() -> None:
+    mypy = pytest.importorskip("mypy", reason=missing("mypy", "'.[lint]'", EXTRAS))
+    stubs = Path(mypy.__path__[0]) / "typeshed/stdlib"
+    for module, names in partial_apis.EVERYWHERE.items():
+        files = stubs / module / "__init__.pyi", stubs / f"{module}.pyi"
+        stub = ast.parse(next(one for one in files if one.exists()).read_text("utf-8"))
+        assert names <= partial_apis.common(stub.body), module
