@@ -14,7 +14,7 @@ from sidecar.audio import Block
 from sidecar.audio.loudness import quietest_sample
 from sidecar.diarization.word_attribution import attribute_words
 from sidecar.interfaces.engine_interface import AUTO, TranscribeOptions
-from sidecar.plugins.upstream.upstream_dialect import UpstreamAnswer
+from sidecar.plugins.upstream.upstream_dialect import TEXT, UpstreamAnswer
 from sidecar.transcripts.speaker_turns import (
     SpeakerTurn,
     match_speakers,
@@ -172,10 +172,10 @@ class ChunkResult:
 def time_words(chunk: AudioChunk, answer: UpstreamAnswer) -> UpstreamAnswer:
     """Return the answer with times for its words, of the audio that was sent, if the server gave
     none."""
-    if answer.timed:
+    if answer.form != TEXT:
         return answer
     segments = [part for one in answer.segments for part in _aligned_parts(chunk, one)]
-    return replace(answer, segments=tuple(segments), timed=True)
+    return replace(answer, segments=tuple(segments))
 
 
 def _aligned_parts(chunk: AudioChunk, segment: Segment) -> Iterator[Segment]:
@@ -271,7 +271,7 @@ def assemble_transcript(
     """Return the transcript of all chunks; its ``engine`` lists the servers."""
     servers = dict.fromkeys(one.server for one in results)
     language = options.language
-    if language == AUTO:
+    if language == AUTO or any("language" in one.answer.ignored for one in results):
         language = _first_known(one.answer.language for one in results)
     return Transcript(
         segments=tuple(segments),
@@ -294,7 +294,7 @@ def _notices(results: Iterable[ChunkResult]) -> list[Notice]:
     if ignored:
         fields = ", ".join(ignored)
         notices["option_ignored"] = Notice(
-            "option_ignored", f"The upstream does not support these options: {fields}."
+            "option_ignored", f"The upstream does not take these options: {fields}."
         )
     return list(notices.values())
 

@@ -9,6 +9,7 @@ import threading
 import time
 from collections.abc import Coroutine, Sequence
 from concurrent.futures import Future
+from contextlib import suppress
 from typing import TypeVar
 
 import httpx
@@ -24,6 +25,7 @@ from sidecar.plugins.upstream.audio_chunks import (
     shift_segments,
     time_words,
 )
+from sidecar.plugins.upstream.errors import UpstreamGarbled
 from sidecar.plugins.upstream.upstream_client import SegmentsCallback, UpstreamClient
 from sidecar.transcripts.transcript import Segment
 
@@ -32,8 +34,6 @@ log = logging.getLogger(__name__)
 
 MIN_SPLIT_CHUNK_S = 5.0
 """A chunk shorter than twice this is not split: its length is not the problem."""
-MAX_REQUESTS_PER_CHUNK = 32
-"""Maximum requests for one chunk to one server; each dialect has lower limits of its own."""
 
 
 class ChunkRequests:
@@ -48,7 +48,7 @@ class ChunkRequests:
         options: UpstreamOptions,
         limits: load_balancer.FailoverLimits = load_balancer.DEFAULT_LIMITS,
     ) -> None:
-        self._options, self._limits = options, limits
+        self._options, self.limits = options, limits
         self.cuts = not options.piece_s
         """Whether the length of chunks is not set."""
         self._loop = asyncio.new_event_loop()
@@ -71,12 +71,12 @@ class ChunkRequests:
         """Start ``work``; cancelling the future cancels it and closes its connection."""
         return asyncio.run_coroutine_threadsafe(work, self._loop)
 
-    async def detect_dialects(self) -> None:
-        """Detect the kind of each server; one that does not answer is tried again when it is
-        needed."""
-        await asyncio.gather(
-            *(one.known_dialect() for one in self.upstreams), return_exceptions=True
-        )
+    async def get_ready(self, limit_s: float | None = None) -> None:
+        """Find out what each server is and can, in ``limit_s`` seconds at most; one that does not
+        answer is asked again when it is needed."""
+        servers = (one.ready() for one in self.upstreams)
+        with suppress(TimeoutError):
+            await asyncio.wait_for(asyncio.gather(*servers, return_exceptions=True), limit_s)
 
     async def check_upstreams(self) -> list[tuple[UpstreamClient, errors.SidecarError | None]]:
         """Return each server with its current error, or None if it is healthy."""
@@ -132,9 +132,9 @@ class ChunkRequests:
 
     async def _transcribe(self, work: _ChunkWork) -> list[ChunkResult]:
         flac = await asyncio.to_thread(work.chunk.flac)
-        timeout_s = self._limits.extra_timeout_s + self._options.timeout * work.chunk.duration_s
+        timeout_s = self.limits.extra_timeout_s + self._options.timeout * work.chunk.duration_s
         now = time.monotonic()
-        attempts = load_balancer.ChunkAttempts(now, now + 2 * timeout_s, self._limits)
+        attempts = load_balancer.ChunkAttempts(now, now + 2 * timeout_s, self.limits)
         while True:
             index = await self._next_candidate(attempts)
             attempts.tried.add(index)
@@ -184,28 +184,20 @@ class ChunkRequests:
         """Return one server's answer; check the health of one that failed before it gets a
         recording."""
         upstream = self.upstreams[index]
-        dialect = await upstream.known_dialect()
         if self._balancer.upstreams[index].failures:
             self._note_health(index, await upstream.check_health())
-        chunk_request = work.request(dialect, upstream.name)
-        for _ in range(MAX_REQUESTS_PER_CHUNK):
-            try:
-                answer = upstream.transcribe(chunk_request, flac, work.on_segments, timeout_s)
-                return await self._unless_lost(index, answer)
-            except upstream_dialect.ChunkFailure as failure:
-                if failure.step is not upstream_dialect.FailureStep.ANEW:
-                    raise
-                last = failure.error
-        raise upstream_dialect.ChunkFailure(upstream_dialect.FailureStep.ELSEWHERE, last)
+        chunk_request = work.request(await upstream.ready(), upstream.name)
+        answer = upstream.transcribe(chunk_request, flac, work.on_segments, timeout_s)
+        return await self._unless_lost(index, answer)
 
     async def _transcribe_halves(
         self, work: _ChunkWork, upstream: UpstreamClient, attempts: load_balancer.ChunkAttempts
     ) -> list[ChunkResult]:
-        """Send the chunk in two halves, and limit the server to that length from now on."""
+        """Send the chunk in two halves. A server that refused the whole and answers these gets no
+        longer ones from now on."""
         chunk = work.chunk
         if chunk.duration_s < 2 * MIN_SPLIT_CHUNK_S:
             raise attempts.error from None
-        upstream.longest_s = min(upstream.longest_s, chunk.duration_s / 2)
         results: list[ChunkResult] = []
         for half in chunk.halves():
 
@@ -215,13 +207,16 @@ class ChunkRequests:
                 work.on_segments(shift_segments(segments, shift_s))
 
             results += await self._transcribe(_ChunkWork(half, work.options, on_segments))
+        taken = [one.chunk.duration_s for one in results if one.server == upstream.name]
+        if taken and not isinstance(attempts.last, UpstreamGarbled):  # which is of this recording
+            upstream.longest_s = min(upstream.longest_s, max(taken))
         return results
 
     async def _watch(self) -> None:
         """Check the health of all servers, from the first chunk until none is in progress."""
         while True:
             await asyncio.gather(*map(self._check_health, range(len(self.upstreams))))
-            await asyncio.sleep(self._limits.health_poll_s)
+            await asyncio.sleep(self.limits.health_poll_s)
             if not self._at_work:
                 return
 
@@ -233,7 +228,7 @@ class ChunkRequests:
             self._balancer.failed(index, time.monotonic())
             self._silent[index] += 1
             prompt = upstream.dialect is not None and upstream.dialect.prompt
-            if prompt and self._silent[index] >= self._limits.lost_after_polls:
+            if prompt and self._silent[index] >= self.limits.lost_after_polls:
                 self._lost[index].set()
 
     def _note_health(self, index: int, waiting: int) -> None:

@@ -25,7 +25,7 @@ class UpstreamEngine:
         self._chunk_requests: ChunkRequests | None = None
 
     def load(self, options: engine_interface.LoadOptions) -> Iterator[float]:
-        """Detect the kind of each server; one that does not answer is tried again when it is
+        """Find out what each server is and can; one that does not answer is asked again when it is
         needed.
 
         Raises:
@@ -38,7 +38,7 @@ class UpstreamEngine:
 
         yield 0.0
         self._chunk_requests = ChunkRequests(options.upstream, self._limits)
-        self._chunk_requests.run(self._chunk_requests.detect_dialects()).result()
+        self._chunk_requests.run(self._chunk_requests.get_ready()).result()
         self.sample_rate = self._chunk_requests.rate
         yield 1.0
 

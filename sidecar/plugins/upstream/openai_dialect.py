@@ -1,7 +1,8 @@
 """Dialect of OpenAI-compatible transcription servers. Pure.
 
 Servers support different subsets of it. The richest form of request is tried first; if a server
-refuses or ignores it, the next is tried. What was learned applies to later chunks.
+refuses it, the next is tried. The form that answered a second of speech is that of later requests;
+what is refused or left out of one of these changes nothing for others.
 """
 
 from __future__ import annotations
@@ -9,14 +10,16 @@ from __future__ import annotations
 import json
 from bisect import bisect_right
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Any
 
+from sidecar import openai_http
 from sidecar.audio import SAMPLE_RATE
 from sidecar.interfaces.engine_interface import AUTO, TranscribeOptions
 from sidecar.interfaces.language_tags import LANGUAGE_NAMES, language_code
 from sidecar.plugins.upstream import upstream_dialect
 from sidecar.plugins.upstream.upstream_dialect import (
+    TEXT,
     ChunkFailure,
     FailureStep,
     UpstreamAnswer,
@@ -65,43 +68,52 @@ def drop_loops(segments: Iterable[Segment], duration_s: float) -> tuple[list[Seg
     return remaining, sum(one.end - one.start for one in skipped)
 
 
-@dataclass(frozen=True, slots=True)
-class OpenAiRequestForm:
-    """Form of a request: the fields that the server supports."""
-
-    format: str
-    granularities: tuple[str, ...] = ()
-    extra: Mapping[str, str] = field(default_factory=dict)
-
-
-def request_forms(model: str) -> tuple[OpenAiRequestForm, ...]:
-    """Return the forms of a request to ``model``, the richest first."""
-    forms = (
-        OpenAiRequestForm("verbose_json", ("word", "segment")),
-        OpenAiRequestForm("verbose_json"),
-        OpenAiRequestForm("json"),
-    )
-    if DIARIZING_MODEL_WORD in model:
-        return OpenAiRequestForm("diarized_json", extra={"chunking_strategy": "auto"}), *forms
-    return forms
+SPEAKERS, WORDS, SEGMENTS = "speakers", "words", "segments"
+FORMS: Mapping[str, Mapping[str, str | list[str]]] = {
+    SPEAKERS: {"response_format": "diarized_json", "chunking_strategy": "auto"},
+    WORDS: {
+        "response_format": "verbose_json",
+        "timestamp_granularities[]": ["word", "segment"],
+    },
+    SEGMENTS: {"response_format": "verbose_json"},
+    TEXT: {"response_format": "json"},
+}
+"""Fields that ask for each form of an answer, the richest first."""
 
 
+@dataclass(frozen=True)
 class OpenAiDialect(upstream_dialect.UpstreamDialect):
-    """Dialect of OpenAI's API; ``form`` is the index of the richest form that the server takes."""
+    """Dialect of OpenAI's API; ``form``: that in which the server answers, '' if it has not
+    answered yet."""
+
+    model: str
+    form: str = ""
 
     name = "openai"
     health = "/v1/models"
     rate = SAMPLE_RATE
+    probes = True
 
-    def __init__(self, model: str) -> None:
-        self.model, self.limits = model, OPENAI_LIMITS
-        self.forms = request_forms(model)
-        self.form = 0
+    @property
+    def limits(self) -> UpstreamLimits:
+        """Return the limits of a request."""
+        return UNTIMED_LIMITS if self.form == TEXT else OPENAI_LIMITS
+
+    @property
+    def forms(self) -> list[str]:
+        """Return the forms to ask for, the richest first."""
+        forms = list(FORMS)
+        first = self.form or (SPEAKERS if DIARIZING_MODEL_WORD in self.model else WORDS)
+        return forms[forms.index(first) :]
 
     @property
     def diarizes(self) -> bool:
         """Return whether the request asks for speakers."""
-        return self.forms[self.form].format == "diarized_json"
+        return self.forms[0] == SPEAKERS
+
+    def answered(self, answer: UpstreamAnswer) -> OpenAiDialect:
+        """Return the dialect of a server that gave this answer to speech."""
+        return replace(self, form=answer.form)
 
     def chunk_request(self, duration_s: float, options: TranscribeOptions) -> OpenAiChunkRequest:
         """Return the request of a chunk."""
@@ -109,38 +121,29 @@ class OpenAiDialect(upstream_dialect.UpstreamDialect):
 
 
 class OpenAiChunkRequest:
-    """Request of one chunk, sent again in a simpler form, or with a higher temperature after a
-    loop."""
+    """Request of one chunk, sent again without what the server refuses, or with a higher
+    temperature after a loop."""
 
     def __init__(
         self, dialect: OpenAiDialect, duration_s: float, options: TranscribeOptions
     ) -> None:
-        self._dialect = dialect
-        self._form = dialect.form
-        self._duration_s = duration_s
-        self._options = options
+        self._model, self._forms, self._duration_s = dialect.model, dialect.forms, duration_s
+        wanted = {
+            "prompt": options.prompt_with_hotwords,
+            "language": language_code(options.language),
+        }
+        self._refusable = {name: value for name, value in wanted.items() if value}
+        self._left_out = ["max_tokens"] if options.max_tokens is not None else []
         self._temperature = options.temperature
         self._retries = 0
         self._body = bytearray()
 
     def next_request(self, flac: bytes) -> UpstreamRequest:
-        """Return the request in the richest form that the server is known to take."""
+        """Return the request with all that the server has not refused of it."""
         self._body.clear()
-        self._form = self._dialect.form
-        form, options = self._dialect.forms[self._form], self._options
-        fields: dict[str, str | list[str]] = {
-            "model": self._dialect.model,
-            "response_format": form.format,
-            **form.extra,
-        }
-        if (code := language_code(options.language)) is not None:
-            fields["language"] = code
-        if options.prompt_with_hotwords:
-            fields["prompt"] = options.prompt_with_hotwords
+        fields = {"model": self._model, **FORMS[self._forms[0]], **self._refusable}
         if self._temperature:
             fields["temperature"] = f"{self._temperature:g}"
-        if form.granularities:
-            fields["timestamp_granularities[]"] = list(form.granularities)
         return UpstreamRequest(TRANSCRIPTIONS_PATH, fields)
 
     def feed(self, data: bytes) -> list[Segment]:
@@ -157,29 +160,35 @@ class OpenAiChunkRequest:
             answer = parse_openai_answer(body, self._duration_s)
         except upstream_dialect.PARSE_ERRORS:
             raise upstream_dialect.garbled_failure("is no transcription") from None
-        if not answer.timed:
-            self._dialect.form = len(self._dialect.forms) - 1
-            self._dialect.limits = UNTIMED_LIMITS
         kept, lost_s = drop_loops(answer.segments, self._duration_s)
         if lost_s and (sampling := loop_guard.retry_sampling(self._retries)) is not None:
             self._retries += 1
             self._temperature = sampling.temperature
             raise upstream_dialect.garbled_failure("repeats itself", FailureStep.ANEW)
-        notices = answer.notices
-        if lost_s:
-            notices += (loop_guard.loop_skipped_notice(lost_s),)
-        left_out = ("max_tokens",) if self._options.max_tokens is not None else ()
-        return replace(answer, segments=tuple(kept), notices=notices, ignored=left_out)
+        return replace(
+            answer,
+            segments=tuple(kept),
+            form=answer.form or self._forms[0],
+            notices=(loop_guard.loop_skipped_notice(lost_s),) if lost_s else (),
+            ignored=tuple(self._left_out),
+        )
 
     def refused(self, status: int, headers: Mapping[str, str], body: bytes) -> ChunkFailure:
-        """Return the failure; if the server refused a form that it may not know, try a simpler
-        one."""
+        """Return the failure; leave out first what the server may refuse, then ask for a simpler
+        form."""
         failure = upstream_dialect.failure_of_status(status, headers, body)
-        simpler = self._form + 1 < len(self._dialect.forms)
-        if status in (400, 415, 422) and failure.step is FailureStep.ELSEWHERE and simpler:
-            self._dialect.form = max(self._dialect.form, self._form + 1)
-            return ChunkFailure(FailureStep.ANEW, failure.error)
-        return failure
+        if status not in upstream_dialect.REFUSED_RECORDING:
+            return failure
+        if self._refusable:
+            message = openai_http.server_message(body).lower()
+            named = [name for name in self._refusable if name in message]
+            self._left_out.append(next(iter(named or self._refusable)))
+            del self._refusable[self._left_out[-1]]
+        elif failure.step is FailureStep.ELSEWHERE and len(self._forms) > 1:
+            del self._forms[0]
+        else:
+            return failure
+        return ChunkFailure(FailureStep.ANEW, failure.error)
 
 
 def parse_openai_answer(body: Mapping[str, Any], duration_s: float) -> UpstreamAnswer:
@@ -191,7 +200,8 @@ def parse_openai_answer(body: Mapping[str, Any], duration_s: float) -> UpstreamA
     text = str(body["text"]).strip() if "text" in body or not listed else ""
     if not listed and not words:
         whole_chunk = (Segment(0.0, duration_s, text),) if text else ()
-        return UpstreamAnswer(whole_chunk, timed=not text, language=language)
+        form = TEXT if text or body.get("segments") is None else ""
+        return UpstreamAnswer(whole_chunk, form=form, language=language)
     if not listed:
         listed = [{"start": words[0].start, "end": words[-1].end, "text": text}]
     listed = [one for one in listed if str(one["text"]).strip()]

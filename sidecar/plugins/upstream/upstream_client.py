@@ -5,15 +5,20 @@ from __future__ import annotations
 import asyncio
 import ssl
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from importlib.util import find_spec
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+import numpy as np
 
 from sidecar import openai_http
 from sidecar.audio import SAMPLE_RATE, VIBEVOICE_SAMPLE_RATE
 from sidecar.config.secret_settings import host_of
-from sidecar.interfaces.engine_interface import AUTO, UpstreamOptions
+from sidecar.interfaces.engine_interface import AUTO, TranscribeOptions, UpstreamOptions
 from sidecar.plugins.upstream import upstream_dialect
-from sidecar.plugins.upstream.errors import UpstreamTimeout
+from sidecar.plugins.upstream.audio_chunks import AudioChunk
+from sidecar.plugins.upstream.errors import UpstreamRefusedRecording, UpstreamTimeout
 from sidecar.plugins.upstream.load_balancer import FailoverLimits
 from sidecar.plugins.upstream.openai_dialect import OpenAiDialect
 from sidecar.plugins.upstream.sidecar_dialect import SidecarDialect
@@ -40,6 +45,9 @@ VIBEVOICE = "vibevoice"
 _AWAY = frozenset({502, 503, 504})
 """Statuses of a proxy whose server is away, or of a server that starts."""
 
+SPEECH_S = 1.0
+MAX_REQUESTS_PER_CHUNK = 32
+"""Maximum requests for one chunk to one server; each dialect has lower limits of its own."""
 MAX_ANSWER_BYTES = 64 << 20
 """Maximum bytes of an answer; an hour of speech with word times takes 3 MB."""
 MAX_EVENT_BYTES = 4 << 20
@@ -47,6 +55,19 @@ MAX_EVENT_BYTES = 4 << 20
 
 SegmentsCallback = Callable[[Sequence[Segment]], None]
 """Callback for segments as they arrive, in seconds from the chunk's start."""
+
+
+def second_of_speech() -> bytes:
+    """Return speech from the wheel of the embedded engine, as FLAC; silence if that is missing."""
+    import soundfile
+
+    rate = VIBEVOICE_SAMPLE_RATE
+    samples, spec = np.zeros(round(SPEECH_S * rate), np.int16), find_spec("moonshine_voice")
+    with suppress(OSError, soundfile.LibsndfileError):
+        for folder in (spec and spec.submodule_search_locations) or ():
+            path = Path(folder) / "assets" / "endgame_nagg_nell.wav"
+            samples, rate = soundfile.read(path, len(samples), rate, dtype="int16")
+    return AudioChunk(0.0, samples, rate, last=True).flac()
 
 
 def sidecar_dialect_of(health: bytes) -> SidecarDialect | None:
@@ -91,7 +112,7 @@ def dialect_of(kind: str, models: bytes, wanted: str | None) -> UpstreamDialect:
 
 
 class UpstreamClient:
-    """Client of one upstream, with what it learned of it. ``name`` is its host and port."""
+    """Client of one upstream. ``name`` is its host and port."""
 
     def __init__(
         self,
@@ -104,10 +125,11 @@ class UpstreamClient:
         self.name = host_of(url)
         self.dialect: UpstreamDialect | None = None
         self.longest_s = options.piece_s or float("inf")
-        """Maximum length of a chunk, as far as the server has reported it."""
+        """Maximum length of a chunk: of one that was answered after a longer one was refused."""
         self._client, self._url = client, url
         self._headers = openai_http.authorization(key)
         self._options, self._limits = options, limits
+        self._probing, self._probed = asyncio.Lock(), False
 
     async def known_dialect(self) -> UpstreamDialect:
         """Return its dialect; determined once.
@@ -118,6 +140,28 @@ class UpstreamClient:
         if self.dialect is None:
             self.dialect = await self._detect_dialect()
         return self.dialect
+
+    async def ready(self) -> UpstreamDialect:
+        """Return its dialect, with what it answered to a second of speech if only that shows what
+        it can.
+
+        Raises:
+            ChunkFailure: as `known_dialect`, or it did not answer.
+        """
+        async with self._probing:
+            dialect = await self.known_dialect()
+            if dialect.probes and not self._probed:
+                request = dialect.chunk_request(SPEECH_S, TranscribeOptions())
+                timeout_s = self._limits.extra_timeout_s + self._options.timeout * SPEECH_S
+                speech = await asyncio.to_thread(second_of_speech)
+                try:
+                    answer = await self.transcribe(request, speech, lambda _: None, timeout_s)
+                except ChunkFailure as failure:
+                    if isinstance(failure.error, UpstreamRefusedRecording):  # it was of none
+                        raise upstream_dialect.refused_failure(failure.error.detail) from None
+                    raise
+                self.dialect, self._probed = dialect.answered(answer), True
+            return self.dialect or dialect
 
     async def check_health(self) -> int:
         """Check its health and return how many recordings wait there; 0 if it does not report it.
@@ -143,6 +187,22 @@ class UpstreamClient:
         Raises:
             ChunkFailure: there is no answer.
         """
+        for _ in range(MAX_REQUESTS_PER_CHUNK):
+            try:
+                return await self._answer(chunk_request, flac, on_segments, timeout_s)
+            except ChunkFailure as failure:
+                if failure.step is not FailureStep.ANEW:
+                    raise
+                last = failure.error
+        raise ChunkFailure(FailureStep.ELSEWHERE, last)
+
+    async def _answer(
+        self,
+        chunk_request: ChunkRequest,
+        flac: bytes,
+        on_segments: SegmentsCallback,
+        timeout_s: float,
+    ) -> UpstreamAnswer:
         request, silence_s = chunk_request.next_request(flac), self._limits.stream_silence_timeout_s
         headers, content = (
             self._headers | {"Accept": request.accept},

@@ -1,7 +1,7 @@
 """Interface of an upstream dialect, and classification of failures into retry steps. Pure.
 
-Each upstream has one `UpstreamDialect`, which remembers what it learned of the server. A
-`ChunkRequest` is one chunk of a recording on its way to the server and back.
+Each upstream has one `UpstreamDialect`, which says what the server can. A `ChunkRequest` is one
+chunk of a recording on its way to the server and back.
 """
 
 import json
@@ -10,7 +10,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import Enum, auto
-from typing import Any, Protocol
+from typing import Any, Protocol, Self
 
 from sidecar import errors
 from sidecar.interfaces.engine_interface import AUTO, TranscribeOptions
@@ -29,8 +29,10 @@ PARSE_ERRORS = (ArithmeticError, AttributeError, LookupError, RecursionError, Ty
 """Errors of parsing a malformed response."""
 
 FLAC = "audio/flac"
+TEXT = "text"
+"""Form of an answer without times."""
 
-_REFUSED_RECORDING = frozenset({400, 415, 422})
+REFUSED_RECORDING = frozenset({400, 415, 422})
 """Statuses of a server that read the request: the others are about its address, its key or itself,
 and may be over in a moment."""
 
@@ -104,7 +106,7 @@ def failure_of_status(status: int, headers: Mapping[str, str], body: bytes) -> C
         return ChunkFailure(FailureStep.LATER, busy, after)
     if status in (408, 409, 425) or status >= 500:
         return ChunkFailure(FailureStep.AGAIN, UpstreamFailed(answered))
-    refused = UpstreamRefusedRecording if status in _REFUSED_RECORDING else UpstreamRefused
+    refused = UpstreamRefusedRecording if status in REFUSED_RECORDING else UpstreamRefused
     return ChunkFailure(FailureStep.ELSEWHERE, refused(answered))
 
 
@@ -166,13 +168,13 @@ class UpstreamRequest:
 class UpstreamAnswer:
     """Transcription of a chunk by a server; times in seconds from the chunk's start.
 
-    ``timed``: whether the server returned times; if not, one segment covers the chunk.
-    ``diarized``: whether it diarized. ``precision`` and ``language``: 'auto' if it did not return
-    them. ``ignored``: options that it does not support.
+    ``form``: what the server was seen to give, if its kind does not say it; of `TEXT`, without
+    times, one segment covers the chunk. ``diarized``: whether it diarized. ``precision`` and
+    ``language``: 'auto' if it did not return them. ``ignored``: options that it does not support.
     """
 
     segments: tuple[Segment, ...]
-    timed: bool = True
+    form: str = ""
     diarized: bool = False
     language: str = AUTO
     precision: str = AUTO
@@ -220,26 +222,40 @@ class ChunkRequest(Protocol):
 
 
 class UpstreamDialect(ABC):
-    """Protocol of one upstream, with what was learned of it."""
+    """Protocol of one upstream, and what it can: a value that does not change."""
 
     name: str
     health: str
     """Path of its health check."""
     rate: int
     """Sample rate of its model, in Hz."""
-    limits: UpstreamLimits
     prompt = False
     """True if its health check answers at once, even while it works."""
-    alike = ""
-    """Servers with the same non-empty value can go on from each other's answers."""
+    probes = False
+    """True if only its answers show what it can."""
     by_voices = False
     """True if it diarizes as this service does (`EngineSpec.by_voices`). Its chunks are requested
     without speakers if the whole recording is diarized here."""
 
     @property
+    @abstractmethod
+    def limits(self) -> UpstreamLimits:
+        """Return the limits of a request."""
+
+    @property
     def diarizes(self) -> bool:
         """Return whether it diarizes."""
         return True
+
+    @property
+    def alike(self) -> str:
+        """Return a value; servers with the same, if it is not empty, can go on from each other's
+        answers."""
+        return ""
+
+    def answered(self, answer: UpstreamAnswer) -> Self:
+        """Return the dialect of a server that gave this answer to speech."""
+        return self
 
     @abstractmethod
     def chunk_request(self, duration_s: float, options: TranscribeOptions) -> ChunkRequest:

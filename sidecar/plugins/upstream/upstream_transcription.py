@@ -98,7 +98,8 @@ class UpstreamTranscription:
 
     def _events(self) -> Iterator[TranscriptionEvent]:
         chunk_requests = self._chunk_requests
-        self._wait(chunk_requests.run(chunk_requests.detect_dialects()))
+        limit_s = chunk_requests.limits.probe_timeout_s
+        self._wait(chunk_requests.run(chunk_requests.get_ready(limit_s)))
         pending: deque[_PendingChunk] = deque()
         audio = engine_interface.InterruptibleAudio(self._audio, self._check)
         even, longest_s = self._even_s(), chunk_requests.longest_s

@@ -12,6 +12,7 @@ import json
 import math
 import zlib
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from sidecar.audio import VIBEVOICE_SAMPLE_RATE
@@ -104,18 +105,21 @@ class VllmAnswerReader(loop_guard.GuardedAnswer):
         return text
 
 
+@dataclass(frozen=True)
 class VllmDialect(upstream_dialect.UpstreamDialect):
-    """Dialect of vLLM; ``goes_on``: whether the server can continue a partial answer."""
+    """Dialect of vLLM."""
+
+    model: str
 
     name = "vllm"
     health = "/health"
     rate = VIBEVOICE_SAMPLE_RATE
     limits = VLLM_LIMITS
 
-    def __init__(self, model: str) -> None:
-        self.model = model
-        self.alike = f"{self.name} {model}"
-        self.goes_on = True
+    @property
+    def alike(self) -> str:
+        """Return a value that servers of the same model have."""
+        return f"{self.name} {self.model}"
 
     def chunk_request(self, duration_s: float, options: TranscribeOptions) -> VllmChunkRequest:
         """Return the request of a chunk."""
@@ -129,6 +133,7 @@ class VllmChunkRequest:
         self._dialect = dialect
         self._duration_s = duration_s
         self._options = options
+        self._prompt, self._goes_on = options.prompt_with_hotwords, True
         self._kept_segments: list[Segment] = []
         self._prefix = ""
         self._sampling: loop_guard.SamplingOptions | None = None
@@ -138,7 +143,7 @@ class VllmChunkRequest:
     def next_request(self, flac: bytes) -> UpstreamRequest:
         """Return the chat with the audio, and the complete segments of the last answer."""
         self._keep_segments(len(self._reader.segments))
-        if not self._dialect.goes_on:
+        if not self._goes_on:
             self._kept_segments, self._prefix = [], ""
         self._reader = VllmAnswerReader(self._duration_s, self._prefix, self._kept_segments)
         return UpstreamRequest(
@@ -146,10 +151,9 @@ class VllmChunkRequest:
         )
 
     def _body(self, flac: bytes) -> bytes:
-        prompt = self._options.prompt_with_hotwords
         instruction = (
-            f"with extra info: {prompt}\n\nPlease {PROMPT_KEYS}"
-            if prompt
+            f"with extra info: {self._prompt}\n\nPlease {PROMPT_KEYS}"
+            if self._prompt
             else f"please {PROMPT_KEYS}"
         )
         text = f"This is a {self._duration_s:.2f} seconds audio, {instruction}"
@@ -205,24 +209,31 @@ class VllmChunkRequest:
         if not segments and not reader.parser.ended:
             raise upstream_dialect.garbled_failure("is no list of segments")
         truncated = reader.parser.truncated
+        left_out = ("prompt",) if self._prompt != self._options.prompt_with_hotwords else ()
         return UpstreamAnswer(
             tuple(sort_by_time(segments)),
             diarized=True,
             notices=loop_guard.loop_notices(segments, self._loops, truncated=truncated),
-            ignored=tuple(self._options.speaker_counts),
+            ignored=(*self._options.speaker_counts, *left_out),
         )
 
     def refused(self, status: int, headers: Mapping[str, str], body: bytes) -> ChunkFailure:
-        """Return the failure; if the server cannot continue an answer, start anew."""
+        """Return the failure; start anew if the server may not continue an answer, or not take the
+        prompt."""
         failure = upstream_dialect.failure_of_status(status, headers, body)
-        if self._prefix and status in (400, 422) and failure.step is FailureStep.ELSEWHERE:
-            self._dialect.goes_on = False
-            return ChunkFailure(FailureStep.ANEW, failure.error)
-        return failure
+        if status not in upstream_dialect.REFUSED_RECORDING:
+            return failure
+        if self._prefix and failure.step is FailureStep.ELSEWHERE:
+            self._goes_on = False
+        elif self._prompt:
+            self._prompt = ""
+        else:
+            return failure
+        return ChunkFailure(FailureStep.ANEW, failure.error)
 
     def _prompt_tokens(self) -> float:
         audio_tokens = math.ceil(self._duration_s * TOKENS_PER_S)
-        return audio_tokens + TOKENS_BESIDE + len(self._options.prompt_with_hotwords)
+        return audio_tokens + TOKENS_BESIDE + len(self._prompt)
 
     def _keep_segments(self, count: int) -> None:
         """Keep the answer up to its ``count``-th segment for the next request to continue."""

@@ -330,26 +330,26 @@ def test_aligned_words_of_an_upstream_without_times_go_to_their_speakers(two_voi
     with OpenAiStandIn("json") as there:
         engine = Engine(there.url)
         first = engine.transcript(two_voices)
-        asked, there.asked = there.asked, []
         plain = engine.transcript(two_voices, diarize=False)
     assert first.num_speakers == 2
     assert first.text.split() == plain.text.split()
     assert {one.speaker for one in plain.segments} == {None}
-    formats = [form["response_format"][0] for form in asked]
-    assert formats == ["verbose_json", "verbose_json", "json"]
-    assert len(there.asked) == 1  # by now it is known
+    formats = [form["response_format"][0] for form in there.asked]
+    assert formats == ["verbose_json", "verbose_json", "json"] + 2 * ["json"], "first for a second"
 
 
 def test_repetition_loop_is_asked_again_at_a_higher_temperature_and_skipped_if_it_lasts(
     two_voices: Sound,
 ) -> None:
     with OpenAiStandIn() as there:
+        engine = Engine(there.url)
+        there.asked.clear()
         there.plan.append("loop")
-        once = Engine(there.url).transcript(two_voices, diarize=False)
+        once = engine.transcript(two_voices, diarize=False)
         assert [asked.get("temperature") for asked in there.asked] == [None, ["0.2"]]
         assert "Thank you." not in once.text
         there.plan.extend(["loop"] * 9)
-        stuck = Engine(there.url).transcript(two_voices, diarize=False)
+        stuck = engine.transcript(two_voices, diarize=False)
     assert [notice.code for notice in stuck.notices] == ["loop_skipped"]
     assert stuck.text.count("Thank you.") <= 3
 

@@ -1,12 +1,39 @@
 """Words that an upstream answered are in the transcript, once: whatever it is, whatever it does."""
 
+import itertools
 import math
+from collections.abc import Iterator
+from contextlib import ExitStack
+from dataclasses import replace
 
 import pytest
+from faulty_proxy import FaultyProxy
+from hypothesis import given
+from hypothesis import strategies as st
 from marked_upstreams import SEGMENTS, TEXT, WORDS, MarkedUpstream, marked, words_until
-from upstream_engine_samples import Engine
+from service_process import PATIENCE_S
+from upstream_engine_samples import PATIENT_LIMITS, Engine
 
-from sidecar.transcripts.transcript import WORDS_BY_ALIGNMENT
+from sidecar import errors
+from sidecar.transcripts.transcript import WORDS_BY_ALIGNMENT, Transcript
+
+FORMS = [
+    *(("sidecar", SEGMENTS), ("sidecar", WORDS), ("openai", TEXT), ("openai", SEGMENTS)),
+    *(("openai", WORDS), ("vllm", SEGMENTS)),
+]
+PIECES = st.sampled_from([0.0, 15.0, 40.0])
+"""Longest chunk, in seconds; 0: what the upstream takes."""
+
+
+def refused_beyond(seconds: float, longest_s: float) -> tuple[int, str]:
+    return (413, "too large") if seconds > longest_s else (0, "")
+
+
+def left_out(transcript: Transcript) -> list[str]:
+    """The options that a notice says an upstream did not take."""
+    (notice,) = transcript.notices
+    assert notice.code == "option_ignored"
+    return notice.message.removesuffix(".").partition(": ")[2].split(", ")
 
 
 @pytest.mark.parametrize("diarize", [False, True])
@@ -23,16 +50,7 @@ def test_words_of_an_upstream_without_times_come_once_from_the_first_recording_o
             assert {one.words_by for one in found.segments} == {WORDS_BY_ALIGNMENT}
 
 
-@pytest.mark.parametrize(
-    ("dialect", "form"),
-    [
-        ("sidecar", SEGMENTS),
-        ("sidecar", WORDS),
-        ("openai", SEGMENTS),
-        ("openai", WORDS),
-        ("vllm", SEGMENTS),
-    ],
-)
+@pytest.mark.parametrize(("dialect", "form"), [one for one in FORMS if TEXT not in one])
 @pytest.mark.parametrize(
     "odd",
     [
@@ -59,3 +77,144 @@ def test_words_with_times_that_are_none_or_beyond_the_recording_stay_within_it(
     assert sorted(found.text.split()) == sorted(words_until(12))
     times = [found.segments, *(one.words for one in found.segments)]
     assert all(0 <= one.start <= one.end <= 12 for some in times for one in some)
+
+
+def test_upstream_is_asked_for_a_second_of_speech_in_each_form_until_it_answers_one() -> None:
+    with MarkedUpstream("openai") as there:
+        there.refuses = lambda fields, _: (
+            400 * ("timestamp_granularities[]" in fields),
+            "no words",
+        )
+        engine = Engine(there.url)
+        assert [(one["refused"], one["seconds"]) for one in there.asked] == [(400, 1.0), (0, 1.0)]
+        there.asked.clear()
+        engine.transcript(marked(12), diarize=False)
+    assert [one["response_format"] for one in there.asked] == ["verbose_json"]
+    assert "timestamp_granularities[]" not in there.asked[0]
+
+
+@pytest.mark.parametrize("dialect", ["openai", "vllm"])
+def test_prompt_that_an_upstream_refuses_as_too_long_is_left_out_and_chunks_stay_as_long(
+    dialect: str,
+) -> None:
+    too_long = (400, "This model's maximum context length is 448 tokens.")
+    with MarkedUpstream(dialect) as there:
+        engine = Engine(there.url)
+        sound = marked(60, engine.engine.sample_rate)
+        there.refuses = lambda fields, _: (
+            too_long if "Nagg" in fields.get("prompt", "") else (0, "")
+        )
+        found = engine.transcript(sound, diarize=False, prompt="Nagg " * 200)
+        assert (found.text.split(), left_out(found)) == (words_until(60), ["prompt"])
+        there.asked.clear()
+        assert engine.transcript(sound, diarize=False).notices == ()
+    assert [one["seconds"] for one in there.asked] == [60.0]
+
+
+@pytest.mark.parametrize("prompt", ["", "Nagg"])
+@pytest.mark.parametrize("why", ["Input should be 'en' or 'de' for language", "invalid"])
+def test_language_that_an_upstream_refuses_is_left_out_and_later_requests_stay_the_same(
+    prompt: str, why: str
+) -> None:
+    with MarkedUpstream("openai", WORDS) as there:
+        engine = Engine(there.url)
+        there.refuses = lambda fields, _: (422, why) if fields.get("language") == "uk" else (0, "")
+        found = engine.transcript(marked(12), diarize=False, language="uk", prompt=prompt)
+        assert found.text.split() == words_until(12)
+        assert left_out(found)[-1] == "language"
+        assert found.language == "auto", "nobody knows it"
+        assert "prompt" not in left_out(found) or why == "invalid"
+        there.asked.clear()
+        assert all(one.words for one in engine.transcript(marked(12), diarize=False).segments)
+    (asked,) = there.asked
+    assert asked["timestamp_granularities[]"]
+
+
+def test_request_that_is_answered_in_a_simpler_form_only_changes_no_later_one() -> None:
+    """A minute without times is aligned as it is: in parts of at most 28 s."""
+    with MarkedUpstream("openai", WORDS) as there:
+        engine = Engine(there.url)
+        there.refuses = lambda fields, _: (
+            400 * (fields["response_format"] == "verbose_json"),
+            "not today",
+        )
+        found = engine.transcript(marked(60), diarize=False)
+        assert found.text.split() == words_until(60)
+        assert len(found.segments) == 3
+        assert {one.words_by for one in found.segments} == {WORDS_BY_ALIGNMENT}
+        there.refuses, there.asked = lambda *_: (0, ""), []
+        assert len(engine.transcript(marked(60), diarize=False).segments) == 60
+    assert [one["seconds"] for one in there.asked] == [60.0]
+
+
+def test_chunks_are_as_long_as_the_longest_that_was_answered_after_a_longer_one_was_refused() -> (
+    None
+):
+    with MarkedUpstream("openai") as there:
+        engine = Engine(there.url)
+        there.refuses = lambda _, seconds: refused_beyond(seconds, 1.5)
+        with pytest.raises(errors.SidecarError):
+            engine.transcript(marked(60), diarize=False)
+        there.asked.clear()
+        there.refuses = lambda _, seconds: refused_beyond(seconds, 20.0)
+        for _ in range(2):
+            found = engine.transcript(marked(60), diarize=False)
+            assert found.text.split() == words_until(60)
+    assert there.asked[0]["seconds"] == 60.0, "a refusal alone teaches nothing"
+    sizes = [(one["seconds"], one["refused"]) for one in there.asked]
+    refused = [at for at, one in enumerate(sizes) if one[1]]
+    assert max(refused) < len(sizes) - 3, "the second recording has chunks that it takes"
+
+
+FAULTS = ["429", "500", "503", "gone", "half", "garbage", "no http"]
+REFUSALS = ["400", "413"]
+ODD = [(math.nan, 2.0), (1.0, math.inf), (100.0, 101.0), (5.0, 2.0)]
+Server = tuple[MarkedUpstream, list[FaultyProxy]]
+
+
+@pytest.fixture(scope="module")
+def servers() -> Iterator[dict[tuple[str, str], Server]]:
+    """A server of each dialect and form, behind two proxies."""
+    with ExitStack() as running:
+        found = {}
+        for dialect, form in FORMS:
+            there = running.enter_context(MarkedUpstream(dialect, form))
+            proxies = [running.enter_context(FaultyProxy(there.port)) for _ in range(2)]
+            found[dialect, form] = (there, proxies)
+            for proxy in proxies:
+                proxy.retry_after = "0.01"
+        yield found
+
+
+@given(data=st.data())
+def test_words_in_are_words_out_once_whatever_an_upstream_does(
+    servers: dict[tuple[str, str], Server], data: st.DataObject
+) -> None:
+    there, proxies = servers[data.draw(st.sampled_from(FORMS))]
+    used = proxies[: data.draw(st.integers(1, 2))]
+    longest_s = data.draw(st.sampled_from([1e9, 21.0]))
+    there.odd = data.draw(st.none() | st.sampled_from(ODD))
+    there.refuses = lambda _, seconds: refused_beyond(seconds, longest_s)
+    limits = replace(
+        PATIENT_LIMITS, max_backoff_s=0.1, broken_servers=99, unreachable_wait_s=PATIENCE_S
+    )
+    faults = st.lists(st.sampled_from([*FAULTS, *REFUSALS]), max_size=4)
+    engine = Engine(*(proxy.url for proxy in used), limits=limits, piece_s=data.draw(PIECES))
+    plans = [data.draw(faults) for _ in used]
+    for proxy, plan in zip(used, plans, strict=True):
+        proxy.plan.extend(plan)
+    seconds = data.draw(st.sampled_from([7, 31, 64]))
+    options = data.draw(st.sampled_from([{}, {"prompt": "Ada", "language": "en"}]))
+    try:
+        sound = marked(seconds, engine.engine.sample_rate)
+        found = engine.transcript(sound, diarize=False, **options)  # type: ignore[arg-type]
+    except errors.SidecarError:
+        assert set(itertools.chain(*plans)) & set(REFUSALS), "it was refused"
+    else:
+        words = found.text.split()
+        assert (sorted(words) if there.odd else words) == (
+            sorted(words_until(seconds)) if there.odd else words_until(seconds)
+        )
+    finally:
+        for proxy in proxies:
+            proxy.plan.clear()
