@@ -96,7 +96,7 @@ def test_json_has_confidence_only_where_known_and_clients_and_fronts_read_it_bac
     assert body["metadata"]["language_probability"] == 0.97
     assert convert_transcript(models.transcript_of(body)).language_probability == 0.97
     by_client = convert_transcript(models.transcript_of(body)).segments
-    by_front = parse_sidecar_answer(body).segments
+    by_front = parse_sidecar_answer(body, FOUND.duration).segments
     for first, second in (by_client, by_front):
         assert numbers(first) == SAID
         assert numbers(second) == [None, "", None]
