@@ -39,7 +39,7 @@ from sidecar.auth.token_issuing import TokenIssuer
 from sidecar.engines import scripted_engine
 from sidecar.interfaces.engine_interface import LoadOptions, Precision, TranscribeOptions
 from sidecar.transcripts.transcript import Finished
-from sidecar.workers.engine_slot import EngineLease, RecordingRequest
+from sidecar.workers.engine_lease import EngineLease, RecordingRequest
 from sidecar.workers.worker_process import WorkerProcess
 
 HOUR_S = 3600.0

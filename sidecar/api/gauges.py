@@ -10,8 +10,9 @@ from sidecar.live.sessions.session import Session
 from sidecar.observability import health, metrics
 from sidecar.service.facade import Service
 from sidecar.version import __version__
-from sidecar.workers.engine_fleet import AnyHost, EngineRole
-from sidecar.workers.engine_slot import EngineState
+from sidecar.workers.engine_fleet import AnyEngine
+from sidecar.workers.engine_lease import EngineState
+from sidecar.workers.role_engine import EngineRole
 
 
 def gauges(service: Service) -> list[metrics.AnyMetric]:
@@ -143,42 +144,42 @@ def _histogram_values(histogram: metrics.Histogram) -> dict[str, float]:
     return {"count": seen.count, "mean": seen.mean, "max": seen.largest}
 
 
-def _resident(engine: AnyHost) -> int:
+def _resident(engine: AnyEngine) -> int:
     """Return the resident bytes of an engine's worker process; 0 if it has none, or has ended."""
     import psutil
 
-    if engine.slot.worker_pid is None:
+    if engine.worker_pid is None:
         return 0
     try:
-        return int(psutil.Process(engine.slot.worker_pid).memory_info().rss)
+        return int(psutil.Process(engine.worker_pid).memory_info().rss)
     except psutil.Error:
         return 0
 
 
-_ENGINE_NUMBERS: Sequence[tuple[str, str, Callable[[AnyHost], float]]] = (
-    ("loads_total", "Loads of the engine.", lambda one: one.slot.loads),
-    ("load_seconds", "Seconds of the last load.", lambda one: one.slot.load_s),
+_ENGINE_NUMBERS: Sequence[tuple[str, str, Callable[[AnyEngine], float]]] = (
+    ("loads_total", "Loads of the engine.", lambda one: one.loader.loads),
+    ("load_seconds", "Seconds of the last load.", lambda one: one.loader.load_s),
     ("crashes_total", "Crashes of the worker process.", lambda one: one.crashes),
-    ("reserved_bytes", "Planned memory on its device.", lambda one: one.reserved_bytes),
+    ("reserved_bytes", "Planned memory on its device.", lambda one: one.memory.reserved_bytes),
     ("resident_bytes", "Resident host memory of the worker process.", _resident),
 )
 
 
-def _engine(role: EngineRole, one: AnyHost) -> dict[str, Any]:
+def _engine(role: EngineRole, one: AnyEngine) -> dict[str, Any]:
     return {
         "role": role.value,
         "engine": one.spec.name,
-        "precision": one.slot.precision.value,
-        "state": one.slot.state.value,
-        "load_percent": load_percent(one.slot.loading),
-        "pid": one.slot.worker_pid,
+        "precision": one.precision.value,
+        "state": one.state.value,
+        "load_percent": load_percent(one.loading),
+        "pid": one.worker_pid,
         "on_gpu": one.on_gpu,
         **{name.removesuffix("_total"): value(one) for name, _, value in _ENGINE_NUMBERS},
     }
 
 
-def _engines(engines: Mapping[EngineRole, AnyHost]) -> list[metrics.AnyMetric]:
-    def each(name: str, what: str, value: Callable[[AnyHost], float]) -> metrics.AnyMetric:
+def _engines(engines: Mapping[EngineRole, AnyEngine]) -> list[metrics.AnyMetric]:
+    def each(name: str, what: str, value: Callable[[AnyEngine], float]) -> metrics.AnyMetric:
         values: dict[metrics.Labels, float] = {
             (role.value,): float(value(one)) for role, one in engines.items()
         }
@@ -189,10 +190,10 @@ def _engines(engines: Mapping[EngineRole, AnyHost]) -> list[metrics.AnyMetric]:
         return counter
 
     infos: dict[metrics.Labels, float] = {
-        (role.value, one.spec.name, one.slot.precision.value): 1.0 for role, one in engines.items()
+        (role.value, one.spec.name, one.precision.value): 1.0 for role, one in engines.items()
     }
     states: dict[metrics.Labels, float] = {
-        (role.value, state.value): float(one.slot.state is state)
+        (role.value, state.value): float(one.state is state)
         for role, one in engines.items()
         for state in EngineState
     }

@@ -16,7 +16,7 @@ from sidecar.api.http.responses import NO_STORE, json_response
 from sidecar.errors import JournalUnreachable
 from sidecar.service.facade import Service
 from sidecar.version import CONTRACT, __version__
-from sidecar.workers.engine_fleet import EngineRole
+from sidecar.workers.role_engine import EngineRole
 
 if TYPE_CHECKING:
     from fastapi import APIRouter
@@ -107,11 +107,11 @@ async def health_response(service: Service) -> Response:
     """Return the response of /health."""
     await service.count_shared_jobs()
     settings, fleet, trouble = service.settings, service.fleet, service.trouble
-    files, live = fleet.files.slot, fleet.hosts.get(EngineRole.LIVE)
+    files, live = fleet.files, fleet.recognizers.get(EngineRole.LIVE)
     reports = settings.health_errors
     reports = "grpc_port" in service.also if reports is None else reports
     failing = trouble is not None and reports
-    pids = sum(one.slot.worker_pid is not None for one in fleet.engines.values())
+    pids = sum(one.worker_pid is not None for one in fleet.engines.values())
     work = service.metrics.live.work.only
     return json_response(
         {
@@ -132,7 +132,7 @@ async def health_response(service: Service) -> Response:
             "load_percent": load_percent(files.loading),
             "worker_pid": files.worker_pid,
             "live_engine": live and live.spec.name,
-            "live_engine_state": live and live.slot.state.value,
+            "live_engine_state": live and live.state.value,
             "jobs_waiting": service.queue.depth,
             "jobs_paused": service.jobs_paused,
             "vllm": VLLM_STATUS[_status(service)],
@@ -159,7 +159,7 @@ async def health_response(service: Service) -> Response:
 def _status(service: Service) -> str:
     if service.queue.draining:
         return "stopping"
-    return "ok" if service.fleet.files.slot.loading is None else "loading"
+    return "ok" if service.fleet.files.loading is None else "loading"
 
 
 def load_percent(loading: float | None) -> int | None:

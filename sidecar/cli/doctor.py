@@ -29,7 +29,7 @@ from sidecar.server import listeners
 from sidecar.service import system_checks
 from sidecar.service.system_checks import CheckFinding, CheckState
 from sidecar.version import __version__
-from sidecar.workers.engine_host import CrashNotes
+from sidecar.workers.crash_notes import CrashNotes
 
 LOAD_TIMEOUT_S = 60.0
 LIGHT_ENGINES = frozenset({"moonshine"})

@@ -8,6 +8,7 @@ of a new engine.
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
+from typing import Any, Self, TypeVar
 
 from sidecar.errors import WontFit
 from sidecar.gpu_memory import memory_footprint, memory_plan
@@ -15,11 +16,13 @@ from sidecar.gpu_memory.memory_footprint import ModelFootprint
 from sidecar.gpu_memory.memory_plan import DeviceRoom, MemoryEstimate
 from sidecar.interfaces.engine_interface import (
     MemoryPlan,
+    ModelSpec,
     Precision,
     TranscribeOptions,
     WindowingMode,
 )
 
+Spec = TypeVar("Spec", bound=ModelSpec)
 CPU_CHUNK_S = 8 / 3
 """Encoder chunk of twenty tokens: its activations stay in a CPU's cache."""
 TYPICAL_AUDIO_S = 600.0
@@ -42,34 +45,6 @@ class LoadPlan:
 
     placement: LoadPlacement = LoadPlacement.BESIDE
     memory: MemoryPlan = field(default_factory=MemoryPlan)
-
-
-class MemoryAccount:
-    """Account of an engine's device memory, now and planned.
-
-    This base class is for engines without a memory plan. It records nothing, and a new engine is
-    loaded beside the old one.
-    """
-
-    async def query_memory(self) -> None:
-        """Query the free memory."""
-
-    def place(self, precision: Precision) -> LoadPlan:
-        """Return the placement of a new engine.
-
-        Raises:
-            errors.WontFit: the engine does not fit even alone.
-        """
-        return LoadPlan()
-
-    def load_begins(self, precision: Precision, plan: LoadPlan) -> None:
-        """Record that the engine is about to be loaded by ``plan``."""
-
-    def settled(self) -> None:
-        """Record that a load has ended or failed, or that the engine is unloaded."""
-
-    def held(self, sessions: int) -> None:
-        """Record the number of live sessions of the engine."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,6 +82,10 @@ class MemoryAdmission:
             first = Precision.FP16
         self._candidates = [one for one in (first, *rest) if one in precisions]
         self._limit = limit_bytes
+
+    def plans_as(self, other: Self | None) -> bool:
+        """Return whether another checkpoint has the same needs."""
+        return other is not None and self._shape == other._shape
 
     def estimate(
         self,
@@ -303,6 +282,24 @@ class MemoryAdmission:
         )
         most = options.max_tokens or work.output_tokens
         return replace(work, output_tokens=min(most, work.output_tokens))
+
+
+def admission_of(
+    config: dict[str, Any],
+    spec: Spec,
+    limit_bytes: int | None,
+    *,
+    on_gpu: bool,
+    fused: bool,
+    concurrency: int,
+) -> tuple[Spec, MemoryAdmission]:
+    """Return the admission for the checkpoint with this `config.json`, and the spec of its engine
+    without the precision that it lacks on this device."""
+    shape = memory_footprint.ModelShape.from_config(config)
+    several = len(spec.precisions) > 1  # else it is a quantized checkpoint
+    if several and not on_gpu and (obstacle := shape.int4_obstacle):
+        spec = spec.without(Precision.INT4, obstacle)
+    return spec, MemoryAdmission(shape, spec.precisions, limit_bytes, fused, concurrency)
 
 
 def _with_cpu_chunks(plan: MemoryPlan) -> MemoryPlan:

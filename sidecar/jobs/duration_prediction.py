@@ -12,7 +12,7 @@ import json
 import logging
 import statistics
 from collections import defaultdict, deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from itertools import combinations
 from pathlib import Path
@@ -23,6 +23,7 @@ from pydantic import BaseModel, Field
 from sidecar import files
 from sidecar.concurrency import ThreadLimiter
 from sidecar.errors import SettingsInvalid
+from sidecar.workers.loaded_model import DurationKey
 
 log = logging.getLogger(__name__)
 
@@ -55,16 +56,6 @@ MAX_DURATION_S = 1e6
 
 
 @dataclass(frozen=True, slots=True)
-class DurationKey:
-    """Key of measured durations. ``model``: the name of the weights, '' if the
-    engine has none of its own."""
-
-    engine: str = ""
-    model: str = ""
-    precision: str = ""
-
-
-@dataclass(frozen=True, slots=True)
 class DurationFit:
     """Measured durations: constant seconds, seconds for each second of audio (None: not measured
     yet), seconds of a load."""
@@ -78,77 +69,70 @@ DurationFits = Mapping[DurationKey, DurationFit]
 
 
 class DurationPredictor:
-    """Predictor of the seconds of work for a recording, for each precision of one engine."""
+    """Predictor of the seconds of work for a recording, for each precision of the model that is
+    loaded, or being loaded."""
 
     def __init__(
-        self, engine: str = "", model: str = "", earlier_fits: DurationFits | None = None
+        self,
+        key: Callable[[str], DurationKey] = lambda precision: DurationKey(precision=precision),
+        earlier_fits: DurationFits | None = None,
     ) -> None:
-        """``earlier_fits``: fits from before the start, of this engine and others."""
-        self._key = DurationKey(engine, model)
+        """``key``: returns that of the model at a precision. ``earlier_fits``: fits from before the
+        start, of this model and others."""
+        self._key = key
         self._earlier_fits = dict(earlier_fits or {})
-        self._measured: defaultdict[str, deque[tuple[float, float]]] = defaultdict(
+        self._measured: defaultdict[DurationKey, deque[tuple[float, float]]] = defaultdict(
             lambda: deque(maxlen=REMEMBERED_JOBS)
         )
-        self._loads: defaultdict[str, deque[float]] = defaultdict(
+        self._loads: defaultdict[DurationKey, deque[float]] = defaultdict(
             lambda: deque(maxlen=REMEMBERED_LOADS)
         )
-        self._fits: dict[str, DurationFit] = {}
-        """Fits by precision, computed since the last measurement."""
-
-    def begin(self, engine: str, model: str) -> None:
-        """Predict for another engine or model from now on."""
-        self._earlier_fits = self.fits
-        self._key = DurationKey(engine, model)
-        for measured in (self._measured, self._loads, self._fits):
-            measured.clear()
+        self._fits: dict[DurationKey, DurationFit] = {}
+        """Fits computed since the last measurement."""
 
     def seconds(self, precision: str, audio_s: float | None, guess_s: float | None = None) -> float:
         """Predict the seconds of work of a recording; ``guess_s``, if given, counts until
         a duration was measured."""
         length_s = UNKNOWN_AUDIO_S if audio_s is None else audio_s
-        fit = self._fit(precision)
+        fit = self._fit(self._key(precision))
         if fit.per_s is not None:
             return max(MIN_JOB_S, fit.begin_s + length_s * fit.per_s)
         return max(MIN_JOB_S, length_s * DEFAULT_WORK_PER_AUDIO_S if guess_s is None else guess_s)
 
     def knows(self, precision: str) -> bool:
         """Return whether a duration was measured."""
-        return self._fit(precision).per_s is not None
+        return self._fit(self._key(precision)).per_s is not None
 
     def load_s(self, precision: str) -> float:
         """Predict the seconds of a load; 0 before any was measured."""
-        return self._fit(precision).load_s
+        return self._fit(self._key(precision)).load_s
 
     def learn(self, precision: str, audio_s: float, work_s: float) -> None:
         """Add the duration of a recording that ran alone in a loaded engine."""
         if audio_s > 0:
-            self._measured[precision].append((audio_s, work_s))
+            self._measured[self._key(precision)].append((audio_s, work_s))
             self._fits.clear()
 
     def learn_load(self, precision: str, load_s: float) -> None:
         """Add the duration of a load."""
-        self._loads[precision].append(load_s)
+        self._loads[self._key(precision)].append(load_s)
         self._fits.clear()
 
     @property
     def fits(self) -> dict[DurationKey, DurationFit]:
         """Return all fits to store; those of this process come last."""
-        current_fits = {
-            replace(self._key, precision=precision): self._fit(precision)
-            for precision in sorted({*self._measured, *self._loads})
-        }
-        return {
-            key: fit for key, fit in self._earlier_fits.items() if key not in current_fits
-        } | current_fits
+        measured = dict.fromkeys([*self._measured, *self._loads])
+        earlier_fits = {key: fit for key, fit in self._earlier_fits.items() if key not in measured}
+        return earlier_fits | {key: self._fit(key) for key in measured}
 
-    def _fit(self, precision: str) -> DurationFit:
-        if precision not in self._fits:
-            self._fits[precision] = self._compute_fit(precision)
-        return self._fits[precision]
+    def _fit(self, key: DurationKey) -> DurationFit:
+        if key not in self._fits:
+            self._fits[key] = self._compute_fit(key)
+        return self._fits[key]
 
-    def _compute_fit(self, precision: str) -> DurationFit:
-        earlier_fit = self._earlier_fits.get(replace(self._key, precision=precision), DurationFit())
-        measured, loads = self._measured.get(precision, ()), self._loads.get(precision)
+    def _compute_fit(self, key: DurationKey) -> DurationFit:
+        earlier_fit = self._earlier_fits.get(key, DurationFit())
+        measured, loads = self._measured.get(key, ()), self._loads.get(key)
         load_s = statistics.median(loads) if loads else earlier_fit.load_s
         if not measured or (len(measured) < MIN_MEASURED_JOBS and earlier_fit.per_s is not None):
             return replace(earlier_fit, load_s=load_s)

@@ -1,6 +1,7 @@
 """Engine of jobs: what fits into its memory, how many run at once, how long they take.
 
-`gpu_memory.memory_admission` decides by snapshots of the memory, which the engine host takes.
+`gpu_memory.memory_admission` decides by snapshots of the memory, which
+`workers.engine_memory` takes.
 """
 
 import math
@@ -9,7 +10,7 @@ from dataclasses import replace
 from sidecar.concurrency import BackgroundTaskGroup
 from sidecar.config.settings import Settings
 from sidecar.engines.engine_selection import MOONSHINE
-from sidecar.gpu_memory.memory_admission import MemoryState
+from sidecar.gpu_memory.memory_admission import MemoryAdmission, MemoryState
 from sidecar.gpu_memory.memory_plan import UNKNOWN_LENGTH_NOTE, UNMEASURED_NOTE, JobForecast
 from sidecar.interfaces.engine_interface import EngineSpec, Precision, TranscribeOptions
 from sidecar.jobs import duration_prediction
@@ -18,36 +19,34 @@ from sidecar.jobs.job_queue import DispatchOptions, JobQueue
 from sidecar.jobs.job_runner import Job, OptionsPlanner
 from sidecar.observability.logs import default_data_folder
 from sidecar.transcripts.transcript import Progress
-from sidecar.workers.engine_host import EngineHost
+from sidecar.workers.role_engine import RoleEngine
 
 
 class JobEngine:
-    """Engine of a ``host`` as the queue sees it."""
+    """An ``engine`` as the queue sees it."""
 
-    def __init__(self, settings: Settings, host: EngineHost[EngineSpec]) -> None:
-        self._settings, self._host = settings, host
-        self.concurrency, self.long_concurrency = host.concurrency, host.long_concurrency
+    def __init__(self, settings: Settings, engine: RoleEngine[EngineSpec]) -> None:
+        self._settings, self.engine = settings, engine
+        self.concurrency, self.long_concurrency = engine.concurrency, engine.long_concurrency
         """As of `JobQueue`."""
-        self._admission = host.admission
-        self.spec, self.slot = host.spec, host.slot
         self._duration_file = duration_prediction.DurationFile(
             default_data_folder(settings.data_dir)
         )
         self.predictor = duration_prediction.DurationPredictor(
-            self.spec.name, host.model_name, self._duration_file.read()
+            lambda precision: replace(engine.coming.duration_key, precision=precision),
+            self._duration_file.read(),
         )
-        host.on_switch = self._switched
 
-    def _switched(self) -> None:
-        """Take over the engine that was loaded instead of the earlier one."""
-        self._admission, self.spec = self._host.admission, self._host.spec
-        self.predictor.begin(self.spec.name, self._host.model_name)
+    @property
+    def spec(self) -> EngineSpec:
+        """Return the spec of the model's engine."""
+        return self.engine.model.spec
 
     def queue(self, event_log: JobEventLog, plan: OptionsPlanner) -> JobQueue:
         """Return a queue that runs jobs here and writes to a log. ``plan``: planner of the options
         of a job at its begin."""
         return JobQueue(
-            self.slot,
+            self.engine,
             event_log,
             DispatchOptions(plan, self._settings.max_audio_hours * 3600),
             limit=self._settings.queue_limit,
@@ -63,12 +62,12 @@ class JobEngine:
         Raises:
             errors.WontFit: it does not fit.
         """
-        if self._admission is None:
+        if (admission := self.engine.model.admission) is None:
             return options.precision
-        memory = self._host.memory_now()
-        precision = self._choose_precision(options, audio_s, memory)
-        self._admission.planned(precision, audio_s, options, memory)
-        if options.precision is Precision.AUTO and precision is not self.slot.precision:
+        memory = self.engine.memory.now()
+        precision = self._choose_precision(admission, options, audio_s, memory)
+        admission.planned(precision, audio_s, options, memory)
+        if options.precision is Precision.AUTO and precision is not self.engine.model.precision:
             return precision
         return options.precision
 
@@ -76,20 +75,24 @@ class JobEngine:
         self, options: TranscribeOptions, audio_s: float | None, precision: Precision
     ) -> TranscribeOptions:
         """Return a job's options with the plan for the memory that is free when it begins."""
-        if self._admission is None:
+        if (admission := self.engine.model.admission) is None:
             return options
-        memory, beside = self._host.memory_now(), self.slot.shared_memory
-        options = self._admission.planned(precision, audio_s, options, memory, beside)
-        self._host.expect_peak(self._admission.peak_bytes(precision, audio_s, options))
+        memory, beside = self.engine.memory.now(), self.engine.shared_memory
+        options = admission.planned(precision, audio_s, options, memory, beside)
+        self.engine.memory.expect_peak(admission.peak_bytes(precision, audio_s, options))
         return options
 
     def _guess(self, job: Job, precision: Precision) -> float | None:
         """Return a job's seconds of work by its memory plan; None if unknown."""
-        if self._admission is None:
+        if (admission := self.engine.model.admission) is None:
             return None
-        info, memory = job.audio_info, self._host.memory_now()
-        estimate = self._admission.estimate(precision, info.total_s, job.options, memory)[0]
+        info, memory = job.audio_info, self.engine.memory.now()
+        estimate = admission.estimate(precision, info.total_s, job.options, memory)[0]
         return estimate.seconds and estimate.seconds * info.channels
+
+    def work_s(self, audio_s: float | None) -> float:
+        """Predict the seconds of work of a recording with the model that is loaded."""
+        return self.predictor.seconds(self.engine.coming.precision, audio_s)
 
     def forecast(
         self, audio_s: float | None, options: TranscribeOptions, channels: int = 1
@@ -101,22 +104,24 @@ class JobEngine:
         without speakers are not kept apart.
         """
         forecast = self._timed_forecast(audio_s, options, channels)
-        forecast = forecast.with_note(self.spec.replacement(options.precision))
-        quicker = self.spec.by_voices and not options.diarize
+        forecast = forecast.with_note(self.engine.model.spec.replacement(options.precision))
+        quicker = self.engine.model.spec.by_voices and not options.diarize
         return forecast.with_note("times are those with speakers" if quicker else "")
 
     def _timed_forecast(
         self, audio_s: float | None, options: TranscribeOptions, channels: int
     ) -> JobForecast:
-        if self._admission is None:
-            precision = self.slot.resolve(options.precision, math.inf)
+        if (admission := self.engine.model.admission) is None:
+            precision = self.engine.resolve(options.precision, math.inf)
             longest_s = self._settings.max_audio_hours * 3600
-            forecast = self._host.footprint_forecast(precision, audio_s, longest_s)
-            forecast = forecast or JobForecast.small(self.spec, precision, audio_s, longest_s)
+            forecast = self.engine.memory.footprint_forecast(precision, audio_s, longest_s)
+            forecast = forecast or JobForecast.small(
+                self.engine.model.spec, precision, audio_s, longest_s
+            )
         else:
-            memory = self._host.memory_now()
-            precision = self._choose_precision(options, audio_s, memory)
-            estimate, others = self._admission.estimate(precision, audio_s, options, memory)
+            memory = self.engine.memory.now()
+            precision = self._choose_precision(admission, options, audio_s, memory)
+            estimate, others = admission.estimate(precision, audio_s, options, memory)
             if estimate.seconds is not None:
                 estimate = replace(estimate, seconds=channels * estimate.seconds)
             forecast = JobForecast.planned(audio_s, estimate, others)
@@ -127,7 +132,7 @@ class JobEngine:
         work_s = channels * audio_s
         if self.predictor.knows(forecast.precision):
             return forecast.with_seconds(self.predictor.seconds(forecast.precision, work_s))
-        if self.spec.name == MOONSHINE:
+        if self.engine.model.spec.name == MOONSHINE:
             paces = (
                 duration_prediction.USUAL_WORK_PER_AUDIO_S,
                 duration_prediction.DEFAULT_WORK_PER_AUDIO_S,
@@ -138,13 +143,16 @@ class JobEngine:
         return forecast.with_note(UNMEASURED_NOTE)
 
     def _choose_precision(
-        self, options: TranscribeOptions, audio_s: float | None, memory: MemoryState
+        self,
+        admission: MemoryAdmission,
+        options: TranscribeOptions,
+        audio_s: float | None,
+        memory: MemoryState,
     ) -> Precision:
         """Return the precision of a job that arrives now: the requested one, or one that fits."""
-        assert self._admission is not None
-        precision = self.slot.resolve(options.precision, math.inf)
+        precision = self.engine.resolve(options.precision, math.inf)
         if options.precision is Precision.AUTO:
-            return self._admission.fitting_precision(precision, audio_s, options, memory)
+            return admission.fitting_precision(precision, audio_s, options, memory)
         return precision
 
     def remaining_s(
@@ -153,7 +161,7 @@ class JobEngine:
         """Predict the seconds until a job ends that has this progress, and whose attempt has run
         for ``elapsed_s`` since ``resumed_s`` of the audio, of which it transcribes so many
         ``channels``."""
-        precision, total_s = self.slot.precision, progress.audio_s_total
+        precision, total_s = self.engine.model.precision, progress.audio_s_total
         known = self.predictor.knows(precision)
         audio_s = total_s and total_s * channels
         work_s = self.predictor.seconds(precision, audio_s) if known else None

@@ -1,6 +1,6 @@
-"""Job queue: its limit, and a dispatcher for each engine slot.
+"""Job queue: its limit, and a dispatcher for each job that runs at once.
 
-All dispatchers take jobs from one queue (`jobs.wait_queue`) and run them in one engine slot
+All dispatchers take jobs from one queue (`jobs.wait_queue`) and run them in one engine
 (`jobs.job_runner`). The state of all jobs is in `jobs.job_event_log`.
 """
 
@@ -24,7 +24,7 @@ from sidecar.jobs.job_runner import Job, JobRun, OptionsPlanner
 from sidecar.jobs.reservations import Reservation
 from sidecar.jobs.scheduler import NEXT_JOB_WAIT_S
 from sidecar.jobs.wait_queue import GuessJobSeconds, QueuePosition, RefusedClients, WaitQueue
-from sidecar.workers.engine_slot import EngineSlot
+from sidecar.workers.engine import Engine
 
 log = logging.getLogger(__name__)
 
@@ -48,17 +48,17 @@ class DispatchOptions:
 
 
 class Dispatcher:
-    """Dispatcher with a number, which runs jobs in an engine slot from `open` until `close`."""
+    """Dispatcher with a number, which runs jobs in an engine from `open` until `close`."""
 
     def __init__(
         self,
         number: int,
-        slot: EngineSlot[EngineSpec],
+        engine: Engine[EngineSpec],
         wait_queue: WaitQueue,
         options: DispatchOptions,
     ) -> None:
         self.number = number
-        self._slot = slot
+        self._engine = engine
         self.wait_queue = wait_queue
         self._options = options
         self._news = asyncio.Event()
@@ -117,7 +117,7 @@ class Dispatcher:
         while not self._closing:
             job = await self._take_next()
             self.wait_queue.begin(job, self.number)
-            self.run = run = JobRun(job, self._slot, self._options.plan, self._options.max_s)
+            self.run = run = JobRun(job, self._engine, self._options.plan, self._options.max_s)
             begun = time.monotonic()
             try:
                 await run.work()
@@ -194,8 +194,8 @@ class Dispatcher:
         while True:
             job = self.wait_queue.due(self.number)
             if job is not None:
-                another = self.wait_queue.wanted(job) is not self._slot.precision
-                if not (self._slot.loaded and another):
+                another = self.wait_queue.wanted(job) is not self._engine.model.precision
+                if not (self._engine.loaded and another):
                     return job
                 deadline = now() + self._options.next_job_wait_s if deadline is None else deadline
                 if now() >= deadline:
@@ -279,7 +279,7 @@ class JobQueue(SubmissionQueue):
 
     def __init__(
         self,
-        slot: EngineSlot[EngineSpec],
+        engine: Engine[EngineSpec],
         event_log: JobEventLog,
         options: DispatchOptions,
         *,
@@ -289,13 +289,13 @@ class JobQueue(SubmissionQueue):
         guess: GuessJobSeconds = lambda job, precision: None,
         predictor: DurationPredictor | None = None,
     ) -> None:
-        """``concurrency``: jobs that run at once in the ``slot``. ``limit``: jobs that may wait.
+        """``concurrency``: jobs that run at once in the ``engine``. ``limit``: jobs that may wait.
         ``long_concurrency``: how many of them `is_long` jobs may take; `None`: all."""
         self.event_log = event_log
-        self._wait_queue = WaitQueue(slot, concurrency, guess, predictor, long_concurrency)
+        self._wait_queue = WaitQueue(engine, concurrency, guess, predictor, long_concurrency)
         super().__init__(limit, self._wait_queue.begun_in_s)
         self.dispatchers = [
-            Dispatcher(number, slot, self._wait_queue, options) for number in range(concurrency)
+            Dispatcher(number, engine, self._wait_queue, options) for number in range(concurrency)
         ]
         self._broken = asyncio.Event()
         self._put_off: list[Job] = []
@@ -443,7 +443,7 @@ class JobQueue(SubmissionQueue):
         jobs and accept no more."""
         if any(one.is_open for one in self.dispatchers):
             log.critical(
-                "internal error: the dispatcher of an engine slot ended; the other slots go on",
+                "internal error: a dispatcher ended; the others go on",
                 exc_info=error,
             )
             return

@@ -21,7 +21,8 @@ from sidecar.jobs.faults import ENDS_REQUESTS, counts, fault_of, passes, poison_
 from sidecar.jobs.job_event_log import JobEventFeed, JobEventLog
 from sidecar.jobs.job_record import JobChange, JobEvent, JobRecord, JobState
 from sidecar.transcripts import transcript
-from sidecar.workers.engine_slot import EngineSlot, RecordingRequest
+from sidecar.workers.engine import Engine
+from sidecar.workers.engine_lease import RecordingRequest
 from sidecar.workers.worker_process import WorkerDied
 
 log = logging.getLogger(__name__)
@@ -232,10 +233,10 @@ class JobRun:
     """Run of a job on the engine; if it does not end, it is queued again."""
 
     def __init__(
-        self, job: Job, slot: EngineSlot[EngineSpec], plan: OptionsPlanner, max_s: float
+        self, job: Job, engine: Engine[EngineSpec], plan: OptionsPlanner, max_s: float
     ) -> None:
         self.job = job
-        self._slot = slot
+        self._engine = engine
         self._plan = plan
         self._max_s = max_s
         self._interrupted = False
@@ -272,7 +273,7 @@ class JobRun:
         job, hung = self.job, False
         try:
             while not job.ended:
-                job.begin(self._slot.spec.resumes)
+                job.begin(self._engine.model.spec.resumes)
                 # before the attempt, so that it counts if the service dies in it
                 await job.written()
                 if job.ended:  # ended elsewhere as it began here
@@ -280,7 +281,9 @@ class JobRun:
                 try:
                     while not await self._transcribed():
                         job.needs_all = True
-                        if self._slot.exclusive:  # behind another such job, others have their turn
+                        if (
+                            self._engine.exclusive
+                        ):  # behind another such job, others have their turn
                             job.requeue()
                             return
                     if not job.ended:
@@ -295,7 +298,7 @@ class JobRun:
                     if (end := poison_error(job.record)) is not None:
                         job.fail(end)
                 except errors.GpuOutOfMemory:
-                    if job.needs_all or not self._slot.sharing.concurrent:
+                    if job.needs_all or not self._engine.sharing.concurrent:
                         raise
                     job.needs_all = True
         except asyncio.CancelledError:
@@ -319,18 +322,18 @@ class JobRun:
         plan is not a shared one, and it needs a lease for itself."""
         job = self.job
         # if the engine dies again, no other job's work is lost
-        alone = job.by_itself and not self._slot.spec.remote
-        job.engine_shared = self._slot.sharing.concurrent and not alone
-        lease = self._slot.lease(job.options.precision, job.arrived_at, alone)
+        alone = job.by_itself and not self._engine.model.spec.remote
+        job.engine_shared = self._engine.sharing.concurrent and not alone
+        lease = self._engine.lease(job.options.precision, job.arrived_at, alone)
         async with lease as engine:
             since = reported = time.monotonic()
             plan = await self._plan(job, engine.precision)
-            shares = self._slot.spec.planned and self._slot.sharing.concurrent
+            shares = self._engine.model.spec.planned and self._engine.sharing.concurrent
             if shares and not (alone or plan.memory.places):
                 return False
             if job.ended:  # while the engine loaded
                 return True
-            resumes = job.record.durable and self._slot.spec.resumes
+            resumes = job.record.durable and self._engine.model.spec.resumes
             resume_points = job.record.resume_points if resumes else None
             events = engine.transcribe(
                 RecordingRequest(job.source, job.audio_info, plan, resume_points), self._max_s
@@ -355,7 +358,7 @@ class JobRun:
 
     async def _apply(self, event: transcript.TranscriptionEvent, elapsed_s: float) -> None:
         """Apply what the engine reports, ``elapsed_s`` into the attempt."""
-        job, resumes = self.job, self._slot.spec.resumes
+        job, resumes = self.job, self._engine.model.spec.resumes
         self.reported = True
         if isinstance(event, transcript.Finished) and not resumes and _was_restarted(job):
             event = transcript.Finished(event.transcript.with_notice(RESTARTED_NOTICE))

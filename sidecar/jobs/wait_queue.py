@@ -1,6 +1,6 @@
 """Wait queue: waiting jobs, positions, what runs and for how long; Retry-After of a full queue.
 
-All dispatchers of an engine slot take jobs from one queue. A dispatcher is known by its number.
+All dispatchers of an engine take jobs from one queue. A dispatcher is known by its number.
 """
 
 import asyncio
@@ -17,7 +17,7 @@ from sidecar.jobs import scheduler
 from sidecar.jobs.duration_prediction import MIN_JOB_S, DurationPredictor, remaining_s
 from sidecar.jobs.job_record import JobRecord, JobState
 from sidecar.jobs.job_runner import Job
-from sidecar.workers.engine_slot import EngineSlot
+from sidecar.workers.engine import Engine
 
 POSITIONS_MAX_AGE_S = 1.0
 """Maximum age of cached positions and waits: to compute them takes a moment."""
@@ -66,12 +66,12 @@ GuessJobSeconds = Callable[[Job, Precision], float | None]
 
 
 class WaitQueue:
-    """Jobs that wait for an engine slot with ``concurrency`` dispatchers, and the work
+    """Jobs that wait for an engine with ``concurrency`` dispatchers, and the work
     that each owner has had."""
 
     def __init__(
         self,
-        slot: EngineSlot[EngineSpec],
+        engine: Engine[EngineSpec],
         concurrency: int = 1,
         guess: GuessJobSeconds = lambda job, precision: None,
         predictor: DurationPredictor | None = None,
@@ -83,8 +83,8 @@ class WaitQueue:
             concurrency if long_concurrency is None else long_concurrency,
         )
         self._predictor = predictor if predictor is not None else DurationPredictor()
-        self._slot = slot
-        self._loaded_at = slot.loaded_at
+        self._engine = engine
+        self._loaded_at = engine.loader.loaded_at
         """End of the last load whose duration was learned, or of one before the queue."""
         self._running_jobs = [RunningJob() for _ in range(concurrency)]
         self._shares = scheduler.OwnerShares()
@@ -92,7 +92,7 @@ class WaitQueue:
         """By id, in order of arrival."""
         self._values: dict[str, scheduler.WaitingJob] = {}
         """Scheduling values of jobs, as precisions resolve now."""
-        self._resolution = slot.resolution
+        self._resolution = engine.resolution
         self._predicted: dict[str, float] = {}
         """Predicted seconds of work of each job that waits or runs."""
         self._positions: dict[str, QueuePosition] = {}
@@ -121,7 +121,7 @@ class WaitQueue:
 
     def wanted(self, job: Job) -> Precision:
         """Return the precision at which a job would run now."""
-        return self._slot.resolve(job.options.precision, job.arrived_at)
+        return self._engine.resolve(job.options.precision, job.arrived_at)
 
     def join(self, job: Job) -> None:
         """Add a job."""
@@ -155,14 +155,14 @@ class WaitQueue:
         """Remove a job that runs no more, and settle what its owner was charged with the time for
         which it had the engine: predictions trust headers. A job that has not ended is queued
         again, and its owner gets its work back. The duration of a load is learned."""
-        if self._slot.loaded and self._slot.loaded_at != self._loaded_at:
-            self._loaded_at = self._slot.loaded_at
-            self._predictor.learn_load(self._slot.precision, self._slot.load_s)
+        if self._engine.loaded and self._engine.loader.loaded_at != self._loaded_at:
+            self._loaded_at = self._engine.loader.loaded_at
+            self._predictor.learn_load(self._engine.model.precision, self._engine.loader.load_s)
         self._running_jobs[at].job = None
         back_s = self._predicted[job.id]
         if job.ended:
             # servers of others have their own speed; jobs that share a model slow each other down
-            if self._slot.spec.remote or not self._running_jobs[at].beside:
+            if self._engine.model.spec.remote or not self._running_jobs[at].beside:
                 self._learn(job)
             del self._predicted[job.id]
             back_s -= job.worked_s
@@ -233,7 +233,7 @@ class WaitQueue:
             return None
         *earlier, job = first
         beside = [*earlier, *self._running()]
-        if self._slot.spec.remote or not any(one.by_itself for one in (job, *beside)):
+        if self._engine.model.spec.remote or not any(one.by_itself for one in (job, *beside)):
             return job  # no job takes part of an upstream from others
         return None if beside else job
 
@@ -269,7 +269,7 @@ class WaitQueue:
             jobs = [*self._jobs.values()]
             takes_s = [self._takes_s(job) for job in jobs]
             busy_s = [self._open_in_s(one, now) for one in self._running_jobs]
-            load_s = self._predictor.load_s(self._slot.precision)
+            load_s = self._predictor.load_s(self._engine.coming.precision)
             found = self._schedule(now, busy_s, takes_s=takes_s, load_s=load_s)
             self._positions = {
                 jobs[one.index].id: QueuePosition(n, one.wait_s) for n, one in enumerate(found)
@@ -281,13 +281,13 @@ class WaitQueue:
         """Return the seconds until a dispatcher could start a job, with the engine's load."""
         if running.shut:
             return math.inf
-        slot, job = self._slot, running.job
+        engine, job = self._engine, running.job
         if job is None or job.ended:
             return 0.0
-        if not slot.loaded:
-            load_s = self._predictor.load_s(slot.precision)
-            return load_s * (1.0 - (slot.loading or 0.0)) + self._takes_s(job)
-        elapsed_s = now - max(running.begun_at, slot.loaded_at)
+        if not engine.loaded:
+            load_s = self._predictor.load_s(engine.coming.precision)
+            return load_s * (1.0 - (engine.loading or 0.0)) + self._takes_s(job)
+        elapsed_s = now - max(running.begun_at, engine.loader.loaded_at)
         return remaining_s(
             self._takes_s(job),
             elapsed_s,
@@ -304,8 +304,8 @@ class WaitQueue:
         load_s: float = 0.0,
     ) -> Iterator[scheduler.ScheduledJob]:
         """Schedule all waiting jobs (`scheduler.schedule_jobs`)."""
-        loaded = self._slot.precision if self._slot.loaded else None
-        moment = scheduler.SchedulerMoment(now, loaded, self._slot.loaded_at)
+        loaded = self._engine.model.precision if self._engine.loaded else None
+        moment = scheduler.SchedulerMoment(now, loaded, self._engine.loader.loaded_at)
         values = self._waiting_jobs()
         return scheduler.schedule_jobs(
             values, self._shares, moment, takes_s=takes_s, busy_s=busy_s, load_s=load_s
@@ -314,8 +314,8 @@ class WaitQueue:
     def _waiting_jobs(self) -> list[scheduler.WaitingJob]:
         """Return the scheduling values of all waiting jobs; they are cached,
         since a position needs all."""
-        if self._resolution != self._slot.resolution:
-            self._resolution = self._slot.resolution
+        if self._resolution != self._engine.resolution:
+            self._resolution = self._engine.resolution
             self._values.clear()
         for job_id in self._jobs.keys() - self._values.keys():
             job, work_s = self._jobs[job_id], self._predicted[job_id]

@@ -3,7 +3,7 @@
 It knows no protocol. The client's identity is the first argument of every call. Parts that only
 some settings need are imported where they are created: every service waits for its imports.
 
-A recording goes through ``submissions``, ``queue`` and an engine slot of ``fleet`` to a worker
+A recording goes through ``submissions``, ``queue`` and an engine of ``fleet`` to a worker
 process, live audio through a session of ``live``; docs/architecture.md has both paths.
 """
 
@@ -58,8 +58,9 @@ from sidecar.service.local_models import LocalModels
 from sidecar.storage.speaker_store import SpeakerStore
 from sidecar.transcripts.transcript import Transcript
 from sidecar.workers.audio_probe import AudioProbe
-from sidecar.workers.engine_fleet import EngineFleet, EngineRole, ModelRegistry
-from sidecar.workers.engine_slot import EngineState
+from sidecar.workers.engine_fleet import EngineFleet
+from sidecar.workers.engine_lease import EngineState
+from sidecar.workers.model_registry import ModelRegistry
 
 RECORDING_HANGS = "recording_hangs"
 """Reason of a pause: the engine waits for the disk of a recording."""
@@ -123,8 +124,7 @@ class Service:
         """Threads that write uploads to the local disk."""
         storage_threads = ThreadLimiter("storage", MAX_CONCURRENT_SPOOLS)
         self.fleet = EngineFleet(settings, choice, live, voice)
-        choices = {EngineRole.FILES.value: choice} | ({EngineRole.LIVE.value: live} if live else {})
-        self.models = ModelRegistry(settings, self.fleet.hosts, choices)
+        self.models = ModelRegistry(settings, self.fleet.recognizers)
         self.local_models = LocalModels(self.models.folders, self.models.in_use)
         self.metrics = metrics.ServiceMetrics()
         self.audio_probe = AudioProbe(settings.max_audio_hours * 3600)
@@ -132,7 +132,6 @@ class Service:
         speakers = shared.create_speaker_store() if shared is not None else local_store(settings)
         self.enrolled_speakers = EnrolledSpeakers(settings, self.audio_probe, speakers, now)
         self._engine = JobEngine(settings, self.fleet.files)
-        self._slot = self._engine.slot
         self.forecast = self._engine.forecast
         self.remaining_s = self._engine.remaining_s
         parts = BackendParts(
@@ -187,7 +186,7 @@ class Service:
     @property
     def spec(self) -> EngineSpec:
         """Return the spec of the engine for files, which `use_model` changes."""
-        return self._engine.spec
+        return self.fleet.files.model.spec
 
     def add_part(self, part: ServicePart) -> None:
         """Add what a plugin has of this service; the service closes it."""
@@ -319,8 +318,8 @@ class Service:
             identity.demand(Scope.NOW)
         wanted = parse_precision(precision)
         if now:
-            await self._slot.check_room(wanted)
-        reloading = asyncio.ensure_future(self._slot.reload(wanted))
+            await self.fleet.files.check_room(wanted)
+        reloading = asyncio.ensure_future(self.fleet.files.reload(wanted))
         if now:
             await asyncio.sleep(0)  # it takes its turn before the job gives up its own
             if not reloading.done():
@@ -361,7 +360,7 @@ class Service:
             return error.code
         if recordings is not None and recordings.unanswered:
             return StorageUnreachable.code
-        return RECORDING_HANGS if self._slot.reading_s > SLOW_READ_S else None
+        return RECORDING_HANGS if self.fleet.files.reading_s > SLOW_READ_S else None
 
     @property
     def reachable(self) -> bool:
@@ -372,7 +371,7 @@ class Service:
     def trouble(self) -> str | None:
         """Return why the service is not healthy: an engine that hangs and cannot be killed, or
         recent failures."""
-        if any(one.slot.state is EngineState.STUCK for one in self.fleet.engines.values()):
+        if any(one.state is EngineState.STUCK for one in self.fleet.engines.values()):
             return EngineStuck.code
         return health.health_problem(self.metrics.outcomes.lately(health.HEALTH_WINDOW_S))
 
@@ -390,7 +389,7 @@ class Service:
 
     async def _preload(self) -> None:
         try:
-            await self._slot.preload()
+            await self.fleet.files.preload()
         except SidecarError as error:
             log.error(
                 "the engine could not be preloaded; the first request tries again: %s", error.detail

@@ -25,7 +25,7 @@ from sidecar.engines.engine_selection import (
 from sidecar.gpu_memory.memory_footprint import VIBEVOICE_7B_SHAPE, ModelFootprint
 from sidecar.gpu_memory.streaming_memory import STREAMING_SHAPES
 from sidecar.interfaces.engine_interface import EngineSpec, MemoryPlan, Precision
-from sidecar.workers.engine_fleet import EngineRole
+from sidecar.workers.role_engine import EngineRole
 
 GB = 1e9
 _DOWNLOADS_GB = {

@@ -1,4 +1,4 @@
-"""Loading of an engine into its worker process: deadline, replacement, unload, stuck processes."""
+"""Loading of an engine into a worker process: deadline, end of processes, stuck processes."""
 
 import asyncio
 import logging
@@ -6,15 +6,12 @@ import math
 import time
 from collections.abc import Callable
 from contextlib import aclosing
-from dataclasses import dataclass, replace
-from functools import partial
 from pathlib import Path
 
 from sidecar import errors
 from sidecar.checkpoints.checkpoint import checkpoint_name
 from sidecar.concurrency import BackgroundTaskGroup
-from sidecar.gpu_memory import memory_admission
-from sidecar.interfaces.engine_interface import LoadOptions, MemoryPlan, ModelSpec, Precision
+from sidecar.interfaces.engine_interface import LoadOptions
 from sidecar.workers.worker_environment import WorkerOptions
 from sidecar.workers.worker_process import WorkerDied, WorkerProcess
 
@@ -85,216 +82,73 @@ class WorkerShutdowns:
             await asyncio.to_thread(self._on_worker_crash, worker)
 
 
-@dataclass(frozen=True, slots=True)
-class _EngineChange:
-    """Load in progress."""
-
-    precision: Precision
-    task: asyncio.Task[WorkerProcess]
-
-
-class EngineSupervisor:
-    """Owner of one engine's worker process; `engine_slot.EngineSlot` decides on its changes.
-
-    Each change is a task of the supervisor, and goes on if its caller is cancelled. The next caller
-    finds it in progress (`_finish_change`). At its end `_settled` is called.
-    """
+class WorkerLoader:
+    """Loader of models into worker processes, and the end of these; it decides on no change."""
 
     def __init__(
         self,
-        spec: ModelSpec,
-        load: LoadOptions,
-        account: memory_admission.MemoryAccount,
-        on_worker_crash: Callable[[WorkerProcess], None],
         worker_options: WorkerOptions,
+        on_worker_crash: Callable[[WorkerProcess], None],
+        on_end: Callable[[], None],
     ) -> None:
-        self.precision = spec.resolve_precision(load.precision)
-        """Precision of the engine that is loaded, or being loaded, or was loaded last."""
-        self.checkpoint = load.checkpoint
-        """Folder of its weights."""
-        self.memory = MemoryPlan()
-        """Memory plan of the load, then of the job that began last."""
+        """The arguments are as of `WorkerProcess` and `WorkerShutdowns`."""
         self.loads = 0
         """Number of loads that succeeded."""
         self.loaded_at = -math.inf
         """End of the last load (`time.monotonic`)."""
         self.load_s = 0.0
         """Seconds that the last load took."""
-        self._spec = spec
-        self._options = load
-        self._account = account
-        self._worker_options = worker_options
-        self._worker: WorkerProcess | None = None
-        self._change: _EngineChange | None = None
-        self._starting: WorkerProcess | None = None
-        """The process in which the engine is being loaded."""
         self.loading: float | None = None
         """Share of a load that is done (0 to 1); None if no load is in progress."""
-        self._shutdowns = WorkerShutdowns(on_worker_crash, account.settled)
-        self._closed = False
+        self._worker_options = worker_options
+        self._starting: WorkerProcess | None = None
+        """The process in which a model is being loaded."""
+        self.shutdowns = WorkerShutdowns(on_worker_crash, on_end)
 
-    @property
-    def worker(self) -> WorkerProcess | None:
-        """Return the engine's process; None if none is alive."""
-        return self._worker if self._worker is not None and self._worker.alive else None
+    def last_load(self, now: float) -> tuple[float, float]:
+        """Return start and end of the last load, in seconds since 1970 as ``now``; if there was
+        none, both are in the distant past."""
+        end = now - (time.monotonic() - self.loaded_at)
+        return end - self.load_s, end
 
-    @property
-    def worker_pid(self) -> int | None:
-        """Return the process id of the engine; None if it is not loaded."""
-        return self.worker.pid if self.worker is not None else None
-
-    @property
-    def changing(self) -> bool:
-        """Return whether a change is in progress."""
-        return self._change is not None
-
-    async def close(self) -> None:
-        """End all processes, including one that is being loaded."""
-        self._closed = True
-        if self._change is not None:
-            await self._cancel_change(self._change)
-        self._unload()
-        await self._shutdowns.close()
-
-    async def _finish_change(self, precision: Precision) -> None:
-        """Wait for an earlier change to the same ``precision``, if one goes on after its caller
-        was cancelled. Cancel one to another precision, as no caller waits for it any more.
-
-        Raises:
-            errors.ShuttingDown: the supervisor is closed.
-        """
-        change = self._change
-        if change is not None and change.precision is precision:
-            await asyncio.wait({change.task})
-        elif change is not None:
-            await self._cancel_change(change)
-        if self._closed:
-            raise errors.ShuttingDown()
-
-    async def _ensure_loaded(self, precision: Precision) -> WorkerProcess:
-        """Return the engine at ``precision``, loaded if necessary.
-
-        Raises:
-            errors.ModelLoadFailed, errors.EngineStuck, errors.WontFit, errors.ShuttingDown: it
-                cannot be loaded.
-        """
-        worker = self.worker
-        if worker is not None and self.precision is precision:
-            return worker
-        return await self._replace(precision)
-
-    async def _replace(self, precision: Precision, checkpoint: str | None = None) -> WorkerProcess:
-        """Load the engine at ``precision``, with the weights of ``checkpoint`` (None: the same as
-        before). The old engine is unloaded unless the load fails.
-
-        Raises:
-            errors.ModelLoadFailed, errors.EngineStuck, errors.WontFit, errors.ShuttingDown: it
-                cannot be loaded.
-        """
-        if self.worker is None:
-            self._unload()
-        task = asyncio.get_running_loop().create_task(self._change_to(precision, checkpoint))
-        task.add_done_callback(_log_fault)
-        self._change = _EngineChange(precision, task)
-        await asyncio.wait({task})
-        if task.cancelled():
-            raise errors.ShuttingDown()
-        return task.result()
-
-    def _unload(self) -> None:
-        """Unload the engine; its process ends in the background (`_shutdowns.ends.wait`)."""
-        worker, self._worker = self._worker, None
-        if worker is not None:
-            self._shutdowns.begin(worker)
-
-    def _settled(self) -> None:
-        """Called at the end of each change, whether it succeeded or not."""
-
-    async def _cancel_change(self, change: _EngineChange) -> None:
+    def kill_starting(self) -> None:
+        """Kill the process in which a model is being loaded, if there is one."""
         if self._starting is not None:
             self._starting.kill()
-        change.task.cancel()
-        await asyncio.wait({change.task})
-        if self._change is change:  # the task had not started
-            self._change = None
 
-    async def _change_to(self, precision: Precision, checkpoint: str | None) -> WorkerProcess:
-        old_precision, old_checkpoint = self.precision, self.checkpoint
-        self.checkpoint = checkpoint or old_checkpoint
-        try:
-            await self._check_not_stuck()
-            await self._account.query_memory()
-            plan = self._account.place(precision)
-            self._account.load_begins(precision, plan)
-            instead = plan.placement is memory_admission.LoadPlacement.INSTEAD
-            restored = instead and self.worker is not None
-            self.precision = precision
-            try:
-                if instead:
-                    self._unload()
-                    await self._check_not_stuck()
-                worker = await self._load(plan.memory)
-            except (errors.ModelLoadFailed, errors.MachineBusy):
-                self.precision, self.checkpoint = old_precision, old_checkpoint
-                if restored:
-                    log.warning(
-                        "engine %s could not be reloaded; the previous precision %s is loaded "
-                        "again",
-                        self._spec.name,
-                        old_precision,
-                    )
-                    self._set_worker(await self._load(self.memory))
-                raise
-            self._unload()
-            self._set_worker(worker)
-            self.memory = plan.memory
-            return worker
-        except BaseException:
-            self.precision, self.checkpoint = old_precision, old_checkpoint
-            raise
-        finally:
-            self._change = None
-            self._account.settled()
-            self._settled()
-
-    def _set_worker(self, worker: WorkerProcess) -> None:
-        """Make ``worker`` the engine; if it dies, it is unloaded at once, even without a lease."""
-        self._worker = worker
-        worker.on_end = partial(self._worker_ended, worker)
-
-    def _worker_ended(self, worker: WorkerProcess) -> None:
-        if worker is self._worker:
-            self._unload()
-
-    async def _check_not_stuck(self) -> None:
+    async def check_not_stuck(self) -> None:
         """Wait for processes that are ending. Refuse a load while one is stuck: its cause would
-        most likely block the next process, too."""
-        await self._shutdowns.ends.wait()
-        if self._shutdowns.stuck:
+        most likely block the next process, too.
+
+        Raises:
+            errors.EngineStuck: one is stuck.
+        """
+        await self.shutdowns.ends.wait()
+        if self.shutdowns.stuck:
             raise errors.EngineStuck()
 
-    async def _load(self, memory: MemoryPlan) -> WorkerProcess:
-        options = replace(
-            self._options,
-            precision=self.precision,
-            checkpoint=self.checkpoint,
-            evict_encoders=memory.evict_encoders,
-            host_token_table=memory.host_token_table,
-        )
+    async def load(self, name: str, factory: str, options: LoadOptions) -> WorkerProcess:
+        """Return a process in which the engine called ``name`` is loaded.
+
+        Raises:
+            errors.ModelLoadFailed, errors.MachineBusy: as `start_worker`.
+        """
         begun = time.monotonic()
         self.loading = 0.0
         try:
-            worker = await self.start_worker(options)
+            worker = await self.start_worker(name, factory, options)
         finally:
             self.loading = None
-            self._shutdowns.note_stuck(self._starting)
+            self.shutdowns.note_stuck(self._starting)
             self._starting = None
         self.loads += 1
         self.loaded_at = time.monotonic()
         self.load_s = worker.patience_s = self.loaded_at - begun
         return worker
 
-    async def start_worker(self, options: LoadOptions, *, again: bool = True) -> WorkerProcess:
+    async def start_worker(
+        self, name: str, factory: str, options: LoadOptions, *, again: bool = True
+    ) -> WorkerProcess:
         """Start a worker process and load the engine in it; end the process if that fails.
         ``again``: if the process dies, once more in another, as for a job.
 
@@ -302,7 +156,6 @@ class EngineSupervisor:
             errors.ModelLoadFailed: it does not load.
             errors.MachineBusy: no process can be started now, or it lacks a disk or descriptors.
         """
-        name = self._spec.name
         try:
             worker = self._starting = WorkerProcess(name, options=self._worker_options)
         except OSError as error:
@@ -314,8 +167,7 @@ class EngineSupervisor:
             raise _load_failed_error(name, error) from None
         try:
             async with asyncio.timeout(LOAD_TIMEOUT_S):
-                engine, given = self._spec.factory, options.to_wire()
-                call = worker.call("load", engine=engine, options=given)
+                call = worker.call("load", engine=factory, options=options.to_wire())
                 async with aclosing(call) as frames:
                     async for frame in frames:
                         self.loading = frame["loaded"]
@@ -325,7 +177,7 @@ class EngineSupervisor:
                 raise
             if isinstance(error, WorkerDied) and again and not worker.stuck:
                 log.warning("the worker process of engine %s died as it loaded: %s", name, error)
-                return await self.start_worker(options, again=False)
+                return await self.start_worker(name, factory, options, again=False)
             raise _load_failed_error(name, error) from None
         except BaseException:
             worker.kill()
@@ -335,10 +187,3 @@ class EngineSupervisor:
         weights = f", checkpoint {checkpoint_name(Path(folder))}" if folder else ""
         log.info("engine %s loaded (%s%s)", name, options.precision, weights)
         return worker
-
-
-def _log_fault(worker_task: asyncio.Task[WorkerProcess]) -> None:
-    """Log an internal error of a change, even if no caller waits for it any more."""
-    error = None if worker_task.cancelled() else worker_task.exception()
-    if error is not None and not isinstance(error, errors.SidecarError):
-        log.error("internal error while an engine was loaded or replaced", exc_info=error)

@@ -1,6 +1,6 @@
 """Worker main: process entry point, listener thread.
 
-Calls that run beside others (`engine_slot.CONCURRENT`) have a thread each; all others, and the
+Calls that run beside others (`engine_lease.CONCURRENT`) have a thread each; all others, and the
 begins of live sessions, take turns. `workers.worker_process` starts this process. The listener
 thread answers pings, passes messages to their calls, and ends the process with the service.
 """

@@ -16,7 +16,7 @@ from sidecar.gpu_memory import gpu_devices
 from sidecar.gpu_memory.memory_admission import LoadPlan
 from sidecar.interfaces.engine_interface import Precision
 from sidecar.service.facade import Service
-from sidecar.workers.engine_host import EngineHost
+from sidecar.workers.engine_memory import EngineMemory
 
 TOO_LARGE = "CUDA out of memory: the model takes 16.5 GB, 3.0 GB are free."
 
@@ -50,7 +50,7 @@ async def test_preload_of_engine_that_does_not_fit_in_memory_is_logged_and_servi
     def place(self: object, precision: Precision) -> LoadPlan:
         raise errors.WontFit(TOO_LARGE)
 
-    monkeypatch.setattr(EngineHost, "place", place)
+    monkeypatch.setattr(EngineMemory, "place", place)
     async with opened(preload=True):
         await until(lambda: lines(caplog))
         gc.collect()

@@ -347,7 +347,7 @@ def test_auto_live_engine_is_the_streaming_model_if_language_and_memory_beside_f
     assert (found.spec.name == "vibevoice-streaming") is live
     if live:
         fleet = EngineFleet(settings, files, found)
-        assert fleet.files.slot.precision is Precision.BF16  # as without a live engine
+        assert fleet.files.precision is Precision.BF16  # as without a live engine
 
 
 @pytest.mark.parametrize(
@@ -377,11 +377,13 @@ def test_named_streaming_live_engine_reserves_gpu_memory_and_both_get_precisions
     found, _ = choose_live_engine(settings, choice)
     assert found is not None
     fleet = EngineFleet(settings, choice, found)
-    used = fleet.hosts["live"].spec.resolve_precision(settings.precision)
-    assert (fleet.files.slot.precision, used) == (files, live)
-    reserved = fleet.hosts["live"].reserved_bytes  # before it is loaded, so that it can be
+    used = fleet.recognizers["live"].spec.resolve_precision(settings.precision)
+    assert (fleet.files.precision, used) == (files, live)
+    reserved = fleet.recognizers[
+        "live"
+    ].memory.reserved_bytes  # before it is loaded, so that it can be
     assert reserved == found.footprints[used].loaded_bytes + found.session_bytes
-    free = fleet.files.memory_now().free_bytes
+    free = fleet.files.memory.now().free_bytes
     assert free == (gigabytes << 30) - reserved
     text = check_live_engine(settings).text
     assert text.endswith(f"{live}, at most {found.spec.sessions} sessions")
@@ -409,7 +411,7 @@ def test_live_engine_too_large_beside_the_file_engine_reserves_no_gpu_memory_and
     found, _ = choose_live_engine(settings, files)
     assert found is not None
     fleet = EngineFleet(settings, files, found)
-    assert fleet.hosts["live"].reserved_bytes == 0
+    assert fleet.recognizers["live"].memory.reserved_bytes == 0
     if device != "cpu":
         assert (Precision.BF16 in found.spec.precisions) is (gigabytes == 24)  # as it is alone
         finding = check_live_engine(settings)
@@ -456,11 +458,11 @@ def test_streaming_model_for_files_and_live_gets_precisions_in_which_both_proces
     files = choose_engine(settings)
     live, _ = choose_live_engine(settings, files)
     assert live is not None
-    hosts = EngineFleet(settings, files, live).hosts
+    hosts = EngineFleet(settings, files, live).recognizers
     precisions = {
         role: host.spec.resolve_precision(settings.precision) for role, host in hosts.items()
     }
-    forecast = hosts["files"].footprint_forecast(precisions["files"], 600.0, 3600.0)
+    forecast = hosts["files"].memory.footprint_forecast(precisions["files"], 600.0, 3600.0)
     assert forecast is not None
     assert forecast.fits
     assert live.fits is (used is not None)
@@ -475,11 +477,11 @@ def test_loaded_model_may_be_replaced_by_the_same_one_after_free_gpu_memory_has_
     settings = Settings(live_engine="none").model_copy(update={"engine": engine})
     files = card(40)
     first = choose_engine(settings)
-    host = EngineFleet(settings, files, first).hosts["live"]
+    host = EngineFleet(settings, files, first).recognizers["live"]
     card(17)
     now = choose_engine(settings)
     assert now.spec != first.spec, "fewer sessions, or fewer precisions"
-    host.check(now)
+    host.check_like(now, Precision.AUTO)
 
 
 def test_streaming_model_may_not_be_replaced_by_one_of_another_size(
@@ -490,7 +492,7 @@ def test_streaming_model_may_not_be_replaced_by_one_of_another_size(
     host = EngineFleet(settings, choose_engine(settings), None).files
     card(40, num_hidden_layers=27)
     with pytest.raises(errors.ModelUnsuited):
-        host.check(choose_engine(settings))
+        host.check_like(choose_engine(settings), Precision.AUTO)
 
 
 @pytest.mark.parametrize("wanted", ["auto", "bf16", "fp16", "int8"])
@@ -507,5 +509,5 @@ def test_precision_and_sessions_of_the_streaming_model_are_those_forecast_for_it
     card(there.memory_bytes / GB, speed, bf16=not name.startswith(cards.WITHOUT_BF16))
     choice = choose_engine(settings)
     if forecast.fits:
-        assert EngineFleet(settings, choice, None).files.slot.precision is forecast.precision
+        assert EngineFleet(settings, choice, None).files.precision is forecast.precision
         assert f"at most {choice.spec.sessions} live session" in forecast.sentence

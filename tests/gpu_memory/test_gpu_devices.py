@@ -20,7 +20,7 @@ from service_process import PATIENCE_S, new_file, until
 from sidecar.checkpoints.checkpoint import ModelCheckpoint
 from sidecar.config.settings import Settings
 from sidecar.engines import engine_spec
-from sidecar.engines.engine_selection import EngineChoice, gather_facts
+from sidecar.engines.engine_selection import EngineChoice, gather_facts, spec_on_device
 from sidecar.gpu_memory import gpu_devices
 from sidecar.gpu_memory.memory_admission import MemoryAdmission, MemoryState
 from sidecar.gpu_memory.memory_footprint import VIBEVOICE_7B_SHAPE
@@ -28,8 +28,9 @@ from sidecar.interfaces.engine_interface import Precision, TranscribeOptions
 from sidecar.jobs.job_engine import JobEngine
 from sidecar.jobs.job_event_log import JobEventLog
 from sidecar.jobs.job_runner import Job
-from sidecar.workers.engine_host import EngineHost, MemoryDevices, spec_on_device
-from sidecar.workers.engine_slot import EXCLUSIVE
+from sidecar.workers.engine_lease import EXCLUSIVE
+from sidecar.workers.engine_memory import MemoryDevices
+from sidecar.workers.role_engine import RoleEngine
 from sidecar.workers.worker_process import WorkerProcess
 
 GIB = 1 << 30
@@ -298,7 +299,7 @@ async def test_job_is_planned_with_memory_that_is_free_at_its_start(
     held, others, host = 34, first, None
 
     def driver() -> gpu_devices.GpuMemory:
-        pid = host.slot.worker_pid if host else None
+        pid = host.worker_pid if host else None
         processes = {pid: held * GIB} if pid and tells else {}
         return card(others + (held if pid else 0), processes)
 
@@ -308,7 +309,7 @@ async def test_job_is_planned_with_memory_that_is_free_at_its_start(
     planned = replace(engine_spec("scripted"), planned=True)
     choice = EngineChoice(planned, "", checkpoint)
     devices = MemoryDevices(gpu_devices.GpuMonitor(driver))
-    host = EngineHost(WHO, settings, choice, devices, EXCLUSIVE)
+    host = RoleEngine(WHO, settings, choice, devices, EXCLUSIVE)
     engine = JobEngine(settings, host)
 
     async def plan(job: Job, precision: Precision) -> TranscribeOptions:
@@ -329,7 +330,7 @@ async def test_job_is_planned_with_memory_that_is_free_at_its_start(
         assert await available_gib() == pytest.approx(left, abs=0 if tells else 1)
     finally:
         await queue.close()
-        await host.slot.close()
+        await host.close()
 
 
 FILES, LIVE = "files", "live"

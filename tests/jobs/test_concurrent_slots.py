@@ -45,7 +45,7 @@ async def test_concurrent_engine_runs_as_many_jobs_as_it_has_places_in_one_proce
         hold.release()
         assert await over(jobs) == [JobState.DONE] * 4
         assert len({job.record.transcript and job.record.transcript.text for job in jobs}) == 1
-    assert slot.loads == 1, "one process for all"
+    assert slot.loader.loads == 1, "one process for all"
 
 
 async def test_cancel_ends_one_of_two_running_jobs_and_interrupt_requeues_running_ones_uncounted(
@@ -71,7 +71,7 @@ async def test_jobs_of_planned_engine_share_a_lease_only_with_a_shared_memory_pl
 ) -> None:
     """Without one, or if memory ran out, it takes another lease, for itself."""
     slot, refusals = OverheardJoint(), iter(range(full))
-    slot.spec = replace(slot.spec, planned=True)
+    slot.set_spec(planned=True)
 
     async def plan(job: Job, precision: Precision) -> TranscribeOptions:
         if next(refusals, None) is not None:
@@ -88,7 +88,7 @@ async def test_jobs_that_need_the_engine_for_themselves_run_one_by_one_and_in_tu
     new_job: NewJob, hold: Hold
 ) -> None:
     slot, order = OverheardJoint(), list[str]()
-    slot.spec = replace(slot.spec, planned=True)
+    slot.set_spec(planned=True)
 
     async def plan(job: Job, precision: Precision) -> TranscribeOptions:
         if job.by_itself:

@@ -19,6 +19,7 @@ from sidecar.jobs.duration_prediction import (
     UNKNOWN_AUDIO_S,
     DurationFile,
     DurationFit,
+    DurationFits,
     DurationKey,
     DurationPredictor,
     estimate_remaining_s,
@@ -106,28 +107,33 @@ def test_predicted_load_time_is_the_median_and_does_not_change_predicted_duratio
     assert pace.seconds("int8", 100.0) == 100.0 * DEFAULT_WORK_PER_AUDIO_S
 
 
+def predictor(engine: str, model: str, known: DurationFits | None = None) -> DurationPredictor:
+    """One of a model that stays."""
+    return DurationPredictor(lambda precision: DurationKey(engine, model, precision), known)
+
+
 def test_durations_are_kept_over_restart_by_engine_model_and_precision_until_enough_new_ones(
     tmp_path: Path,
 ) -> None:
-    pace = DurationPredictor("whisper", "small")
+    pace = predictor("whisper", "small")
     pace.learn("int8", 100.0, 50.0)
     pace.learn_load("int8", 3.0)
     DurationFile(tmp_path / "data").write(pace.fits)
     known = DurationFile(tmp_path / "data").read()
     assert known == {DurationKey("whisper", "small", "int8"): DurationFit(0.0, 0.5, 3.0)}
-    again = DurationPredictor("whisper", "small", known)
+    again = predictor("whisper", "small", known)
     assert (again.seconds("int8", 10.0, 99.0), again.load_s("int8")) == (5.0, 3.0)
     for engine, model, precision in (
         ("whisper", "tiny", "int8"),
         ("moonshine", "small", "int8"),
         ("whisper", "small", "fp32"),
     ):
-        assert not DurationPredictor(engine, model, known).knows(precision)
+        assert not predictor(engine, model, known).knows(precision)
     for measured in range(MIN_MEASURED_JOBS):
         assert again.seconds("int8", 10.0) == 5.0, f"{measured} are too few to know better"
         again.learn("int8", 10.0, 10.0)
     assert again.seconds("int8", 10.0) == 10.0
-    other = DurationPredictor("moonshine", "", known)
+    other = predictor("moonshine", "", known)
     other.learn("fp32", 10.0, 1.0)
     assert [*other.fits] == [*known, DurationKey("moonshine", "", "fp32")]
 

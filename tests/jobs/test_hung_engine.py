@@ -25,7 +25,7 @@ from sidecar.engines.engine_selection import choose_engine
 from sidecar.jobs.job_runner import Job
 from sidecar.service.facade import Service
 from sidecar.workers import worker_process
-from sidecar.workers.engine_slot import EngineState
+from sidecar.workers.engine_lease import EngineState
 from sidecar.workers.worker_operations import ReadWatch, WatchedAudio
 
 NewJob = Callable[..., Job]
@@ -87,7 +87,7 @@ async def test_job_whose_engine_hangs_is_done_by_a_fresh_engine_and_counts_one_c
         await queue.submit(after)
         assert (await after.result()).text == transcript.text != ""
         assert (job.record.attempts, job.record.crashes) == (2, 1)
-        assert (after.record.attempts, slot.loads) == (1, 2)
+        assert (after.record.attempts, slot.loader.loads) == (1, 2)
 
 
 @pytest.mark.slow
@@ -102,7 +102,7 @@ async def test_idle_engine_that_hangs_is_replaced_before_the_next_job(
         await until(lambda: slot.state is EngineState.ABSENT)
         (job,) = await started(queue, new_job())
         assert (await job.result()).text
-        assert (job.record.attempts, job.record.crashes, slot.loads) == (1, 0, 2)
+        assert (job.record.attempts, job.record.crashes, slot.loader.loads) == (1, 0, 2)
 
 
 @pytest.mark.slow
@@ -131,7 +131,7 @@ async def test_jobs_wait_and_no_other_worker_starts_until_unkillable_one_ends(
             assert f"pid {hung}" in caplog.text
             assert not job.ended
             assert not after.ended
-        assert (slot.loads, slot.worker_pid) == (1, None)
+        assert (slot.loader.loads, slot.worker_pid) == (1, None)
         os.kill(hung, signal.SIGKILL)
         assert (await job.result()).text
         assert (await after.result()).text
@@ -174,7 +174,7 @@ async def test_busy_engine_that_answers_first_or_second_ping_is_not_killed(
         await until(lambda: any(answered) or job.ended)
         hold.release()
         await job.result()
-        assert (job.record.attempts, slot.loads) == (1, 1)
+        assert (job.record.attempts, slot.loader.loads) == (1, 1)
         await until(lambda: not slot.in_use)
         assert not slot.heartbeat.in_use, "nobody has it"
 

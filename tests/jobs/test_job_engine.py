@@ -18,8 +18,9 @@ from sidecar.engines.engine_selection import EngineChoice
 from sidecar.gpu_memory.gpu_devices import GpuMemory, GpuMonitor
 from sidecar.interfaces.engine_interface import Precision, TranscribeOptions
 from sidecar.jobs.job_engine import JobEngine
-from sidecar.workers.engine_host import EngineHost, MemoryDevices
-from sidecar.workers.engine_slot import EXCLUSIVE, RecordingRequest
+from sidecar.workers.engine_lease import EXCLUSIVE, RecordingRequest
+from sidecar.workers.engine_memory import MemoryDevices
+from sidecar.workers.role_engine import RoleEngine
 
 WEIGHTS_GIB, CARD_GIB = 34, 48
 
@@ -28,11 +29,11 @@ async def test_job_that_joins_a_running_one_has_its_memory_plan_and_a_job_after_
     tmp_path: Path, recording: Path, hold: Hold
 ) -> None:
     """Another program takes memory meanwhile."""
-    hosts: list[EngineHost[Any]] = []
+    hosts: list[RoleEngine[Any]] = []
     others_gib = 0
 
     def driver() -> GpuMemory:
-        pid = hosts[0].slot.worker_pid if hosts else None
+        pid = hosts[0].worker_pid if hosts else None
         held = {pid: WEIGHTS_GIB << 30} if pid else {}
         used_gib = others_gib + WEIGHTS_GIB * len(held)
         return GpuMemory("a card", used_gib << 10, CARD_GIB << 10, processes=held)
@@ -43,8 +44,8 @@ async def test_job_that_joins_a_running_one_has_its_memory_plan_and_a_job_after_
     choice = EngineChoice(
         replace(engine_spec("scripted"), planned=True, together=8), "", checkpoint
     )
-    hosts.append(EngineHost("files", settings, choice, devices, EXCLUSIVE))
-    engine, slot = JobEngine(settings, hosts[0]), hosts[0].slot
+    hosts.append(RoleEngine("files", settings, choice, devices, EXCLUSIVE))
+    engine, slot = JobEngine(settings, hosts[0]), hosts[0]
 
     def plan() -> TranscribeOptions:
         return engine.plan(TranscribeOptions(), 600.0, Precision.FP32)
@@ -52,16 +53,16 @@ async def test_job_that_joins_a_running_one_has_its_memory_plan_and_a_job_after_
     source = open_recording_file(str(recording))
     async with slot.lease() as lease:
         first = plan()
-        reserved = hosts[0].reserved_bytes
+        reserved = hosts[0].memory.reserved_bytes
         async with aclosing(lease.transcribe(RecordingRequest(source, FACTS, first), 60)) as events:
             await anext(events)
             others_gib = 10
             await devices.gpu.query()
             joins = plan()
-            assert hosts[0].reserved_bytes == reserved, "it takes a place that is planned"
+            assert hosts[0].memory.reserved_bytes == reserved, "it takes a place that is planned"
     async with slot.lease():
         after = plan()
-        assert hosts[0].reserved_bytes < reserved
+        assert hosts[0].memory.reserved_bytes < reserved
     await slot.close()
     source.close()
     assert joins.memory == first.memory

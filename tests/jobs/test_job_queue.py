@@ -1,7 +1,6 @@
 """The queue where precisions compete: real jobs on a real worker."""
 
 import asyncio
-import dataclasses
 import logging
 import os
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
@@ -45,7 +44,7 @@ async def test_ten_jobs_of_each_of_two_precisions_from_two_clients_cause_only_tw
 
         await asyncio.gather(client(Precision.FP32), client(Precision.INT8))
     assert sorted(used) == ["fp32"] * 10 + ["int8"] * 10
-    assert slot.loads == 2
+    assert slot.loader.loads == 2
 
 
 async def test_job_cancelled_while_it_waits_for_another_precision_causes_no_load(
@@ -66,7 +65,7 @@ async def test_job_cancelled_while_it_waits_for_another_precision_causes_no_load
         await queue.submit(third)
         await third.result()
     assert second.ended
-    assert slot.loads == 1
+    assert slot.loader.loads == 1
 
 
 def said(job: Job) -> str:
@@ -209,7 +208,7 @@ async def test_durable_job_whose_worker_died_has_notice_started_again_unless_eng
     new_job: NewJob, resumes: str, hold: Hold
 ) -> None:
     slot = OverheardSlot()
-    slot.spec = dataclasses.replace(slot.spec, resumes=resumes)
+    slot.set_spec(resumes=resumes)
     async with queue_on(slot) as queue:
         (one,) = await started(queue, new_job(durable=True))
         await until(lambda: one.record.segments)

@@ -180,7 +180,7 @@ async def test_long_recordings_take_at_most_their_places_and_short_one_gets_the_
 async def test_measured_duration_of_first_job_shortens_expected_waits_of_others(
     new_job: NewJob,
 ) -> None:
-    slot, pace = OverheardSlot(), DurationPredictor("scripted")
+    slot, pace = OverheardSlot(), DurationPredictor()
     async with queue_on(slot, guess=lambda job, precision: 500.0, predictor=pace) as queue:
         first, *rest = await submitted(queue, *(new_job(owner="a") for _ in range(4)))
         assert [queue.position(job.id)[1] for job in rest] == [500.0, 1000.0, 1500.0]
@@ -194,7 +194,7 @@ async def test_measured_duration_of_first_job_shortens_expected_waits_of_others(
             return pace.knows("fp32")
 
         await until(let_it_go)
-        assert pace.load_s("fp32") == slot.load_s > 0.0
+        assert pace.load_s("fp32") == slot.loader.load_s > 0.0
         await rest[0].result()
         waits = [queue.position(job.id)[1] for job in rest[1:]]
         assert waits[0] < waits[1] < 50.0
@@ -255,7 +255,7 @@ async def test_duration_of_job_beside_another_is_learned_only_for_remote_engines
 ) -> None:
     """Those that share a model slow each other down."""
     pace, slot = DurationPredictor(), OverheardSlot()
-    slot.spec = replace(slot.spec, remote=remote)
+    slot.set_spec(remote=remote)
     lineup, jobs = (
         WaitQueue(slot, concurrency=2, predictor=pace),
         [job_of(recording) for _ in range(3)],
@@ -328,7 +328,7 @@ async def test_job_in_which_a_service_died_starts_beside_others_only_at_a_remote
     remote: bool, recording: Path
 ) -> None:
     slot = LoadedSlot()
-    slot.spec = replace(slot.spec, remote=remote)
+    slot.set_spec(remote=remote)
     lineup = WaitQueue(slot, guess=by_owner, concurrency=2)
     runs_now = job_of(recording, owner="a 10")
     died = job_of(recording, owner="b 10")

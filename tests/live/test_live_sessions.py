@@ -42,7 +42,7 @@ from sidecar.live.sessions.session_limits import SessionBounds
 from sidecar.live.sessions.session_registry import SAVE_TIMEOUT_S, SessionRegistry
 from sidecar.service.facade import Service
 from sidecar.transcripts.transcript import Segment, SpeakerCandidate
-from sidecar.workers.engine_loading import EngineSupervisor
+from sidecar.workers.engine_loading import WorkerLoader
 from sidecar.workers.worker_process import WorkerProcess
 
 RATE = 16_000
@@ -433,13 +433,13 @@ async def test_left_session_is_not_ended_while_its_engine_is_loaded(
     now = 0.0
     service = await open_service(live_grace=100.0)
     service.live.now = lambda: now
-    loads, start_worker = asyncio.Event(), EngineSupervisor.start_worker
+    loads, start_worker = asyncio.Event(), WorkerLoader.start_worker
 
     async def start_later(*given: Any, **named: Any) -> WorkerProcess:
         await loads.wait()
         return await start_worker(*given, **named)
 
-    monkeypatch.setattr(EngineSupervisor, "start_worker", start_later)
+    monkeypatch.setattr(WorkerLoader, "start_worker", start_later)
     session = service.live.open(ANONYMOUS, LiveOptions(keep=True))
     await session.send(bytes(3200))
     session.finish()
@@ -458,13 +458,13 @@ async def test_time_to_idle_begins_at_the_answer_to_a_commit_that_waited_for_the
     now = 0.0
     service = await open_service(live_idle=100.0)
     service.live.now = lambda: now
-    loads, start_worker = asyncio.Event(), EngineSupervisor.start_worker
+    loads, start_worker = asyncio.Event(), WorkerLoader.start_worker
 
     async def start_later(*given: Any, **named: Any) -> WorkerProcess:
         await loads.wait()
         return await start_worker(*given, **named)
 
-    monkeypatch.setattr(EngineSupervisor, "start_worker", start_later)
+    monkeypatch.setattr(WorkerLoader, "start_worker", start_later)
     session = service.live.open(ANONYMOUS, LiveOptions(), channel_names=channel_names)
     await session.send(SPEECH[: 6 * RATE])
     session.commit()

@@ -28,7 +28,7 @@ from sidecar.observability.logs import (
     rotating_file_handler,
 )
 from sidecar.server.app import create_app
-from sidecar.workers.engine_host import CrashNotes
+from sidecar.workers.crash_notes import CrashNotes
 
 TOKEN = "a word that nobody guesses"
 

@@ -137,7 +137,7 @@ async def test_reload_and_audio_path_without_their_scope_are_refused_before_an_e
             await service.reload(caller, "int8", now=now)
     with pytest.raises(errors.AudioPathForbidden):
         await service.submissions.open_path(alice, str(tmp_path / "none.wav"))
-    assert service.fleet.files.slot.worker_pid is None
+    assert service.fleet.files.worker_pid is None
 
 
 @pytest.mark.parametrize(
@@ -155,7 +155,7 @@ async def test_refused_reload_does_not_requeue_running_job(
     service.listen(lambda _, event: changes.append(event.change))
     job = await submitted(service, new_file(tmp_path / "voice.wav", voice))
     await until(lambda: job.record.segments)
-    monkeypatch.setattr(service.fleet.files, "place", no_room)
+    monkeypatch.setattr(service.fleet.files.memory, "place", no_room)
     for _ in range(3):
         heard = len(job.record.segments)
         with pytest.raises(error):

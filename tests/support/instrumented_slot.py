@@ -5,6 +5,7 @@ import os
 import signal
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import aclosing, asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -15,13 +16,16 @@ from sidecar import errors
 from sidecar.audio.audio_info import AudioInfo
 from sidecar.audio.audio_source import AudioSource, open_recording_file, recording_ref
 from sidecar.engines import engine_spec
-from sidecar.interfaces.engine_interface import LoadOptions, Precision, TranscribeOptions
+from sidecar.engines.engine_selection import EngineChoice
+from sidecar.interfaces.engine_interface import EngineSpec, Precision, TranscribeOptions
 from sidecar.jobs.job_event_log import JobEventLog
 from sidecar.jobs.job_queue import DispatchOptions, JobQueue
 from sidecar.jobs.job_record import JobRecord
 from sidecar.jobs.job_runner import Job
 from sidecar.transcripts.transcript import TranscriptionEvent
-from sidecar.workers import engine_slot
+from sidecar.workers import engine_lease
+from sidecar.workers.engine import Engine
+from sidecar.workers.loaded_model import LoadedModel
 
 FACTS = AudioInfo("wav", "sndfile", 3.0)
 
@@ -35,12 +39,17 @@ def job_of(path: Path, options: TranscribeOptions | None = None, **more: Any) ->
     return Job(source, made)
 
 
+def scripted_model(precision: Precision) -> LoadedModel[EngineSpec]:
+    """The scripted engine at a precision."""
+    return LoadedModel.of(EngineChoice(engine_spec("scripted"), ""), precision)
+
+
 async def as_asked(job: Job, precision: Precision) -> TranscribeOptions:
     """The plan of a job that gets what it asks for."""
     return job.options
 
 
-class OverheardSlot(engine_slot.EngineSlot):
+class OverheardSlot(Engine[EngineSpec]):
     """The scripted engine.
 
     ``poison``: the inode of a recording that kills whoever begins to read it. ``release``:
@@ -48,11 +57,10 @@ class OverheardSlot(engine_slot.EngineSlot):
     job asks for more. ``refusal``: what a lease fails with, as if the engine could not be had.
     """
 
-    shares: ClassVar[engine_slot.Sharing] = engine_slot.EXCLUSIVE
+    shares: ClassVar[engine_lease.Sharing] = engine_lease.EXCLUSIVE
 
     def __init__(self, keep_alive_s: float = -1, precision: Precision = Precision.AUTO) -> None:
-        load = LoadOptions(precision)
-        super().__init__(engine_spec("scripted"), load, keep_alive_s, sharing=self.shares)
+        super().__init__(scripted_model(precision), keep_alive_s, sharing=self.shares)
         self.asked = 0
         self.refusal: errors.SidecarError | None = None
         self.poison: int | None = None
@@ -60,6 +68,10 @@ class OverheardSlot(engine_slot.EngineSlot):
         self.given: TranscriptionEvent | None = None
         self.release = asyncio.Event()
         self.release.set()
+
+    def set_spec(self, **changes: Any) -> None:
+        """Change the spec of its model."""
+        self.model = self.coming = replace(self.model, spec=replace(self.model.spec, **changes))
 
     @asynccontextmanager
     async def lease(self, *wanted: Any) -> AsyncIterator[Any]:
@@ -85,20 +97,20 @@ class OverheardSlot(engine_slot.EngineSlot):
 class OverheardJoint(OverheardSlot):
     """The same, which several jobs have at once."""
 
-    shares: ClassVar[engine_slot.Sharing] = engine_slot.CONCURRENT
+    shares: ClassVar[engine_lease.Sharing] = engine_lease.CONCURRENT
 
 
 class Overheard:
     """A leased engine, and its slot listens."""
 
-    def __init__(self, engine: engine_slot.EngineLease, slot: OverheardSlot) -> None:
+    def __init__(self, engine: engine_lease.EngineLease, slot: OverheardSlot) -> None:
         self._engine, self._slot = engine, slot
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._engine, name)
 
     async def transcribe(
-        self, recording: engine_slot.RecordingRequest, max_s: float
+        self, recording: engine_lease.RecordingRequest, max_s: float
     ) -> AsyncGenerator[TranscriptionEvent, None]:
         self._slot.sip(recording.source)
         async with aclosing(self._engine.transcribe(recording, max_s)) as events:

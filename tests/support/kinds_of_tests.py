@@ -29,8 +29,11 @@ _MODULES = {
         *("sidecar.audio.ffmpeg", "sidecar.audio.audio_decoder", "sidecar.cli.command_table"),
         *("sidecar.cli.backends", "sidecar.server", "sidecar.service.facade"),
         *("sidecar.service.system_checks", "sidecar.workers.audio_probe"),
-        *("sidecar.workers.engine_fleet", "sidecar.workers.engine_host"),
-        *("sidecar.workers.engine_slot", "sidecar.workers.engine_loading"),
+        *(
+            f"sidecar.workers.{name}"
+            for name in ("engine", "engine_fleet", "engine_loading", "model_registry")
+        ),
+        *("sidecar.workers.role_engine", "sidecar.workers.tts_client"),
         "sidecar.workers.worker_process",
     ),
     INTEGRATION: (

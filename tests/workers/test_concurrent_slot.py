@@ -6,6 +6,7 @@ from contextlib import aclosing
 from pathlib import Path
 
 import pytest
+from instrumented_slot import scripted_model
 from job_fixtures import Hold
 from job_fixtures import hold as hold
 from recordings import wav
@@ -13,10 +14,10 @@ from service_process import PATIENCE_S, new_file
 
 from sidecar.audio.audio_info import AudioInfo
 from sidecar.audio.audio_source import AudioSource, open_recording_file
-from sidecar.engines import engine_spec
-from sidecar.interfaces.engine_interface import LoadOptions, Precision, TranscribeOptions
+from sidecar.interfaces.engine_interface import Precision, TranscribeOptions
 from sidecar.transcripts.transcript import Finished, SegmentReady
-from sidecar.workers.engine_slot import CONCURRENT, EngineLease, EngineSlot, RecordingRequest
+from sidecar.workers.engine import Engine
+from sidecar.workers.engine_lease import CONCURRENT, EngineLease, RecordingRequest
 
 SECONDS = 30
 FACTS = AudioInfo("wav", "sndfile", SECONDS)
@@ -29,8 +30,8 @@ def path(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-async def slot() -> AsyncIterator[EngineSlot]:
-    made = EngineSlot(engine_spec("scripted"), LoadOptions(), keep_alive_s=-1, sharing=CONCURRENT)
+async def slot() -> AsyncIterator[Engine]:
+    made = Engine(scripted_model(Precision.AUTO), keep_alive_s=-1, sharing=CONCURRENT)
     yield made
     await made.close()
 
@@ -38,7 +39,7 @@ async def slot() -> AsyncIterator[EngineSlot]:
 class Listener:
     """Hears a recording in a lease of its own."""
 
-    def __init__(self, slot: EngineSlot, path: Path, *, alone: bool = False) -> None:
+    def __init__(self, slot: Engine, path: Path, *, alone: bool = False) -> None:
         self.words = ""
         self._began = asyncio.Event()
         self.may_leave = asyncio.Event()
@@ -73,7 +74,7 @@ class Listener:
 
 
 async def test_lease_that_ends_early_cancels_only_its_own_call(
-    slot: EngineSlot, path: Path, hold: Hold
+    slot: Engine, path: Path, hold: Hold
 ) -> None:
     one, other = Listener(slot, path), Listener(slot, path)
     one.may_leave.clear()
@@ -91,7 +92,7 @@ async def test_lease_that_ends_early_cancels_only_its_own_call(
 
 @pytest.mark.parametrize("who", ["reload", "alone"])
 async def test_reload_or_exclusive_lease_waits_for_earlier_leases_and_precedes_later_ones(
-    slot: EngineSlot, path: Path, who: str
+    slot: Engine, path: Path, who: str
 ) -> None:
     first = Listener(slot, path)
     first.may_leave.clear()

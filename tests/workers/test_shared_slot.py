@@ -9,6 +9,7 @@ from pathlib import Path
 
 import psutil
 import pytest
+from instrumented_slot import scripted_model
 from job_fixtures import Hold
 from job_fixtures import hold as hold
 from recordings import wav
@@ -16,10 +17,11 @@ from service_process import PATIENCE_S, new_file, settle, until
 
 from sidecar import errors
 from sidecar.audio.audio_info import AudioInfo
-from sidecar.engines import engine_spec
-from sidecar.gpu_memory.memory_admission import LoadPlan, MemoryAccount
-from sidecar.interfaces.engine_interface import LoadOptions, Precision, TranscribeOptions
-from sidecar.workers.engine_slot import LIVE, EngineSlot, EngineState
+from sidecar.gpu_memory.memory_admission import LoadPlan
+from sidecar.interfaces.engine_interface import Precision, TranscribeOptions
+from sidecar.workers.engine import Engine
+from sidecar.workers.engine_lease import LIVE, EngineState
+from sidecar.workers.engine_memory import AnyModel, MemoryAccount
 from sidecar.workers.worker_process import WorkerDied
 
 FP32, INT8 = Precision.FP32, Precision.INT8
@@ -33,8 +35,8 @@ class Loads(MemoryAccount):
         self.at: list[Precision] = []
         self.died: list[int] = []
 
-    def place(self, precision: Precision) -> LoadPlan:
-        self.at.append(precision)
+    def place(self, model: AnyModel) -> LoadPlan:
+        self.at.append(model.precision)
         return LoadPlan()
 
 
@@ -43,20 +45,18 @@ def loads() -> Loads:
     return Loads()
 
 
-Build = Callable[..., EngineSlot]
+Build = Callable[..., Engine]
 
 
 @pytest.fixture
 async def build(loads: Loads) -> AsyncIterator[Build]:
     """Slots of the scripted engine, closed in the end."""
-    slots: list[EngineSlot] = []
+    slots: list[Engine] = []
 
-    def make(keep_alive_s: float = -1, **worker: float) -> EngineSlot:
-        spec, load = engine_spec("scripted"), LoadOptions(FP32)
+    def make(keep_alive_s: float = -1, **worker: float) -> Engine:
         noted = loads.died
-        slot = EngineSlot(
-            spec,
-            load,
+        slot = Engine(
+            scripted_model(FP32),
             keep_alive_s,
             loads,
             on_worker_crash=lambda one: noted.append(one.pid),
@@ -73,7 +73,7 @@ async def build(loads: Loads) -> AsyncIterator[Build]:
 class Speaking:
     """A holder with a call that goes on for as long as the recording, or until it ends."""
 
-    def __init__(self, slot: EngineSlot, path: Path) -> None:
+    def __init__(self, slot: Engine, path: Path) -> None:
         self._slot, self._path = slot, path
         self.heard = 0
         self.begun = False
@@ -220,7 +220,7 @@ async def test_failed_load_raises_in_each_waiting_lease(
 @pytest.mark.skipif(os.name == "nt", reason="Windows has no niceness")
 async def test_live_engine_has_normal_priority_and_file_engine_lower(build: Build) -> None:
     ours = psutil.Process().nice()
-    alone = EngineSlot(engine_spec("scripted"), LoadOptions(FP32), -1)
+    alone = Engine(scripted_model(FP32), -1)
     try:
         together = build()
         await asyncio.gather(alone.preload(), together.preload())

@@ -26,8 +26,11 @@ from sidecar.interfaces.engine_interface import (
 from sidecar.plugins import settings_class
 from sidecar.plugins.conversation.tts.scripted_tts import ScriptedTts
 from sidecar.plugins.conversation.tts.tts_engine_selection import choose_tts_engine
-from sidecar.workers.engine_fleet import EngineFleet, EngineRole, TtsClient
-from sidecar.workers.engine_slot import SERIAL, EngineSlot, EngineState
+from sidecar.workers.engine import Engine
+from sidecar.workers.engine_fleet import EngineFleet
+from sidecar.workers.engine_lease import SERIAL, EngineState
+from sidecar.workers.role_engine import EngineRole
+from sidecar.workers.tts_client import TtsClient
 
 Settings = settings_class()
 
@@ -92,17 +95,17 @@ async def test_long_audio_is_split_into_frames_without_loss(fleet: EngineFleet) 
     assert [sound.marks for sound in sounds if sound.marks] == [whole.marks]
 
 
-def voice_slot(fleet: EngineFleet) -> EngineSlot[Any]:
-    return fleet.engines[EngineRole.VOICE].slot
+def voice_slot(fleet: EngineFleet) -> Engine[Any]:
+    return fleet.engines[EngineRole.VOICE]
 
 
 async def test_tts_speaks_in_its_own_process_while_the_file_engine_is_leased(
     fleet: EngineFleet,
 ) -> None:
     assert await fleet.voice.ready() == ("low", "high")
-    async with fleet.files.slot.lease():
+    async with fleet.files.lease():
         assert await said(fleet.voice, "Yes.")
-        assert fleet.files.slot.worker_pid != voice_slot(fleet).worker_pid
+        assert fleet.files.worker_pid != voice_slot(fleet).worker_pid
     await fleet.close()
     assert voice_slot(fleet).state is EngineState.ABSENT
 

@@ -22,7 +22,7 @@ from sidecar.live.sessions.session import (
 from sidecar.live.sessions.stereo_session import StereoSession
 from sidecar.observability.logs import ONCE_A_MINUTE
 from sidecar.workers import channel
-from sidecar.workers.engine_slot import EngineLease
+from sidecar.workers.engine_lease import EngineLease
 from sidecar.workers.rpc_client import RpcCall, RpcCallEnded
 from sidecar.workers.worker_process import WorkerDied
 

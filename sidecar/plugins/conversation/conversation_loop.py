@@ -22,7 +22,7 @@ from sidecar.plugins.conversation.conversation_events import MAX_PENDING_OUTPUT,
 from sidecar.plugins.conversation.speech_input import SpeechInput
 from sidecar.plugins.conversation.state_machine import ConversationStateMachine
 from sidecar.transcripts.transcript import Notice
-from sidecar.workers.engine_fleet import TtsClient
+from sidecar.workers.tts_client import TtsClient
 
 log = logging.getLogger(__name__)
 

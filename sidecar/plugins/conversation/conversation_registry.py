@@ -25,7 +25,7 @@ from sidecar.plugins.conversation.chat_completions import REPEAT_LLM_NAME, Llm, 
 from sidecar.plugins.conversation.errors import LlmError, LlmGarbled, LlmRefused, TalkFull
 from sidecar.plugins.conversation.llm_client import choose_llm, create_llm
 from sidecar.plugins.conversation.settings import ConversationSettings
-from sidecar.workers.engine_fleet import TtsClient
+from sidecar.workers.tts_client import TtsClient
 
 if TYPE_CHECKING:
     from sidecar.plugins.conversation.conversation_loop import ConversationLoop

@@ -24,7 +24,7 @@ from sidecar.interfaces.request_options import parse_number, parse_text
 from sidecar.plugins.grpc_stt import yaml_config
 from sidecar.plugins.grpc_stt.errors import AdminOff
 from sidecar.service.facade import Service
-from sidecar.workers.engine_fleet import ModelLoadRequest
+from sidecar.workers.model_registry import ModelLoadRequest
 
 MAX_NAME_CHARACTERS = 100
 DRAIN_S, MAX_DRAIN_S = 30.0, 3600
@@ -181,16 +181,15 @@ def build_router(service: Service) -> APIRouter:
     async def list_models(request: Request) -> Response:
         """List the loaded models."""
         _require_admin(request, service)
-        by_role = service.models.by_role
         details = [
             {
-                "id": by_role[role],
+                "id": one.model.name,
                 "role": str(role),
                 "engine": one.spec.name,
-                "precision": one.slot.precision.value,
-                "state": one.slot.state.value,
+                "precision": one.precision.value,
+                "state": one.state.value,
             }
-            for role, one in service.fleet.hosts.items()
+            for role, one in service.fleet.recognizers.items()
         ]
         return json_response(
             {

@@ -29,7 +29,7 @@ from sidecar.plugins.openai.common import DEFAULT_VOICE, ERRORS, VOICES, warning
 from sidecar.plugins.openai.errors import SpeechFull, SpeechUnavailable
 from sidecar.plugins.openai.settings import OpenAISettings
 from sidecar.service.facade import Service
-from sidecar.workers.engine_fleet import TtsClient
+from sidecar.workers.tts_client import TtsClient
 
 log = logging.getLogger(__name__)
 

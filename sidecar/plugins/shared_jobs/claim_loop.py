@@ -31,7 +31,7 @@ from sidecar.plugins.shared_jobs.claims import (
 )
 from sidecar.plugins.shared_jobs.held_claims import ClaimedJob, HeldClaim, HeldClaims
 from sidecar.storage.recording_storage import answering
-from sidecar.workers.engine_slot import EngineState
+from sidecar.workers.engine_lease import EngineState
 
 log = logging.getLogger(__name__)
 
@@ -59,7 +59,7 @@ def ineligibility(
     """Return why this node cannot do a job now; None if it can. ``max_s``: the longest recording
     that it accepts, in seconds. ``storage``: the kind of its storage of recordings."""
     spec, language, length_s = engine.spec, record.options.language, record.audio_info.total_s
-    if engine.slot.state is EngineState.STUCK:
+    if engine.engine.state is EngineState.STUCK:
         return errors.EngineStuck()
     if record.audio_info.decoder == LIVE_DECODER:
         return errors.AudioLost("The live session of this job did not end.")

@@ -81,7 +81,7 @@ class SharedJobBackend(JobBackend):
             service_id,
             self._follower,
             self._retention,
-            partial(engine.predictor.seconds, engine.spec.resolve_precision(Precision.AUTO)),
+            engine.work_s,
             settings.queue_limit,
             metrics,
             now,
@@ -162,8 +162,10 @@ class SharedJobBackend(JobBackend):
 
 def _preferences(engine: JobEngine) -> ClaimPreferences:
     """Return the requested precisions that need no load now."""
-    slot = engine.slot
-    if not slot.loaded:
+    loaded = engine.engine
+    if not loaded.loaded:
         return ClaimPreferences()
-    fits = (one for one in Precision if slot.resolve(one, math.inf) is slot.precision)
-    return ClaimPreferences(frozenset(one.value for one in fits), time.monotonic() - slot.loaded_at)
+    fits = (one for one in Precision if loaded.resolve(one, math.inf) is loaded.precision)
+    return ClaimPreferences(
+        frozenset(one.value for one in fits), time.monotonic() - loaded.loader.loaded_at
+    )

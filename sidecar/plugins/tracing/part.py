@@ -13,9 +13,13 @@ class Tracing:
 
     def __init__(self, service: Service, exporter: OtlpExporter) -> None:
         self._exporter = exporter
-        slot, now = service.fleet.files.slot, service.now
+        loader, now = service.fleet.files.loader, service.now
         traces = JobTraces(
-            exporter, service.listen, lambda: service.spec.name, lambda: slot.last_load(now()), now
+            exporter,
+            service.listen,
+            lambda: service.spec.name,
+            lambda: loader.last_load(now()),
+            now,
         )
         service.submissions.observer = traces
 

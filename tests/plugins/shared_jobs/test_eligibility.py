@@ -17,8 +17,9 @@ from sidecar.jobs.job_engine import JobEngine
 from sidecar.jobs.job_record import JobFailure
 from sidecar.plugins.shared_jobs.claim_loop import ineligibility
 from sidecar.plugins.shared_jobs.claims import are_final, unschedulable_error
-from sidecar.workers.engine_host import EngineHost, MemoryDevices
-from sidecar.workers.engine_slot import EXCLUSIVE, EngineState
+from sidecar.workers.engine_lease import EXCLUSIVE, EngineState
+from sidecar.workers.engine_memory import MemoryDevices
+from sidecar.workers.role_engine import RoleEngine
 
 LONG = JobFailure.of(errors.AudioTooLong("It has 9.0 h.", hint="Cut it."))
 GREEK = JobFailure.of(errors.LanguageUnsupported("It knows no 'el'.", hint="It knows: en."))
@@ -37,7 +38,7 @@ def test_node_is_ineligible_by_language_length_or_lost_audio_of_a_recording(
     recording: Path,
 ) -> None:
     settings = Settings(engine="moonshine")
-    lodging = EngineHost("files", settings, choose_engine(settings), MemoryDevices(), EXCLUSIVE)
+    lodging = RoleEngine("files", settings, choose_engine(settings), MemoryDevices(), EXCLUSIVE)
     engine = JobEngine(settings, lodging)
     job = job_of(recording).record
     german = replace(job, options=TranscribeOptions(language="de"))
@@ -49,13 +50,13 @@ def test_node_is_ineligible_by_language_length_or_lost_audio_of_a_recording(
 
 
 def test_job_that_does_not_fit_in_memory_is_refused() -> None:
-    provision = Mock(slot=Mock(state=EngineState.READY))
+    provision = Mock(engine=Mock(state=EngineState.READY))
     provision.admit.side_effect = errors.WontFit()
     assert isinstance(ineligibility(submitted(), provision, 1e5), errors.WontFit)
 
 
 def test_node_with_stuck_engine_is_not_eligible() -> None:
-    node = Mock(slot=Mock(state=EngineState.STUCK))
+    node = Mock(engine=Mock(state=EngineState.STUCK))
     assert isinstance(ineligibility(submitted(), node, 1e5), errors.EngineStuck)
 
 
@@ -63,7 +64,7 @@ def test_node_with_stuck_engine_is_not_eligible() -> None:
 def test_node_with_another_storage_leaves_job_to_others_and_does_not_end_it(
     stored: str, own: str
 ) -> None:
-    node = Mock(slot=Mock(state=EngineState.READY))
+    node = Mock(engine=Mock(state=EngineState.READY))
     job = replace(submitted(), audio=StoredRecordingRef("name", "sha256", 1, stored))
     error = ineligibility(job, node, 1e5, own)
     assert error is not None

@@ -20,9 +20,10 @@ from sidecar.gpu_memory.memory_admission import LoadPlacement
 from sidecar.gpu_memory.streaming_memory import STREAMING_SHAPES, StreamingFootprint
 from sidecar.interfaces.engine_interface import Precision
 from sidecar.plugins.conversation.tts import tts_spec as voice_of
-from sidecar.workers import engine_slot
-from sidecar.workers.engine_host import EngineHost, MemoryDevices
-from sidecar.workers.engine_slot import EXCLUSIVE, EngineState
+from sidecar.workers import engine_lease
+from sidecar.workers.engine_lease import EXCLUSIVE, EngineState
+from sidecar.workers.engine_memory import MemoryDevices
+from sidecar.workers.role_engine import RoleEngine
 
 GIB = 1 << 30
 WEIGHTS = 33
@@ -36,14 +37,14 @@ class Card:
 
     tells: bool
     gigabytes: int = 80
-    engines: dict[EngineHost[Any], Callable[[Precision], int]] = field(default_factory=dict)
+    engines: dict[RoleEngine[Any], Callable[[Precision], int]] = field(default_factory=dict)
     """The bytes of each at a precision, while it is there."""
 
     def __call__(self) -> GpuMemory:
         ours: dict[int, int] = {}
         for one, size_at in self.engines.items():
-            if (pid := one.slot.worker_pid) is not None:
-                ours[pid] = size_at(one.slot.precision)
+            if (pid := one.worker_pid) is not None:
+                ours[pid] = size_at(one.precision)
         used = (2 << 10) + (sum(ours.values()) >> 20)
         return GpuMemory("a card", used, self.gigabytes << 10, processes=ours if self.tells else {})
 
@@ -54,14 +55,14 @@ class House:
 
     card: Card
     devices: MemoryDevices
-    files: EngineHost[Any]
-    live: EngineHost[Any]
+    files: RoleEngine[Any]
+    live: RoleEngine[Any]
 
-    async def room(self, one: EngineHost[Any]) -> float:
+    async def room(self, one: RoleEngine[Any]) -> float:
         """GiB that an engine may take in all, by a look just now."""
         await self.devices.gpu.query()
-        assert one.admission is not None
-        return one.admission.available_bytes(one.memory_now()) / GIB
+        assert one.model.admission is not None
+        return one.model.admission.available_bytes(one.memory.now()) / GIB
 
 
 @pytest.fixture(params=[True, False], ids=["driver report", "no driver report"])
@@ -71,12 +72,12 @@ async def house(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator
     settings = Settings(precision="fp32", keep_alive=-1, data_dir=tmp_path)
     checkpoint = ModelCheckpoint(tmp_path, {"text_config": TEXT}, (), 0, None)
     choice = EngineChoice(replace(engine_spec("scripted"), planned=True), "", checkpoint)
-    files, live = (EngineHost(who, settings, choice, devices, EXCLUSIVE) for who in (FILES, LIVE))
-    assert files.admission is not None
-    card.engines = dict.fromkeys((files, live), files.admission.loaded_bytes)
+    files, live = (RoleEngine(who, settings, choice, devices, EXCLUSIVE) for who in (FILES, LIVE))
+    assert files.model.admission is not None
+    card.engines = dict.fromkeys((files, live), files.model.admission.loaded_bytes)
     yield House(card, devices, files, live)
     for one in (files, live):
-        await one.slot.close()
+        await one.close()
 
 
 async def test_memory_of_loading_engine_is_reserved_before_driver_reports_it_and_freed_on_cancel(
@@ -84,16 +85,16 @@ async def test_memory_of_loading_engine_is_reserved_before_driver_reports_it_and
 ) -> None:
     assert (await house.room(house.files), await house.room(house.live)) == (78, 78)
     monkeypatch.setenv("VIBEVOICE_SCRIPTED_LOAD", "60")
-    loading = asyncio.ensure_future(house.files.slot.preload())
-    await until(lambda: house.files.slot.state is EngineState.LOADING)
+    loading = asyncio.ensure_future(house.files.preload())
+    await until(lambda: house.files.state is EngineState.LOADING)
     assert await house.room(house.live) == pytest.approx(78 - WEIGHTS, abs=1)
     loading.cancel()
-    await house.files.slot.close()
+    await house.files.close()
     assert await house.room(house.live) == 78, "one that was given up takes nothing"
 
 
 async def test_memory_of_other_engine_in_driver_report_is_counted_once(house: House) -> None:
-    await house.files.slot.preload()
+    await house.files.preload()
     assert await house.room(house.live) == pytest.approx(78 - WEIGHTS, abs=1)
     assert await house.room(house.files) == pytest.approx(78, abs=1)
 
@@ -101,39 +102,39 @@ async def test_memory_of_other_engine_in_driver_report_is_counted_once(house: Ho
 async def test_largest_planned_memory_of_jobs_in_a_lease_is_reserved_against_another_engine(
     house: House,
 ) -> None:
-    await house.files.slot.preload()
-    async with house.files.slot.lease():
+    await house.files.preload()
+    async with house.files.lease():
         for beside in (5, 3):  # the second joins, and takes less
-            house.files.expect_peak((WEIGHTS + beside) * GIB)
-            await house.files.slot.check_room(Precision.FP32)  # a reload is asked for
+            house.files.memory.expect_peak((WEIGHTS + beside) * GIB)
+            await house.files.check_room(Precision.FP32)  # a reload is asked for
         assert await house.room(house.live) == pytest.approx(78 - WEIGHTS - 5, abs=2)
-    async with house.files.slot.lease():
-        house.files.expect_peak((WEIGHTS + 5) * GIB)
+    async with house.files.lease():
+        house.files.memory.expect_peak((WEIGHTS + 5) * GIB)
         assert await house.room(house.live) == pytest.approx(78 - WEIGHTS - 5, abs=1)
 
 
 async def test_memory_reserved_for_engine_shrinks_with_its_precision_and_is_freed_as_it_unloads(
     house: House,
 ) -> None:
-    await house.files.slot.preload()
-    await house.files.slot.reload(Precision.INT8)
+    await house.files.preload()
+    await house.files.reload(Precision.INT8)
     lighter = await house.room(house.live)
     assert lighter > 78 - WEIGHTS + 10, "the one in 32 bit is gone"
-    await house.files.slot.close()
+    await house.files.close()
     assert await house.room(house.live) == 78
 
 
 async def test_memory_reserved_by_one_engine_is_refused_to_other_and_a_failed_load_reserves_none(
     house: House, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    await house.files.slot.preload()
-    house.files.expect_peak(70 * GIB)
+    await house.files.preload()
+    house.files.memory.expect_peak(70 * GIB)
     with pytest.raises(errors.WontFit, match=r"8\.\d GB are free"):
-        await house.live.slot.preload()
+        await house.live.preload()
     monkeypatch.setenv("VIBEVOICE_SCRIPTED_FAILS", "fp32")
-    await house.files.slot.close()
+    await house.files.close()
     with pytest.raises(errors.ModelLoadFailed):
-        await house.live.slot.preload()
+        await house.live.preload()
     assert await house.room(house.files) == 78, "a load that fails leaves none either"
 
 
@@ -143,15 +144,15 @@ async def test_memory_of_live_sessions_is_reserved_while_they_run(
     settings = Settings(precision="fp32", keep_alive=-1, data_dir=tmp_path)
     checkpoint = ModelCheckpoint(tmp_path, {}, (), 9 * GIB, None)
     choice = EngineChoice(engine_spec("scripted"), "", checkpoint, session_bytes=4 * GIB)
-    talking = EngineHost("talking", settings, choice, house.devices, engine_slot.LIVE, live=True)
+    talking = RoleEngine("talking", settings, choice, house.devices, engine_lease.LIVE, live=True)
     house.card.engines[talking] = lambda _: 9 * GIB
-    async with talking.slot.lease():
+    async with talking.lease():
         assert await house.room(house.files) == 78 - 9 - 4
-        async with talking.slot.lease():
+        async with talking.lease():
             assert await house.room(house.files) == 78 - 9 - 8
         assert await house.room(house.files) == 78 - 9 - 4
     assert await house.room(house.files) == 78 - 9
-    await talking.slot.close()
+    await talking.close()
     assert await house.room(house.files) == 78
 
 
@@ -161,11 +162,11 @@ async def test_session_memory_is_reserved_while_a_file_lease_of_streaming_engine
     settings = Settings(precision="fp32", keep_alive=-1, data_dir=tmp_path)
     checkpoint = ModelCheckpoint(tmp_path, {}, (), 9 * GIB, None)
     choice = EngineChoice(engine_spec("scripted"), "", checkpoint, session_bytes=4 * GIB)
-    reading = EngineHost("reading", settings, choice, house.devices, EXCLUSIVE)
+    reading = RoleEngine("reading", settings, choice, house.devices, EXCLUSIVE)
     house.card.engines[reading] = lambda _: 9 * GIB
-    async with reading.slot.lease():
+    async with reading.lease():
         assert await house.room(house.live) == 78 - 9 - 4
-    await reading.slot.close()
+    await reading.close()
 
 
 async def test_engine_loaded_before_the_gpu_is_known_frees_its_host_memory_on_close(
@@ -175,14 +176,14 @@ async def test_engine_loaded_before_the_gpu_is_known_frees_its_host_memory_on_cl
     devices = MemoryDevices(GpuMonitor(lambda: says[0]))
     settings = Settings(precision="fp32", keep_alive=-1, data_dir=tmp_path)
     checkpoint = ModelCheckpoint(tmp_path, {"text_config": TEXT}, (), 33 * GIB, None)
-    files = EngineHost(
+    files = RoleEngine(
         FILES, settings, EngineChoice(engine_spec("scripted"), "", checkpoint), devices, EXCLUSIVE
     )
-    await files.slot.preload()
+    await files.preload()
     assert devices.host.ledger.committed_bytes(LIVE) == 33 * GIB
     says[0] = GpuMemory("a card", 2 << 10, 80 << 10)
     await devices.gpu.query()
-    await files.slot.close()
+    await files.close()
     assert (
         devices.host.ledger.committed_bytes(LIVE) == devices.gpu.ledger.committed_bytes(LIVE) == 0
     )
@@ -199,21 +200,21 @@ async def test_reported_device_is_the_one_that_the_engine_uses(
     settings = Settings(device=asked, precision="fp32", data_dir=tmp_path)
     checkpoint = ModelCheckpoint(tmp_path, {"text_config": TEXT}, (), 0, None)
     spec = replace(engine_spec("scripted"), planned=True)
-    host = EngineHost(FILES, settings, EngineChoice(spec, "", checkpoint), devices, EXCLUSIVE)
-    assert (host.device, host.memory_now().on_gpu) == (used, used == "cuda")
+    host = RoleEngine(FILES, settings, EngineChoice(spec, "", checkpoint), devices, EXCLUSIVE)
+    assert (host.device, host.memory.now().on_gpu) == (used, used == "cuda")
 
 
 async def test_tts_on_cpu_takes_memory_of_host_not_of_gpu(house: House, tmp_path: Path) -> None:
     choice = EngineChoice(voice_of("scripted"), "", folder=tmp_path, folder_bytes=3 * GIB)
     settings = Settings(keep_alive=-1, data_dir=tmp_path)
-    voice = EngineHost("voice", settings, choice, house.devices, engine_slot.LIVE, speaks=True)
+    voice = RoleEngine("voice", settings, choice, house.devices, engine_lease.LIVE, speaks=True)
     assert await house.room(house.files) == 78, "and the card has been seen"
-    await voice.slot.preload()
-    assert (voice.on_gpu, voice.reserved_bytes) == (False, 3 * GIB)
+    await voice.preload()
+    assert (voice.on_gpu, voice.memory.reserved_bytes) == (False, 3 * GIB)
     assert await house.room(house.files) == 78
     assert house.devices.host.ledger.committed_bytes(FILES) in (0, 3 * GIB)
-    await voice.slot.close()
-    assert voice.reserved_bytes == 0
+    await voice.close()
+    assert voice.memory.reserved_bytes == 0
 
 
 @pytest.mark.parametrize(("gigabytes", "best"), [(80, Precision.BF16), (16, Precision.INT4)])
@@ -225,8 +226,8 @@ def test_first_precision_is_best_that_fits_on_gpu(
     checkpoint = ModelCheckpoint(tmp_path, {"text_config": TEXT}, (), 0, None)
     devices = MemoryDevices(GpuMonitor(Card(tells=True, gigabytes=gigabytes)))
     choice = EngineChoice(spec, "", checkpoint)
-    one = EngineHost(FILES, Settings(data_dir=tmp_path), choice, devices, EXCLUSIVE)
-    assert one.slot.precision is best
+    one = RoleEngine(FILES, Settings(data_dir=tmp_path), choice, devices, EXCLUSIVE)
+    assert one.precision is best
 
 
 @pytest.mark.parametrize("gigabytes", [12, 16])
@@ -241,15 +242,15 @@ async def test_streaming_model_that_the_card_does_not_hold_twice_is_refused_unti
     spec = replace(engine_spec("scripted"), precisions=(Precision.INT8,))
     choice = EngineChoice(spec, "", checkpoint, footprints={Precision.INT8: footprint})
     files, live = (
-        EngineHost(role, settings, choice, house.devices, EXCLUSIVE, live=role == "talking")
+        RoleEngine(role, settings, choice, house.devices, EXCLUSIVE, live=role == "talking")
         for role in ("typing", "talking")
     )
     house.card.engines |= dict.fromkeys((files, live), lambda _: footprint.loaded_bytes)
-    await files.slot.preload()
+    await files.preload()
     with pytest.raises(errors.WontFit, match=r"in int8 needs at least .* GB are free") as refused:
-        await live.slot.preload()
+        await live.preload()
     assert "keep_alive" in refused.value.hint
-    assert files.place(Precision.INT8).placement is LoadPlacement.INSTEAD
-    await files.slot.close()
-    await live.slot.preload()
-    await live.slot.close()
+    assert files.memory.place(files.model).placement is LoadPlacement.INSTEAD
+    await files.close()
+    await live.preload()
+    await live.close()

@@ -10,13 +10,14 @@ from unittest import mock
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from instrumented_slot import scripted_model
 from service_process import PATIENCE_S
 
 from sidecar import errors
-from sidecar.engines import engine_spec
 from sidecar.interfaces.engine_interface import LoadOptions, Precision
-from sidecar.workers.engine_loading import EngineSupervisor
-from sidecar.workers.engine_slot import CONCURRENT, EXCLUSIVE, LIVE, EngineSlot, Sharing
+from sidecar.workers.engine import Engine
+from sidecar.workers.engine_lease import CONCURRENT, EXCLUSIVE, LIVE, Sharing
+from sidecar.workers.engine_loading import WorkerLoader
 
 Step = tuple[str, int]
 STEPS = st.lists(
@@ -62,17 +63,15 @@ class Orders:
 
     def __init__(self, sharing: Sharing) -> None:
         self.processes: list[Process] = []
-        self.slot = EngineSlot(
-            engine_spec("scripted"), LoadOptions(Precision.FP32), keep_alive_s=0, sharing=sharing
-        )
+        self.slot = Engine(scripted_model(Precision.FP32), keep_alive_s=0, sharing=sharing)
         self.tasks: list[asyncio.Task[object]] = []
         self.holders: dict[int, tuple[bool, asyncio.Event]] = {}
         self.arrivals: list[int] = []
         self._sharing = sharing
         self._leases = 0
 
-    async def load(self, options: LoadOptions) -> Process:
-        """Stands for `EngineSupervisor.start_worker`."""
+    async def load(self, name: str, factory: str, options: LoadOptions) -> Process:
+        """Stands for `WorkerLoader.start_worker`."""
         for _ in range(3):
             await asyncio.sleep(0)
         self.processes.append(Process(1 + len(self.processes)))
@@ -125,7 +124,7 @@ class Orders:
 
 async def follow(sharing: Sharing, steps: list[Step]) -> None:
     orders = Orders(sharing)
-    with mock.patch.object(EngineSupervisor, "start_worker", orders.load):
+    with mock.patch.object(WorkerLoader, "start_worker", orders.load):
         for step, number in steps:
             orders.take(step, number)
             for _ in range(number if step == "wait" else 1):

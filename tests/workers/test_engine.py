@@ -15,21 +15,23 @@ from typing import Any
 
 import psutil
 import pytest
+from instrumented_slot import scripted_model
 from service_process import PATIENCE_S, halt, new_file, runs, settle, until, worker_pids
 
 from sidecar import errors
 from sidecar.audio.audio_info import AudioInfo
 from sidecar.audio.audio_source import open_recording_file
-from sidecar.engines import engine_spec
-from sidecar.gpu_memory.memory_admission import LoadPlacement, LoadPlan, MemoryAccount
+from sidecar.gpu_memory.memory_admission import LoadPlacement, LoadPlan
 from sidecar.interfaces.engine_interface import (
     LoadOptions,
     MemoryPlan,
     Precision,
     TranscribeOptions,
 )
-from sidecar.workers.engine_loading import EngineSupervisor
-from sidecar.workers.engine_slot import EngineSlot, EngineState, RecordingRequest, Sharing
+from sidecar.workers.engine import Engine
+from sidecar.workers.engine_lease import EngineState, RecordingRequest, Sharing
+from sidecar.workers.engine_loading import WorkerLoader
+from sidecar.workers.engine_memory import AnyModel, MemoryAccount
 from sidecar.workers.worker_environment import WorkerOptions
 from sidecar.workers.worker_process import WorkerProcess
 
@@ -44,8 +46,8 @@ class Looker(MemoryAccount):
         self.placement: LoadPlacement | errors.SidecarError = placement
         self.asked: list[Precision] = []
 
-    def place(self, precision: Precision) -> LoadPlan:
-        self.asked.append(precision)
+    def place(self, model: AnyModel) -> LoadPlan:
+        self.asked.append(model.precision)
         if isinstance(self.placement, errors.SidecarError):
             raise self.placement
         return LoadPlan(self.placement)
@@ -55,32 +57,30 @@ class Gate:
     """Loads begin, and go on once they are let."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        self._open, start = asyncio.Event(), EngineSupervisor.start_worker
+        self._open, start = asyncio.Event(), WorkerLoader.start_worker
 
-        async def held(supervisor: EngineSupervisor, options: LoadOptions) -> WorkerProcess:
+        async def held(loader: WorkerLoader, *given: Any) -> WorkerProcess:
             await self._open.wait()
-            return await start(supervisor, options)
+            return await start(loader, *given)
 
-        monkeypatch.setattr(EngineSupervisor, "start_worker", held)
+        monkeypatch.setattr(WorkerLoader, "start_worker", held)
 
     def open_soon(self) -> None:
         """Behind what the test does next."""
         asyncio.get_running_loop().call_soon(self._open.set)
 
 
-Build = Callable[..., EngineSlot]
+Build = Callable[..., Engine]
 
 
 @pytest.fixture
 async def build() -> AsyncIterator[Build]:
     """Slots of the scripted engine, closed in the end."""
-    slots: list[EngineSlot] = []
+    slots: list[Engine] = []
 
-    def make(
-        account: MemoryAccount | None = None, keep_alive_s: float = -1, **more: Any
-    ) -> EngineSlot:
-        load, account = LoadOptions(FP32), account or Looker()
-        slots.append(EngineSlot(engine_spec("scripted"), load, keep_alive_s, account, **more))
+    def make(account: MemoryAccount | None = None, keep_alive_s: float = -1, **more: Any) -> Engine:
+        model = scripted_model(FP32)
+        slots.append(Engine(model, keep_alive_s, account or Looker(), **more))
         return slots[-1]
 
     yield make
@@ -88,13 +88,13 @@ async def build() -> AsyncIterator[Build]:
         await slot.close()
 
 
-async def preloaded(slot: EngineSlot) -> EngineSlot:
+async def preloaded(slot: Engine) -> Engine:
     """A slot once its engine is there."""
     await slot.preload()
     return slot
 
 
-async def loading(slot: EngineSlot) -> None:
+async def loading(slot: Engine) -> None:
     """Wait until it is. Looked at in each turn of the loop: none is missed, however late we are."""
     while slot.state is not EngineState.LOADING:  # noqa: ASYNC110
         await asyncio.sleep(0)
@@ -192,12 +192,12 @@ async def test_reload_waits_for_lease_and_precedes_next_lease(build: Build) -> N
     assert [*seen, await following] == [FP32, INT8]
 
 
-async def precision_of_a_lease(slot: EngineSlot, wanted: Precision = Precision.AUTO) -> Precision:
+async def precision_of_a_lease(slot: Engine, wanted: Precision = Precision.AUTO) -> Precision:
     async with slot.lease(wanted) as engine:
         return engine.precision
 
 
-async def given_up_while_it_loads(slot: EngineSlot, precision: Precision) -> None:
+async def given_up_while_it_loads(slot: Engine, precision: Precision) -> None:
     """Somebody asks for the engine, and hangs up once it is being loaded."""
     lease = asyncio.ensure_future(slot.lease(precision).__aenter__())
     await loading(slot)
@@ -293,7 +293,7 @@ async def test_memory_is_queried_only_after_old_engine_has_exited(build: Build) 
     old: int | None = None
 
     class Watched(MemoryAccount):
-        async def query_memory(self) -> None:
+        async def query_memory(self, _: AnyModel) -> None:
             stood.append(old is not None and runs(old))
 
     slot = build(Watched(), keep_alive_s=0, sharing=SLOW_TO_EXIT)
@@ -314,10 +314,10 @@ async def test_last_load_spans_the_seconds_that_the_load_took_and_ended_in_the_p
     build: Build,
 ) -> None:
     slot, now = build(), 1_700_000_000.0
-    assert slot.last_load(now)[1] == -math.inf
-    start, end = (await preloaded(slot)).last_load(now)
+    assert slot.loader.last_load(now)[1] == -math.inf
+    start, end = (await preloaded(slot)).loader.last_load(now)
     assert end <= now
-    assert end - start == pytest.approx(slot.load_s, abs=1e-3)
+    assert end - start == pytest.approx(slot.loader.load_s, abs=1e-3)
 
 
 async def test_preloaded_engine_without_keep_alive_waits_for_first_lease(build: Build) -> None:
@@ -336,7 +336,7 @@ async def test_unused_preloaded_engine_without_keep_alive_is_unloaded(build: Bui
     await slot.reload(INT8)
     await until(lambda: slot.state is EngineState.ABSENT)
     await given_up_while_it_loads(slot, INT8)
-    await until(lambda: slot.loads == 2)
+    await until(lambda: slot.loader.loads == 2)
     await until(lambda: slot.state is EngineState.ABSENT)
 
 
@@ -527,11 +527,11 @@ async def test_memory_is_queried_before_each_load_and_each_lease(build: Build) -
     seen: list[str] = []
 
     class Noted(MemoryAccount):
-        async def query_memory(self) -> None:
+        async def query_memory(self, _: AnyModel) -> None:
             seen.append("query")
 
-        def place(self, precision: Precision) -> LoadPlan:
-            seen.append(precision)
+        def place(self, model: AnyModel) -> LoadPlan:
+            seen.append(model.precision)
             return LoadPlan()
 
     slot = build(Noted())
@@ -560,16 +560,16 @@ async def test_load_gets_memory_plan_and_slot_keeps_it_after_a_failed_reload(
         return call(self, operation, *args, **kwargs)
 
     class Frugal(MemoryAccount):
-        def place(self, precision: Precision) -> LoadPlan:
-            return LoadPlan(placement, FRUGAL if precision is FP32 else MemoryPlan())
+        def place(self, model: AnyModel) -> LoadPlan:
+            return LoadPlan(placement, FRUGAL if model.precision is FP32 else MemoryPlan())
 
     monkeypatch.setattr(WorkerProcess, "call", watched)
     monkeypatch.setenv("VIBEVOICE_SCRIPTED_FAILS", "int8")
     slot = await preloaded(build(Frugal()))
-    assert slot.memory == FRUGAL
+    assert slot.memory_plan == FRUGAL
     with pytest.raises(errors.ModelLoadFailed):
         await slot.reload(INT8)
-    assert slot.memory == FRUGAL, "the old one is as it was"
+    assert slot.memory_plan == FRUGAL, "the old one is as it was"
     back = [("fp32", True, True)] if placement is LoadPlacement.INSTEAD else []
     assert told == [("fp32", True, True), ("int8", False, False), *back]
 
@@ -581,7 +581,7 @@ async def test_slot_keeps_memory_plan_of_last_job_and_shares_it_only_while_that_
     path = new_file(tmp_path / "voice.wav", voice)
     with open_recording_file(str(path)) as source:
         async with slot.lease() as engine:
-            assert slot.memory == MemoryPlan()
+            assert slot.memory_plan == MemoryPlan()
             options = TranscribeOptions(memory=shared)
             facts = AudioInfo("wav", "sndfile", 3.0)
             async with aclosing(
@@ -589,7 +589,7 @@ async def test_slot_keeps_memory_plan_of_last_job_and_shares_it_only_while_that_
             ) as events:
                 async for _ in events:
                     assert slot.shared_memory == shared
-    assert slot.memory == shared
+    assert slot.memory_plan == shared
     assert slot.shared_memory is None, "the next job plans by the memory that is free then"
 
 
