@@ -13,6 +13,7 @@ from itertools import count
 from pathlib import Path
 from typing import Any
 
+import httpx
 import openai
 import pytest
 from fastapi import Request
@@ -225,9 +226,12 @@ def jobs_submitted(server: Server) -> float:
 def time_out(server: Server, audio: bytes) -> None:
     """Send a recording, and hang up when its job runs, after the time that the client has said."""
     headers = {"x-stainless-timeout": "0.001", "x-stainless-retry-count": "0"}
-    request = server.client.build_request(
-        "POST", URL, files={"file": ("a.wav", audio)}, headers=headers
-    )
+    files = {"file": ("a.wav", audio)}
+    hang_up_at_work(server, server.client.build_request("POST", URL, files=files, headers=headers))
+
+
+def hang_up_at_work(server: Server, request: httpx.Request) -> None:
+    """Send a request, and hang up when its job runs."""
     lines = [f"POST {URL} HTTP/1.1", *(f"{name}: {said}" for name, said in request.headers.items())]
     with socket.create_connection(("127.0.0.1", server.port)) as client:
         client.sendall("\r\n".join([*lines, "\r\n"]).encode() + request.read())
@@ -236,6 +240,55 @@ def time_out(server: Server, audio: bytes) -> None:
 
 PATIENT = {"openai_retry_grace": PATIENCE_S, "openai_crowded_grace": PATIENCE_S}
 """Limits by which a job waits for its client however busy the machine is."""
+
+
+class FirstAnswerTooLate(httpx.BaseTransport):
+    """A network on which the first request times out once its job runs."""
+
+    def __init__(self, server: Server) -> None:
+        self._server, self._inner = server, httpx.HTTPTransport()
+        self.sent: list[httpx.Headers] = []
+
+    def handle_request(self, request: httpx.Request) -> httpx.Response:
+        self.sent.append(request.headers)
+        request.extensions.pop("timeout")
+        if len(self.sent) > 1:
+            return self._inner.handle_request(request)
+        hang_up_at_work(self._server, request)
+        raise httpx.ReadTimeout("too late", request=request)
+
+    def close(self) -> None:
+        self._inner.close()
+
+
+def test_retry_of_the_sdk_carries_no_idempotency_key_and_gets_the_result_of_its_timed_out_job(
+    start_server: StartServer, tmp_path: Path
+) -> None:
+    hold = tmp_path / "hold"
+    hold.touch()
+    limits = {"openai_held": 0, **PATIENT}
+    server = start_server(scripted_hold=hold, batch=1, limits=limits)
+    network = FirstAnswerTooLate(server)
+    with (
+        openai.OpenAI(
+            base_url=f"{server.url}/v1",
+            api_key="none",
+            timeout=0.001,
+            http_client=httpx.Client(transport=network),
+        ) as client,
+        ThreadPoolExecutor(1) as thread,
+    ):
+        transcribe = client.audio.transcriptions.create
+        clip = wav(SECOND * 12)
+        answering = thread.submit(transcribe, model="whisper-1", file=("a.wav", clip))
+        try:
+            wait_until(lambda: "answer to a retry" in server.log(), "it has its job again")
+        finally:
+            hold.unlink()
+        assert len(answering.result().text.split()) == 12
+    assert [one["x-stainless-retry-count"] for one in network.sent] == ["0", "1"]
+    assert not any("idempotency-key" in one for one in network.sent)
+    assert jobs_submitted(server) == 1
 
 
 def test_retry_to_a_full_queue_gets_the_result_of_the_timed_out_job(
