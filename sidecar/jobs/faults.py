@@ -1,16 +1,35 @@
-"""Faults: what is to blame for an error, and when a job is a poison job. Pure.
+"""Faults: what is to blame for an error, breakers of what jobs need, and poison jobs.
 
 Each class of errors names its `errors.Fault`. What each does to a job and its attempts:
 docs/operations.md, "Faults".
 """
 
 import errno
+import logging
+import time
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
 
 from sidecar import errors
 from sidecar.bounded_dict import BoundedDict
+from sidecar.concurrency import backoff_s
 from sidecar.errors import Fault
 from sidecar.jobs.job_record import JobRecord
 
+log = logging.getLogger(__name__)
+
+RETRY_S = 3.0
+"""First pause after an error: a person frees a disk within minutes."""
+LONGEST_PAUSES = 20
+"""Longest pause, in first ones: a minute for a breaker, ten for a job."""
+REST_PAUSES = 10
+"""First pause of a job of its own, in those of a breaker: others have their turns."""
+HOLDS_ALL = frozenset({Fault.DISK, Fault.SPOOL, Fault.MEMORY})
+"""Faults that every job would meet: while such a breaker is open, jobs are tried one by one."""
+HOLDS_KEPT = HOLDS_ALL | {Fault.ENGINE, Fault.UPSTREAM}
+"""The same, of kept jobs; a request is tried at once, and gets the error."""
+PERSISTENCE = frozenset({Fault.DISK, Fault.SPOOL, Fault.DATABASE})
+"""What works if the events of a job are persisted."""
 ENDS_REQUESTS = frozenset({Fault.ENGINE, Fault.UPSTREAM, Fault.UNKNOWN})
 """Faults that end a job for which a request waits; a kept job waits until they are over."""
 _ERRNOS_OF_RECORDING = {
@@ -68,6 +87,76 @@ def poison_error(record: JobRecord) -> errors.EngineCrashed | None:
     died = f"{deaths} services, decoders or upstreams ended while they worked on this"
     also = f", and the engine's process died {crashes} times" if crashes else ""
     return errors.EngineCrashed(f"{died}{also}, without progress between the attempts.")
+
+
+def rests(error: errors.SidecarError) -> bool:
+    """Return whether a job waits for longer than others that need the same: it may be the only one
+    that meets the error."""
+    return counts(error) or fault_of(error) not in HOLDS_ALL | {Fault.UPSTREAM}
+
+
+@dataclass(slots=True)
+class Breaker:
+    """Breaker of one resource. ``error``: the last that it met. ``tries``: those in vain."""
+
+    error: errors.SidecarError
+    until: float = 0.0
+    tries: int = 0
+
+    def pause(self, first_s: float) -> None:
+        """Hold jobs for a pause that doubles."""
+        pause_s = backoff_s(self.tries, first_s, LONGEST_PAUSES * first_s)
+        self.tries, self.until = self.tries + 1, max(self.until, time.monotonic() + pause_s)
+
+
+class Breakers:
+    """Breakers of what jobs need: each is open from an error until a success."""
+
+    def __init__(self, retry_s: float = RETRY_S) -> None:
+        self._retry_s = retry_s
+        self._open: dict[Fault, Breaker] = {}
+        self.on_close: Callable[[], None] = lambda: None
+        """Called when jobs that were held may start."""
+
+    @property
+    def broken(self) -> Mapping[Fault, errors.SidecarError]:
+        """Return the last error of each open breaker, the oldest first."""
+        return {fault: breaker.error for fault, breaker in self._open.items()}
+
+    def failed(self, error: errors.SidecarError) -> None:
+        """Open the breaker of an error; one that is open holds jobs for longer after each try."""
+        breaker = self._open.get(fault_of(error))
+        again = breaker is not None and breaker.error.code == error.code
+        log.log(
+            logging.DEBUG if again else logging.WARNING, "jobs wait until this is over: %s", error
+        )
+        breaker = self._open.setdefault(fault_of(error), Breaker(error))
+        breaker.error = error
+        if time.monotonic() >= breaker.until:
+            breaker.pause(self._retry_s)
+        breaker.until = max(breaker.until, time.monotonic() + (error.retry_after or 0.0))
+
+    def succeeded(self, faults: Iterable[Fault] = Fault) -> None:
+        """Close breakers."""
+        closed = [self._open.pop(fault) for fault in faults if fault in self._open]
+        if closed:
+            self.on_close()
+
+    def held_until(self, *, kept: bool) -> float:
+        """Return until when no job is started (`time.monotonic`)."""
+        holds = HOLDS_KEPT if kept else HOLDS_ALL
+        return max((one.until for fault, one in self._open.items() if fault in holds), default=0.0)
+
+    def begin_try(self, *, kept: bool) -> None:
+        """Hold other jobs while one is tried."""
+        for fault, breaker in self._open.items():
+            if fault in (HOLDS_KEPT if kept else HOLDS_ALL):
+                breaker.pause(self._retry_s)
+
+    def rest_s(self, attempts: int) -> float:
+        """Return how long a job waits of its own after so many vain attempts in a row."""
+        first_s = REST_PAUSES * self._retry_s
+        return backoff_s(attempts - 1, first_s, LONGEST_PAUSES * first_s)
 
 
 class FaultHistory:

@@ -11,14 +11,14 @@ import logging
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 
 from sidecar import errors
 from sidecar.concurrency import cancel_after, wait_for_event
-from sidecar.errors import Fault
 from sidecar.interfaces.engine_interface import EngineSpec
 from sidecar.jobs.duration_prediction import DurationPredictor
-from sidecar.jobs.faults import ENDS_REQUESTS, counts, fault_of
+from sidecar.jobs.faults import RETRY_S, Breakers
 from sidecar.jobs.job_event_log import JobEventLog
 from sidecar.jobs.job_runner import Job, JobRun, OptionsPlanner
 from sidecar.jobs.reservations import Reservation
@@ -27,12 +27,6 @@ from sidecar.jobs.wait_queue import GuessJobSeconds, QueuePosition, RefusedClien
 from sidecar.workers.engine import Engine
 
 log = logging.getLogger(__name__)
-
-FAULT_RETRY_S = 3.0
-"""Pause after an error of the node or the storage: a person frees a disk within minutes."""
-_OF_ALL_JOBS = (Fault.DISK, Fault.SPOOL, Fault.MEMORY)
-PASSED_OVER_PAUSES = 10
-"""Such pauses for which a job is passed over whose recording cannot be read."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,8 +37,8 @@ class DispatchOptions:
     max_s: float
     next_job_wait_s: float = NEXT_JOB_WAIT_S
     """Wait for a client's next recording before the engine is reloaded."""
-    fault_retry_s: float = FAULT_RETRY_S
-    """Pause after an error of the node or the storage, such as a full disk."""
+    fault_retry_s: float = RETRY_S
+    """First pause after an error of what jobs need, such as a full disk."""
 
 
 class Dispatcher:
@@ -67,9 +61,6 @@ class Dispatcher:
         """Job at work; None if it is free."""
         self._closing = False
         self._runner: asyncio.Task[None] | None = None
-        self._transient_error: errors.SidecarError | None = None
-        """Transient error that the last run met: one of the node before others."""
-        self._pausing = False
         wait_queue.watch(self._news.set)
 
     def open(self, on_dispatcher_end: Callable[[Dispatcher, BaseException | None], None]) -> None:
@@ -99,76 +90,26 @@ class Dispatcher:
             await asyncio.wait({runner})
 
     @property
-    def paused(self) -> errors.SidecarError | None:
-        """Return the transient error because of which jobs wait now."""
-        error, run = self._transient_error, self.run
-        if error is None or self._pausing or self.wait_queue.passes_over:
-            return error
-        retries = fault_of(error) in ENDS_REQUESTS and run is not None and not run.reported
-        return error if retries else None
-
-    @property
     def is_open(self) -> bool:
         """Return whether the dispatcher task runs."""
         return self._runner is not None
 
     async def _dispatch(self) -> None:
-        logged_code = ""
         while not self._closing:
             job = await self._take_next()
             self.wait_queue.begin(job, self.number)
-            self.run = run = JobRun(job, self._engine, self._options.plan, self._options.max_s)
+            plan, breakers = self._options.plan, self.wait_queue.breakers
+            self.run = run = JobRun(job, self._engine, plan, self._options.max_s, breakers)
             begun = time.monotonic()
             try:
                 await run.work()
             finally:
                 self.run = None
                 self.wait_queue.finish(job, self.number)
-            self._transient_error = error = run.transient_error
-            if error is None:
-                logged_code = ""
-                continue
-            level = logging.DEBUG if error.code == logged_code else logging.WARNING
-            log.log(level, "jobs wait until this is over: %s", error)
-            logged_code = error.code
-            if fault_of(error) in _OF_ALL_JOBS:
-                await self._pause(job)
-            else:
-                self._pass_over(job, error, time.monotonic() - begun)
-
-    def _pass_over(self, failed_job: Job, error: errors.SidecarError, took_s: float) -> None:
-        """Start other jobs before one whose attempt failed after ``took_s``. If others would meet
-        the error, too, start no kept job for a moment; jobs of requests have a try each."""
-        moment_s = 0.0
-        if fault_of(error) in (Fault.ENGINE, Fault.UPSTREAM):
-            moment_s = max(self._options.fault_retry_s, error.retry_after or 0.0)
-            for job in self.wait_queue:
-                if job.record.kept:
-                    self.wait_queue.pass_over(job, moment_s)
-        if isinstance(
-            error, errors.LoadInterrupted | errors.OutOfMemory
-        ):  # others may need less memory
-            kept_s = took_s
-        elif counts(error) or fault_of(error) in (Fault.STORAGE, Fault.DATABASE):
-            # the others' recordings may be readable, and their decoders may go on; one that ran
-            # beside others may have met the fault of another's recording
-            kept_s = failed_job.kept_s
-        else:
-            return
-        rest_s = max(PASSED_OVER_PAUSES * self._options.fault_retry_s, 2 * kept_s)
-        self.wait_queue.pass_over(failed_job, moment_s + rest_s)
-
-    async def _pause(self, job: Job) -> None:
-        """Start no job until what this one has to persist can be persisted."""
-        self._pausing = True
-        while self._pausing:
-            await asyncio.sleep(self._options.fault_retry_s)
-            try:
-                await job.written()
-            except errors.SidecarError as error:
-                self._transient_error = error
-            else:
-                self._pausing = False
+            if (error := run.transient_error) is not None:
+                self.wait_queue.hold(job, error, time.monotonic() - begun)
+            elif run.reported and not job.record.durable:
+                breakers.succeeded()
 
     async def _take_next(self) -> Job:
         """Wait for a job. An error in the choice fails the one that has waited longest."""
@@ -202,7 +143,9 @@ class Dispatcher:
                     return job
             self._news.clear()
             if job is None or deadline is None:
-                await self._news.wait()
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(self.wait_queue.next_start_in_s()):
+                        await self._news.wait()
             else:
                 await wait_for_event(self._news, deadline - now())
 
@@ -292,7 +235,10 @@ class JobQueue(SubmissionQueue):
         """``concurrency``: jobs that run at once in the ``engine``. ``limit``: jobs that may wait.
         ``long_concurrency``: how many of them `is_long` jobs may take; `None`: all."""
         self.event_log = event_log
-        self._wait_queue = WaitQueue(engine, concurrency, guess, predictor, long_concurrency)
+        self.breakers = Breakers(options.fault_retry_s)
+        self._wait_queue = WaitQueue(
+            engine, concurrency, guess, predictor, long_concurrency, self.breakers
+        )
         super().__init__(limit, self._wait_queue.begun_in_s)
         self.dispatchers = [
             Dispatcher(number, engine, self._wait_queue, options) for number in range(concurrency)
@@ -341,11 +287,9 @@ class JobQueue(SubmissionQueue):
 
     @property
     def paused(self) -> errors.SidecarError | None:
-        """As `SubmissionQueue.paused`, of the first dispatcher that pauses."""
-        return next(
-            (dispatcher.paused for dispatcher in self.dispatchers if dispatcher.paused is not None),
-            None,
-        )
+        """As `SubmissionQueue.paused`; None if no job waits or is being tried."""
+        waits = self.depth or not all(run.reported for run in self._runs)
+        return next(iter(self.breakers.broken.values()), None) if waits else None
 
     @property
     def _waiting_limit(self) -> int:

@@ -17,7 +17,15 @@ from sidecar.audio.audio_source import AudioSource
 from sidecar.errors import Fault
 from sidecar.interfaces.engine_interface import EngineSpec, Precision, TranscribeOptions
 from sidecar.jobs import job_record
-from sidecar.jobs.faults import ENDS_REQUESTS, counts, fault_of, passes, poison_error
+from sidecar.jobs.faults import (
+    ENDS_REQUESTS,
+    PERSISTENCE,
+    Breakers,
+    counts,
+    fault_of,
+    passes,
+    poison_error,
+)
 from sidecar.jobs.job_event_log import JobEventFeed, JobEventLog
 from sidecar.jobs.job_record import JobChange, JobEvent, JobRecord, JobState
 from sidecar.transcripts import transcript
@@ -42,6 +50,10 @@ class Job:
         self.arrived_at = time.monotonic()
         """Arrival on the monotonic clock, for decisions; the record has
         wall-clock times for users."""
+        self.not_before = 0.0
+        """When it may be tried again, on the monotonic clock."""
+        self.vain_attempts = 0
+        """Attempts after each of which it had to wait."""
         self._event_log: JobEventLog | None = None
         self._changed = asyncio.Event()
         self._over = asyncio.Event()
@@ -233,10 +245,16 @@ class JobRun:
     """Run of a job on the engine; if it does not end, it is queued again."""
 
     def __init__(
-        self, job: Job, engine: Engine[EngineSpec], plan: OptionsPlanner, max_s: float
+        self,
+        job: Job,
+        engine: Engine[EngineSpec],
+        plan: OptionsPlanner,
+        max_s: float,
+        breakers: Breakers,
     ) -> None:
+        """``breakers``: closed by what works."""
         self.job = job
-        self._engine = engine
+        self._engine, self._breakers = engine, breakers
         self._plan = plan
         self._max_s = max_s
         self._interrupted = False
@@ -276,6 +294,8 @@ class JobRun:
                 job.begin(self._engine.model.spec.resumes)
                 # before the attempt, so that it counts if the service dies in it
                 await job.written()
+                if job.record.durable:
+                    self._breakers.succeeded(PERSISTENCE)
                 if job.ended:  # ended elsewhere as it began here
                     break
                 try:
@@ -359,7 +379,9 @@ class JobRun:
     async def _apply(self, event: transcript.TranscriptionEvent, elapsed_s: float) -> None:
         """Apply what the engine reports, ``elapsed_s`` into the attempt."""
         job, resumes = self.job, self._engine.model.spec.resumes
-        self.reported = True
+        if not self.reported:
+            self.reported = True
+            self._breakers.succeeded({*Fault} - PERSISTENCE)
         if isinstance(event, transcript.Finished) and not resumes and _was_restarted(job):
             event = transcript.Finished(event.transcript.with_notice(RESTARTED_NOTICE))
         job.apply_report(event, elapsed_s)

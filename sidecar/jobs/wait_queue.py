@@ -3,7 +3,6 @@
 All dispatchers of an engine take jobs from one queue. A dispatcher is known by its number.
 """
 
-import asyncio
 import math
 import time
 from collections import Counter
@@ -12,9 +11,11 @@ from dataclasses import dataclass
 from itertools import chain, islice
 from typing import NamedTuple
 
+from sidecar import errors
 from sidecar.interfaces.engine_interface import EngineSpec, Precision
 from sidecar.jobs import scheduler
 from sidecar.jobs.duration_prediction import MIN_JOB_S, DurationPredictor, remaining_s
+from sidecar.jobs.faults import Breakers, rests
 from sidecar.jobs.job_record import JobRecord, JobState
 from sidecar.jobs.job_runner import Job
 from sidecar.workers.engine import Engine
@@ -76,8 +77,10 @@ class WaitQueue:
         guess: GuessJobSeconds = lambda job, precision: None,
         predictor: DurationPredictor | None = None,
         long_concurrency: int | None = None,
+        breakers: Breakers | None = None,
     ) -> None:
-        """``long_concurrency``: as of `JobQueue`."""
+        """``long_concurrency``: as of `JobQueue`. ``breakers``: of what the jobs need."""
+        self.breakers = breakers or Breakers()
         self._guess, self._long_concurrency = (
             guess,
             concurrency if long_concurrency is None else long_concurrency,
@@ -98,9 +101,8 @@ class WaitQueue:
         self._positions: dict[str, QueuePosition] = {}
         self._positions_until = 0.0
         self._halted = False
-        self._passed_over = Counter[str]()
-        """Jobs, and how many of their rests are not over."""
         self._callbacks: list[Callable[[], None]] = []
+        self.breakers.on_close = self._changed
 
     def __len__(self) -> int:
         return len(self._jobs)
@@ -143,6 +145,7 @@ class WaitQueue:
         """Move a job from the queue to a dispatcher, and charge its work to the owner."""
         active = self._active()
         self._remove(job)
+        self.breakers.begin_try(kept=job.record.kept)
         work_s = self._predicted[job.id]
         self._shares = self._shares.charged(job.record.owner, work_s, active)
         others = [one for one in self._running_jobs if one.job is not None]
@@ -172,24 +175,25 @@ class WaitQueue:
         self._shares = self._shares.refunded(job.record.owner, back_s)
         self._changed()
 
-    def pass_over(self, job: Job, for_s: float) -> None:
-        """Start a waiting job only after ``for_s`` seconds, and after the rests that it has."""
-        if job not in self:
-            return
-        self._passed_over[job.id] += 1
+    def hold(self, job: Job, error: errors.SidecarError, took_s: float) -> None:
+        """Hold jobs after an attempt that met an error in ``took_s``; the job itself for longer if
+        it may be the only one, and for twice the time that it kept the engine from others."""
+        self.breakers.failed(error)
+        if rests(error):
+            job.vain_attempts += 1
+            kept_s = took_s if error.fault is errors.Fault.ENGINE else job.kept_s
+            rest_s = max(self.breakers.rest_s(job.vain_attempts), 2 * kept_s)
+            job.not_before = time.monotonic() + rest_s
+        self._changed()
 
-        def back() -> None:
-            self._passed_over[job.id] -= 1
-            if not self._passed_over[job.id]:
-                del self._passed_over[job.id]
-            self._changed()
+    def next_start_in_s(self) -> float | None:
+        """Return the seconds until a job that is held may start; None if none is."""
+        now = time.monotonic()
+        times = (self._held_until(job) for job in self._jobs.values())
+        return min((until - now for until in times if until > now), default=None)
 
-        asyncio.get_running_loop().call_later(for_s, back)
-
-    @property
-    def passes_over(self) -> bool:
-        """Return whether it passes over a job that waits."""
-        return not self._jobs.keys().isdisjoint(self._passed_over)
+    def _held_until(self, job: Job) -> float:
+        return max(job.not_before, self.breakers.held_until(kept=job.record.kept))
 
     def clear(self) -> None:
         """Remove all waiting jobs."""
@@ -239,13 +243,14 @@ class WaitQueue:
 
     def in_order(self, dispatchers: int = 1) -> Iterator[Job]:
         """Yield waiting jobs in the order in which so many free ``dispatchers`` would run them, but
-        not those that are passed over; each is computed as it is taken."""
+        not those that are held; each is computed as it is taken."""
         jobs = [*self._jobs.values()]
         ordered: Iterable[Job] = jobs
         if len(jobs) > 1:
             schedule = self._schedule(time.monotonic(), [0.0] * dispatchers)
             ordered = (jobs[scheduled.index] for scheduled in schedule)
-        return (job for job in ordered if job.id not in self._passed_over)
+        now = time.monotonic()
+        return (job for job in ordered if self._held_until(job) <= now)
 
     def position(self, job_id: str) -> QueuePosition | None:
         """Return the position of a job; None if it does not wait."""

@@ -5,6 +5,7 @@ import errno
 import os
 import sys
 import threading
+import time
 from collections.abc import AsyncIterator, Callable, Collection, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -12,7 +13,7 @@ from typing import Any
 
 import pytest
 from full_disk import fill_disk
-from instrumented_slot import FACTS, OverheardSlot, queue_on, started, submitted
+from instrumented_slot import FACTS, OverheardJoint, OverheardSlot, queue_on, started, submitted
 from service_process import new_file, until
 from uploads import upload
 
@@ -22,12 +23,11 @@ from sidecar.audio.upload_spool import UploadSpool
 from sidecar.config.settings import Settings
 from sidecar.errors import Fault
 from sidecar.interfaces.engine_interface import Precision, TranscribeOptions
-from sidecar.jobs.faults import counts, fault_of
+from sidecar.jobs.faults import PERSISTENCE, Breakers, counts, fault_of
 from sidecar.jobs.job_queue import JobQueue
 from sidecar.jobs.job_record import JobChange, JobEvent, JobRecord, JobState, ReportedChange
 from sidecar.jobs.job_runner import Job, OptionsPlanner
 from sidecar.jobs.recovery import JobPersistence, requeue_unfinished
-from sidecar.jobs.wait_queue import WaitQueue
 from sidecar.plugins.upstream.errors import (
     UpstreamBusy,
     UpstreamFailed,
@@ -352,7 +352,7 @@ async def test_job_that_ends_its_decoder_or_upstream_fails_after_ten_attempts_an
 ) -> None:
     bad, good = new_job(), new_job()
     plan = plan_that_fails(error, [bad])
-    async with queue_on(OverheardSlot(), plan=plan, fault_retry_s=0.01) as queue:
+    async with queue_on(OverheardSlot(), plan=plan, fault_retry_s=0.001) as queue:
         await started(queue, bad, good)
         assert (await good.result()).text
         assert bad.record.attempts < 10, "it goes behind others"
@@ -499,48 +499,75 @@ async def test_kept_jobs_wait_while_the_upstream_is_away_and_each_request_gets_i
 
 
 @pytest.mark.usefixtures("fresh_workers")
-async def test_kept_job_whose_load_died_rests_for_longer_than_those_behind_it(
-    new_job: Callable[..., Job], monkeypatch: pytest.MonkeyPatch
+async def test_kept_job_whose_load_died_rests_and_is_tried_again_while_those_behind_it_run(
+    new_job: Callable[..., Job],
 ) -> None:
-    too_large, fits = new_job(), new_job()
-    passed_over = WaitQueue.pass_over
-    rests: dict[Job, list[float]] = {too_large: [], fits: []}
-
-    def pass_over(queue: WaitQueue, job: Job, for_s: float) -> None:
-        rests[job].append(for_s)
-        passed_over(queue, job, for_s)
-
-    monkeypatch.setattr(WaitQueue, "pass_over", pass_over)
+    too_large, fits, later = new_job(), new_job(), new_job()
     plan = plan_that_fails(errors.LoadInterrupted(), [too_large])
     async with queue_on(OverheardSlot(), plan=plan, fault_retry_s=0.01) as queue:
         await started(queue, too_large, fits)
         await fits.result()
         assert (too_large.state, too_large.record.attempts) == (JobState.QUEUED, 0)
-        await until(lambda: len(rests[too_large]) > 3, "it is tried again")
-    assert set(rests[fits]) == {0.01}
-    assert len([rest_s for rest_s in rests[too_large] if rest_s >= 0.1]) >= 2, (
-        "others have their turns"
-    )
+        await until(lambda: too_large.vain_attempts > 2, "it is tried again")
+        await queue.submit(later)
+        assert (await later.result()).text
 
 
 async def test_busy_upstream_fails_a_request_and_kept_jobs_wait_for_as_long_as_it_said(
-    new_job: Callable[..., Job], monkeypatch: pytest.MonkeyPatch
+    new_job: Callable[..., Job],
 ) -> None:
-    kept, request, rests = new_job(), new_job(kept=False), dict[Job, float]()
-
-    def pass_over(queue: WaitQueue, job: Job, for_s: float) -> None:
-        rests[job] = for_s
-        passed_over(queue, job, for_s)
-
-    passed_over = WaitQueue.pass_over
-    monkeypatch.setattr(WaitQueue, "pass_over", pass_over)
+    kept, request = new_job(), new_job(kept=False)
     plan = plan_that_fails(UpstreamBusy(retry_after=300), [kept, request])
     async with queue_on(OverheardSlot(), plan=plan, fault_retry_s=0.01) as queue:
         await started(queue, request, kept)
         with pytest.raises(UpstreamBusy):
             await request.result()
-        await until(lambda: kept in rests)
-    assert rests == {kept: 300}
+        held_s = queue.breakers.held_until(kept=True) - time.monotonic()
+        assert 200 < held_s <= 300
+        assert queue.breakers.held_until(kept=False) == 0.0
+        assert kept.vain_attempts == 0
+
+
+def test_breaker_holds_jobs_for_pauses_that_double_and_only_a_success_closes_it() -> None:
+    breakers, closed = Breakers(retry_s=1000.0), list[str]()
+    breakers.on_close = lambda: closed.append("closed")
+    error, now = UpstreamRefused(), time.monotonic()
+    breakers.failed(error)
+    breakers.failed(error)  # by a job that had begun before
+    held_s = [breakers.held_until(kept=True) - now]
+    for _ in range(9):
+        breakers.begin_try(kept=True)
+        breakers.failed(error)
+        held_s.append(breakers.held_until(kept=True) - now)
+    assert [round(one_s / 1000.0) for one_s in held_s] == [1, 2, 4, 8, 16, *[20] * 5]
+    assert breakers.broken == {Fault.UPSTREAM: error}
+    breakers.succeeded(PERSISTENCE)
+    assert breakers.broken
+    breakers.succeeded([Fault.UPSTREAM])
+    assert not breakers.broken
+    assert breakers.held_until(kept=True) == 0.0
+    assert closed == ["closed"]
+
+
+@pytest.mark.usefixtures("fresh_workers")
+async def test_all_kept_jobs_run_at_once_as_soon_as_one_shows_that_the_upstream_is_back(
+    new_job: Callable[..., Job],
+) -> None:
+    jobs, away, tried = [new_job() for _ in range(4)], True, list[Job]()
+
+    async def plan(job: Job, precision: Precision) -> TranscribeOptions:
+        tried.append(job)
+        if away:
+            raise UpstreamRefused()
+        return job.options
+
+    slot = OverheardJoint()
+    async with queue_on(slot, plan=plan, concurrency=2, fault_retry_s=0.01) as queue:
+        await started(queue, *jobs)
+        await until(lambda: len(tried) >= 6)
+        away = False
+        await asyncio.gather(*(job.result() for job in jobs))
+        assert not queue.breakers.broken
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="the limit of another process")

@@ -1,6 +1,7 @@
 """Who waits and who is next, on a real engine: several owners share it, and positions say so."""
 
 import asyncio
+import time
 from collections.abc import AsyncIterator, Callable
 from dataclasses import replace
 from pathlib import Path
@@ -11,8 +12,10 @@ from job_fixtures import Hold
 from service_process import until
 from virtual_time import virtual_time
 
+from sidecar import errors
 from sidecar.interfaces.engine_interface import Precision
 from sidecar.jobs.duration_prediction import MIN_JOB_S, DurationPredictor
+from sidecar.jobs.faults import RETRY_S
 from sidecar.jobs.job_event_log import JobEventLog
 from sidecar.jobs.job_queue import JobQueue
 from sidecar.jobs.job_record import JobState, Priority
@@ -309,17 +312,54 @@ def test_recording_is_long_by_the_audio_of_all_its_channels(
     job.source.close()
 
 
-@virtual_time
-async def test_job_that_rests_for_long_is_not_started_after_a_shorter_rest(recording: Path) -> None:
+def test_job_that_is_held_is_not_started_before_its_time_and_delays_no_other(
+    recording: Path,
+) -> None:
     lineup = WaitQueue(LoadedSlot(), guess=by_owner)
-    job = job_of(recording, owner="a 10")
-    lineup.join(job)
-    for rest_s in (1.0, 3600.0, 1.0):
-        lineup.pass_over(job, rest_s)
-    await asyncio.sleep(3599.0)
+    held, other = job_of(recording, owner="a 10"), job_of(recording, owner="b 10")
+    lineup.join(held)
+    held.not_before = time.monotonic() + 3600.0
     assert lineup.due(0) is None
-    await asyncio.sleep(2.0)
-    assert lineup.due(0) is job
+    assert 3000.0 < (lineup.next_start_in_s() or 0.0) <= 3600.0
+    lineup.join(other)
+    assert lineup.due(0) is other
+    held.not_before = time.monotonic()
+    assert lineup.due(0) is held
+
+
+def test_one_kept_job_is_tried_while_the_upstream_is_away_and_all_start_once_it_is_back(
+    recording: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now_s = 1000.0
+    monkeypatch.setattr(time, "monotonic", lambda: now_s)
+    lineup = WaitQueue(LoadedSlot(), guess=by_owner, concurrency=2)
+    failed, other, request = (
+        job_of(recording, owner=owner, kept=owner != "c 10") for owner in ("a 10", "b 10", "c 10")
+    )
+    lineup.join(failed)
+    lineup.hold(failed, errors.ModelLoadFailed(), 0.0)
+    lineup.join(other)
+    assert lineup.due(0) is None
+    lineup.join(request)
+    assert lineup.due(0) is request, "it gets the error at once"
+    lineup.leave(request)
+    now_s += RETRY_S
+    assert lineup.due(0) is other, "the one that failed rests for longer"
+    lineup.begin(other, 0)
+    now_s += 2 * RETRY_S - 0.1
+    assert lineup.due(1) is None
+    lineup.breakers.succeeded()
+    later = job_of(recording, owner="d 10", kept=True)
+    lineup.join(later)
+    assert lineup.due(1) is later
+
+
+def test_job_that_kept_the_engine_in_vain_rests_for_twice_as_long(recording: Path) -> None:
+    lineup, job = WaitQueue(LoadedSlot(), guess=by_owner), job_of(recording, owner="a 10")
+    job.silent_s = 1e6
+    lineup.join(job)
+    lineup.hold(job, errors.StorageUnreachable(), 1.0)
+    assert 1.9e6 < (lineup.next_start_in_s() or 0.0) <= 2e6
 
 
 @virtual_time
