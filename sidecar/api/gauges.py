@@ -34,6 +34,12 @@ def gauges(service: Service) -> list[metrics.AnyMetric]:
             {(paused,): 1} if paused is not None else {},
             ("code",),
         ),
+        metrics.Gauge(
+            "faults",
+            "1 for each thing that jobs need and that does not work, with the code of its error.",
+            dict.fromkeys(service.faults.items(), 1),
+            ("fault", "code"),
+        ),
         _gauge("jobs_limit", "Maximum waiting jobs.", settings.queue_limit),
         metrics.Gauge("live_sessions", "Live sessions; of two channels: two.", sessions, ("wire",)),
         _gauge("live_sessions_limit", "Maximum live sessions.", service.live.most),

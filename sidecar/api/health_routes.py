@@ -74,6 +74,11 @@ class HealthAnswer(BaseModel):
         description="Why no job starts now: the code of an error of this machine, for example "
         "disk_full, or recording_hangs: the engine waits for a disk. It ends by itself.",
     )
+    faults: dict[str, str] = Field(
+        examples=[{}],
+        description="What jobs need and does not work since their last try, with the code of the "
+        "error: disk, spool, storage, database, memory, engine, upstream, decoder, unknown.",
+    )
     vllm: Literal["ok", "degraded", "unreachable"] = Field(
         description="State for clients of the queue server that this service replaces: ok: it "
         "accepts recordings; degraded: the engine is loading; unreachable: the service shuts down."
@@ -135,6 +140,7 @@ async def health_response(service: Service) -> Response:
             "live_engine_state": live and live.state.value,
             "jobs_waiting": service.queue.depth,
             "jobs_paused": service.jobs_paused,
+            "faults": service.faults,
             "vllm": VLLM_STATUS[_status(service)],
             "pipeline_state": "idle",
             **service.health_of_parts(),

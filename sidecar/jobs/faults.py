@@ -114,23 +114,24 @@ class Breakers:
 
     def __init__(self, retry_s: float = RETRY_S) -> None:
         self._retry_s = retry_s
-        self._open: dict[Fault, Breaker] = {}
+        self.open: dict[Fault, Breaker] = {}
+        """Those that are open, the oldest first."""
         self.on_close: Callable[[], None] = lambda: None
         """Called when jobs that were held may start."""
 
     @property
     def broken(self) -> Mapping[Fault, errors.SidecarError]:
         """Return the last error of each open breaker, the oldest first."""
-        return {fault: breaker.error for fault, breaker in self._open.items()}
+        return {fault: breaker.error for fault, breaker in self.open.items()}
 
     def failed(self, error: errors.SidecarError) -> None:
         """Open the breaker of an error; one that is open holds jobs for longer after each try."""
-        breaker = self._open.get(fault_of(error))
+        breaker = self.open.get(fault_of(error))
         again = breaker is not None and breaker.error.code == error.code
         log.log(
             logging.DEBUG if again else logging.WARNING, "jobs wait until this is over: %s", error
         )
-        breaker = self._open.setdefault(fault_of(error), Breaker(error))
+        breaker = self.open.setdefault(fault_of(error), Breaker(error))
         breaker.error = error
         if time.monotonic() >= breaker.until:
             breaker.pause(self._retry_s)
@@ -138,18 +139,18 @@ class Breakers:
 
     def succeeded(self, faults: Iterable[Fault] = Fault) -> None:
         """Close breakers."""
-        closed = [self._open.pop(fault) for fault in faults if fault in self._open]
+        closed = [self.open.pop(fault) for fault in faults if fault in self.open]
         if closed:
             self.on_close()
 
     def held_until(self, *, kept: bool) -> float:
         """Return until when no job is started (`time.monotonic`)."""
         holds = HOLDS_KEPT if kept else HOLDS_ALL
-        return max((one.until for fault, one in self._open.items() if fault in holds), default=0.0)
+        return max((one.until for fault, one in self.open.items() if fault in holds), default=0.0)
 
     def begin_try(self, *, kept: bool) -> None:
         """Hold other jobs while one is tried."""
-        for fault, breaker in self._open.items():
+        for fault, breaker in self.open.items():
             if fault in (HOLDS_KEPT if kept else HOLDS_ALL):
                 breaker.pause(self._retry_s)
 

@@ -10,7 +10,7 @@ import asyncio
 import logging
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 
@@ -108,7 +108,7 @@ class Dispatcher:
                 self.wait_queue.finish(job, self.number)
             if (error := run.transient_error) is not None:
                 self.wait_queue.hold(job, error, time.monotonic() - begun)
-            elif run.reported and not job.record.durable:
+            elif breakers.open and run.reported and not job.record.durable:
                 breakers.succeeded()
 
     async def _take_next(self) -> Job:
@@ -143,8 +143,9 @@ class Dispatcher:
                     return job
             self._news.clear()
             if job is None or deadline is None:
+                in_s = self.wait_queue.next_start_in_s() if self.wait_queue else None
                 with suppress(TimeoutError):
-                    async with asyncio.timeout(self.wait_queue.next_start_in_s()):
+                    async with asyncio.timeout(in_s):
                         await self._news.wait()
             else:
                 await wait_for_event(self._news, deadline - now())
@@ -174,6 +175,11 @@ class SubmissionQueue(ABC):
     def paused(self) -> errors.SidecarError | None:
         """Return the transient error because of which jobs wait now."""
         return None
+
+    @property
+    def faults(self) -> Mapping[errors.Fault, errors.SidecarError]:
+        """Return what jobs need and does not work now, with the last error of each."""
+        return {}
 
     @property
     def _waiting_limit(self) -> int:
@@ -289,7 +295,12 @@ class JobQueue(SubmissionQueue):
     def paused(self) -> errors.SidecarError | None:
         """As `SubmissionQueue.paused`; None if no job waits or is being tried."""
         waits = self.depth or not all(run.reported for run in self._runs)
-        return next(iter(self.breakers.broken.values()), None) if waits else None
+        return next(iter(self.faults.values()), None) if waits else None
+
+    @property
+    def faults(self) -> Mapping[errors.Fault, errors.SidecarError]:
+        """As `SubmissionQueue.faults`."""
+        return self.breakers.broken
 
     @property
     def _waiting_limit(self) -> int:

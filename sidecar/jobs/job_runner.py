@@ -294,7 +294,7 @@ class JobRun:
                 job.begin(self._engine.model.spec.resumes)
                 # before the attempt, so that it counts if the service dies in it
                 await job.written()
-                if job.record.durable:
+                if job.record.durable and self._breakers.open:
                     self._breakers.succeeded(PERSISTENCE)
                 if job.ended:  # ended elsewhere as it began here
                     break
@@ -379,9 +379,9 @@ class JobRun:
     async def _apply(self, event: transcript.TranscriptionEvent, elapsed_s: float) -> None:
         """Apply what the engine reports, ``elapsed_s`` into the attempt."""
         job, resumes = self.job, self._engine.model.spec.resumes
-        if not self.reported:
-            self.reported = True
+        if not self.reported and self._breakers.open:
             self._breakers.succeeded({*Fault} - PERSISTENCE)
+        self.reported = True
         if isinstance(event, transcript.Finished) and not resumes and _was_restarted(job):
             event = transcript.Finished(event.transcript.with_notice(RESTARTED_NOTICE))
         job.apply_report(event, elapsed_s)

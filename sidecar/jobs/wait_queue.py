@@ -145,7 +145,8 @@ class WaitQueue:
         """Move a job from the queue to a dispatcher, and charge its work to the owner."""
         active = self._active()
         self._remove(job)
-        self.breakers.begin_try(kept=job.record.kept)
+        if self.breakers.open:
+            self.breakers.begin_try(kept=job.record.kept)
         work_s = self._predicted[job.id]
         self._shares = self._shares.charged(job.record.owner, work_s, active)
         others = [one for one in self._running_jobs if one.job is not None]
@@ -250,7 +251,12 @@ class WaitQueue:
             schedule = self._schedule(time.monotonic(), [0.0] * dispatchers)
             ordered = (jobs[scheduled.index] for scheduled in schedule)
         now = time.monotonic()
-        return (job for job in ordered if self._held_until(job) <= now)
+        held = self.breakers.open
+        return (
+            job
+            for job in ordered
+            if job.not_before <= now and not (held and self._held_until(job) > now)
+        )
 
     def position(self, job_id: str) -> QueuePosition | None:
         """Return the position of a job; None if it does not wait."""

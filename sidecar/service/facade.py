@@ -363,6 +363,15 @@ class Service:
         return RECORDING_HANGS if self.fleet.files.reading_s > SLOW_READ_S else None
 
     @property
+    def faults(self) -> Mapping[str, str]:
+        """Return what jobs need and does not work now, and the code of the last error of each."""
+        codes = {fault.value: error.code for fault, error in self.queue.faults.items()}
+        recordings = self._backend.persistent_recordings
+        if recordings is not None and recordings.unanswered:
+            codes[StorageUnreachable.fault] = StorageUnreachable.code
+        return codes
+
+    @property
     def reachable(self) -> bool:
         """Return whether the database of shared jobs answers, or there is none."""
         return self._backend.reachable

@@ -430,3 +430,18 @@ def test_model_loaded_by_an_administrator_takes_jobs_until_unloaded_and_none_is_
     assert (gone.status_code, gone.json()) == (200, {"status": "unloaded", "model_id": "second"})
     assert listed()["models"] == ["default"]
     assert server.post(audio).json()["metadata"]["model"] == first.name
+
+
+def test_health_and_metrics_name_what_does_not_work_until_a_job_shows_that_it_does(
+    tmp_path: Path, voice: bytes
+) -> None:
+    with Server(tmp_path, scripted_fails="int8") as server:
+        assert server.post(voice, precision="int8").json()["code"] == "model_load_failed"
+        assert server.client.get("/health").json()["faults"] == {"engine": "model_load_failed"}
+        shown = numbers(server.client.get("/metrics").text)
+        assert shown["vibevoice_faults", "model_load_failed", "engine"] == 1
+        assert server.post(voice).status_code == 200
+        assert server.client.get("/health").json()["faults"] == {}
+        assert not any(
+            "vibevoice_faults" in name for name in numbers(server.client.get("/metrics").text)
+        )

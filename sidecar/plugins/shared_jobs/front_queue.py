@@ -2,13 +2,14 @@
 
 import asyncio
 import secrets
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from weakref import WeakKeyDictionary
 
 from sidecar import errors
 from sidecar.audio.audio_source import AudioSource
 from sidecar.concurrency import BackgroundTaskGroup, cancel_after
+from sidecar.jobs.faults import fault_of
 from sidecar.jobs.job_queue import SubmissionQueue
 from sidecar.jobs.job_runner import Job
 from sidecar.jobs.job_store import ClientTimeouts
@@ -99,6 +100,14 @@ class SharedJobQueue(SubmissionQueue):
             if self._claim_loop is None
             else self._claim_loop.paused or self._claim_loop.queue.paused
         )
+
+    @property
+    def faults(self) -> Mapping[errors.Fault, errors.SidecarError]:
+        """As `SubmissionQueue.faults`, of this node."""
+        if self._claim_loop is None:
+            return {}
+        paused, faults = self._claim_loop.paused, self._claim_loop.queue.faults
+        return faults if paused is None else {**faults, fault_of(paused): paused}
 
     async def submit(self, job: Job, *, reservation: Reservation | None = None) -> None:
         """Accept a job, as `JobQueue.submit`.
