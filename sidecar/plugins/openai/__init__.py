@@ -19,7 +19,8 @@ def _http(service: Service, _: Any) -> HttpRoutes:
 
     return HttpRoutes(
         routers=[routes.build_router(service)],
-        dialects=dict.fromkeys(routes.PATHS, common.error_response),
+        dialects=dict.fromkeys(routes.PATHS, common.error_response)
+        | dict.fromkeys(routes.WRONG_PATHS, common.wrong_base_url_response),
         tidy_prefixes=routes.PREFIXES,
     )
 

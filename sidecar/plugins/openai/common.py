@@ -84,6 +84,14 @@ def warning_headers(warnings: Iterable[str]) -> dict[str, str]:
     return {"Warning": value} if value else {}
 
 
+def wrong_base_url_response(error: errors.SidecarError) -> Response:
+    """Return the response of an error at a path that a client builds from a wrong base URL."""
+    if isinstance(error, errors.NotFound):
+        detail = "There is nothing at this path: the base URL of OpenAI's API ends with /v1."
+        error = errors.NotFound(detail, hint="Set the client's base URL to http://HOST:PORT/v1.")
+    return error_response(error)
+
+
 def error_response(error: errors.SidecarError) -> Response:
     """Return the response of an error, and log the error with the request's id."""
     request_id = uuid.uuid4().hex

@@ -35,6 +35,8 @@ INFERENCE = "/inference"
 MODELS = "/v1/models"
 PATHS = ("/v1/audio/", INFERENCE, MODELS, f"{MODELS}/")
 """Paths whose errors have OpenAI's format."""
+WRONG_PATHS = ("/audio/", "/models", "/models/", "/realtime", "/v1/v1/")
+"""Paths of clients whose base URL does not end with `/v1`, or that add another."""
 PREFIXES = ("/v1/audio/", MODELS, "/v1/realtime", INFERENCE)
 """Paths where a duplicate slash is ignored."""
 

@@ -409,6 +409,22 @@ def test_loaded_engine_is_listed_under_every_openai_model_name(server: Server) -
     check_error(caught.value, 404, "model_not_found", "model")
 
 
+@pytest.mark.parametrize(
+    ("base", "path"),
+    [
+        *(("", "/audio/transcriptions"), ("", "/audio/speech"), ("", "/models/whisper-1")),
+        *(("", "/models"), ("/v1/v1", "/audio/transcriptions")),
+    ],
+)
+def test_path_of_a_wrong_base_url_is_404_in_openais_shape_and_says_how_the_base_url_ends(
+    server: Server, base: str, path: str
+) -> None:
+    client = sdk(server).with_options(base_url=f"http://127.0.0.1:{server.port}{base}")
+    with pytest.raises(openai.NotFoundError, match="ends with /v1") as caught:
+        client.post(path, cast_to=object)
+    check_error(caught.value, 404, "not_found", None)
+
+
 def test_unknown_path_or_method_and_foreign_host_are_refused_in_openais_shape(
     server: Server,
 ) -> None:
