@@ -18,6 +18,8 @@ SOURCE ?=
 URL ?=
 ID ?=
 CLIENTS := $(VENV)/clients
+STANDALONE := .cache/python-3.14
+STANDALONE_TESTS := $(addprefix tests/,config errors server transcripts workers)
 # Three more than processors, because tests wait (with one more, two processors stood idle for 43 %
 # of a run); at most 8.
 PROCESSES ?= $(shell echo $$(( $$(getconf _NPROCESSORS_ONLN 2>/dev/null || echo 2) + 3 )))
@@ -79,7 +81,7 @@ GPU_EXE := dist/vibevoice-asr-gpu
 BUILD_STAMP := $(VENV)/.installed-build
 GPU_BUILD_STAMP := $(VENV)/.installed-build-gpu
 
-.PHONY: run test test-all test-stress test-clients test-tauri tauri-tests lint style format types audit docs stubs locks mutants bench ffmpeg exe exe-gpu module models release clean
+.PHONY: run test test-all test-stress test-standalone test-clients test-tauri tauri-tests lint style format types audit docs stubs locks mutants bench ffmpeg exe exe-gpu module models release clean
 
 # Of the command line only: desktops set a variable of this name, for messages.
 SPOKEN := $(if $(filter command,$(firstword $(origin LANGUAGE))),$(LANGUAGE))
@@ -98,6 +100,11 @@ test-all: $(DEV_STAMP)  ## run all tests
 
 test-stress: $(DEV_STAMP)  ## run the fast tests in random order, on a busy machine, one processor, a slow disk (RUNS=n; SHARED=1: a quarter each)
 	$(BIN)/python -m tests.support.stress $(if $(SHARED),--shared) --runs $(or $(RUNS),1) --processes $(PROCESSES)
+
+test-standalone: $(BIN)/python  ## the fast tests of the base in Python 3.14 as uv and others build it: at most five minutes, go fetches it
+	@$(BIN)/python .ci/standalone_python.py $(STANDALONE)
+	@timeout 240 $(STANDALONE)/venv/bin/python -m pytest -n $(PROCESSES) --maxprocesses 8 --dist loadfile -m "not slow" \
+	  $(STANDALONE_TESTS) || { [ $$? -ne 124 ] || echo "Python 3.14: the tests took more than four minutes." >&2; exit 1; }
 
 test-clients: $(DEV_STAMP)  ## clients of others, in a venv of their own (NEWEST=1: without the pins)
 	$(PYTHON) -m venv $(CLIENTS)
