@@ -241,6 +241,10 @@ class ClaimLoop:
             while self._full or self._aside:
                 self.held.capacity_freed.clear()
                 await self.held.capacity_freed.wait()
+            held_s = self.queue.breakers.held_until(kept=True) - time.monotonic()
+            if held_s > 0:  # another node may do the jobs meanwhile
+                await asyncio.sleep(min(held_s, self.idle_poll_s))
+                continue
             if not self._more:
                 await cancel_after(self.idle_poll_s, self._waiting.wait())
                 self._more = True

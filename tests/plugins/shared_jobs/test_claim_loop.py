@@ -44,7 +44,7 @@ from sidecar.observability.health import OutcomeWindow
 from sidecar.observability.metrics import JobMetrics
 from sidecar.plugins.shared_jobs.claim_loop import ELIGIBILITY_BATCH, ClaimLoop, EligibilityJudge
 from sidecar.plugins.shared_jobs.claims import ELIGIBILITY_TTL_S, ClaimPreferences, are_final
-from sidecar.plugins.upstream.errors import UpstreamLost, UpstreamUnreachable
+from sidecar.plugins.upstream.errors import UpstreamBusy, UpstreamLost, UpstreamUnreachable
 from sidecar.transcripts.transcript import ResumePoint, SegmentReady
 
 NEVER_S = 1e6
@@ -641,6 +641,19 @@ async def test_job_that_meets_fault_of_node_as_it_runs_keeps_resume_points_and_i
         hold.spare_new_workers()
         async with services(1, shared):
             await shared.done(job_id)
+
+
+@virtual_time
+async def test_node_whose_upstream_is_away_leaves_jobs_to_others_until_it_is_back(
+    claimer: Service, shared: Jobs
+) -> None:
+    claimer.queue.breakers.failed(UpstreamBusy(retry_after=3600))
+    await asyncio.sleep(LONG_S)  # it has seen that
+    job_id = shared.send()
+    await asyncio.sleep(LONG_S)
+    assert claimer.claims.claimed == []
+    claimer.queue.breakers.succeeded()
+    await until(lambda: claimer.claims.claimed == [job_id])
 
 
 @virtual_time
