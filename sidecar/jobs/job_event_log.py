@@ -320,6 +320,10 @@ class JobEventLog(JobEventFeed):
         for callback in self._delete_callbacks:
             callback(job_id)
 
+    def note_stop(self) -> None:
+        """Persist, as far as this store persists, that the service was told to stop: if it is
+        killed before it has, that is no death in a job."""
+
     async def written(self, job_id: str | None = None) -> None:
         """Wait until all that was added and appended so far is persisted, as far as this store
         persists.

@@ -20,6 +20,7 @@ from sidecar.interfaces.engine_interface import EngineSpec
 from sidecar.jobs.duration_prediction import DurationPredictor
 from sidecar.jobs.faults import RETRY_S, Breakers
 from sidecar.jobs.job_event_log import JobEventLog
+from sidecar.jobs.job_record import JobRecord
 from sidecar.jobs.job_runner import Job, JobRun, OptionsPlanner
 from sidecar.jobs.reservations import Reservation
 from sidecar.jobs.scheduler import NEXT_JOB_WAIT_S
@@ -266,11 +267,17 @@ class JobQueue(SubmissionQueue):
         for job in self._put_off:
             job.source.close()
 
-    async def drain(self, grace_s: float) -> None:
+    async def drain(self, grace_s: float, *, resumable_too: bool = False) -> None:
         """Accept no more jobs. Waiting jobs end with `errors.ShuttingDown`, and after ``grace_s``
-        those that still run; durable jobs are left to the next start."""
+        those that still run; durable jobs are left to the next start, and those with resume points
+        at once, unless they have the grace, too (``resumable_too``)."""
         self.draining = True
-        running = self._running
+        self.event_log.note_stop()
+        if not resumable_too:
+            self._stop_runs(
+                errors.ShuttingDown(), lambda one: one.durable and bool(one.resume_points)
+            )
+        running = [job for job in self._running if job not in self._put_off]
         for job in self._wait_queue:
             self._end(job, errors.ShuttingDown())
         self._wait_queue.clear()
@@ -380,8 +387,14 @@ class JobQueue(SubmissionQueue):
         for job in self._wait_queue:
             self._end(job, error)
         self._wait_queue.clear()
+        self._stop_runs(error)
+
+    def _stop_runs(
+        self, error: errors.SidecarError, which: Callable[[JobRecord], bool] = lambda record: True
+    ) -> None:
+        """End running jobs as `_end` does."""
         for run in self._runs:
-            if not run.job.ended:
+            if not run.job.ended and which(run.job.record):
                 self._end(run.job, error)
                 run.stop()
 

@@ -19,7 +19,13 @@ from sidecar.concurrency import ThreadLimiter
 from sidecar.config.settings import Settings, data_folder
 from sidecar.jobs.faults import passes, poison_error
 from sidecar.jobs.job_queue import JobQueue
-from sidecar.jobs.job_record import FailedChange, InterruptedChange, JobFailure, JobRecord
+from sidecar.jobs.job_record import (
+    FailedChange,
+    InterruptedChange,
+    JobFailure,
+    JobRecord,
+    RequeuedChange,
+)
 from sidecar.jobs.job_runner import Job
 from sidecar.jobs.persistent_recordings import PersistentRecordings, opening_timeout_s
 from sidecar.jobs.sqlite_event_log import SqliteJobEventLog
@@ -110,7 +116,7 @@ async def requeue_unfinished(
         one.id: record_timeout_s(one) for one in event_log.all() if one.durable and not one.over
     }
     for job_id in unfinished:
-        event_log.append(job_id, InterruptedChange())
+        event_log.append(job_id, RequeuedChange() if event_log.was_stopped else InterruptedChange())
     if unfinished:
         log.info("%d persisted jobs are queued again", len(unfinished))
     threads, logged = ThreadLimiter("opening", len(unfinished)), ""

@@ -14,7 +14,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from sidecar import clock, errors
+from sidecar import clock, errors, files
 from sidecar.audio import audio_source
 from sidecar.audio.audio_info import AudioInfo
 from sidecar.interfaces.engine_interface import TranscribeOptions
@@ -66,6 +66,8 @@ _NAMES: dict[Callable[..., object], str] = {
 }
 _AS_SUBMITTED = "id", "owner", "created", "kept", "durable", "alone", "seq"
 """Other fields of a submitted record; the rest comes from events."""
+STOP_NOTE = "stopped"
+"""File of a service that was told to stop."""
 SEQ_STRIDE = 1 << 20
 """Gap in event numbers after a restart: more than the events between two persisted ones."""
 
@@ -188,7 +190,11 @@ class SqliteJobEventLog(JobEventLog):
         """Archive of the recordings of finished jobs."""
         self._last_reads: dict[str, float] = {}
         self._commit_timeout_s = commit_timeout_s
+        self._stop_note = folder / STOP_NOTE
         self.journal = open_journal(folder, secret, self._read, lock_timeout_s)
+        self.was_stopped = self._stop_note.exists()
+        """Whether the last service was told to stop, whatever ended it then."""
+        self._stop_note.unlink(missing_ok=True)
         self.cipher = self.journal.cipher
         self.writer = SqliteWriter(self.journal.connection, retry_s)
         self._closed = False
@@ -222,6 +228,10 @@ class SqliteJobEventLog(JobEventLog):
         """As `JobEventLog.note_read`, in the background."""
         read = ("UPDATE jobs SET last_read = ? WHERE id = ?", (at, job_id))
         self.writer.put(JobWrite(job_id, lambda: [read], soon=False))
+
+    def note_stop(self) -> None:
+        """As `JobEventLog.note_stop`, in the background."""
+        self.writer.put(JobWrite("", after=partial(files.touch, self._stop_note)))
 
     async def written(self, job_id: str | None = None) -> None:
         """Wait until the job's data (None: all deletions) is on the disk; for a disk that hangs, no

@@ -8,11 +8,14 @@ from vibevoice_asr_client import transport
 from sidecar.api import live_routes
 from sidecar.api.http import responses, websocket_connections
 from sidecar.audio import ffmpeg_output
+from sidecar.jobs import retention
 from sidecar.plugins import settings_class
 from sidecar.plugins.upstream import load_balancer
-from sidecar.server import listeners
+from sidecar.server import http_server, listeners
 from sidecar.workers import audio_probe, worker_environment
 
+DOCKER_STOP_S = 10.0
+"""Time from SIGTERM to SIGKILL of `docker stop`."""
 SYSTEMD = Path(__file__).parents[2] / "deploy/systemd/system/vibevoice-asr.service"
 
 
@@ -38,6 +41,11 @@ def test_systemd_and_listener_stop_timeouts_are_longer_than_a_shutdown() -> None
     (patience,) = re.findall(r"(?m)^TimeoutStopSec=(\d+)$", SYSTEMD.read_text("utf-8"))
     assert takes_s < listeners.STOP_TIMEOUT_S
     assert takes_s < int(patience)
+
+
+def test_stop_with_the_default_grace_is_over_before_docker_kills() -> None:
+    ends_s = retention.MIN_RETENTION_S + http_server.FINAL_ANSWERS_S
+    assert default("shutdown_grace") + ends_s < DOCKER_STOP_S
 
 
 def test_two_live_pings_and_grace_are_shorter_than_live_idle_and_that_than_live_longest() -> None:

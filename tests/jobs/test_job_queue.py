@@ -16,7 +16,7 @@ from service_process import PATIENCE_S, until
 from sidecar import errors
 from sidecar.interfaces.engine_interface import Precision, TranscribeOptions
 from sidecar.jobs.job_event_log import JobEventLog
-from sidecar.jobs.job_record import JobState
+from sidecar.jobs.job_record import JobState, ReportedChange
 from sidecar.jobs.job_runner import Job
 from sidecar.jobs.retention import Retention
 from sidecar.jobs.wait_queue import WaitQueue
@@ -200,6 +200,27 @@ async def test_drain_fails_waiting_jobs_at_once_and_running_ones_after_grace(
             await queue.submit(new_job())
         await draining
         assert isinstance(running.error, errors.ShuttingDown)
+
+
+@pytest.mark.parametrize("resumable", [True, False])
+async def test_drain_puts_a_kept_job_with_resume_points_back_at_once_and_others_after_grace(
+    new_job: NewJob, hold: Hold, resumable: bool
+) -> None:
+    async with queue_on(OverheardSlot()) as queue:
+        (job,) = await started(queue, new_job(durable=True))
+        await until(lambda: job.record.segments)
+        if resumable:
+            queue.event_log.append(job.id, ReportedChange(ResumePoint(1.0, "form", (), {})))
+        draining = asyncio.ensure_future(queue.drain(2 * PATIENCE_S))
+        if resumable:
+            async with asyncio.timeout(PATIENCE_S):  # sooner than its grace
+                await draining
+            await until(lambda: job.state is JobState.QUEUED)
+            assert (job.record.attempts, job.record.interruptions) == (0, 0)
+        else:
+            await asyncio.sleep(0)
+            assert job.state is JobState.RUNNING
+            draining.cancel()
 
 
 @pytest.mark.skipif(os.name == "nt", reason="kills with a POSIX signal")

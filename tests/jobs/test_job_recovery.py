@@ -1,5 +1,6 @@
 """Jobs that outlive a crash: real services, killed in the middle, and started again."""
 
+import os
 import random
 import sqlite3
 from collections.abc import Callable
@@ -13,6 +14,7 @@ from service_clock import AHEAD_S, clocked_command, put_ahead
 from service_process import Server, free_port, new_file, wait_until
 from sse_reader import follow
 
+from sidecar.jobs.sqlite_event_log import STOP_NOTE
 from sidecar.storage.job_backup import back_up_jobs, restore_jobs
 from sidecar.storage.job_journal import JOURNAL_FILE
 
@@ -168,6 +170,27 @@ def test_job_of_killed_service_resumes_in_its_second_channel(
     whole = server.post(content, channels="separate").json()["segments"]
     assert len(found) == 2 * 20
     assert found == [one["text"] for one in whole]
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no SIGTERM")
+@pytest.mark.parametrize(("told", "attempts"), [(True, 1), (False, 2)])
+def test_kill_of_a_service_counts_as_an_attempt_unless_it_was_told_to_stop_before(
+    kept: Callable[..., Kept], told: bool, attempts: int
+) -> None:
+    life = kept(scripted_settles=2 * SECONDS, shutdown_grace="20m")
+    hold = life.hold()
+    with life.start() as server:
+        job_id = server.submit(spoken(1))
+        server.segments(job_id, 1)
+        if told:
+            server.process.terminate()
+            wait_until(lambda: (life.home / "jobs" / STOP_NOTE).exists(), "it is told")
+        assert server.job(job_id)["state"] == "running"
+        kill(server.process)
+    hold.unlink()
+    with life.start() as server:
+        assert not (life.home / "jobs" / STOP_NOTE).exists(), "it is about the last service"
+        assert server.wait_state(job_id, "done")["attempts"] == attempts
 
 
 @pytest.mark.slow

@@ -213,7 +213,7 @@ class ClaimLoop:
         self._draining = True
         over_at = time.monotonic() + grace_s
         await self._claiming.close()
-        await self.queue.drain(grace_s)
+        await self.queue.drain(grace_s, resumable_too=True)
         stops_at = time.monotonic() + ENGINE_STOP_TIMEOUT_S
         while self.queue.running and time.monotonic() < stops_at:
             await self._a_moment()
