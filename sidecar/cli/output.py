@@ -43,6 +43,7 @@ _OF_NAMES = frozenset({errno.ENAMETOOLONG, errno.EISDIR, errno.EINVAL, errno.EIL
 
 EXIT_CODES: dict[str, int] = {  # sysexits.h
     errors.SettingsInvalid.code: 78,
+    errors.FolderTaken.code: 78,
     errors.PortInUse.code: 75,
     errors.EngineUnavailable.code: 69,
     errors.HubUnreachable.code: 69,

@@ -24,6 +24,16 @@ class SettingsInvalid(SidecarError, code="settings_invalid", kind=ErrorKind.MALF
     default_hint = "See 'vibevoice-asr serve --help' or docs/settings.md."
 
 
+class FolderTaken(SettingsInvalid, code="recordings_folder_taken"):
+    """Folder of recordings of another store of jobs, which would lose them."""
+
+    default_detail = "The folder has the recordings of another store of jobs."
+    default_hint = (
+        "Set VIBEVOICE_DATA_DIR to another folder, or VIBEVOICE_UPLOADS for shared jobs. If nobody "
+        "needs the other jobs any more, move the folder away."
+    )
+
+
 class PortInUse(SidecarError, code="port_in_use", kind=ErrorKind.CONFLICT):
     """Port that another program uses."""
 

@@ -3,7 +3,6 @@
 import contextlib
 import logging
 import os
-import uuid
 from collections import defaultdict
 from collections.abc import Container
 
@@ -17,7 +16,12 @@ from sidecar.jobs import job_record
 from sidecar.jobs.faults import fault_of
 from sidecar.jobs.job_record import JobRecord
 from sidecar.storage.encryption import Cipher, DecryptionFailed, EncryptedFile
-from sidecar.storage.recording_storage import RecordingStorage, answering
+from sidecar.storage.recording_storage import (
+    RecordingStorage,
+    answering,
+    new_name,
+    store_code,
+)
 
 log = logging.getLogger(__name__)
 
@@ -52,6 +56,7 @@ class PersistentRecordings:
         self.unanswered = False
         """Whether the storage has not answered since it had to take a recording."""
         self._storage, self._cipher, self._shared = storage, cipher, shared
+        self._store_code = store_code(cipher)
         self.archive = RecordingArchive(storage, settings.keep_recordings_mb << 20)
         """Recordings for playback."""
         self._roots = settings.audio_roots
@@ -72,7 +77,7 @@ class PersistentRecordings:
 
         def store_copy(fd: int) -> audio_source.StoredRecordingRef | audio_source.ClientFileRef:
             own = audio_source.AudioSource(fd, spooled=source.spooled, path=source.path)
-            return self.store(own, uuid.uuid4().hex, synced=synced)
+            return self.store(own, new_name(self._store_code), synced=synced)
 
         if self.unanswered and self._storing:
             raise errors.StorageUnreachable()

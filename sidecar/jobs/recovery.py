@@ -31,7 +31,7 @@ from sidecar.jobs.persistent_recordings import PersistentRecordings, opening_tim
 from sidecar.jobs.sqlite_event_log import SqliteJobEventLog
 from sidecar.storage.encryption import journal_key
 from sidecar.storage.job_journal import UPLOADS_FOLDER
-from sidecar.storage.recording_storage import FolderStorage
+from sidecar.storage.recording_storage import FolderStorage, names_of
 
 log = logging.getLogger(__name__)
 
@@ -57,11 +57,17 @@ class JobPersistence(PersistentRecordings):
 
         Raises:
             errors.SettingsInvalid: the folder, the file or the key cannot be used.
+            errors.FolderTaken: the recordings there are of another store.
         """
         folder = jobs_folder(settings)
         storage = FolderStorage(folder / UPLOADS_FOLDER)
         self.event_log = SqliteJobEventLog(folder, journal_key(settings), now)
         super().__init__(settings, storage, self.event_log.cipher)
+        try:
+            storage.join(self._store_code)
+        except BaseException:
+            self.event_log.close()
+            raise
         self.event_log.archive = self.archive
         self._sweep()
 
@@ -71,8 +77,8 @@ class JobPersistence(PersistentRecordings):
         super().close()
 
     def _sweep(self) -> None:
-        """Delete recordings that no job needs: their jobs were never accepted, or have ended
-        and the archive is full."""
+        """Delete recordings of this store that no job needs: their jobs were never accepted, or
+        have ended and the archive is full."""
         try:
             stored_names = self._storage.ages()
         except (OSError, errors.SidecarError) as error:
@@ -88,14 +94,15 @@ class JobPersistence(PersistentRecordings):
             if isinstance(record.audio, audio_source.StoredRecordingRef)
             and self.archive.has(record)
         }
-        for name in stored_names:
-            if name not in needed:
-                try:
-                    self._storage.delete(name)
-                except OSError as error:  # a folder; on Windows, a file that another program reads
-                    log.warning(
-                        "%s cannot be deleted now; the next start tries it: %s", name, error
-                    )
+        deleted = 0
+        for name in set(names_of(self._store_code, stored_names)) - needed:
+            try:
+                self._storage.delete(name)
+                deleted += 1
+            except OSError as error:  # a folder; on Windows, a file that another program reads
+                log.warning("%s cannot be deleted now; the next start tries it: %s", name, error)
+        if deleted:
+            log.info("%d recordings that no job needs were deleted", deleted)
 
 
 async def requeue_unfinished(

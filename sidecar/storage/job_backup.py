@@ -27,7 +27,6 @@ from sidecar.errors import DiskFull, SettingsInvalid, SidecarError
 from sidecar.storage import job_journal
 from sidecar.storage.encrypted_sqlite import read_schema_version
 from sidecar.storage.job_journal import JOURNAL_FILE, UPLOADS_FOLDER, lock_journal
-from sidecar.storage.recording_storage import PARTIAL_SUFFIX
 
 MANIFEST_FILE = "backup.json"
 _MAX_MANIFEST_BYTES = 64 << 20
@@ -223,7 +222,7 @@ class _Archive:
         return [
             path
             for path in found
-            if path.suffix != PARTIAL_SUFFIX
+            if not path.suffix  # neither an incomplete one nor the mark of the store
             and _recording_name(path.name) not in self._digests
             and path.is_file()
         ]

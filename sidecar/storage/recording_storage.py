@@ -3,8 +3,9 @@ r"""Recording storage protocol, and recordings in a folder.
 A shared file system has to support little: a file is written under a temporary name, synced,
 renamed once it is whole, read and deleted. Its modification time is that of the file server.
 
-Names are generated here (`\w[\w-]*`) and never used twice. The job that names a recording has its
-digest. All methods block on a disk or a server: call them in a thread.
+Names are generated here (`\w[\w-]*`), begin with the code of the store whose job names them, and
+are never used twice: what a store may delete is seen by the name. The job has the digest. All
+methods block on a disk or a server: call them in a thread.
 """
 
 import asyncio
@@ -14,7 +15,8 @@ import logging
 import os
 import stat
 import tempfile
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
+import uuid
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Protocol
@@ -29,6 +31,8 @@ log = logging.getLogger(__name__)
 PARTIAL_SUFFIX = ".part"
 CLUSTER_PREFIX = "vibevoice-"
 """Beginning of the name of a cluster's subfolder; its code follows."""
+OWNER_SUFFIX = ".store"
+"""End of the name of the empty file that marks a folder as that of a store; its code is before."""
 _MOUNT_HINT = "Mount it, or make it for the user of this service; or set VIBEVOICE_UPLOADS."
 _UNAVAILABLE_ERRNOS = {
     getattr(errno, name, errno.ETIMEDOUT)
@@ -38,9 +42,20 @@ _UNAVAILABLE_ERRNOS = {
 _OPEN = files.OPEN_FLAGS | getattr(os, "O_NOFOLLOW", 0)
 
 
-def cluster_code(cipher: Cipher) -> str:
-    """Return the code of a cluster, by the key of its database."""
+def store_code(cipher: Cipher) -> str:
+    """Return the code of a store of jobs, by its key and the salt in its file or database: a
+    restored backup has it, too."""
     return cipher.code("uploads")[:12]
+
+
+def new_name(store: str) -> str:
+    """Return a new name of a recording of the store with this code."""
+    return f"{store}-{uuid.uuid4().hex}"
+
+
+def names_of(store: str, names: Iterable[str]) -> Sequence[str]:
+    """Return those of the names that `new_name` made for this store."""
+    return [name for name in names if name.startswith(f"{store}-")]
 
 
 class RecordingStorage(Protocol):
@@ -102,10 +117,10 @@ class RecordingStorage(Protocol):
 class FolderStorage:
     """`RecordingStorage` in a folder.
 
-    A private one is created on first use. One that the setting `uploads` names (``named``) may have
-    files of others: a cluster of services has a subfolder there, which `join` makes once. Later a
-    missing subfolder means that the share is not mounted: the storage is unreachable, and no
-    recording is missing.
+    A private one belongs to the store that `join` marked it for. One that the setting `uploads`
+    names (``named``) may have files of others: a cluster of services has a subfolder there, which
+    `join` makes once. Later a missing subfolder means that the share is not mounted: the storage is
+    unreachable, and no recording is missing.
     """
 
     kind = "folder"
@@ -117,18 +132,20 @@ class FolderStorage:
         return str(self._path)
 
     def join(
-        self, cluster: str, once: Callable[[Callable[[], None]], None] = lambda call: None
+        self, store: str, once: Callable[[Callable[[], None]], None] = lambda call: None
     ) -> None:
-        """Keep the recordings of a cluster in its subfolder, if the folder is a named one.
-        ``once``: makes a call if no service of the cluster has made it before; by default the
-        subfolder is not made.
+        """Keep the recordings of the store with this code here: mark a private folder for it, or
+        use its subfolder of a named one. ``once``: makes a call if no service of the store has made
+        it before; by default the subfolder is not made.
 
         Raises:
-            errors.SettingsInvalid: the subfolder cannot be made.
+            errors.FolderTaken: it is the private folder of another store.
+            errors.SettingsInvalid: the mark or the subfolder cannot be made.
         """
         if not self._named:
+            self._mark(store)
             return
-        self._path /= f"{CLUSTER_PREFIX}{cluster}"
+        self._path /= f"{CLUSTER_PREFIX}{store}"
         try:
             once(partial(files.private_folder, self._path))
         except OSError as error:
@@ -141,6 +158,41 @@ class FolderStorage:
                 "the folder of recordings, %s, is missing: jobs wait until its share is mounted",
                 self._path,
             )
+
+    def check_owner(self, store: str) -> None:
+        """Check that the folder is marked for no other store.
+
+        Raises:
+            errors.FolderTaken: it is.
+        """
+        marks = {mark.stem for mark in self._path.glob(f"*{OWNER_SUFFIX}")}
+        if marks - {store}:
+            raise errors.FolderTaken(
+                f"The folder {self._path} has the recordings of another store of jobs."
+            )
+
+    def _mark(self, store: str) -> None:
+        """Mark the folder for a store, also one of an earlier release, which has no mark. The name
+        of the file says all: there is no moment at which half of it is written."""
+        mark = self._path / f"{store}{OWNER_SUFFIX}"
+        try:
+            self.check_owner(store)
+            if mark.exists():
+                return
+            files.private_folder(self._path)
+            files.touch(mark)
+            try:
+                self.check_owner(store)
+            except errors.FolderTaken:  # the other store was started at the same moment
+                mark.unlink(missing_ok=True)
+                raise
+        except OSError as error:
+            raise files.unusable_error(
+                f"The folder of recordings, {self._path}, cannot be used: {error.strerror}.",
+                self._path,
+                error,
+                hint="Set VIBEVOICE_DATA_DIR to a usable folder.",
+            ) from None
 
     def check(self) -> None:
         """Check that a named folder can be written, or created in its parent.
@@ -234,10 +286,12 @@ class FolderStorage:
         self.delete(name)
 
     def ages(self) -> Mapping[str, float]:
-        """Return all files, with the seconds since their last change."""
+        """Return all files but the mark, with the seconds since their last change."""
         self._check_mounted()
         found, now = {}, self._now()
         for path in self._path.glob("*"):
+            if path.suffix == OWNER_SUFFIX:
+                continue
             with contextlib.suppress(FileNotFoundError):  # another service deleted it meanwhile
                 found[path.name] = now - path.stat().st_mtime
         return found

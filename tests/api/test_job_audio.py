@@ -227,4 +227,4 @@ def test_audio_of_a_job_whose_recording_is_not_kept_returns_404(
 
 
 def _uploads(home: Path) -> list[Path]:
-    return [*(home / "jobs/uploads").iterdir()]
+    return [path for path in (home / "jobs/uploads").iterdir() if path.suffix != ".store"]

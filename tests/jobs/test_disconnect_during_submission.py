@@ -156,7 +156,8 @@ async def free_places(service: Service) -> int:
 
 
 def recordings(settings: Settings) -> list[str]:
-    return sorted(path.name for path in (jobs_folder(settings) / "uploads").glob("*"))
+    uploads = jobs_folder(settings) / "uploads"
+    return sorted(path.name for path in uploads.glob("*") if path.suffix != ".store")
 
 
 @pytest.mark.parametrize("late", [False, True], ids=["while it waits", "as it goes on"])

@@ -2,11 +2,13 @@
 
 import asyncio
 import errno
+import logging
 import os
 import sys
 import threading
+import uuid
 from collections.abc import AsyncIterator, Callable, Collection, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, closing
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +39,7 @@ from sidecar.plugins.upstream.errors import (
     UpstreamUnreachable,
 )
 from sidecar.storage.encrypted_sqlite import JobWrite, Statement
+from sidecar.storage.recording_storage import new_name, store_code
 from sidecar.transcripts.transcript import Finished, ResumePoint, SegmentReady
 
 if sys.platform != "win32":
@@ -320,11 +323,42 @@ async def test_unneeded_recording_that_cannot_be_deleted_at_start_is_logged_and_
     settings: Settings, caplog: pytest.LogCaptureFixture
 ) -> None:
     uploads = settings.data_dir / "jobs" / "uploads"
-    (uploads / "@folder").mkdir(parents=True)
-    (uploads / "unneeded").touch()
+    with closing(JobPersistence(settings)) as keeping, upload(b"sound") as source:
+        stuck, unneeded = (
+            uploads / new_name(store_code(keeping.event_log.cipher)) for _ in range(2)
+        )
+        stuck.mkdir()
+        keeping.store(source, unneeded.name)
+    caplog.set_level(logging.INFO)
     JobPersistence(settings).close()
-    assert os.listdir(uploads) == ["@folder"]
-    assert "@folder cannot be deleted now" in caplog.text
+    assert stuck.exists()
+    assert not unneeded.exists()
+    assert f"{stuck.name} cannot be deleted now" in caplog.text
+    assert "1 recordings that no job needs were deleted" in caplog.text
+
+
+def test_start_deletes_no_file_that_this_store_did_not_write(settings: Settings) -> None:
+    """Those of another store, which an earlier release had in this folder, too."""
+    uploads = settings.data_dir / "jobs" / "uploads"
+    uploads.mkdir(parents=True)
+    others = {uuid.uuid4().hex, new_name("0123456789ab"), "photo.jpg"}
+    for name in others:
+        (uploads / name).write_bytes(b"sound")
+    for _ in range(2):
+        JobPersistence(settings).close()
+        assert {path.name for path in uploads.iterdir() if path.suffix != ".store"} == others
+
+
+async def test_recording_of_an_earlier_release_is_found_by_its_job_after_the_folder_is_adopted(
+    settings: Settings, voice: bytes
+) -> None:
+    job_id, path = await kept_job(settings, upload(voice), uuid.uuid4().hex)
+    for mark in path.parent.glob("*.store"):
+        mark.unlink()
+    keeping = JobPersistence(settings)
+    async with restarting(keeping) as (queue, work):
+        await work
+        assert queue.live(job_id) is not None
 
 
 @pytest.mark.usefixtures("fresh_workers")

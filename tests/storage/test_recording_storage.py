@@ -36,7 +36,7 @@ from sidecar.plugins.shared_jobs.s3_storage import S3Storage
 from sidecar.plugins.shared_jobs.storage_selection import check_storage, create_recording_storage
 from sidecar.service.live_session_archive import LiveSessionArchive
 from sidecar.service.system_checks import CheckState
-from sidecar.storage.recording_storage import FolderStorage, RecordingStorage, cluster_code
+from sidecar.storage.recording_storage import FolderStorage, RecordingStorage, store_code
 from sidecar.transcripts.transcript import Segment, Transcript
 
 Settings = settings_class()
@@ -166,6 +166,60 @@ def test_two_clusters_and_foreign_files_in_one_uploads_folder_stay_separate(path
     }
 
 
+def test_folder_of_one_store_is_refused_to_another_which_leaves_nothing_in_it(path: Path) -> None:
+    for _ in range(2):  # a service, and a later one, or a node beside it
+        FolderStorage(path).join("one")
+    FolderStorage(path).put("a-job", [b"a recording"])
+    before = {*path.iterdir()}
+    with pytest.raises(errors.FolderTaken, match=str(path)) as caught:
+        FolderStorage(path).join("other")
+    assert "VIBEVOICE_DATA_DIR" in caught.value.hint
+    assert "VIBEVOICE_UPLOADS" in caught.value.hint
+    assert {*path.iterdir()} == before
+    assert [*FolderStorage(path).ages()] == ["a-job"], "the mark is no recording"
+
+
+def test_folder_without_a_mark_belongs_to_the_store_that_is_started_first_and_keeps_recordings(
+    path: Path,
+) -> None:
+    """One of an earlier release, or of a service that died before it marked it."""
+    path.mkdir(parents=True)
+    FolderStorage(path).put("a-job", [b"a recording"])
+    FolderStorage(path).join("one")
+    assert [*FolderStorage(path).read("a-job")] == [b"a recording"]
+    with pytest.raises(errors.FolderTaken):
+        FolderStorage(path).join("other")
+
+
+def test_store_that_finds_another_marking_the_folder_at_the_same_moment_takes_its_mark_back(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    touch = files.touch
+
+    def touched_beside(mark: Path) -> None:
+        touch(mark)
+        touch(mark.with_stem("other"))
+
+    monkeypatch.setattr(files, "touch", touched_beside)
+    with pytest.raises(errors.FolderTaken):
+        FolderStorage(path).join("one")
+    monkeypatch.undo()
+    FolderStorage(path).join("other")
+
+
+@posix
+def test_folder_that_cannot_be_marked_is_refused_with_the_setting_that_mends_it(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(mark: Path) -> None:
+        raise OSError(errno.EROFS, os.strerror(errno.EROFS))
+
+    monkeypatch.setattr(files, "touch", refuse)
+    with pytest.raises(errors.SettingsInvalid, match="Read-only") as caught:
+        FolderStorage(path).join("one")
+    assert "VIBEVOICE_DATA_DIR" in caught.value.hint
+
+
 def test_unmounted_uploads_share_is_storage_unreachable_until_it_is_mounted_again(
     path: Path,
 ) -> None:
@@ -203,7 +257,7 @@ def test_doctor_reports_missing_uploads_subfolder_of_cluster_and_wrong_key(
     settings = Settings(**given, journal_key="k" * 32)
     assert check_shared_jobs(settings).state is CheckState.GOOD, "no service has made one yet"
     folder = FolderStorage(path, named=True)
-    folder.join(cluster_code(migrate_postgres(fresh_journal, "k" * 32)), lambda call: call())
+    folder.join(store_code(migrate_postgres(fresh_journal, "k" * 32)), lambda call: call())
     found = check_shared_jobs(settings)
     assert found.state is CheckState.GOOD
     assert str(folder) in found.text

@@ -28,7 +28,7 @@ from sidecar.plugins.shared_jobs.membership import Membership
 from sidecar.plugins.shared_jobs.postgres_database import PostgresDatabase, migrate_postgres
 from sidecar.plugins.shared_jobs.postgres_jobs import PostgresJobStore
 from sidecar.plugins.shared_jobs.shared_retention import RetentionLimits, SharedRetention
-from sidecar.storage.recording_storage import FolderStorage, RecordingStorage
+from sidecar.storage.recording_storage import FolderStorage, RecordingStorage, store_code
 from sidecar.transcripts.transcript import Finished, Segment, SegmentReady, Transcript
 
 T = TypeVar("T")
@@ -70,6 +70,7 @@ class Service:
     jobs: PostgresJobStore
     claims: ClaimStore
     tally: JobMetrics
+    code: str
     tasks: list[asyncio.Task[None]] = field(default_factory=list)
     _next: int = 0
 
@@ -132,13 +133,13 @@ async def service(
     """A service of this name, registered, whose follower runs; it beats when the test says so.
     ``now``: the clock of its retention."""
     seal = await asyncio.to_thread(migrate_postgres, journal, KEY)
-    database, rows = PostgresDatabase(journal), JobRows(seal)
+    database, rows, code = PostgresDatabase(journal), JobRows(seal), store_code(seal)
     database.listen_check_s = 0.1  # who has it listen to one more channel waits for as long
     storage = storage or FolderStorage(folder / "uploads")
     disk = ThreadLimiter("disk", 1)
     tally = JobMetrics(OutcomeWindow(time.monotonic))
     follower = JobFollower(database, rows, name)
-    retention = SharedRetention(database, storage, disk, limits, now)
+    retention = SharedRetention(database, storage, code, disk, limits, now)
     retention.clock_set_within_s = 0.0  # the machine booted long ago
     jobs = PostgresJobStore(
         database, rows, name, follower, retention, lambda s: s / 10, queue_limit, tally
@@ -147,7 +148,9 @@ async def service(
     membership = Membership(database, name, works=works)
     await database.open()
     await membership.register()
-    made = Service(database, rows, storage, follower, retention, membership, jobs, claims, tally)
+    made = Service(
+        database, rows, storage, follower, retention, membership, jobs, claims, tally, code
+    )
     made.tasks.append(asyncio.create_task(follower.run()))
     try:
         yield made

@@ -13,24 +13,28 @@ from sidecar.plugins.shared_jobs.storage_selection import (
 )
 from sidecar.service.system_checks import CheckFinding, CheckState
 from sidecar.storage.encryption import journal_key
-from sidecar.storage.recording_storage import FolderStorage, cluster_code
+from sidecar.storage.job_journal import UPLOADS_FOLDER
+from sidecar.storage.recording_storage import FolderStorage, store_code
 
 
 def check_shared_jobs(settings: Settings) -> CheckFinding:
     """Check both; change neither."""
     try:
         address = shared_address(settings)
-        secret, folder = journal_key(settings), jobs_folder(settings)
+        secret, folder = journal_key(settings), jobs_folder(settings) / UPLOADS_FOLDER
         text = describe_database(address)
         storage = create_recording_storage(settings, folder)
         check_storage(storage, patience_s=0.0)
         where = describe_storage(settings, folder)
         cipher = known_cipher(address, secret)
         uploads = SharedJobSettings.of(settings).uploads
-        if uploads and cipher is not None and isinstance(storage, FolderStorage):
-            storage.join(cluster_code(cipher))
-            storage.check_joined()
-            where = str(storage)
+        if cipher is not None and isinstance(storage, FolderStorage):
+            if uploads:
+                storage.join(store_code(cipher))
+                storage.check_joined()
+                where = str(storage)
+            else:
+                storage.check_owner(store_code(cipher))
     except errors.SettingsInvalid as error:
         return CheckFinding("kept jobs", CheckState.BAD, error.detail, error.hint)
     return CheckFinding("kept jobs", CheckState.GOOD, f"{text}; recordings in {where}")

@@ -30,7 +30,7 @@ from sidecar.plugins.shared_jobs.shared_retention import RetentionLimits, Shared
 from sidecar.plugins.shared_jobs.storage_selection import check_storage, create_recording_storage
 from sidecar.storage.encryption import journal_key
 from sidecar.storage.job_journal import UPLOADS_FOLDER
-from sidecar.storage.recording_storage import FolderStorage, cluster_code
+from sidecar.storage.recording_storage import FolderStorage, store_code
 
 MAX_CONCURRENT_OPENS = 2
 
@@ -45,6 +45,7 @@ class SharedJobBackend(JobBackend):
 
         Raises:
             errors.SettingsInvalid: the database, the key or the storage cannot be used.
+            errors.FolderTaken: the recordings in the folder are of another store.
         """
         settings, engine, now = parts.settings, parts.engine, parts.now
         service_id, metrics = parts.service_id, parts.metrics
@@ -52,8 +53,9 @@ class SharedJobBackend(JobBackend):
         storage = create_recording_storage(settings, jobs_folder(settings) / UPLOADS_FOLDER)
         check_storage(storage)
         cipher = migrate_postgres(address, journal_key(settings))
+        code = store_code(cipher)
         if isinstance(storage, FolderStorage):
-            storage.join(cluster_code(cipher), partial(call_once, address, UPLOADS_FOLDER))
+            storage.join(code, partial(call_once, address, UPLOADS_FOLDER))
         rows = JobRows(cipher)
         self.persistent_recordings = PersistentRecordings(settings, storage, cipher, shared=True)
         self._database = PostgresDatabase(address)
@@ -65,7 +67,7 @@ class SharedJobBackend(JobBackend):
             settings.keep_recordings_mb << 20,
         )
         self._retention = SharedRetention(
-            self._database, storage, parts.storage_threads, limits, now
+            self._database, storage, code, parts.storage_threads, limits, now
         )
         # a slow call must not delay a heartbeat
         self._heartbeat_database = PostgresDatabase(address, 1)

@@ -13,7 +13,7 @@ from sidecar import clock, errors
 from sidecar.concurrency import ThreadLimiter, cancel_after
 from sidecar.jobs.retention import CLOCK_SET_WITHIN_S
 from sidecar.plugins.shared_jobs import postgres_database
-from sidecar.storage.recording_storage import RecordingStorage
+from sidecar.storage.recording_storage import RecordingStorage, names_of
 
 log = logging.getLogger(__name__)
 
@@ -75,12 +75,15 @@ class SharedRetention:
         self,
         database: postgres_database.PostgresDatabase,
         storage: RecordingStorage,
+        store: str,
         threads: ThreadLimiter,
         limits: RetentionLimits,
         now: clock.Clock = clock.wall_time,
     ) -> None:
-        """``threads``: threads that may wait for the storage."""
+        """``store``: code of the store, with which the names of its recordings begin;
+        ``threads``: threads that may wait for the storage."""
         self._database, self._storage, self._threads = database, storage, threads
+        self._store = store
         self._limits, self._now = limits, now
         self._unsettled: set[str] = set()
         """Owners of jobs that ended since their last purge."""
@@ -235,14 +238,16 @@ class SharedRetention:
         return True
 
     async def sweep_storage(self) -> None:
-        """Delete recordings that no job needs: they were never submitted, or their service
-        died before it deleted them."""
+        """Delete recordings of this store that no job needs: they were never submitted, or their
+        service died before it deleted them. A folder of an earlier release, or a bucket, may have
+        those of another."""
         try:
             ages = await self._threads.run(self._storage.ages)
         except (OSError, errors.SidecarError) as error:
             log.warning("recordings without a job are not searched now: %s", error)
             return
-        old = [name for name, age_s in ages.items() if age_s > self.orphan_age_s]
+        own = names_of(self._store, ages)
+        old = [name for name in own if ages[name] > self.orphan_age_s]
         needed = await self._database.fetch(
             "SELECT recording FROM vibevoice.jobs WHERE recording = ANY(%s)", (old,)
         )

@@ -22,6 +22,7 @@ from uploads import upload
 from sidecar import errors
 from sidecar.audio.audio_source import ClientFileRef, StoredRecordingRef
 from sidecar.auth.identity import ANONYMOUS
+from sidecar.config.settings import Settings
 from sidecar.interfaces.engine_interface import TranscribeOptions
 from sidecar.jobs.job_event_log import DuplicateRequestKey
 from sidecar.jobs.job_record import (
@@ -36,7 +37,9 @@ from sidecar.jobs.job_record import (
 from sidecar.jobs.job_runner import Job
 from sidecar.jobs.job_store import JobFilter
 from sidecar.jobs.persistent_recordings import PersistentRecordings
-from sidecar.plugins import load_settings
+from sidecar.jobs.recovery import JobPersistence
+from sidecar.plugins import load_settings, settings_class
+from sidecar.plugins.shared_jobs.checks import check_shared_jobs
 from sidecar.plugins.shared_jobs.postgres_database import (
     PostgresDatabase,
     migrate_postgres,
@@ -606,6 +609,37 @@ async def test_service_started_while_share_is_unmounted_refuses_jobs_until_it_is
         away.rename(share)
         await sent(front, voice)
         assert len([*share.glob("*/*")]) == 2
+
+
+async def test_data_folder_of_shared_jobs_is_refused_to_kept_jobs_and_to_another_database(
+    journal: str, tmp_path: Path, voice: bytes, postgres_cluster: Cluster
+) -> None:
+    keep_jobs = Settings(keep_jobs=True, journal_key=KEY, data_dir=tmp_path / "data")
+    other = postgres_cluster.new_database()
+    async with opened_front(journal, tmp_path) as front:
+        await sent(front, voice)
+        stored = {*(tmp_path / "data" / "jobs" / "uploads").iterdir()}
+        with pytest.raises(errors.FolderTaken):
+            JobPersistence(keep_jobs)
+        with pytest.raises(errors.FolderTaken):
+            async with opened_front(other, tmp_path):
+                pass
+    async with opened_front(journal, tmp_path):
+        assert {*(tmp_path / "data" / "jobs" / "uploads").iterdir()} == stored
+
+
+async def test_data_folder_of_kept_jobs_is_refused_to_shared_jobs(
+    journal: str, tmp_path: Path
+) -> None:
+    keep_jobs = Settings(keep_jobs=True, journal_key=KEY, data_dir=tmp_path / "data")
+    JobPersistence(keep_jobs).close()
+    with pytest.raises(errors.FolderTaken):
+        async with opened_front(journal, tmp_path):
+            pass
+    settings = settings_class()(journal=journal, journal_key=KEY, data_dir=tmp_path / "data")
+    found = await asyncio.to_thread(check_shared_jobs, settings)
+    assert "another store" in found.text
+    JobPersistence(keep_jobs).close()
 
 
 @pytest.mark.parametrize("kept", [True, False])

@@ -45,7 +45,7 @@ from sidecar.plugins.shared_jobs.s3_storage import (
 from sidecar.plugins.shared_jobs.storage_selection import check_storage, create_recording_storage
 from sidecar.service.system_checks import CheckState
 from sidecar.storage.encryption import Cipher
-from sidecar.storage.recording_storage import FolderStorage
+from sidecar.storage.recording_storage import FolderStorage, new_name
 
 Settings = settings_class()
 
@@ -499,7 +499,8 @@ async def test_damaged_or_exchanged_object_is_audio_lost_and_those_of_no_job_are
             gone(client, key)
             one.store(source, "a-job")
             client.copy_object(Bucket=BUCKET, Key=f"{key}-other", CopySource=f"{BUCKET}/{key}")
-            one.store(source, "of-no-job")
+            one.store(source, lost := new_name(shared.code))
+            one.store(source, "of-another-store")
         assert isinstance(audio, StoredRecordingRef)
         record = replace(submitted(durable=True), audio=audio)
         for harm in (halved, altered, another, gone, None):
@@ -513,10 +514,10 @@ async def test_damaged_or_exchanged_object_is_audio_lost_and_those_of_no_job_are
                 one.open(record)
         await shared.jobs.submit(record)
         await shared.retention.sweep_storage()
-        assert {*storage.ages()} == {"a-job", "of-no-job"}
+        assert {*storage.ages()} == {"a-job", "of-another-store", lost}
         shared.retention.orphan_age_s = -60.0
         await shared.retention.sweep_storage()
-        assert {*storage.ages()} == {"a-job"}
+        assert {*storage.ages()} == {"a-job", "of-another-store"}
         of_folders = load_settings(journal_key=KEY)
         astray = PersistentRecordings(
             of_folders, FolderStorage(tmp_path / "folder"), seal, shared=True
@@ -526,7 +527,7 @@ async def test_damaged_or_exchanged_object_is_audio_lost_and_those_of_no_job_are
         await shared.jobs.cancel(record.id)
         await shared.retention.settled()
         await shared.retention.delete_recordings()
-        assert not storage.ages(), "its recording goes with it"
+        assert [*storage.ages()] == ["of-another-store"], "its recording goes with it"
     assert not (tmp_path / "none").exists()
 
 

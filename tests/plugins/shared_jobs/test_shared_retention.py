@@ -3,6 +3,7 @@
 import asyncio
 import math
 import time
+import uuid
 from dataclasses import replace
 from pathlib import Path
 from threading import Event
@@ -14,6 +15,7 @@ from shared_job_services import DONE, LIMITS, Service, kept, service, submitted,
 from sidecar import errors
 from sidecar.audio.audio_source import missing_recording_ref
 from sidecar.jobs.job_record import EditedChange, JobRecord, StartedChange
+from sidecar.storage.recording_storage import new_name
 from sidecar.transcripts.transcript_edits import RewriteSegment
 
 
@@ -148,16 +150,27 @@ async def test_oldest_recordings_beyond_an_owners_space_and_all_of_a_deleted_own
 async def test_recordings_without_a_job_are_deleted_once_old_enough_and_those_of_waiting_jobs_stay(
     one: Service,
 ) -> None:
-    one.storage.put("young", [b"x"])
+    young, waits = new_name(one.code), new_name(one.code)
+    one.storage.put(young, [b"x"])
     await one.retention.sweep_storage()
-    assert [*one.storage.ages()] == ["young"]
+    assert [*one.storage.ages()] == [young]
     one.retention.orphan_age_s = -1.0
-    one.storage.put("waits", [b"x"])
+    one.storage.put(waits, [b"x"])
     await done(one, "other")
-    await one.jobs.submit(replace(submitted("me"), audio=kept("waits")))
+    await one.jobs.submit(replace(submitted("me"), audio=kept(waits)))
     await one.retention.sweep()
     await one.retention.sweep_storage()
-    assert [*one.storage.ages()] == ["waits"]
+    assert [*one.storage.ages()] == [waits]
+
+
+async def test_sweep_deletes_no_recording_that_another_store_wrote(one: Service) -> None:
+    """In a bucket of two, or a folder that an earlier release shared with kept jobs."""
+    one.retention.orphan_age_s = -1.0
+    others = {uuid.uuid4().hex, new_name("0123456789ab"), "photo.jpg"}
+    for name in others:
+        one.storage.put(name, [b"x"])
+    await one.retention.sweep_storage()
+    assert {*one.storage.ages()} == others
 
 
 async def test_metric_of_cancelled_jobs_counts_each_cancelled_or_deleted_job_once(

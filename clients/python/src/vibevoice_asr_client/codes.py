@@ -610,6 +610,12 @@ class RecordingNotKept(errors.NotFound):
     known_code = "recording_not_kept"
 
 
+class RecordingsFolderTaken(errors.Refused):
+    """The folder has the recordings of another store of jobs."""
+
+    known_code = "recordings_folder_taken"
+
+
 class ReloadSuperseded(errors.Conflict):
     """A later reload replaced this one."""
 
@@ -1035,6 +1041,7 @@ BY_CODE: Mapping[str, Type[errors.ServiceError]] = {
     "range_unsatisfiable": RangeUnsatisfiable,
     "rate_limited": RateLimited,
     "recording_not_kept": RecordingNotKept,
+    "recordings_folder_taken": RecordingsFolderTaken,
     "reload_superseded": ReloadSuperseded,
     "reply_empty": ReplyEmpty,
     "repository_forbidden": RepositoryForbidden,
