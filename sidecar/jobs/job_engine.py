@@ -9,10 +9,16 @@ from dataclasses import replace
 
 from sidecar.concurrency import BackgroundTaskGroup
 from sidecar.config.settings import Settings
-from sidecar.engines.engine_selection import MOONSHINE
+from sidecar.engines.engine_selection import MOONSHINE, language_hint
+from sidecar.errors import LanguageUnsupported, ModelUnsuited, SidecarError
 from sidecar.gpu_memory.memory_admission import MemoryAdmission, MemoryState
 from sidecar.gpu_memory.memory_plan import UNKNOWN_LENGTH_NOTE, UNMEASURED_NOTE, JobForecast
-from sidecar.interfaces.engine_interface import EngineSpec, Precision, TranscribeOptions
+from sidecar.interfaces.engine_interface import (
+    EngineSpec,
+    Precision,
+    TranscribeOptions,
+    abbreviate_names,
+)
 from sidecar.jobs import duration_prediction
 from sidecar.jobs.job_event_log import JobEventLog
 from sidecar.jobs.job_queue import DispatchOptions, JobQueue
@@ -54,7 +60,21 @@ class JobEngine:
             long_concurrency=self.long_concurrency,
             guess=self._guess,
             predictor=self.predictor,
+            refusal=self.refusal,
         )
+
+    def refusal(self, options: TranscribeOptions) -> SidecarError | None:
+        """Return why the model cannot do what is asked for; None if it can."""
+        spec, tag = self.engine.model.spec, options.language
+        if not spec.speaks(tag):
+            return LanguageUnsupported(
+                f"The engine '{spec.name}' does not support the language '{tag}'.",
+                hint=f"It knows: {abbreviate_names(spec.languages)}. "
+                f"{language_hint(tag, self._settings)}",
+            )
+        if options.translate and not spec.translates:
+            return ModelUnsuited(f"The engine '{spec.name}' does not translate.")
+        return None
 
     def admit(self, options: TranscribeOptions, audio_s: float | None) -> Precision:
         """Return the precision to request for a job, so that it fits.

@@ -24,7 +24,13 @@ from sidecar.jobs.job_record import JobRecord
 from sidecar.jobs.job_runner import Job, JobRun, OptionsPlanner
 from sidecar.jobs.reservations import Reservation
 from sidecar.jobs.scheduler import NEXT_JOB_WAIT_S
-from sidecar.jobs.wait_queue import GuessJobSeconds, QueuePosition, RefusedClients, WaitQueue
+from sidecar.jobs.wait_queue import (
+    GuessJobSeconds,
+    QueuePosition,
+    RefusedClients,
+    RefuseJob,
+    WaitQueue,
+)
 from sidecar.workers.engine import Engine
 
 log = logging.getLogger(__name__)
@@ -238,13 +244,15 @@ class JobQueue(SubmissionQueue):
         long_concurrency: int | None = None,
         guess: GuessJobSeconds = lambda job, precision: None,
         predictor: DurationPredictor | None = None,
+        refusal: RefuseJob = lambda options: None,
     ) -> None:
         """``concurrency``: jobs that run at once in the ``engine``. ``limit``: jobs that may wait.
-        ``long_concurrency``: how many of them `is_long` jobs may take; `None`: all."""
+        ``long_concurrency``: how many of them `is_long` jobs may take; `None`: all.
+        ``refusal``: why the model of the moment cannot do a job, which then waits for another."""
         self.event_log = event_log
         self.breakers = Breakers(options.fault_retry_s)
         self._wait_queue = WaitQueue(
-            engine, concurrency, guess, predictor, long_concurrency, self.breakers
+            engine, concurrency, guess, predictor, long_concurrency, self.breakers, refusal
         )
         super().__init__(limit, self._wait_queue.begun_in_s)
         self.dispatchers = [

@@ -186,6 +186,14 @@ class Job:
         """Record that the worker process died in the job."""
         self._append(job_record.CrashedChange())
 
+    def refuse(self, error: errors.SidecarError | None) -> None:
+        """Record why the waiting job cannot run with the model of the moment; None: it can."""
+        self._append(
+            job_record.UnschedulableChange(
+                None if error is None else job_record.JobFailure.of(error)
+            )
+        )
+
     def requeue(self, *, counted: bool = False, alone: bool = False, passed: bool = False) -> None:
         """Put the job back to the queue; ``counted``: the attempt counts; ``alone``: the next ones
         run alone; ``passed``: the job cannot be done here."""
@@ -239,6 +247,10 @@ class Job:
 
 OptionsPlanner = Callable[[Job, Precision], Awaitable[TranscribeOptions]]
 """Planner that returns a job's options with the memory plan at its begin."""
+
+
+class JobUnsuited(Exception):
+    """The model was changed as the job began, and cannot do what the job was accepted for."""
 
 
 class JobRun:
@@ -321,6 +333,8 @@ class JobRun:
                     if job.needs_all or not self._engine.sharing.concurrent:
                         raise
                     job.needs_all = True
+        except JobUnsuited:
+            job.requeue()
         except asyncio.CancelledError:
             if self._interrupted and not job.ended:
                 job.requeue()

@@ -12,7 +12,7 @@ from itertools import chain, islice
 from typing import NamedTuple
 
 from sidecar import errors
-from sidecar.interfaces.engine_interface import EngineSpec, Precision
+from sidecar.interfaces.engine_interface import EngineSpec, Precision, TranscribeOptions
 from sidecar.jobs import scheduler
 from sidecar.jobs.duration_prediction import MIN_JOB_S, DurationPredictor, remaining_s
 from sidecar.jobs.faults import Breakers, rests
@@ -66,6 +66,10 @@ GuessJobSeconds = Callable[[Job, Precision], float | None]
 """Estimate of a job's seconds of work before anything was measured; None if unknown."""
 
 
+RefuseJob = Callable[[TranscribeOptions], errors.SidecarError | None]
+"""Return why the model of the moment cannot do what a job asks for; None if it can."""
+
+
 class WaitQueue:
     """Jobs that wait for an engine with ``concurrency`` dispatchers, and the work
     that each owner has had."""
@@ -78,8 +82,10 @@ class WaitQueue:
         predictor: DurationPredictor | None = None,
         long_concurrency: int | None = None,
         breakers: Breakers | None = None,
+        refusal: RefuseJob = lambda options: None,
     ) -> None:
         """``long_concurrency``: as of `JobQueue`. ``breakers``: of what the jobs need."""
+        self._refusal = refusal
         self.breakers = breakers or Breakers()
         self._guess, self._long_concurrency = (
             guess,
@@ -103,6 +109,8 @@ class WaitQueue:
         self._halted = False
         self._callbacks: list[Callable[[], None]] = []
         self.breakers.on_close = self._changed
+
+        engine.watch(self._model_changed)
 
     def __len__(self) -> int:
         return len(self._jobs)
@@ -173,6 +181,8 @@ class WaitQueue:
         else:
             waiting = [job, *self._jobs.values()]
             self._jobs = {one.id: one for one in sorted(waiting, key=lambda one: one.arrived_at)}
+            if (error := self._refusal(job.options)) is not None:  # the model was changed meanwhile
+                job.refuse(error)
         self._shares = self._shares.refunded(job.record.owner, back_s)
         self._changed()
 
@@ -255,8 +265,18 @@ class WaitQueue:
         return (
             job
             for job in ordered
-            if job.not_before <= now and not (held and self._held_until(job) > now)
+            if job.not_before <= now
+            and not (held and self._held_until(job) > now)
+            and self._refusal(job.options) is None
         )
+
+    def _model_changed(self) -> None:
+        """Note for each waiting job whether it can run with the model of the moment."""
+        for job in self._jobs.values():
+            error = self._refusal(job.options)
+            if error is not None or job.record.refused is not None:
+                job.refuse(error)
+        self._changed()
 
     def position(self, job_id: str) -> QueuePosition | None:
         """Return the position of a job; None if it does not wait."""

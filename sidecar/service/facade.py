@@ -27,12 +27,10 @@ from sidecar.engines.engine_selection import (
     MOONSHINE_WHISPER,
     WHISPER,
     EngineChoice,
-    language_hint,
 )
 from sidecar.errors import (
     EngineStuck,
     EngineUnavailable,
-    LanguageUnsupported,
     SidecarError,
     StorageUnreachable,
 )
@@ -41,11 +39,10 @@ from sidecar.interfaces.engine_interface import (
     Precision,
     TranscribeOptions,
     TtsSpec,
-    abbreviate_names,
 )
 from sidecar.interfaces.request_options import parse_options, parse_precision, with_ignored_notices
 from sidecar.jobs.job_engine import JobEngine
-from sidecar.jobs.job_runner import Job
+from sidecar.jobs.job_runner import Job, JobUnsuited
 from sidecar.jobs.job_store import BackendParts, JobBackend
 from sidecar.jobs.local_jobs import LocalJobBackend
 from sidecar.jobs.owned_jobs import OwnedJobs, OwnedRecordings, TranscriptEditor
@@ -259,16 +256,9 @@ class Service:
         """
         settings = self.settings
         options = parse_options(given, settings.diarization, settings.language, known)
-        if not self.spec.speaks(options.language):
-            raise self._language_error(options.language)
+        if (error := self._engine.refusal(options)) is not None:
+            raise error
         return options
-
-    def _language_error(self, tag: str) -> LanguageUnsupported:
-        return LanguageUnsupported(
-            f"The engine '{self.spec.name}' does not support the language '{tag}'.",
-            hint=f"It knows: {abbreviate_names(self.spec.languages)}. "
-            f"{language_hint(tag, self.settings)}",
-        )
 
     async def erase(self, identity: Identity) -> dict[str, int]:
         """Delete the client's enrolled speakers, then its jobs (waiting and running ones end), then
@@ -386,8 +376,8 @@ class Service:
 
     async def _planned(self, job: Job, precision: Precision) -> TranscribeOptions:
         """Return a starting job's options: with enrolled speakers and its memory plan."""
-        if not self.spec.speaks(job.options.language):  # another engine was loaded meanwhile
-            raise self._language_error(job.options.language)
+        if self._engine.refusal(job.options) is not None:  # another model was loaded meanwhile
+            raise JobUnsuited
         options = await self.enrolled_speakers.with_enrolled_speakers(
             job.options, job.record.owner, kept=job.record.kept
         )

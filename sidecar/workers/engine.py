@@ -83,6 +83,7 @@ class Engine(Generic[Spec]):
         """Leases without others at the same time that are held or waited for, of an engine that
         has several."""
         self._memory = memory or MemoryAccount()
+        self._watchers: list[Callable[[], None]] = []
         self._options = load or LoadOptions()
         self._keep_alive_s, self._preloaded_keep_s = keep_alive_s, preloaded_keep_s
         self._worker: WorkerProcess | None = None
@@ -251,7 +252,7 @@ class Engine(Generic[Spec]):
             if self._current is not None and self._current.target.loads_as(target):
                 return await asyncio.shield(self._current.outcome)
             if self._current is None and target.loads_as(self.model):
-                self.model = self.coming = target  # the same may have another name
+                self._set_model(target)  # the same may have another name
                 return target
         if pending is None:
             pending = self._pending = _PendingChange(wanted, target, again, self.loader.loads)
@@ -345,7 +346,7 @@ class Engine(Generic[Spec]):
             same, new = wanted.loads_as(self.model), self.loader.loads != change.loads
             if not same or (change.again and not (self.loaded and new)):
                 await self._replace(wanted)
-            self.model = self.coming = wanted  # the same may have another name
+            self._set_model(wanted)  # the same may have another name
             if change.again or not same:
                 self._changed_at = time.monotonic()
             await self.loader.shutdowns.ends.wait()
@@ -420,8 +421,9 @@ class Engine(Generic[Spec]):
                     await self._restore()
                 raise
             self._unload()
-            self.model, self.memory_plan = wanted, memory
+            self.memory_plan = memory
             self._set_worker(worker)
+            self._set_model(wanted)
             return worker
         finally:
             self._load, self.coming = None, self.model
@@ -460,6 +462,15 @@ class Engine(Generic[Spec]):
             host_token_table=memory.host_token_table,
         )
         return await self.loader.load(model.spec.name, model.spec.factory, options)
+
+    def watch(self, callback: Callable[[], None]) -> None:
+        """Call ``callback`` after each change of the model."""
+        self._watchers.append(callback)
+
+    def _set_model(self, model: LoadedModel[Spec]) -> None:
+        self.model = self.coming = model
+        for callback in self._watchers:
+            callback()
 
     def _set_worker(self, worker: WorkerProcess) -> None:
         """Make ``worker`` the process; if it dies, it is unloaded at once, even without a lease."""

@@ -86,7 +86,7 @@ class EngineMemory(MemoryAccount):
         self._watch(choice)
         self.concurrency = 1 if live else self._concurrency(choice)
         """Recordings transcribed at once: by the upstreams, or by threads that share the model."""
-        self._holder: Callable[[], ModelHolder] | None = None
+        self._held: Callable[[], ModelHolder]
         self._coming: AnyModel | None = None
         """Model that is being loaded; None if there is none."""
         self._expected = 0
@@ -106,7 +106,7 @@ class EngineMemory(MemoryAccount):
 
     def open(self, holder: Callable[[], ModelHolder]) -> None:
         """As of `MemoryAccount`."""
-        self._holder = holder
+        self._held = holder
         devices = self._devices
         devices.gpu.ledger.register_engine(self._name, lambda: self._holding(on_gpu=True))
         devices.host.ledger.register_engine(self._name, lambda: self._holding(on_gpu=False))
@@ -175,13 +175,13 @@ class EngineMemory(MemoryAccount):
 
     def now(self) -> MemoryState:
         """Return the memory of the device at the last query."""
-        return self._state_for(self._held.model)
+        return self._state_for(self._held().model)
 
     def footprint_forecast(
         self, precision: Precision, audio_s: float | None, longest_s: float
     ) -> JobForecast | None:
         """Return the forecast of a recording by a model with footprints; None for others."""
-        if (footprint := self._held.model.at(precision).footprint) is None:
+        if (footprint := self._held().model.at(precision).footprint) is None:
             return None
         state = self.now()
         room = DeviceRoom(self._available_bytes(state), state.bandwidth)
@@ -190,14 +190,14 @@ class EngineMemory(MemoryAccount):
     def expect_peak(self, peak_bytes: int) -> None:
         """Reserve memory for a job that needs ``peak_bytes`` with the model; jobs that run beside
         each other have the same."""
-        held = self._held
+        held = self._held()
         loaded = held.model.idle_bytes(held.memory)
         self._expected = max(self._expected, peak_bytes - loaded)
         self._reserve(held.model, loaded + self._expected)
 
     async def query_memory(self, model: AnyModel) -> None:
         """As of `MemoryAccount`."""
-        if not self._held.in_use:  # else it is what the jobs that run may take
+        if not self._held().in_use:  # else it is what the jobs that run may take
             self._expected = 0
         if model.admission is not None or model.choice.footprints:
             await self._devices.gpu.query()
@@ -226,7 +226,7 @@ class EngineMemory(MemoryAccount):
 
     def load_begins(self, model: AnyModel, plan: LoadPlan) -> None:
         """As of `MemoryAccount`."""
-        held, size = self._held, model.idle_bytes(plan.memory)
+        held, size = self._held(), model.idle_bytes(plan.memory)
         if plan.placement is LoadPlacement.BESIDE and held.pid is not None:
             own_bytes = self._devices.gpu.own_bytes(self._name) if self.on_gpu(held.model) else 0
             size += max(held.model.idle_bytes(held.memory), own_bytes)
@@ -235,7 +235,7 @@ class EngineMemory(MemoryAccount):
 
     def settled(self) -> None:
         """As of `MemoryAccount`."""
-        held = self._held
+        held = self._held()
         if held.changing:
             return
         arrived, self._coming = self._coming is not None, None
@@ -248,15 +248,10 @@ class EngineMemory(MemoryAccount):
         """As of `MemoryAccount`."""
         self._sessions = sessions
         if self._own is not None:
-            self._reserve(self._coming or self._held.model, self._own)
-
-    @property
-    def _held(self) -> ModelHolder:
-        assert self._holder is not None
-        return self._holder()
+            self._reserve(self._coming or self._held().model, self._own)
 
     def _available_bytes(self, state: MemoryState) -> int:
-        held, own = self._held, state.own_bytes
+        held, own = self._held(), state.own_bytes
         if own is None:
             own = held.model.idle_bytes(held.memory) if held.loaded else 0
         return state.free_bytes + own
@@ -281,7 +276,7 @@ class EngineMemory(MemoryAccount):
 
     def _holding(self, on_gpu: bool) -> gpu_devices.EngineMemoryHolding:
         """Return the bytes that the process holds of the GPU, or of the host."""
-        held, coming = self._held, self._coming
+        held, coming = self._held(), self._coming
         comes = coming is not None and self.on_gpu(coming) is on_gpu
         if held.pid is None or self.on_gpu(held.model) is not on_gpu:
             return gpu_devices.EngineMemoryHolding(coming=comes)
@@ -289,7 +284,7 @@ class EngineMemory(MemoryAccount):
         return gpu_devices.EngineMemoryHolding(held.pid, weights_bytes, coming=comes)
 
     def _state_for(self, model: AnyModel) -> MemoryState:
-        held = self._held
+        held = self._held()
         return self._state(model, held.model.precision if held.loaded else None)
 
     def _state(self, model: AnyModel, held_precision: Precision | None) -> MemoryState:

@@ -164,10 +164,13 @@ def test_running_job_ends_on_its_engine_and_waiting_ones_are_checked_against_a_n
         using.result()
         assert server.wait_state(running, "done")["id"] == running
         assert server.transcript(running)["metadata"]["engine"] == "scripted"
-        error = server.wait_state(german, "failed", "done")["error"]
-        assert error["code"] == "language_unsupported"
         server.wait_state(english, "done")
         assert server.transcript(english)["metadata"]["engine"] == "moonshine"
+        assert server.wait_state(german, "queued")["refused"]["code"] == "language_unsupported"
+        pull(server, TINY)
+        use(server, TINY)
+        server.wait_state(german, "done")
+        assert server.transcript(german)["metadata"]["engine"] == "whisper"
 
 
 @pytest.mark.parametrize(
