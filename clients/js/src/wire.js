@@ -190,6 +190,7 @@
  * @property {number} [talk_port]
  * @property {number} jobs_waiting
  * @property {string | null} jobs_paused why none begins now
+ * @property {Record<string, string>} faults what jobs need and does not work, with the code of its error
  * @property {"ok" | "degraded" | "unreachable"} vllm
  * @property {string} pipeline_state
  * @property {boolean} initialized

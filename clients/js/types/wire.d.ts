@@ -347,6 +347,12 @@ export type Health = {
      * why none begins now
      */
     jobs_paused: string | null;
+    /**
+     * what jobs need and does not work, with the code of its error
+     */
+    faults: {
+        [x: string]: string;
+    };
     vllm: "ok" | "degraded" | "unreachable";
     pipeline_state: string;
     initialized: boolean;
