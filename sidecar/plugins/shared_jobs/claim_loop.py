@@ -58,7 +58,6 @@ def ineligibility(
 ) -> errors.SidecarError | None:
     """Return why this node cannot do a job now; None if it can. ``max_s``: the longest recording
     that it accepts, in seconds. ``storage``: the kind of its storage of recordings."""
-    spec, language, length_s = engine.spec, record.options.language, record.audio_info.total_s
     if engine.engine.state is EngineState.STUCK:
         return errors.EngineStuck()
     if record.audio_info.decoder == LIVE_DECODER:
@@ -68,18 +67,15 @@ def ineligibility(
             f"The recording is in a {record.audio.storage}, but this service uses a {storage}.",
             hint="Start it with the storage of the recording (VIBEVOICE_UPLOADS).",
         )
-    if not spec.speaks(language):
-        return errors.LanguageUnsupported(
-            f"The engine '{spec.name}' does not support '{language}'.",
-            hint=f"It supports: {', '.join(spec.languages)}.",
-        )
+    if (error := engine.refusal(record.options)) is not None:
+        return error
     work_s = record.audio_info.work_s
     if work_s is not None and work_s > max_s:
         return errors.AudioTooLong(
             f"The recording has {work_s / 3600:.1f} h; the limit is {max_s / 3600:.1f} h."
         )
     try:
-        engine.admit(record.options, length_s)
+        engine.admit(record.options, record.audio_info.total_s)
     except errors.SidecarError as error:
         return error
     return None

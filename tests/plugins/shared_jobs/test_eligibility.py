@@ -34,7 +34,7 @@ def test_unschedulable_error_has_reasons_of_nodes_and_a_hint() -> None:
     assert "The only node" in unschedulable_error([GREEK]).detail
 
 
-def test_node_is_ineligible_by_language_length_or_lost_audio_of_a_recording(
+def test_node_is_ineligible_by_language_translation_length_or_lost_audio_of_a_recording(
     recording: Path,
 ) -> None:
     settings = Settings(engine="moonshine")
@@ -42,15 +42,20 @@ def test_node_is_ineligible_by_language_length_or_lost_audio_of_a_recording(
     engine = JobEngine(settings, lodging)
     job = job_of(recording).record
     german = replace(job, options=TranscribeOptions(language="de"))
+    english = replace(job, options=TranscribeOptions(translate=True))
     talk = replace(job, audio_info=replace(job.audio_info, decoder="live"))
-    found = [ineligibility(one, engine, 60.0) for one in (job, german, talk)]
+    found = [ineligibility(one, engine, 60.0) for one in (job, german, english, talk)]
     found.append(ineligibility(job, engine, 1.0))
     codes = [error and error.code for error in found]
-    assert codes == [None, "language_unsupported", "audio_lost", "audio_too_long"]
+    assert codes == [
+        *(None, "language_unsupported", "model_unsuited"),
+        *("audio_lost", "audio_too_long"),
+    ]
 
 
 def test_job_that_does_not_fit_in_memory_is_refused() -> None:
     provision = Mock(engine=Mock(state=EngineState.READY))
+    provision.refusal.return_value = None
     provision.admit.side_effect = errors.WontFit()
     assert isinstance(ineligibility(submitted(), provision, 1e5), errors.WontFit)
 
