@@ -252,7 +252,7 @@ def test_worker_dies_with_process_that_started_it(at_work: bool) -> None:
     wait_until(lambda: not runs(pid), "the worker is gone")
 
 
-async def test_closed_engine_slot_leaves_no_worker_and_no_model_memory_in_service() -> None:
+async def test_closed_engine_leaves_no_worker_and_no_model_memory_in_service() -> None:
     before, others = psutil.Process().memory_info().rss, worker_pids()
     slot = Engine(LoadedModel.of(EngineChoice(engine_spec("moonshine"), "")), keep_alive_s=-1)
     async with slot.lease():
