@@ -29,6 +29,7 @@ from sidecar.engines.engine_selection import EngineChoice
 from sidecar.installation import own_command
 from sidecar.interfaces.engine_interface import EngineSpec
 from sidecar.service.model_catalogue import CatalogueModel, list_models
+from sidecar.storage.recording_storage import answering
 from sidecar.workers.worker_environment import worker_environment_of
 
 T = TypeVar("T")
@@ -115,7 +116,8 @@ class LocalModels:
         """Return the models that there are.
 
         Raises:
-            errors.MachineBusy: their folder cannot be read, or not in time.
+            errors.MachineBusy: their folder cannot be read.
+            errors.StorageUnreachable: the disk does not answer in time.
         """
         in_use = self._in_use()
         return await self._on_disk(lambda: list(list_models(in_use)))
@@ -166,7 +168,8 @@ class LocalModels:
             errors.ModelInUse: an engine of this service loads it.
             errors.PullRunning: it is being downloaded.
             errors.CheckpointUnwritable: it cannot be deleted.
-            errors.MachineBusy: the disk does not answer in time.
+            errors.MachineBusy: its folder cannot be read.
+            errors.StorageUnreachable: the disk does not answer in time; the deletion goes on.
         """
         identity.demand(Scope.ADMIN)
         folders = list(self._folders())
@@ -185,11 +188,11 @@ class LocalModels:
 
     async def _on_disk(self, work: Callable[[], T]) -> T:
         try:
-            async with asyncio.timeout(self._patience_s):
+            async with answering(self._patience_s, "The disk of the Hugging Face cache is silent."):
                 return await self._disk.run(work)
-        except OSError as error:  # also a timeout, after which the thread goes on
+        except OSError as error:
             raise errors.MachineBusy(
-                f"The folder of the models cannot be read: {str(error) or 'its disk is silent'}.",
+                f"The folder of the models cannot be read: {error}.",
                 hint="Check the disk of the Hugging Face cache (HF_HOME).",
             ) from None
 

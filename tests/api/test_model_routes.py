@@ -197,7 +197,7 @@ def test_model_list_on_a_hanging_disk_has_openai_names_or_without_plugin_returns
         assert answer.status_code == status
         body = answer.json()
         assert "models" not in body
-        assert body["data"] if status == 200 else body["code"] == "machine_busy"
+        assert body["data"] if status == 200 else body["code"] == "storage_unreachable"
 
 
 def test_model_list_is_served_without_the_openai_plugin(tmp_path: Path, hub: Hub) -> None:

@@ -37,6 +37,7 @@ async def models_field(service: Service, identity: Identity) -> dict[str, list[L
 
     Raises:
         errors.MachineBusy: their folder cannot be read.
+        errors.StorageUnreachable: its disk does not answer.
     """
     if Scope.ADMIN not in identity.scopes:
         return {}
