@@ -17,7 +17,7 @@ from sidecar import clock
 from sidecar.api.http import middleware, model_list, responses, upload
 from sidecar.api.http.error_responses import log_error
 from sidecar.api.http.request_headers import idempotency_key_of, identity_of, request_digest
-from sidecar.errors import MachineBusy, SidecarError, TokenInvalid
+from sidecar.errors import MachineBusy, SidecarError, StorageUnreachable, TokenInvalid
 from sidecar.jobs.job_record import IdempotencyKey, JobRecord
 from sidecar.jobs.job_runner import Job
 from sidecar.jobs.reservations import Reservation
@@ -76,7 +76,7 @@ def build_router(service: Service) -> APIRouter:
         models = [messages.OpenAIModel.of(spec, name, created, strict=strict) for name in names]
         try:
             models_fields = await model_list.models_field(service, identity_of(request))
-        except MachineBusy as error:  # the names do not depend on the disk
+        except (MachineBusy, StorageUnreachable) as error:  # the names do not depend on the disk
             log_error(error, None)
             models_fields = {}
         body = messages.OpenAIModelList(object="list", data=models, **models_fields)
