@@ -42,22 +42,31 @@ _FIELDS = {
     "content": "content",
     "text": "content",
 }
+_UNTIMED_S = 0.01
+"""Seconds for a character of an item without times: less than speech takes, so that all items are
+within the audio, and a repeated one is still found to be a loop."""
 _MAX_HEAD_CHARACTERS = 32
 _HEAD = re.compile(r'\{\s*"start(?:[ _]time)?"\s*:', re.IGNORECASE)
 """Start of an item. In a string its quotes would be escaped, so it never matches text."""
 
 
-def parse_segment(item: dict[str, Any], duration_s: float | None) -> Segment | None:
-    """Convert an object of the list to a segment; return None without text or without any time.
+def parse_segment(
+    item: dict[str, Any], duration_s: float | None, after_s: float = 0.0
+) -> Segment | None:
+    """Convert an object of the list to a segment; return None without text.
 
     Numbers are expected as the strings that were written. A missing time is taken from the other
-    one. Both are clamped to the audio, and the end is never before the start.
+    one; without any, it follows ``after_s``, the end of the segment before. Both are clamped to the
+    audio, and the end is never before the start.
     """
     fields = {canonical_field(key): value for key, value in item.items()}
-    content, span = fields.get("content"), time_span(item, duration_s)
+    content = fields.get("content")
     text = _without_surrogates(content).strip() if isinstance(content, str) else ""
-    if not text or span is None:
+    if not text:
         return None
+    end_s = after_s + _UNTIMED_S * len(text)
+    untimed = after_s, end_s if duration_s is None else min(end_s, duration_s)
+    span = time_span(item, duration_s) or untimed
     return _segment(*span, text, _speaker(fields.get("speaker")))
 
 
@@ -186,7 +195,7 @@ class VibeVoiceOutputParser:
     def __init__(self, duration_s: float | None) -> None:
         self._duration = duration_s
         self.skipped = 0
-        """Number of objects that could not be read, or had no text or no time."""
+        """Number of objects that could not be read, or had no text."""
         self.closed_at: list[int] = []
         """Number of characters of output at the end of each segment."""
         self.ended = False
@@ -195,6 +204,7 @@ class VibeVoiceOutputParser:
         """Set by `finish`: True if the text broke off inside the list or inside an object."""
         self._position = 0
         self._found: list[Segment] = []
+        self._end_s = 0.0
         self._speaker: int | None = None
         self._other: int | None = None
         """The last speaker, and the one before."""
@@ -270,10 +280,11 @@ class VibeVoiceOutputParser:
             self._object = _PartialObject(head, last=":")
 
     def _keep(self, item: dict[str, Any] | None, position: int) -> None:
-        segment = None if item is None else parse_segment(item, self._duration)
+        segment = None if item is None else parse_segment(item, self._duration, self._end_s)
         if segment is None:
             self.skipped += 1
             return
+        self._end_s = segment.end
         others = (one for one in (self._speaker, self._other) if one not in (None, segment.speaker))
         for turn in split_turns(segment, next(others, None)):
             if turn.speaker not in (None, self._speaker):

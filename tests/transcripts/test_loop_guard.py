@@ -307,7 +307,6 @@ RUNAWAYS: dict[str, tuple[str, LoopReason, int]] = {
         "".join("," + item(9 + n, 10 + n, "") for n in range(999)), WORDLESS, 4 * STRAY_TOKENS
     ),
     "items that are none": (',{"Start":9,"Content":oh}' * 999, TOKENS, 90),
-    "items without a time": (',{"Content":"Thank you very much."}' * 999, TOKENS, 120),
     "text after the list": (
         "] " + " ".join(f"word{n}" for n in NUMBERS), WORDLESS, 10 * STRAY_TOKENS
     ),
@@ -332,6 +331,14 @@ def test_endless_output_of_digits_signs_items_or_counts_is_cut_as_loop_with_its_
     assert watched.loop == RepetitionLoop(why)
     assert len(watched.kept) == len(INTRO)
     assert len(watched.read) - len(answer(INTRO)) <= longest
+
+
+def test_endless_output_of_one_item_without_a_time_is_cut_as_loop_to_its_first_copy() -> None:
+    watched = watch(answer(INTRO) + ',{"Content":"Thank you very much."}' * 999)
+    assert watched.loop is not None
+    assert watched.loop.why is LoopReason.REPEATED_SEGMENTS
+    assert [one.text for one in watched.kept[len(INTRO) :]] == ["Thank you very much."]
+    assert len(watched.read) - len(answer(INTRO)) <= 120
 
 
 @given(

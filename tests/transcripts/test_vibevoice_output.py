@@ -147,16 +147,28 @@ def test_every_known_spelling_of_keys_is_accepted(keys: tuple[str, ...]) -> None
         (1, "LEFT", (1, 1)),
         (1, [2], (1, 1)),
         (True, 2, (2, 2)),
-        ("LEFT", "LEFT", None),
-        (math.nan, "later", None),
-        ("1:2:3:4", "", None),
+        ("LEFT", "LEFT", (0, 0.06)),
+        (math.nan, "later", (0, 0.06)),
+        ("1:2:3:4", "", (0, 0.06)),
     ],
 )
 def test_segment_times_are_parsed_from_any_notation_and_clamped_to_the_audio(
-    start: Any, end: Any, span: tuple[float, float] | None
+    start: Any, end: Any, span: tuple[float, float]
 ) -> None:
     segment = one(Start=start, End=end)
-    assert (segment and (segment.start, segment.end)) == span
+    assert segment is not None
+    assert (segment.start, segment.end) == pytest.approx(span)
+
+
+def test_items_without_times_follow_those_before_them_within_the_audio() -> None:
+    untimed = [{"Content": f"Item {number} of a long list."} for number in range(20)]
+    late = {**ITEMS[3], "Start": 20}
+    segments = parse(json.dumps([ITEMS[1], *untimed, late]))
+    assert [segment.text for segment in segments[1:-1]] == [one["Content"] for one in untimed]
+    starts = [segment.start for segment in segments]
+    assert starts == sorted(set(starts)), "no guard takes the list for a loop"
+    assert (segments[0], segments[-1].text) == (SEGMENTS[1], SEGMENTS[3].text)
+    assert parse('[{"Content": "Hello."}]', 0.01) == [Segment(0, 0.01, "Hello.")]
 
 
 def test_number_of_any_length_is_parsed() -> None:

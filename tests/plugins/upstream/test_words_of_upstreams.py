@@ -68,9 +68,6 @@ def test_words_of_an_upstream_without_times_come_once_from_the_first_recording_o
 def test_words_with_times_that_are_none_or_beyond_the_recording_stay_within_it(
     dialect: str, form: str, odd: tuple[float | None, float | None]
 ) -> None:
-    """An item of VibeVoice's list has one time at least: without it is no item."""
-    if (dialect, str(odd)) == ("vllm", "(nan, nan)"):
-        return
     with MarkedUpstream(dialect, form, odd=odd) as there:
         engine = Engine(there.url)
         found = engine.transcript(marked(12, engine.engine.sample_rate), diarize=False)
