@@ -146,7 +146,7 @@ class Service:
         self.shares = self._backend.shares
         """True if other services share the jobs."""
         self.client_timeouts = self._backend.client_timeouts
-        """Jobs whose clients timed out, if the client may ask another service next; else None."""
+        """Jobs whose clients timed out."""
         self.listen = self._backend.listen
         self.now = now
         self.submissions = JobSubmissions(

@@ -139,7 +139,7 @@ async def service(
     disk = ThreadLimiter("disk", 1)
     tally = JobMetrics(OutcomeWindow(time.monotonic))
     follower = JobFollower(database, rows, name)
-    retention = SharedRetention(database, storage, code, disk, limits, now)
+    retention = SharedRetention(database, storage, code, disk, limits, tally, now)
     retention.clock_set_within_s = 0.0  # the machine booted long ago
     jobs = PostgresJobStore(
         database, rows, name, follower, retention, lambda s: s / 10, queue_limit, tally

@@ -158,9 +158,9 @@ class RequestMetrics:
 async def watch_disconnect(
     request: Request, gone: Callable[[], None], cancel: Callable[[], None]
 ) -> AsyncGenerator[None, None]:
-    """Call ``gone`` if the client disconnects within this context, or the request is cancelled.
-    Call ``cancel``, which ends the awaited job, if the client's token is revoked. The request body
-    must have been read.
+    """Call ``gone``, once, if the client disconnects within this context, or the request is
+    cancelled. Call ``cancel``, which ends the awaited job, if the client's token is revoked. The
+    request body must have been read.
 
     Raises:
         errors.TokenInvalid: the token was revoked, and there is no transcript.
@@ -175,7 +175,8 @@ async def watch_disconnect(
         with revocable(request.scope, cancel) as revoked:
             yield
     except asyncio.CancelledError:
-        gone()
+        if not listener.done():
+            gone()
         raise
     except errors.JobCancelled:
         if revoked.is_set():

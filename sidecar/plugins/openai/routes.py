@@ -5,6 +5,7 @@ whisper.cpp's server (POST /inference) send the same form, without a model.
 """
 
 import asyncio
+import logging
 import uuid
 from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing, nullcontext
@@ -24,7 +25,7 @@ from sidecar.jobs.reservations import Reservation
 from sidecar.plugins.openai import common as openai_common
 from sidecar.plugins.openai import messages, retries, speech
 from sidecar.plugins.openai.request import OpenAIRequest, OpenAIResponseFormat, read_request
-from sidecar.plugins.openai.retries import OpenAIFollowedJob
+from sidecar.plugins.openai.retries import OpenAIKeptJob
 from sidecar.plugins.openai.settings import OpenAISettings
 from sidecar.service.facade import Service
 from sidecar.transcripts.transcript import Transcript
@@ -40,6 +41,7 @@ WRONG_PATHS = ("/audio/", "/models", "/models/", "/realtime", "/v1/v1/")
 PREFIXES = ("/v1/audio/", MODELS, "/v1/realtime", INFERENCE)
 """Paths where a duplicate slash is ignored."""
 
+log = logging.getLogger(__name__)
 DONE = b"data: [DONE]\n\n"
 
 
@@ -93,30 +95,19 @@ def build_router(service: Service) -> APIRouter:
 
 @dataclass(frozen=True, slots=True)
 class _OpenAIStartedJob:
-    """Job of a request. ``live``: the job, if a disconnect cancels it. ``digest``: of the request,
-    if its client may send it again."""
+    """Job of a request. ``digest``: of the request, if its client may send it again."""
 
-    job: OpenAIFollowedJob
-    live: Job | None = None
-    digest: str = ""
+    job: Job | OpenAIKeptJob
+    digest: str
     replayed: bool = False
 
 
 class _OpenAITranscriptions:
-    """Transcriptions of one service, with the jobs that wait for a retry."""
+    """Transcriptions of one service, with the requests that wait for its full queue."""
 
     def __init__(self, service: Service) -> None:
         self._service = service
-        self._abandoned = retries.OpenAIAbandonedJobs(
-            service.client_timeouts,
-            lambda: service.queue.depth > 0,
-            grace_s=retries.RETRY_GRACE_S,
-            crowded_grace_s=retries.CROWDED_GRACE_S,
-            crowded_poll_s=retries.CROWDED_POLL_S,
-        )
-        self._turns = retries.OpenAIQueueTurns(
-            service.submissions, self._abandoned, held_s=retries.HELD_S
-        )
+        self._turns = retries.OpenAIQueueTurns(service.submissions, service.client_timeouts)
 
     async def answer(
         self, request: Request, *, translate: bool = False, whisper_cpp: bool = False
@@ -141,15 +132,11 @@ class _OpenAITranscriptions:
         def cancel() -> None:
             service.owned.cancel_soon(identity, job.record)
 
-        is_left = False
-
         def on_disconnect() -> None:
-            nonlocal is_left
-            if is_left or started.live is None or started.live.ended:
+            if isinstance(job, OpenAIKeptJob) or job.ended:
                 return
-            if started.digest and retries.timed_out(request, _now() - arrived):
-                is_left = True
-                self._abandoned.leave(started.live, started.digest, cancel)
+            if retries.timed_out(request, _now() - arrived):
+                service.client_timeouts.leave(job, started.digest)
             else:
                 cancel()
 
@@ -163,7 +150,7 @@ class _OpenAITranscriptions:
 
         if openai_request.answer.stream:
             frames = event_frames(job, openai_request.answer.format, transcript_of)
-            closed = cancel if started.live else lambda: None
+            closed = cancel if isinstance(job, Job) else lambda: None
             return responses.EventStreamResponse(frames, closed, token_revoked_frame(), headers)
         async with middleware.watch_disconnect(request, on_disconnect, cancel):
             async for _ in job.watched(responses.SSE_KEEP_ALIVE_S):
@@ -186,31 +173,24 @@ class _OpenAITranscriptions:
     ) -> _OpenAIStartedJob:
         """Return the job of a request: a new one, or the one of an earlier try."""
         identity, submissions = identity_of(request), self._service.submissions
-        retry_count, digest = retries.retry_count(request), ""
-        with upload.close_on_error(openai_request.source):
-            if key is not None or retry_count is not None:
-                digest = await asyncio.to_thread(
-                    request_digest, openai_request.fields, openai_request.source.fd
+        source, options, digest = openai_request.source, openai_request.options, ""
+        with upload.close_on_error(source):
+            if key is not None or retries.retry_count(request) is not None:
+                digest = await asyncio.to_thread(request_digest, openai_request.fields, source.fd)
+            if key is not None:
+                record, replayed = await submissions.submit_once(
+                    identity, source, options, reservation, IdempotencyKey(key, digest)
                 )
-            if key is None and retry_count:
-                job = await self._abandoned.take(identity.owner, digest, openai_request.source)
-                if job is not None:  # from an earlier try of this request
-                    return _OpenAIStartedJob(job, job, digest)
-        if key is not None:
-            record, replayed = await submissions.submit_once(
-                identity,
-                openai_request.source,
-                openai_request.options,
-                reservation,
-                IdempotencyKey(key, digest),
-            )
+                job = OpenAIKeptJob(self._service, identity, record)
+                return _OpenAIStartedJob(job, digest, replayed)
+            if digest:
+                left = await self._service.client_timeouts.take(identity.owner, digest, source)
+                if left is not None:
+                    log.info("job %s is the answer to a retry of its request", left.id)
+                    return _OpenAIStartedJob(left, digest)
             return _OpenAIStartedJob(
-                retries.OpenAIKeptJob(self._service, identity, record), replayed=replayed
+                await submissions.submit(identity, source, options, reservation, kept=False), digest
             )
-        job = await submissions.submit(
-            identity, openai_request.source, openai_request.options, reservation, kept=False
-        )
-        return _OpenAIStartedJob(job, job, digest)
 
 
 def _now() -> float:
@@ -222,7 +202,7 @@ def _request_id() -> dict[str, str]:
 
 
 async def event_frames(
-    job: OpenAIFollowedJob,
+    job: Job | OpenAIKeptJob,
     response_format: OpenAIResponseFormat,
     transcript_of: Callable[[JobRecord], Transcript],
 ) -> AsyncGenerator[bytes, None]:

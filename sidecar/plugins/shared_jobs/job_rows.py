@@ -79,6 +79,11 @@ class JobRows:
 
     def __init__(self, cipher: Cipher) -> None:
         self._of_job = lru_cache(DERIVED_KEY_CACHE_SIZE)(cipher.of_job)
+        self._code = cipher.code
+
+    def request_code(self, digest: str) -> str:
+        """Return the code by which a request is recognized, useless without the key."""
+        return self._code(f"request {digest}")
 
     def encrypt_record(self, record: JobRecord) -> bytes:
         """Encrypt a record as it was submitted."""

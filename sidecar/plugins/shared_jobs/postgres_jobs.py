@@ -11,6 +11,7 @@ from array import array
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
+from functools import partial
 from itertools import groupby
 from operator import itemgetter
 
@@ -26,7 +27,7 @@ from sidecar.jobs.job_record import (
     Priority,
     apply_event,
 )
-from sidecar.jobs.job_store import SAVE_PAUSES_S, JobFilter, OwnerLoad, persist_import
+from sidecar.jobs.job_store import RETURN_S, SAVE_PAUSES_S, JobFilter, OwnerLoad, persist_import
 from sidecar.jobs.reservations import UNKNOWN_AUDIO_CHARGE_S, charged_audio_s
 from sidecar.jobs.retention import retained_bytes
 from sidecar.jobs.wait_queue import QueuePosition
@@ -68,12 +69,9 @@ _KEPT_BYTES = """
 _LAST_RESUME_POINT = """
     SELECT job, seq, at, kind, change FROM vibevoice.events
     WHERE job = %s AND kind = 'checkpoint' ORDER BY seq DESC LIMIT 1"""
-_DELETE_OVERDUE = """
-    DELETE FROM vibevoice.jobs WHERE id IN (
-        SELECT id FROM vibevoice.jobs WHERE left_until < clock_timestamp()
-        ORDER BY left_until LIMIT %s FOR UPDATE SKIP LOCKED)
-    RETURNING extract(
-        epoch FROM clock_timestamp() - CASE WHEN ended IS NULL THEN came END)::float8"""
+_LEFT = """
+    SELECT id FROM vibevoice.jobs
+    WHERE owner = %s AND left_as IS NOT NULL AND awaited_as IS NULL LIMIT 1"""
 _SUPERSEDED_KINDS = ["segmentready", "progress", "checkpoint"]
 """Events of a job that is done whose content is in its transcript too."""
 _WORK_BETWEEN_STARTS = """
@@ -89,8 +87,6 @@ class PostgresJobStore:
     long_queue = 500
     """Waiting jobs up to which a job that has just come, and one that has just gone, count at once;
     the order of ten thousand takes the database a quarter of a second."""
-    overdue_jobs = 20
-    """Jobs that one call deletes, with their events, as in `shared_retention`."""
     close_s = CLOSE_TIMEOUT_S
     save_pauses_s: Iterable[float] = SAVE_PAUSES_S
     """As of `persist_import`."""
@@ -143,7 +139,7 @@ class PostgresJobStore:
             charged_audio_s(record.audio_info.work_s, channels=record.audio_info.channels),
             _work_s(record),
             *job_rows.recording_columns(record.audio),
-            None if record.kept else self._service_id,
+            None if record.kept else self._token(record.id),
             self._service_id if followed or not record.kept else None,
             self._limit,
         )
@@ -249,18 +245,38 @@ class PostgresJobStore:
         await self._delete(job_id)
         await self._retention.delete_recordings_now()
 
-    async def delete_overdue(self) -> int:
-        """Delete some of the jobs whose clients did not return in time, the longest overdue
-        first, and return how many."""
-        rows = await self._database.fetch(_DELETE_OVERDUE, (self.overdue_jobs,))
-        for (lasted_s,) in rows:
-            self._count_cancelled(lasted_s)
-        self._retention.delete_recordings_soon()
-        return len(rows)
-
     def delete_soon(self, job_id: str) -> None:
         """Delete a job in the background; retried while the database does not answer."""
         self._soon(self._delete_later, job_id)
+
+    def leave_soon(self, name: str, request: str) -> None:
+        """Leave the job that is awaited here by this ``name`` (the first request of a job: by its
+        id) to the same ``request`` (a digest), in the background; retried while the database does
+        not answer."""
+        values = self._token(name), self._rows.request_code(request), RETURN_S
+        self._soon(partial(self._database.call, "leave_1"), *values)
+
+    async def take(self, owner: str, request: str, name: str) -> JobRecord | None:
+        """Return the job that the same ``request`` left, awaited by this ``name`` from now on; None
+        if there is none.
+
+        Raises:
+            errors.JournalUnreachable: the database does not answer; the job stays left.
+        """
+        values = owner, self._rows.request_code(request), self._token(name)
+        try:
+            for (job_id,) in await self._database.call("take_1", *values):
+                return await self.get(job_id)
+        except errors.JobNotFound:  # it was deleted meanwhile
+            pass
+        except BaseException:
+            self.leave_soon(name, request)
+            raise
+        return None
+
+    async def has_left(self, owner: str) -> bool:
+        """Return whether a client of an owner has left a job to its next request."""
+        return bool(await self._database.fetch(_LEFT, (owner,)))
 
     async def delete_owner(self, owner: str) -> int:
         """Delete all jobs of an owner, and return how many."""
@@ -437,12 +453,15 @@ class PostgresJobStore:
                 self._waits_s.append((left_s + ahead_s) * rate)
                 ahead_s += work_s
 
-    def _soon(self, call: Callable[[str], Awaitable[object]], job_id: str) -> None:
+    def _token(self, name: str) -> str:
+        return f"{self._service_id}/{name}"
+
+    def _soon(self, call: Callable[..., Awaitable[object]], about: str, *more: object) -> None:
         async def end() -> None:
             with suppress(errors.JobNotFound):  # it was deleted meanwhile: no fault to retry
-                await call(job_id)
+                await call(about, *more)
 
-        self.ending.spawn(f"end {job_id}", retry_while_unavailable(end))
+        self.ending.spawn(f"end {about}", retry_while_unavailable(end))
 
 
 def _work_s(record: JobRecord) -> float:

@@ -16,7 +16,7 @@ from sidecar.jobs.recovery import jobs_folder
 from sidecar.jobs.retention import MAX_RESULTS_PER_OWNER
 from sidecar.plugins.shared_jobs.claim_loop import ClaimLoop, EligibilityJudge, ineligibility
 from sidecar.plugins.shared_jobs.claims import ClaimPreferences, ClaimStore
-from sidecar.plugins.shared_jobs.front_queue import SharedClientTimeouts, SharedJobQueue
+from sidecar.plugins.shared_jobs.front_queue import SharedJobQueue
 from sidecar.plugins.shared_jobs.job_follower import JobFollower
 from sidecar.plugins.shared_jobs.job_rows import JobRows
 from sidecar.plugins.shared_jobs.membership import Membership
@@ -49,7 +49,7 @@ class SharedJobBackend(JobBackend):
         """
         settings, engine, now = parts.settings, parts.engine, parts.now
         service_id, metrics = parts.service_id, parts.metrics
-        self._is_node, self._engine = settings.is_node, engine
+        self._engine = engine
         storage = create_recording_storage(settings, jobs_folder(settings) / UPLOADS_FOLDER)
         check_storage(storage)
         cipher = migrate_postgres(address, journal_key(settings))
@@ -67,7 +67,7 @@ class SharedJobBackend(JobBackend):
             settings.keep_recordings_mb << 20,
         )
         self._retention = SharedRetention(
-            self._database, storage, code, parts.storage_threads, limits, now
+            self._database, storage, code, parts.storage_threads, limits, metrics, now
         )
         # a slow call must not delay a heartbeat
         self._heartbeat_database = PostgresDatabase(address, 1)
@@ -117,9 +117,7 @@ class SharedJobBackend(JobBackend):
             node,
             self.store.begun_in_s,
         )
-        self.client_timeouts = SharedClientTimeouts(
-            self._database, cipher, service_id, self.store, self.queue
-        )
+        self.client_timeouts = self.queue
 
     @property
     def reachable(self) -> bool:
@@ -143,8 +141,6 @@ class SharedJobBackend(JobBackend):
         background.spawn("observe services", self._membership.observe())
         background.spawn("follow jobs", self._follower.run())
         background.spawn("retention", self._retention.run())
-        if not self._is_node:
-            background.spawn("end jobs of lost clients", self.client_timeouts.end_in_time())
         self.queue.open()
         self._engine.open(background)
 
@@ -155,7 +151,6 @@ class SharedJobBackend(JobBackend):
         """Stop and release all resources."""
         await self.queue.close()
         await self._engine.close()
-        await self.client_timeouts.close()
         await self._membership.leave()
         await self.store.close()
         await asyncio.gather(self._database.close(), self._heartbeat_database.close())

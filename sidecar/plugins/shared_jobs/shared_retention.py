@@ -12,6 +12,7 @@ from functools import partial
 from sidecar import clock, errors
 from sidecar.concurrency import ThreadLimiter, cancel_after
 from sidecar.jobs.retention import CLOCK_SET_WITHIN_S
+from sidecar.observability.metrics import JobMetrics
 from sidecar.plugins.shared_jobs import postgres_database
 from sidecar.storage.recording_storage import RecordingStorage, names_of
 
@@ -78,13 +79,14 @@ class SharedRetention:
         store: str,
         threads: ThreadLimiter,
         limits: RetentionLimits,
+        metrics: JobMetrics,
         now: clock.Clock = clock.wall_time,
     ) -> None:
         """``store``: code of the store, with which the names of its recordings begin;
         ``threads``: threads that may wait for the storage."""
         self._database, self._storage, self._threads = database, storage, threads
         self._store = store
-        self._limits, self._now = limits, now
+        self._limits, self._metrics, self._now = limits, metrics, now
         self._unsettled: set[str] = set()
         """Owners of jobs that ended since their last purge."""
         self._unsettle, self._doomed = asyncio.Event(), asyncio.Event()
@@ -204,9 +206,9 @@ class SharedRetention:
         """Delete what has expired of every owner, and what crashes left in the database."""
         owners = await self._database.fetch("SELECT owner FROM vibevoice.owners")
         parts: list[Callable[[], Awaitable[object]]] = [
+            self.delete_overdue,
             *(partial(self._purge, owner) for (owner,) in owners),
             partial(self._database.call, "tidy_1"),
-            partial(self._database.call, "release_orphans_1"),
         ]
         turn_at = time.monotonic()
         for part in parts:
@@ -215,6 +217,18 @@ class SharedRetention:
                 if time.monotonic() - turn_at > self.turn_renewal_s:
                     turn_at = time.monotonic()
                     await self._take_turn(0.0)
+
+    async def delete_overdue(self) -> None:
+        """Delete jobs whose clients timed out and did not return in time.
+
+        Raises:
+            errors.JournalUnreachable: the database does not answer.
+        """
+        while rows := await self._database.call("delete_overdue_1", self.max_jobs):
+            for (lasted_s,) in rows:
+                if lasted_s is not None:
+                    self._metrics.cancelled(lasted_s)
+            self._doomed.set()
 
     async def _purge(self, owner: str) -> None:
         limits = self._limits

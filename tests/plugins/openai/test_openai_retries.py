@@ -4,12 +4,11 @@ import asyncio
 import select
 import socket
 import sys
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack, ExitStack, closing, contextmanager
 from dataclasses import replace
 from http.client import HTTPConnection
-from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +17,7 @@ import openai
 import pytest
 from fastapi import Request
 from job_event_histories import submitted
+from late_answers import FirstAnswersTooLate, hang_up_at_work
 from module_services import service_of_module
 from recordings import long, wav
 from service_process import PATIENCE_S, Server, StartServer, new_file, settle, wait_until
@@ -30,6 +30,8 @@ from sidecar.auth.identity import AuthMethod, Identity
 from sidecar.interfaces.engine_interface import TranscribeOptions
 from sidecar.jobs.job_record import IdempotencyKey, JobState
 from sidecar.jobs.job_runner import Job
+from sidecar.jobs.job_store import ClientTimeouts
+from sidecar.jobs.local_jobs import LocalClientTimeouts
 from sidecar.jobs.reservations import Reservation
 from sidecar.plugins import load_settings
 from sidecar.plugins.openai import retries
@@ -57,25 +59,11 @@ async def service(tmp_path: Path) -> AsyncIterator[Service]:
     await service.close()
 
 
-USUAL_TIMES = {
-    "grace_s": retries.RETRY_GRACE_S,
-    "crowded_grace_s": retries.CROWDED_GRACE_S,
-    "crowded_poll_s": retries.CROWDED_POLL_S,
-}
-
-
-def abandoned_jobs(
-    crowded: Callable[[], bool] = lambda: False, **times: float
-) -> retries.OpenAIAbandonedJobs:
-    """Jobs of clients that timed out; the times that are not given are the usual ones."""
-    return retries.OpenAIAbandonedJobs(None, crowded, **(USUAL_TIMES | times))
-
-
 @pytest.fixture
 def turns(service: Service) -> retries.OpenAIQueueTurns:
     """Those who come again wait as long as a test does."""
     return retries.OpenAIQueueTurns(
-        service.submissions, abandoned_jobs(), held_s=2 * PATIENCE_S, held_poll_s=0.001
+        service.submissions, service.client_timeouts, held_s=2 * PATIENCE_S, held_poll_s=0.001
     )
 
 
@@ -171,47 +159,70 @@ def recording() -> AudioSource:
     return spool.finish()
 
 
+class Cancelled(list[Job]):
+    """Jobs that a queue cancelled."""
+
+    def cancel(self, job: Job) -> None:
+        self.append(job)
+
+
+@pytest.fixture
+def cancelled() -> Cancelled:
+    return Cancelled()
+
+
+@pytest.fixture
+def timeouts(cancelled: Cancelled) -> ClientTimeouts:
+    return LocalClientTimeouts(cancelled)
+
+
 @pytest.fixture
 def left_job() -> Job:
     """A job of ada that runs."""
     return Job(recording(), replace(submitted(owner="ada"), state=JobState.RUNNING))
 
 
-async def test_timed_out_job_goes_to_no_other_owner_or_recording_and_is_cancelled_after_the_grace(
-    left_job: Job,
+@virtual_time
+async def test_timed_out_job_goes_to_no_other_owner_or_recording_and_is_cancelled_after_30_s(
+    timeouts: ClientTimeouts, left_job: Job, cancelled: Cancelled
 ) -> None:
-    left, cancelled = abandoned_jobs(grace_s=0.01), asyncio.Event()
-    left.leave(left_job, "digest", cancelled.set)
-    assert await left.take("bob", "digest", recording()) is None
-    assert await left.take("ada", "another", recording()) is None
-    await cancelled.wait()
-    assert await left.take("ada", "digest", recording()) is None
+    timeouts.leave(left_job, "digest")
+    assert await timeouts.take("bob", "digest", recording()) is None
+    assert await timeouts.take("ada", "another", recording()) is None
+    assert await timeouts.has_left("ada")
+    assert not await timeouts.has_left("bob")
+    await asyncio.sleep(29)
+    assert cancelled == []
+    await asyncio.sleep(2)
+    assert cancelled == [left_job]
+    assert await timeouts.take("ada", "digest", recording()) is None
+    assert not await timeouts.has_left("ada")
 
 
-@pytest.mark.parametrize("returns", [False, True], ids=["no-retry", "retry"])
-async def test_timed_out_job_is_cancelled_if_others_wait_unless_its_owner_retries(
-    left_job: Job, returns: bool
+@virtual_time
+async def test_timed_out_job_is_taken_once_and_has_30_s_again_if_that_client_times_out_too(
+    timeouts: ClientTimeouts, left_job: Job, cancelled: Cancelled
 ) -> None:
-    looks, looked, cancelled = count(), asyncio.Event(), asyncio.Event()
-
-    def crowded() -> bool:
-        if next(looks) == 2:
-            looked.set()
-        return True
-
-    left = abandoned_jobs(crowded, crowded_grace_s=0, crowded_poll_s=0)
-    left.leave(left_job, "digest", cancelled.set)
-    if not returns:
-        await cancelled.wait()
-        return
-    assert not left.expect("bob")
-    assert left.expect("ada")
-    await looked.wait()
-    assert not cancelled.is_set()
+    timeouts.leave(left_job, "digest")
+    await asyncio.sleep(20)
     again = recording()
-    assert await left.take("ada", "digest", again) is left_job
+    assert await timeouts.take("ada", "digest", again) is left_job
     with pytest.raises(ValueError, match="closed"):
         _ = again.fd
+    assert await timeouts.take("ada", "digest", recording()) is None
+    timeouts.leave(left_job, "digest")
+    await asyncio.sleep(29)
+    assert cancelled == []
+    await asyncio.sleep(2)
+    assert cancelled == [left_job]
+
+
+async def test_job_cancelled_after_its_client_timed_out_is_not_the_answer_to_its_retry(
+    timeouts: ClientTimeouts,
+) -> None:
+    job = Job(recording(), replace(submitted(owner="ada"), state=JobState.CANCELLED))
+    timeouts.leave(job, "digest")
+    assert await timeouts.take("ada", "digest", recording()) is None
 
 
 URL = "/v1/audio/transcriptions"
@@ -227,85 +238,111 @@ def time_out(server: Server, audio: bytes) -> None:
     """Send a recording, and hang up when its job runs, after the time that the client has said."""
     headers = {"x-stainless-timeout": "0.001", "x-stainless-retry-count": "0"}
     files = {"file": ("a.wav", audio)}
-    hang_up_at_work(server, server.client.build_request("POST", URL, files=files, headers=headers))
+    request = server.client.build_request("POST", URL, files=files, headers=headers)
+    hang_up_at_work(server, request, lambda: busy_at(server))
 
 
-def hang_up_at_work(server: Server, request: httpx.Request) -> None:
-    """Send a request, and hang up when its job runs."""
-    lines = [f"POST {URL} HTTP/1.1", *(f"{name}: {said}" for name, said in request.headers.items())]
-    with socket.create_connection(("127.0.0.1", server.port)) as client:
-        client.sendall("\r\n".join([*lines, "\r\n"]).encode() + request.read())
-        wait_until(lambda: server.health()["engine_state"] == "busy", "its job runs")
+def busy_at(server: Server) -> bool:
+    """Whether a job runs."""
+    return bool(server.health()["engine_state"] == "busy")
 
 
-PATIENT = {"openai_retry_grace": PATIENCE_S, "openai_crowded_grace": PATIENCE_S}
+PATIENT = {"openai_retry_grace": PATIENCE_S}
 """Limits by which a job waits for its client however busy the machine is."""
 
 
-class FirstAnswerTooLate(httpx.BaseTransport):
-    """A network on which the first request times out once its job runs."""
+@pytest.fixture
+def hold(tmp_path: Path) -> Path:
+    """Jobs do not end as long as it is there."""
+    return new_file(tmp_path / "hold", b"")
 
-    def __init__(self, server: Server) -> None:
-        self._server, self._inner = server, httpx.HTTPTransport()
-        self.sent: list[httpx.Headers] = []
 
-    def handle_request(self, request: httpx.Request) -> httpx.Response:
-        self.sent.append(request.headers)
-        request.extensions.pop("timeout")
-        if len(self.sent) > 1:
-            return self._inner.handle_request(request)
-        hang_up_at_work(self._server, request)
-        raise httpx.ReadTimeout("too late", request=request)
+def retaken(server: Server, count: int = 1) -> None:
+    """Wait until so many requests have the jobs of earlier ones."""
+    wait_until(lambda: server.log().count("answer to a retry") == count, "they have them again")
 
-    def close(self) -> None:
-        self._inner.close()
+
+def words_of(client: openai.OpenAI) -> int:
+    """The number of words that a client gets for its recording."""
+    clip = ("a.wav", wav(SECOND * 12))
+    return len(client.audio.transcriptions.create(model="whisper-1", file=clip).text.split())
+
+
+def impatient(server: Server, network: FirstAnswersTooLate, **more: Any) -> openai.OpenAI:
+    """OpenAI's client, whose first requests time out."""
+    http_client = httpx.Client(transport=network)
+    return sdk(server, timeout=0.001, http_client=http_client, **more)
 
 
 def test_retry_of_the_sdk_carries_no_idempotency_key_and_gets_the_result_of_its_timed_out_job(
-    start_server: StartServer, tmp_path: Path
+    start_server: StartServer, hold: Path
 ) -> None:
-    hold = tmp_path / "hold"
-    hold.touch()
     limits = {"openai_held": 0, **PATIENT}
     server = start_server(scripted_hold=hold, batch=1, limits=limits)
-    network = FirstAnswerTooLate(server)
-    with (
-        openai.OpenAI(
-            base_url=f"{server.url}/v1",
-            api_key="none",
-            timeout=0.001,
-            http_client=httpx.Client(transport=network),
-        ) as client,
-        ThreadPoolExecutor(1) as thread,
-    ):
-        transcribe = client.audio.transcriptions.create
-        clip = wav(SECOND * 12)
-        answering = thread.submit(transcribe, model="whisper-1", file=("a.wav", clip))
+    network = FirstAnswersTooLate(server, lambda: busy_at(server))
+    with impatient(server, network) as client, ThreadPoolExecutor(1) as thread:
+        answering = thread.submit(words_of, client)
         try:
-            wait_until(lambda: "answer to a retry" in server.log(), "it has its job again")
+            retaken(server)
         finally:
             hold.unlink()
-        assert len(answering.result().text.split()) == 12
+        assert answering.result() == 12
     assert [one["x-stainless-retry-count"] for one in network.sent] == ["0", "1"]
     assert not any("idempotency-key" in one for one in network.sent)
     assert jobs_submitted(server) == 1
 
 
-def test_retry_to_a_full_queue_gets_the_result_of_the_timed_out_job(
-    start_server: StartServer, tmp_path: Path
+def test_two_equal_requests_of_the_sdk_that_time_out_are_two_jobs_and_each_gets_a_result(
+    start_server: StartServer, hold: Path
 ) -> None:
-    hold = tmp_path / "hold"
-    hold.touch()
+    server = start_server(scripted_hold=hold, batch=1, limits=PATIENT)
+    network = FirstAnswersTooLate(server, lambda: jobs_submitted(server) == 2, late=2)
+    with impatient(server, network) as client, ThreadPoolExecutor(2) as threads:
+        answering = [threads.submit(words_of, client) for _ in range(2)]
+        try:
+            retaken(server, 2)
+        finally:
+            hold.unlink()
+        assert [one.result() for one in answering] == [12, 12]
+    assert jobs_submitted(server) == 2
+
+
+def test_retry_by_litellm_which_says_that_it_is_none_gets_the_result_of_its_timed_out_job(
+    start_server: StartServer, hold: Path
+) -> None:
+    """As its router and its proxy do it (1.83 and 1.110): each try is a first one of OpenAI's
+    package."""
+    server = start_server(scripted_hold=hold, batch=1, limits=PATIENT)
+    network = FirstAnswersTooLate(server, lambda: busy_at(server))
+    with impatient(server, network, max_retries=0) as client, ThreadPoolExecutor(1) as thread:
+        with pytest.raises(openai.APITimeoutError):
+            words_of(client)
+        answering = thread.submit(words_of, client)
+        try:
+            retaken(server)
+        finally:
+            hold.unlink()
+        assert answering.result() == 12
+    assert [one["x-stainless-retry-count"] for one in network.sent] == ["0", "0"]
+    assert jobs_submitted(server) == 1
+
+
+@pytest.mark.parametrize("count", ["1", "0"], ids=["OpenAI", "LiteLLM"])
+def test_retry_to_a_full_queue_gets_the_result_of_the_timed_out_job(
+    start_server: StartServer, hold: Path, count: str
+) -> None:
     limits = {"openai_held": 0, **PATIENT}
     server = start_server(scripted_hold=hold, batch=1, queue_limit=1, limits=limits)
     clip = wav(SECOND * 12)
     time_out(server, clip)
     other = server.submit(wav(SECOND))
     with ThreadPoolExecutor(1) as client:
-        file = {"file": ("a.wav", clip)}
-        answering = client.submit(server.client.post, URL, files=file, headers=RETRY)
-        wait_until(lambda: "answer to a retry" in server.log(), "it has its job again")
-        hold.unlink()
+        file, headers = {"file": ("a.wav", clip)}, {"x-stainless-retry-count": count}
+        answering = client.submit(server.client.post, URL, files=file, headers=headers)
+        try:
+            retaken(server)
+        finally:
+            hold.unlink()
         answer = answering.result()
     assert answer.status_code == 200, answer.text
     assert len(answer.json()["text"].split()) == 12
@@ -435,10 +472,11 @@ def test_client_that_hangs_up_while_it_waits_for_a_place_lets_another_wait(
     wait_until(waits, "there is room for one that waits")
 
 
-def test_job_of_a_timed_out_client_is_cancelled_so_that_a_waiting_job_runs(
+def test_job_whose_client_timed_out_and_does_not_return_is_cancelled_without_a_result(
     start_server: StartServer,
 ) -> None:
-    limits = {"openai_retry_grace": 3600, "openai_crowded_grace": 0.1, "openai_crowded_poll": 0.1}
-    server = start_server(scripted_speed=10, batch=1, limits=limits)
+    server = start_server(scripted_speed=10, batch=1, limits={"openai_retry_grace": 0.1})
     time_out(server, long(3600))
-    assert server.post(wav(SECOND[:3200])).status_code == 200
+    assert server.post(wav(SECOND[:3200])).status_code == 200, "its turn has come"
+    assert 'jobs_ended_total{outcome="cancelled"} 1' in server.client.get("/metrics").text
+    assert server.jobs() == []

@@ -39,6 +39,7 @@ class Store:
         self.followed: dict[str, Job] = {}
         self.feed = JobEventFeed()
         self.deleted: list[str] = []
+        self.left: dict[str, str] = {}
 
     async def submit(self, record: JobRecord, *, followed: bool = False) -> None:
         if record.key is not None and any(one.key == record.key for one in self.shared.all()):
@@ -51,6 +52,13 @@ class Store:
     def delete_soon(self, job_id: str) -> None:
         self.shared.delete(job_id)
         self.deleted.append(job_id)
+
+    def leave_soon(self, name: str, request: str) -> None:
+        self.left[request] = name
+
+    async def take(self, owner: str, request: str, name: str) -> JobRecord | None:
+        left = self.left.pop(request, None)
+        return self.shared.get(left) if left is not None else None
 
     async def drain(self) -> None:
         self.drains = True
@@ -175,21 +183,19 @@ async def test_front_that_counts_jobs_follows_all_accepted_ones(front: Front) ->
     assert not front.store.deleted
 
 
-async def test_job_given_up_by_a_front_is_unfollowed_there_and_taken_over_by_another(
+async def test_job_left_by_a_client_is_unfollowed_there_and_taken_over_at_another_front(
     front: Front,
 ) -> None:
     job, elsewhere = front.store.new(kept=False), Front(front.store)
     await front.submit(job)
-    again = Job(job.source, job.record)
-    front.give_up(again)  # which is not the one that is awaited here
-    assert front.store.followed
     watching = asyncio.ensure_future(seen(job))
     await asyncio.sleep(0)
-    front.give_up(job)
-    front.give_up(job)
+    front.leave(job, "request")
+    assert front.store.left == {"request": job.id}
     assert not front.store.followed
     assert await watching == [JobState.QUEUED, JobState.FAILED], "nobody follows it any more"
-    elsewhere.expect(again)
+    again = await elsewhere.take("", "request", job.source)
+    assert again is not None
     front.store.shared.cancel(job.id)
     with pytest.raises(errors.JobCancelled):
         await again.result()

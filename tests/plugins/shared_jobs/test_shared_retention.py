@@ -284,7 +284,7 @@ async def test_other_service_does_not_sweep_during_a_long_sweep(
     assert joined == []
 
 
-@pytest.mark.parametrize("fails", ["tidy_1", "release_orphans_1"])
+@pytest.mark.parametrize("fails", ["delete_overdue_1", "tidy_1"])
 async def test_failed_part_of_a_sweep_does_not_stop_the_others(
     one: Service, monkeypatch: pytest.MonkeyPatch, fails: str
 ) -> None:
@@ -294,7 +294,7 @@ async def test_failed_part_of_a_sweep_does_not_stop_the_others(
 
     called = watched(one.database, monkeypatch, failing)
     await one.retention.sweep()
-    assert called[-2:] == ["tidy_1", "release_orphans_1"]
+    assert called[-2:] == ["delete_overdue_1", "tidy_1"]
 
 
 async def test_results_over_the_limit_are_purged_and_recordings_marked_while_storage_is_silent(

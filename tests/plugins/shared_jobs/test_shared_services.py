@@ -11,6 +11,7 @@ from pathlib import Path
 import httpx
 import psycopg
 import pytest
+from late_answers import FirstAnswersTooLate
 from not_tested import missing_extra
 from recordings import long
 from service_process import PATIENCE_S, Server, wait_until
@@ -206,18 +207,44 @@ def test_retry_at_another_front_takes_over_the_timed_out_request_and_no_job_or_f
     wait_until(lambda: not [*uploads(deployed)], "nothing of it is kept")
 
 
-@pytest.mark.slow
-def test_request_whose_last_retry_timed_out_leaves_no_job_and_an_idle_node(
+def test_retry_by_the_sdk_at_another_front_gets_the_result_of_its_one_job(
     deployed: Fronts,
 ) -> None:
-    """Nor one that was sent again as often as its client does that."""
+    openai = pytest.importorskip("openai", reason=missing_extra("openai"))
+    audio, said = spoken(10, 12)
+    here, there = deployed.fronts
+    works = lambda: deployed.node.health()["engine_state"] == "busy"  # noqa: E731
+    network = FirstAnswersTooLate(here, works, then=there)
+    settings = {"timeout": 0.001, "http_client": httpx.Client(transport=network)}
+    before = [accepted(one) for one in deployed.fronts]
+    with openai.OpenAI(base_url=f"{here.url}/v1", api_key="nobody", **settings) as client:
+        answer = client.audio.transcriptions.create(file=("a.wav", audio), model="whisper-1")
+    assert all(line in answer.text for line in said)
+    assert [one["x-stainless-retry-count"] for one in network.sent] == ["0", "1"]
+    assert [accepted(one) for one in deployed.fronts] == [before[0] + 1, before[1]]
+    wait_until(lambda: idle(deployed), "nobody works on it")
+    wait_until(lambda: not [*uploads(deployed)], "nothing of it is kept")
+
+
+def accepted(front: Server) -> float:
+    """The number of jobs that a front has accepted."""
+    lines = front.client.get("/metrics").text.splitlines()
+    name = "vibevoice_jobs_submitted_total "
+    return next(float(line.removeprefix(name)) for line in lines if line.startswith(name))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("retries", [2, 0], ids=["again and again", "never again"])
+def test_request_that_timed_out_for_good_leaves_no_job_and_an_idle_node(
+    deployed: Fronts, retries: int
+) -> None:
     openai = pytest.importorskip("openai", reason=missing_extra("openai"))
     hours = long(round(20 * PATIENCE_S))  # it would be worked on for longer than is waited for
     with (
         openai.OpenAI(base_url=f"http://127.0.0.1:{deployed.port}/v1", api_key="nobody") as client,
         pytest.raises(openai.APITimeoutError),
     ):
-        client.with_options(timeout=1.5, max_retries=2).audio.transcriptions.create(
+        client.with_options(timeout=1.5, max_retries=retries).audio.transcriptions.create(
             file=("a.wav", hours), model="whisper-1"
         )
     wait_until(lambda: idle(deployed), "nobody works on it")

@@ -52,7 +52,7 @@ CREATE TABLE vibevoice.jobs (
     reported_by text,                        -- the claim by which its last event was reported
     fraction double precision NOT NULL DEFAULT 0,
     followers text[] NOT NULL DEFAULT '{}',  -- the services that are notified of its events
-    awaited_by text,                         -- the service at which its client waits for the answer
+    awaited_as text,                         -- SERVICE/TOKEN of the request that waits for its result
     ended timestamptz,
     touched timestamptz,                     -- its end, last edit or last read: retention counts from there
     weight bigint NOT NULL DEFAULT 16384,    -- bytes that it counts for its owner's results
@@ -61,10 +61,8 @@ CREATE TABLE vibevoice.jobs (
     recording_bytes bigint,
     able_by text,                            -- a node that can run it, perhaps expired since
     refused_by text[],                       -- the nodes whose refusals its last `refused` event contains
-    left_as text,                            -- its client timed out: a code of its request,
-    left_until timestamptz,                  -- until when a repeated request is accepted,
-    left_taker text,                         -- the call that took it, not confirmed yet,
-    left_taken timestamptz                   -- and the time of that call
+    left_as text,                            -- its client timed out: a code of its request, and
+    left_until timestamptz                   -- when it is deleted unless the same request comes
 ) WITH (fillfactor = 80, autovacuum_vacuum_scale_factor = 0.02);
 ALTER TABLE vibevoice.jobs ALTER submitted SET STORAGE EXTERNAL, ALTER summary SET STORAGE EXTERNAL;
 CREATE UNIQUE INDEX jobs_by_key ON vibevoice.jobs (owner, idempotency_key)
@@ -81,7 +79,7 @@ CREATE INDEX jobs_recordings ON vibevoice.jobs (owner, ended DESC)
 CREATE INDEX jobs_by_recording ON vibevoice.jobs (recording) WHERE recording IS NOT NULL;
 CREATE INDEX jobs_left ON vibevoice.jobs (owner, left_as) WHERE left_as IS NOT NULL;
 CREATE INDEX jobs_overdue ON vibevoice.jobs (left_until) WHERE left_until IS NOT NULL;
-CREATE INDEX jobs_awaited ON vibevoice.jobs (awaited_by) WHERE awaited_by IS NOT NULL;
+CREATE INDEX jobs_awaited ON vibevoice.jobs (awaited_as) WHERE awaited_as IS NOT NULL;
 
 -- `kind` is the kind of the event; an event that a function appends has no encrypted `change`, its
 -- kind says all. `whole`: a checkpoint with the engine's state, until its job has ended.
@@ -254,12 +252,12 @@ BEGIN
 END $$;
 
 -- Submit a job. Returns 'accepted', 'known' (its key or id exists, as `job`), 'queue_full', or
--- 'deleted' (it was deleted before this call was executed). `front_`: the service at which its
--- client waits; `follower_`: a service that is notified of its events.
+-- 'deleted' (it was deleted before this call was executed). `awaited_`: as of the
+-- column; `follower_`: a service that is notified of its events.
 CREATE FUNCTION vibevoice.submit_1(
     id_ text, owner_ text, key_ text, submitted_ bytea, kept_ boolean, urgent_ boolean,
     wanted_ text, audio_s_ float8, work_s_ float8, recording_ text, recording_bytes_ bigint,
-    front_ text, follower_ text, limit_ int)
+    awaited_ text, follower_ text, limit_ int)
 RETURNS TABLE (outcome text, job text) LANGUAGE plpgsql
 -- Planned once for a connection: else anew in each of its first five calls.
 SET plan_cache_mode = force_generic_plan SET enable_seqscan = off SET jit = off AS $$
@@ -281,9 +279,9 @@ BEGIN
     END IF;
     PERFORM vibevoice.join_1(owner_);
     INSERT INTO vibevoice.jobs (id, owner, idempotency_key, submitted, kept, urgent, wanted, audio_s,
-            work_s, recording, recording_bytes, awaited_by, followers)
+            work_s, recording, recording_bytes, awaited_as, followers)
         VALUES (id_, owner_, key_, submitted_, kept_, urgent_, wanted_, audio_s_, work_s_,
-            recording_, recording_bytes_, front_, array_remove(ARRAY[follower_], NULL))
+            recording_, recording_bytes_, awaited_, array_remove(ARRAY[follower_], NULL))
         ON CONFLICT DO NOTHING;
     IF NOT FOUND THEN
         SELECT id INTO there FROM vibevoice.jobs
@@ -485,7 +483,7 @@ BEGIN
         VALUES (id_, works_, draining_) ON CONFLICT (id) DO NOTHING;
     UPDATE vibevoice.jobs SET left_until = NULL WHERE id IN (
         SELECT id FROM vibevoice.jobs
-        WHERE awaited_by = id_ AND left_as IS NULL AND left_until IS NOT NULL
+        WHERE split_part(awaited_as, '/', 1) = id_ AND left_until IS NOT NULL
         ORDER BY id FOR UPDATE);
     PERFORM pg_notify('vibevoice_waiting', '');  -- from now on it may claim
 END $$;
@@ -507,20 +505,7 @@ BEGIN
         PERFORM vibevoice.free_1(j.id);
     END LOOP;
     DELETE FROM vibevoice.services WHERE id = ANY (gone);
-    PERFORM vibevoice.release_orphans_1();
     PERFORM pg_notify('vibevoice_waiting', '');
-END $$;
-
--- Release what waits for services that are not registered, also by calls that were executed late:
--- jobs whose clients wait there (such a service may return). At most 1000; the next sweep does the
--- rest.
-CREATE FUNCTION vibevoice.release_orphans_1() RETURNS void LANGUAGE plpgsql
-SET enable_seqscan = off SET jit = off AS $$
-BEGIN
-    UPDATE vibevoice.jobs SET left_until = clock_timestamp() + interval '30 s' WHERE id IN (
-        SELECT id FROM vibevoice.jobs WHERE awaited_by IS NOT NULL AND left_until IS NULL
-            AND NOT EXISTS (SELECT FROM vibevoice.services s WHERE s.id = awaited_by)
-        ORDER BY id LIMIT 1000 FOR UPDATE SKIP LOCKED);
 END $$;
 
 -- Cancel a job, waiting or running anywhere; a job that has ended does not change. Return the
@@ -745,39 +730,35 @@ BEGIN
         LIMIT 20000 FOR UPDATE SKIP LOCKED));
 END $$;
 
--- Leave the job of a client that timed out to the next request with the same code. `taker_`: the
--- call that had taken it before, so that a late execution does not undo a later take; an `await_1`
--- of that call that is executed after this has no effect. `front_`: the service at which the client
--- waited, if nothing there follows the job any more.
-CREATE FUNCTION vibevoice.leave_1(
-    job_ text, request_ text, for_s float8, taker_ text, front_ text DEFAULT NULL)
-RETURNS void LANGUAGE sql AS $$
-    UPDATE vibevoice.jobs SET left_as = request_, left_taker = NULL, left_taken = NULL,
-        awaited_by = NULL, left_until = clock_timestamp() + make_interval(secs => for_s),
-        followers = array_remove(followers, front_)
-    WHERE id = job_ AND left_taker IS NOT DISTINCT FROM taker_
-        AND (left_as IS NULL OR left_taker IS NOT NULL) $$;
+-- Leave the job that a client awaited, and timed out, to the same request (`key_`). A late execution
+-- does not undo a later take, which awaits it by another token.
+CREATE FUNCTION vibevoice.leave_1(token text, key_ text, for_s float8) RETURNS void LANGUAGE sql AS $$
+    UPDATE vibevoice.jobs SET left_as = key_, awaited_as = NULL,
+        left_until = clock_timestamp() + make_interval(secs => for_s)
+    WHERE awaited_as = token $$;
 
--- Return the job that the same request left, for this taker alone until it confirms. A repeated
--- call returns the same job. A taker that does not confirm within 12 s, more than two calls, never
--- will.
-CREATE FUNCTION vibevoice.take_1(owner_ text, request_ text, taker_ text)
+-- Take the job that the same request left; a repeated call returns the same job.
+CREATE FUNCTION vibevoice.take_1(owner_ text, key_ text, token text)
 RETURNS TABLE (job text) LANGUAGE sql AS $$
-    UPDATE vibevoice.jobs SET left_taker = taker_, left_taken = clock_timestamp(),
-        left_until = greatest(left_until, clock_timestamp() + interval '20 s')
+    UPDATE vibevoice.jobs SET awaited_as = token, left_until = NULL, followers = array_append(
+        array_remove(followers, split_part(token, '/', 1)), split_part(token, '/', 1))
     WHERE id = (
-        SELECT id FROM vibevoice.jobs
-        WHERE owner = owner_ AND left_as = request_ AND left_until > clock_timestamp()
-            AND state <> 'cancelled' AND (left_taker IS NULL OR left_taker = taker_
-            OR left_taken < clock_timestamp() - interval '12 s')
-        ORDER BY left_taker IS NOT DISTINCT FROM taker_ DESC, left_until LIMIT 1 FOR UPDATE)
+        SELECT id FROM vibevoice.jobs WHERE owner = owner_ AND left_as = key_
+            AND (awaited_as IS NULL OR awaited_as = token) AND state <> 'cancelled'
+        ORDER BY awaited_as, left_until LIMIT 1 FOR UPDATE)
     RETURNING id $$;
 
--- Confirm that a client waits at a service for the job that its call took; no row if another has
--- it.
-CREATE FUNCTION vibevoice.await_1(job_ text, front_ text, taker_ text)
-RETURNS TABLE (job text) LANGUAGE sql AS $$
-    UPDATE vibevoice.jobs SET left_as = NULL, left_until = NULL, left_taken = NULL,
-        awaited_by = front_,
-        followers = array_append(array_remove(followers, front_), front_)
-    WHERE id = job_ AND left_taker = taker_ RETURNING id $$;
+-- Delete some jobs whose clients did not return in time, the longest overdue first. Return of each
+-- the seconds since its submission, if that ended it. A client that waits at a service that is not
+-- registered may return, and so may the service: at most 1000; the next call does the rest.
+CREATE FUNCTION vibevoice.delete_overdue_1(batch int) RETURNS TABLE (lasted_s float8)
+LANGUAGE sql SET enable_seqscan = off SET jit = off AS $$
+    UPDATE vibevoice.jobs SET left_until = clock_timestamp() + interval '30 s' WHERE id IN (
+        SELECT id FROM vibevoice.jobs WHERE awaited_as IS NOT NULL AND left_until IS NULL
+            AND NOT EXISTS (
+                SELECT FROM vibevoice.services s WHERE s.id = split_part(awaited_as, '/', 1))
+        ORDER BY id LIMIT 1000 FOR UPDATE SKIP LOCKED);
+    DELETE FROM vibevoice.jobs WHERE id IN (
+        SELECT id FROM vibevoice.jobs WHERE left_until < clock_timestamp()
+        ORDER BY left_until LIMIT batch FOR UPDATE SKIP LOCKED)
+    RETURNING extract(epoch FROM clock_timestamp() - CASE WHEN ended IS NULL THEN came END)::float8 $$;
