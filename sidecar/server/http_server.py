@@ -194,13 +194,18 @@ class HttpServer(CountingServer):
 
     def _end_after(self, end: Awaitable[None], what: str) -> None:
         async def wait() -> None:
-            await end
+            try:
+                await end
+            except Exception:
+                log.exception("internal error in a watch of the host: the service stops")
+                self._break()
+                return
             log.info("%s: the service stops", what)
+            self._grace_s = 0.0
+            self.should_exit = True
             last_resort = threading.Timer(PARENT_GONE_GRACE_S, os._exit, (1,))
             last_resort.daemon = True
             last_resort.start()
-            self._grace_s = 0.0
-            self.should_exit = True
 
         self._watches.append(asyncio.get_running_loop().create_task(wait()))
 

@@ -16,15 +16,12 @@ import os
 import sys
 import threading
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from sidecar import errors
 from sidecar.config.settings import Settings
 from sidecar.server.listeners import service_url
 from sidecar.version import CONTRACT, __version__
-
-if TYPE_CHECKING:
-    import psutil
 
 IMPORT_THREAD = "import"
 """Name of the thread that imports what the ready line does not need (`server/staged_app.py`)."""
@@ -115,22 +112,17 @@ async def _poll_for_exit(pid: int) -> None:
     """Poll a process by its identity (PID and start time), because PIDs are reused."""
     import psutil
 
-    try:
-        process = psutil.Process(pid)
-        # The system has no notification here, so it is polled.
-        while process.is_running() and not _is_zombie(process):  # noqa: ASYNC110
-            await asyncio.sleep(PARENT_POLL_S)
-    except psutil.NoSuchProcess:
-        return
-
-
-def _is_zombie(process: psutil.Process) -> bool:
-    import psutil
-
-    try:
-        return bool(process.status() == psutil.STATUS_ZOMBIE)
-    except psutil.AccessDenied:  # another user's, as of a host with more rights: it runs
-        return False
+    process: psutil.Process | None = None
+    while True:  # the system has no notification here
+        try:
+            process = process or psutil.Process(pid)
+            if not process.is_running() or process.status() == psutil.STATUS_ZOMBIE:
+                return
+        except psutil.NoSuchProcess:
+            return
+        except (psutil.AccessDenied, OSError):
+            pass  # it runs, with more rights; or no descriptor is left to look with
+        await asyncio.sleep(PARENT_POLL_S)
 
 
 def ready_line(settings: Settings, port: int, pid: int, **more: Any) -> dict[str, Any]:

@@ -5,7 +5,9 @@ the golden file, so that it is a promise from then on.
 """
 
 import asyncio
+import errno
 import json
+import os
 import re
 import signal
 import subprocess
@@ -200,15 +202,30 @@ def test_connection_is_refused_while_service_still_imports(start: Start, tmp_pat
     wait_until(answers, "it answers")
 
 
-@pytest.mark.parametrize("lacking", ["nothing", "os.pidfd_open", "its state"])
+@pytest.mark.parametrize(
+    "lacking", ["nothing", "os.pidfd_open", "its state", "any descriptor, once"]
+)
 def test_host_is_watched_to_its_end_without_a_descriptor_of_it_or_the_right_to_read_its_state(
     lacking: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def denied(_: psutil.Process) -> str:  # as Windows does, for a process of more rights
         raise psutil.AccessDenied
 
+    class FirstWithout(psutil.Process):
+        """No descriptor is left at the first look."""
+
+        looks = 0
+
+        def __init__(self, pid: int) -> None:
+            FirstWithout.looks += 1
+            if FirstWithout.looks == 1:
+                raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+            super().__init__(pid)
+
     if lacking == "its state":
         monkeypatch.setattr(psutil.Process, "status", denied)
+    if lacking == "any descriptor, once":
+        monkeypatch.setattr("psutil.Process", FirstWithout)
     if lacking != "nothing":
         monkeypatch.delattr("os.pidfd_open", raising=False)
     with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as host:

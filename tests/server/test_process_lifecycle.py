@@ -369,6 +369,30 @@ main()
 
 
 @posix
+@pytest.mark.parametrize("words", [["--parent-pid", "1"], ["--exit-with-stdin"]])
+def test_service_whose_watch_of_its_host_fails_ends_with_exit_code_1_and_logged_reason(
+    words: list[str], tmp_path: Path
+) -> None:
+    """Without it, it would outlive its host."""
+    fault = f"""
+import asyncio, pathlib, sys
+from sidecar.cli import main
+from sidecar.server import service_process
+async def fail(_):
+    while not pathlib.Path({str(tmp_path / "now")!r}).exists():
+        await asyncio.sleep(0.01)
+    raise RuntimeError("cannot watch")
+service_process.wait_for_exit = service_process.wait_for_pipe_close = fail
+sys.argv = ["vibevoice-asr", *{words}]
+main()
+"""
+    with Server(tmp_path, command=[sys.executable, "-c", fault]) as server:
+        (tmp_path / "now").touch()
+        assert server.process.wait(PATIENCE_S) == 1
+        assert "cannot watch" in server.log()
+
+
+@posix
 def test_killed_service_leaves_no_process_port_or_file(start: Start, tmp_path: Path) -> None:
     spool = tmp_path / "spool"
     spool.mkdir()
