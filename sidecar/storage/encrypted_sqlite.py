@@ -373,7 +373,7 @@ def _settle(done: Future[None], error: errors.SidecarError | None) -> None:
 
 
 def _storage_error(error: Exception) -> errors.SidecarError:
-    if _is_full(error):
+    if is_full(error):
         return errors.DiskFull("There is not enough disk space to persist the job.")
     of_disk = type(error) in (sqlite3.OperationalError, sqlite3.DatabaseError)
     if of_disk or isinstance(error, (OSError, MemoryError)):
@@ -381,13 +381,14 @@ def _storage_error(error: Exception) -> errors.SidecarError:
     return errors.SidecarError()  # a fault in the data of the job, which would never be over
 
 
-def _is_full(error: Exception | None) -> bool:
+def is_full(error: Exception | None) -> bool:
+    """Return whether SQLite had no space; Python's own errors have no code."""
     return getattr(error, "sqlite_errorcode", None) == sqlite3.SQLITE_FULL
 
 
 def _fails_for_all(error: Exception | None) -> bool:
     """Return whether all writes fail; on a full disk small ones and deletions may not."""
-    return type(error) is sqlite3.OperationalError and not _is_full(error)
+    return type(error) is sqlite3.OperationalError and not is_full(error)
 
 
 def _write_error() -> errors.SpoolUnwritable:

@@ -172,7 +172,7 @@ def lock_journal(folder: Path, timeout_s: float = LOCK_TIMEOUT_S) -> sqlite3.Con
     """
     files.touch(folder / LOCK_FILE)
     lock_connection = sqlite3.connect(
-        folder / LOCK_FILE, timeout_s, isolation_level=None, check_same_thread=False
+        folder / LOCK_FILE, timeout=timeout_s, isolation_level=None, check_same_thread=False
     )
     try:
         lock_connection.execute("BEGIN EXCLUSIVE")

@@ -180,7 +180,7 @@ class SqliteSpeakerStore:
                 hint="Set VIBEVOICE_DATA_DIR to a usable folder.",
             ) from None
         self._connection = sqlite3.connect(
-            path, lock_timeout_s, isolation_level=None, check_same_thread=False
+            path, timeout=lock_timeout_s, isolation_level=None, check_same_thread=False
         )
         try:
             locking = "locking_mode = EXCLUSIVE", "journal_mode = TRUNCATE"
@@ -264,7 +264,7 @@ class SqliteSpeakerStore:
                 encrypted_sqlite.roll_back(self._connection)
                 raise
         except sqlite3.Error as error:
-            if error.sqlite_errorcode == sqlite3.SQLITE_FULL:
+            if encrypted_sqlite.is_full(error):
                 raise errors.DiskFull(
                     "There is not enough disk space for the enrolled speakers.",
                     hint="Free some space where VIBEVOICE_DATA_DIR is.",

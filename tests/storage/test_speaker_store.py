@@ -148,6 +148,18 @@ async def test_disk_of_speakers_that_hangs_keeps_neither_a_change_nor_the_close_
     await store.close()
 
 
+async def test_change_that_python_itself_refuses_is_an_error_of_the_service_and_changes_nothing(
+    tmp_path: Path,
+) -> None:
+    """Its own errors have no code of SQLite, as that of a file which is closed."""
+    store = speaker_store.SqliteSpeakerStore(tmp_path, SECRET)
+    await store.close()
+    anna = speaker_store.EnrolledSpeaker("id", "owner", "Anna", 0.0, ())
+    with pytest.raises(errors.SidecarError, match="could not be written"):
+        await store.keep("owner", lambda _: anna)
+    assert await store.of("owner") == []
+
+
 async def test_speaker_file_is_private_to_its_user(in_file: InFile) -> None:
     await in_file.open().add(ANONYMOUS, "Anna", heard(1))
     if os.name == "posix":
