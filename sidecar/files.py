@@ -7,11 +7,12 @@ import select
 import shlex
 import stat
 import sys
+import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
-from typing import BinaryIO
+from typing import IO, BinaryIO
 
 from sidecar.errors import SettingsInvalid
 
@@ -67,6 +68,20 @@ def read(path: Path, most: int, *, private: bool = False, pipe_s: float = PIPE_T
     if private:
         check_private(path, status.st_mode)
     return data
+
+
+def exists(path: Path) -> bool:
+    """Return whether there is something at a path. `Path.exists` says no, from Python 3.14 on, to
+    whatever it cannot look at.
+
+    Raises:
+        OSError: it cannot be looked at.
+    """
+    try:
+        path.stat()
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    return True
 
 
 def check_regular(path: Path) -> None:
@@ -137,6 +152,20 @@ def touch(path: Path) -> None:
         OSError: it cannot be created or written to.
     """
     os.close(os.open(path, os.O_RDWR | os.O_CREAT, PRIVATE))
+
+
+def temporary(folder: Path | None = None) -> IO[bytes]:
+    """Create a file without a name in ``folder``, or in the system's temporary folder. A folder
+    that is missing is made: cleaners delete those of services that run for long.
+
+    Raises:
+        OSError: it cannot be created.
+    """
+    try:
+        return tempfile.TemporaryFile(dir=folder, buffering=0)
+    except FileNotFoundError:
+        Path(folder or tempfile.gettempdir()).mkdir(mode=0o700, parents=True, exist_ok=True)
+        return tempfile.TemporaryFile(dir=folder, buffering=0)
 
 
 def private_folder(path: Path) -> None:

@@ -7,14 +7,13 @@ from __future__ import annotations
 
 import errno
 import os
-import tempfile
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
 
-from sidecar import errors
+from sidecar import errors, files
 from sidecar.audio.audio_source import AudioSource
 
 _DISK_FULL_ERRNOS = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
@@ -99,7 +98,7 @@ class UploadSpool:
 
     def _spill(self) -> None:
         if self._file is None:
-            self._file = tempfile.TemporaryFile(dir=self._folder, buffering=0)  # noqa: SIM115
+            self._file = files.temporary(self._folder)
         write_all(self._file, self._pending)
         self._pending = bytearray()
 

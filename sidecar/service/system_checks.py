@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from enum import IntEnum
 from pathlib import Path
 
-from sidecar import errors
+from sidecar import errors, files
 from sidecar.config.settings import Settings
 
 LOW_DISK_BYTES = 4 << 30
@@ -132,7 +132,7 @@ def check_spool(settings: Settings) -> CheckFinding:
     """Check the folder of uploads and its free space."""
     folder = settings.spool_dir or Path(tempfile.gettempdir())
     try:
-        with tempfile.TemporaryFile(dir=folder):
+        with files.temporary(folder):
             free = shutil.disk_usage(folder).free
     except OSError as error:
         remedy = errors.SpoolUnwritable.default_hint

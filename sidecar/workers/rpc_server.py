@@ -9,13 +9,13 @@ import mmap
 import os
 import socket
 import struct
-import tempfile
 import threading
 from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
+from sidecar import files
 from sidecar.workers import channel
 from sidecar.workers.channel import ReceiveCredit, SendCredit
 
@@ -168,7 +168,7 @@ class BegunCallsPage:
         if hasattr(os, "memfd_create"):
             self.fd = os.memfd_create("executing")
         else:
-            with tempfile.TemporaryFile() as file:
+            with files.temporary() as file:
                 self.fd = os.dup(file.fileno())
         os.write(self.fd, bytes(_PAGE_BYTES))
         self._memory = mmap.mmap(self.fd, _PAGE_BYTES)

@@ -210,8 +210,9 @@ async def test_only_a_page_on_this_machine_is_told_of_faults_in_the_setup(
     from sidecar.config.settings import Settings
     from sidecar.server.app import create_app
 
-    missing = tmp_path / "missing"
-    app = create_app(Settings(engine="scripted", token=SecretStr(TOKEN), spool_dir=missing))
+    (tmp_path / "file").touch()
+    spool = tmp_path / "file" / "folder"
+    app = create_app(Settings(engine="scripted", token=SecretStr(TOKEN), spool_dir=spool))
     transport = httpx.ASGITransport(app, client=(peer, 1))
     async with httpx.AsyncClient(transport=transport, base_url="http://127.0.0.1") as client:
         bearer = {"Authorization": f"Bearer {TOKEN}"}

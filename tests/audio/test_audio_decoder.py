@@ -431,8 +431,8 @@ def test_closed_upload_spool_leaves_no_file_and_no_open_descriptor(tmp_path: Pat
     assert opened() <= before
 
 
-def test_upload_spool_whose_folder_is_missing_is_spool_unwritable(tmp_path: Path) -> None:
-    spool = UploadSpool(tmp_path / "missing")
+def test_upload_spool_whose_folder_is_a_file_is_spool_unwritable(tmp_path: Path) -> None:
+    spool = UploadSpool(new_file(tmp_path / "file", b""))
     spool.add(b"abc")
     with pytest.raises(errors.SpoolUnwritable):
         spool.spill()

@@ -118,6 +118,17 @@ def test_folder_in_place_of_a_file_is_refused(tmp_path: Path) -> None:
         files.read(tmp_path, 100)
 
 
+def test_temporary_folder_of_the_system_that_a_cleaner_deleted_is_made_anew(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Windows deletes it at the end of a session."""
+    folder = tmp_path / "session" / "1"
+    monkeypatch.setattr("tempfile.tempdir", str(folder))
+    with files.temporary() as file:
+        file.write(b"a recording")
+    assert list(folder.iterdir()) == []
+
+
 def test_token_file_readable_by_others_signed_token_or_token_with_generate_token_is_refused(
     tmp_path: Path,
 ) -> None:

@@ -176,18 +176,19 @@ async def keeping_queue(
 
 
 async def test_kept_job_whose_recording_cannot_be_opened_at_restart_waits_and_others_are_queued(
-    settings: Settings, voice: bytes
+    settings: Settings, voice: bytes, tmp_path: Path
 ) -> None:
     assert settings.spool_dir is not None
-    long = voice + bytes(UploadSpool.MEMORY_BYTES)  # it needs the folder, which is not there
+    settings.spool_dir.touch()
+    long = voice + bytes(UploadSpool.MEMORY_BYTES)  # it needs the folder, which is a file
     job_id, path = await kept_job(settings, upload(long), "long")
-    small, _ = await kept_job(settings, upload(voice), "small")
+    other, _ = await job_of_own_file(settings, voice, tmp_path)
     keeping = JobPersistence(settings)
     async with restarting(keeping) as (queue, work):
-        await until(lambda: queue.live(small) is not None)
+        await until(lambda: queue.live(other) is not None)
         assert not keeping.event_log.get(job_id).over
         assert path.exists()
-        settings.spool_dir.mkdir()
+        settings.spool_dir.unlink()
         await work
         assert queue.live(job_id) is not None
 
@@ -229,14 +230,15 @@ async def test_jobs_whose_recordings_cannot_be_opened_are_logged_once_over_many_
 ) -> None:
     assert settings.spool_dir is not None
     caplog.set_level("WARNING")
-    long = voice + bytes(UploadSpool.MEMORY_BYTES)  # it needs the folder, which is not there
+    settings.spool_dir.touch()
+    long = voice + bytes(UploadSpool.MEMORY_BYTES)  # it needs the folder, which is a file
     for name in ("one", "two"):
         await kept_job(settings, upload(long), name)
     keeping = JobPersistence(settings)
     tries = count_openings(keeping)
     async with restarting(keeping) as (_, work):
         await until(lambda: len(tries) >= 6)
-        settings.spool_dir.mkdir()
+        settings.spool_dir.unlink()
         await work
     assert caplog.text.count("2 jobs wait") == 1
 
