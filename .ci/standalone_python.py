@@ -40,7 +40,7 @@ def main() -> str | None:
         [folder / "python/bin/python3.14", "-m", "venv", "--without-pip", folder / "venv"],
         [
             *(sys.executable, "-m", "pip", "--disable-pip-version-check", "--python", python),
-            *("install", "--quiet", "--editable", f"{root}[test]"),
+            *("install", "--quiet", "pip", "--editable", f"{root}[test]"),
         ],
     )
     for step in steps:

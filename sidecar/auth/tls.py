@@ -99,7 +99,7 @@ def ensure_certificate(
     files.make_folder(folder)
     pair = certificate_pair_in(folder)
     with files.lock_folder(folder):
-        if pair.certificate.exists() and pair.key.exists():
+        if files.exists(pair.certificate) and files.exists(pair.key):
             files.read(pair.key, MAX_PEM_BYTES, private=True)
             if (lacks := _renewal_reason(pair, names, renewal_days)) is None:
                 return pair

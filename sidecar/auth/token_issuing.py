@@ -168,7 +168,7 @@ class TokenIssuer:
         Raises:
             errors.SettingsInvalid: the file of issued tokens is damaged.
         """
-        if not self._issued_file.exists():
+        if not files.exists(self._issued_file):
             return []
         try:
             lines = files.read(self._issued_file, MAX_ISSUED_BYTES, private=True).decode()
@@ -182,7 +182,7 @@ class TokenIssuer:
         Raises:
             errors.SettingsInvalid: the revocation list is damaged.
         """
-        if not self.revoked_file.exists():
+        if not files.exists(self.revoked_file):
             return frozenset()
         return signed_tokens.read_revocations(self.revoked_file)
 
@@ -218,7 +218,7 @@ class TokenIssuer:
     def _begin_list(self) -> None:
         """Write an empty revocation list if there is none, so that a service finds one at its
         start."""
-        if not self.revoked_file.exists():
+        if not files.exists(self.revoked_file):
             self._write_revoked(frozenset())
 
     def _write_revoked(self, ids: frozenset[str]) -> None:
@@ -228,7 +228,7 @@ class TokenIssuer:
     def _append_issued(self, issued_token: IssuedToken) -> None:
         line = issued_token.model_dump_json(by_alias=True)
         before = b""
-        if self._issued_file.exists():
+        if files.exists(self._issued_file):
             before = files.read(self._issued_file, MAX_ISSUED_BYTES, private=True)
         files.write(self._issued_file, before + line.encode() + b"\n")
 

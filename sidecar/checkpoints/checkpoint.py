@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
-from sidecar import errors
+from sidecar import errors, files
 
 MODEL_TYPE = "vibevoice_asr"
 """`model_type` in `config.json` in the layout of transformers (`VibeVoiceAsrConfig`)."""
@@ -205,7 +205,7 @@ def read_config(folder: Path, remedy: str) -> dict[str, Any]:
         errors.CheckpointNotFound: there is no `config.json`.
         errors.CheckpointDamaged: it is not a JSON object.
     """
-    if not (folder / "config.json").is_file():
+    if not files.exists(folder / "config.json"):
         raise errors.CheckpointNotFound(f"{folder} has no config.json.", hint=remedy)
     return read_json(folder / "config.json")
 
@@ -413,7 +413,7 @@ def _candidate_folders(
     They are ``path`` itself if it has one of ``marks``, the snapshots in a repository's cache, or
     those of the ``cached`` repositories in a whole cache.
     """
-    if any((path / mark).is_file() for mark in marks):
+    if any(files.exists(path / mark) for mark in marks):
         yield path
     elif (path / "snapshots").is_dir():
         yield from cached_snapshots(path)
@@ -461,7 +461,7 @@ def find_model(
     """
     path = Path(os.path.abspath(hugging_face_cache() if named is None else named.expanduser()))
     try:
-        if named is not None and not path.is_dir():
+        if named is not None and not (files.exists(path) and path.is_dir()):
             raise errors.CheckpointNotFound(f"{path} is not a folder.")
         found = first_complete_checkpoint(
             _candidate_folders(path, cached, marks), checkpoint_reader

@@ -62,7 +62,7 @@ def find_checkpoint(model_path: Path | None) -> checkpoint.ModelCheckpoint:
     Raises:
         errors.BadCheckpoint: there is none, or the error of the first.
     """
-    if model_path is not None and not model_path.is_dir():
+    if model_path is not None and not os.path.isdir(model_path):
         model_path = cached_repository(model_path.as_posix()) or model_path
     return checkpoint.find_model(
         model_path,

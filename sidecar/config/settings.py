@@ -348,7 +348,7 @@ def file_settings(named: str | Path | None, known: Sequence[str] | None) -> dict
         return read_config_files(expand_home(Path(named)), known)
     file, by_variable = config_file_path(), f"{ENV_PREFIX}CONFIG" in os.environ
     try:
-        if not file.exists():
+        if not files.exists(file):
             return {}
         if not by_variable:
             os.close(os.open(file, files.OPEN_FLAGS))

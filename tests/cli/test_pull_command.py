@@ -161,8 +161,8 @@ def test_pull_after_an_interruption_resumes_partial_file_and_refetches_no_finish
         assert hub.stalled.wait(PATIENCE_S)
         wait_until(lambda: shell.left(f"snapshots/*/{SHARDS[1]}"), "the other file is there")
         wait_until(
-            lambda: [p for p in shell.left("blobs/*.incomplete") if p.stat().st_size >= 196_608],
-            "what came is on the disk",
+            lambda: [path for path in shell.left("blobs/*.incomplete") if path.stat().st_size],
+            "a part of what came is on the disk: Python's buffer has the rest",
         )
         process.send_signal(number)
         if number == signal.SIGINT:

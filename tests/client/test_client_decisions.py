@@ -26,6 +26,7 @@ from vibevoice_asr_client.flows import Following, Lost, Surroundings, asking
 from vibevoice_asr_client.retry import asked_s
 from vibevoice_asr_client.uploads import Upload
 
+import sidecar.plugins  # noqa: F401  # with their errors
 from sidecar import errors
 from sidecar.api.http.error_responses import STATUS
 

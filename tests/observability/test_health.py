@@ -4,6 +4,7 @@ from collections import Counter
 
 import pytest
 
+import sidecar.plugins  # noqa: F401  # with their errors
 from sidecar import errors
 from sidecar.observability import health
 
