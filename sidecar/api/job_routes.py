@@ -29,7 +29,7 @@ from sidecar.interfaces import request_options
 from sidecar.interfaces.engine_interface import TranscribeOptions
 from sidecar.jobs import job_record
 from sidecar.jobs.job_event_log import MAX_EVENT_BATCH, JobSubscription, SubscriberTooSlow
-from sidecar.jobs.job_store import JobFilter
+from sidecar.jobs.job_store import Expiry, JobFilter
 from sidecar.jobs.wait_queue import QueuePosition
 from sidecar.limit_overrides import limit
 from sidecar.service.facade import Service
@@ -68,7 +68,7 @@ def job_body(
     service: Service,
     job: job_record.JobRecord,
     queue_position: QueuePosition | None,
-    expires_in_s: float | None = None,
+    expiry: Expiry | None,
 ) -> dict[str, Any]:
     """Return the state of a job, without its transcript; times in seconds, dates in UTC."""
     done = job.state is job_record.JobState.DONE and job.transcript is not None
@@ -82,7 +82,8 @@ def job_body(
         "estimated_wait_seconds": queue_position and round(queue_position.wait_s, 1),
         "estimated_remaining_seconds": remaining_s and round(remaining_s, 1),
         "recording": service.recordings.has(job),
-        "expires_in": None if expires_in_s is None else round(expires_in_s, 1),
+        "expires_in": expiry and expiry.in_s and round(expiry.in_s, 1),
+        "space_left": expiry and expiry.space_left and round(expiry.space_left, 3),
     }
 
 
@@ -95,9 +96,9 @@ async def job_response(
 ) -> Response:
     """Return the response with one job; one that was accepted (202) has its address."""
     queue_position = (await service.owned.positions(identity, [job])).get(job.id)
-    expires_in_s = (await service.owned.expires_in_s(identity, [job])).get(job.id)
+    expiry = (await service.owned.expiries(identity, [job])).get(job.id)
     address = {"Location": f"{PATH}/{job.id}"} if status == 202 else {}
-    body = job_body(service, job, queue_position, expires_in_s)
+    body = job_body(service, job, queue_position, expiry)
     return responses.json_response(body, status, {**address, **(headers or {})})
 
 
@@ -281,9 +282,9 @@ def _add_listing_routes(router: APIRouter, service: Service) -> None:
         identity = identity_of(request)
         page, more = await _page(service, identity, request.query_params)
         positions = await service.owned.positions(identity, page)
-        expires_in_s = await service.owned.expires_in_s(identity, page)
+        expiries = await service.owned.expiries(identity, page)
         bodies = [
-            job_body(service, job, positions.get(job.id), expires_in_s.get(job.id)) for job in page
+            job_body(service, job, positions.get(job.id), expiries.get(job.id)) for job in page
         ]
         return responses.json_response({"jobs": bodies, "next": page[-1].id if more else None})
 

@@ -77,6 +77,11 @@ class JobAnswer(JobRecordBody):
         description="Seconds until its retention ends, unless its owner reads or edits it before; "
         "null without a limit, and before its end."
     )
+    space_left: float | None = Field(
+        description="Share of its owner's space ('job_retention_mb') that newer results may still "
+        "fill until it is deleted for them, 0 to 1; null if it never is, because it was edited, "
+        "and before its end."
+    )
 
 
 class JobPage(BaseModel):

@@ -128,9 +128,11 @@ class JobSettings(setting_types.SettingsGroup):
         "unlimited with 'keep_jobs' or 'journal'.",
         ge=0,
     )
-    job_retention_mb: int = setting(
-        64,
-        "Memory in MB for finished results of one owner; beyond it the oldest are deleted early.",
+    job_retention_mb: int | None = setting(
+        None,
+        "Space in MB for finished results of one owner; beyond it those that nobody edited are "
+        "deleted, the longest unread first. If unset: 64; with 'keep_jobs' more by the size of the "
+        "disk and of memory (docs/keeping-jobs.md); 1024 with 'journal'.",
         ge=1,
     )
     keep_jobs: bool = setting(

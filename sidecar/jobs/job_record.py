@@ -219,8 +219,7 @@ class JobRecord:
     often the worker process or the service died in it since its last progress; ``passed``: how many
     services could not do it.
     ``refused``: why no node can run it, as long as none can. ``transcript`` and
-    ``segments``: as they are after all edits (``history``). ``kept_bytes``: of what was kept of its
-    diarization, as far as that event was read.
+    ``segments``: as they are after all edits (``history``).
     """
 
     id: str
@@ -252,7 +251,6 @@ class JobRecord:
     ended: float | None = None
     seq: int = 0
     history: EditHistory = field(default_factory=EditHistory)
-    kept_bytes: int = field(default=0, compare=False)
 
     @classmethod
     def submitted(
@@ -386,11 +384,7 @@ def _reported_fields(record: JobRecord, report: TranscriptionEvent, at: float) -
         case Peaks(first, levels) if 0 <= first <= len(record.peaks):
             # a new attempt overwrites the levels
             return {"peaks": record.peaks[:first] + levels}
-        case Peaks():
-            return {}
-        case ResumePoint() if report.keeps_diarization:
-            return {"kept_bytes": len(report.state["data"])}
-        case ResumePoint():
+        case ResumePoint() if not report.keeps_diarization:
             resume_points = (*record.resume_points, report)
             return {"resume_points": resume_points, "crashes": 0, "interruptions": 0, "passed": 0}
         case Finished(transcript):
@@ -398,3 +392,5 @@ def _reported_fields(record: JobRecord, report: TranscriptionEvent, at: float) -
             segments = tuple(transcript.segments)
             done = {"transcript": transcript, "segments": segments, "progress": progress}
             return {**_fields_at_end(JobState.DONE, at), **done}
+        case Peaks() | ResumePoint():
+            return {}

@@ -58,6 +58,16 @@ class JobFilter:
     private: bool = False
 
 
+@dataclass(frozen=True, slots=True)
+class Expiry:
+    """When an ended job is deleted, unless its owner reads or edits it before: after ``in_s``
+    seconds (None: not for its age), or once newer results fill ``space_left``, a share of the
+    owner's space (None: never for that, since it was edited)."""
+
+    in_s: float | None = None
+    space_left: float | None = None
+
+
 class JobStore(Protocol):
     """Jobs of all owners. Every method may be repeated.
 
@@ -113,6 +123,7 @@ class JobStore(Protocol):
         effect is not persisted.
 
         Raises:
+            errors.EditsFull: the edited transcripts of its owner fill the owner's space.
             errors.JobNotFound: there is no such job.
             errors.TranscriptChanged: the job has changed since ``record``.
         """
@@ -135,9 +146,9 @@ class JobStore(Protocol):
     async def renew(self, record: JobRecord) -> None:
         """Restart the retention of a job that has ended, because its owner reads it."""
 
-    async def expires_in_s(self, records: Sequence[JobRecord]) -> Mapping[str, float]:
-        """Return the seconds until each job is deleted for its age, by id. A job that is not is
-        left out: it has not ended, or there is no limit."""
+    async def expiries(self, records: Sequence[JobRecord]) -> Mapping[str, Expiry]:
+        """Return when jobs of one owner are deleted, by id; those that have not ended are left
+        out."""
 
     async def load(self, owner: str) -> OwnerLoad:
         """Return the present load of an owner."""

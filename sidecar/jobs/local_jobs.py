@@ -33,12 +33,13 @@ from sidecar.jobs.job_store import (
     SAVE_PAUSES_S,
     BackendParts,
     ClientTimeouts,
+    Expiry,
     JobBackend,
     JobFilter,
     OwnerLoad,
     persist_import,
 )
-from sidecar.jobs.retention import Retention
+from sidecar.jobs.retention import Retention, default_space_bytes
 from sidecar.jobs.wait_queue import QueuePosition
 from sidecar.observability.health import outcome_of_error
 from sidecar.observability.metrics import JobMetrics
@@ -139,6 +140,7 @@ class LocalJobStore:
         """As `JobStore.edit`."""
         if self._event_log.get(record.id).seq != record.seq:
             raise TranscriptChanged()
+        self._retention.check_edit(record.owner)
         edited = self._event_log.append(record.id, change)
         await self._persisted(edited)
         return edited
@@ -170,10 +172,9 @@ class LocalJobStore:
         """As `JobStore.renew`."""
         self._retention.renew(record.id)
 
-    async def expires_in_s(self, records: Sequence[JobRecord]) -> Mapping[str, float]:
-        """As `JobStore.expires_in_s`."""
-        found = ((one.id, self._retention.expires_in_s(one.id)) for one in records)
-        return {job_id: in_s for job_id, in_s in found if in_s is not None}
+    async def expiries(self, records: Sequence[JobRecord]) -> Mapping[str, Expiry]:
+        """As `JobStore.expiries`."""
+        return self._retention.expiries(records)
 
     async def load(self, owner: str) -> OwnerLoad:
         """As `JobStore.load`."""
@@ -278,16 +279,21 @@ class LocalJobBackend(JobBackend):
         settings, now, engine = parts.settings, parts.now, parts.engine
         self._now, self._engine = now, engine
         self.persistent_recordings: JobPersistence | None = None
+        folder = None
         if settings.keeps_jobs:
-            from sidecar.jobs.recovery import JobPersistence
+            from sidecar.jobs.recovery import JobPersistence, jobs_folder
 
-            self.persistent_recordings = JobPersistence(settings, now)
+            self.persistent_recordings, folder = (
+                JobPersistence(settings, now),
+                jobs_folder(settings),
+            )
         persistence = self.persistent_recordings
         self.event_log: JobEventLog = persistence.event_log if persistence else JobEventLog(now)
         self.event_log.listen(partial(count_event, parts.metrics))
         self.queue = engine.queue(self.event_log, parts.plan)
+        space_bytes = (settings.job_retention_mb or 0) << 20 or default_space_bytes(folder)
         self.retention = Retention(
-            self.event_log, settings.retention_s, settings.job_retention_mb << 20, now=now
+            self.event_log, settings.retention_s, space_bytes, parts.metrics, now=now
         )
         """Jobs that have ended, until they expire."""
         self.store = LocalJobStore(self.event_log, self.queue, self.retention)

@@ -15,7 +15,7 @@ from sidecar.concurrency import ThreadLimiter
 from sidecar.interfaces.request_options import SpeakerCounts
 from sidecar.jobs.job_event_log import JobSubscription
 from sidecar.jobs.job_record import EditedChange, JobRecord
-from sidecar.jobs.job_store import JobFilter, JobStore
+from sidecar.jobs.job_store import Expiry, JobFilter, JobStore
 from sidecar.jobs.persistent_recordings import PersistentRecordings, unreadable_error
 from sidecar.jobs.wait_queue import QueuePosition
 from sidecar.storage.encryption import DecryptionFailed, EncryptedFile
@@ -104,18 +104,18 @@ class OwnedJobs:
             return await self._store.positions([_require_owned(identity, one) for one in records])
         return {}
 
-    async def expires_in_s(
+    async def expiries(
         self, identity: Identity, records: Sequence[JobRecord]
-    ) -> Mapping[str, float]:
-        """Return the seconds until jobs are deleted for their age, by id, as
-        `JobStore.expires_in_s`; empty while the database does not answer.
+    ) -> Mapping[str, Expiry]:
+        """Return when jobs are deleted, by id, as `JobStore.expiries`; empty while the database
+        does not answer.
 
         Raises:
             errors.JobNotFound: one of the jobs belongs to another owner.
         """
         ended = [_require_owned(identity, one) for one in records if one.over]
         with suppress(errors.JournalUnreachable):
-            return await self._store.expires_in_s(ended) if ended else {}
+            return await self._store.expiries(ended) if ended else {}
         return {}
 
     def cancel_soon(self, identity: Identity, record: JobRecord) -> None:

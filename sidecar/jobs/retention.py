@@ -1,26 +1,40 @@
 """Retention of finished jobs.
 
 A result stays for a time from its end, or from its owner's last read or edit. It is deleted earlier
-if the results of its owner exceed their limits. A private job is deleted at its end.
+if the results of its owner exceed their space, unless it was edited. A private job is deleted at
+its end.
 """
 
 import asyncio
+import logging
 import math
+import shutil
 import sys
 import time
-from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from sidecar import clock, errors
 from sidecar.concurrency import wait_for_event
+from sidecar.gpu_memory.host_memory import read_host_memory
 from sidecar.jobs.job_event_log import JobEventLog
 from sidecar.jobs.job_record import JobEvent, JobRecord, JobState, ReportedChange
+from sidecar.jobs.job_store import Expiry
+from sidecar.observability.metrics import JobMetrics
 from sidecar.transcripts.transcript import Peaks, Segment, SegmentReady
 from sidecar.transcripts.transcript_edits import DiarizeAgain, EditHistory, RewriteSegment
 
-JOB_BYTES = 16 << 10
-"""Charged for each job beside its words: its options with a prompt, and an entry of every list."""
+log = logging.getLogger(__name__)
+
+MIN_SPACE_BYTES = 64 << 20
+"""Least default space of an owner's results: a thousand short ones, or some fifteen hours with the
+times of all words."""
+DISK_PARTS, MEMORY_PARTS = 100, 32
+"""Parts of the disk and of memory of which an owner's kept results have one by default."""
+JOB_BYTES = 64 << 10
+"""Charged for each job beside its words: its options with a prompt, and its entry in all lists,
+which get slow with tens of thousands."""
 SEGMENT_BYTES = 190
 WORD_BYTES = 150
 """Memory of a segment and a word beside their text (tracemalloc, CPython 3.11)."""
@@ -38,27 +52,58 @@ CLOCK_SET_WITHIN_S = 600.0
 """Time from the machine's boot in which its clock is set over the network: without a battery, it
 may be ahead at first. Until then no result of before the service's start is deleted for its age,
 and no shared one."""
-MAX_RESULTS_PER_OWNER = 1000
-"""Fetchable results of one owner; with more, the oldest are deleted early."""
+
+
+def default_space_bytes(folder: Path | None) -> int:
+    """Return the space of an owner's results if no setting says it. ``folder``: of kept jobs, which
+    are in memory, too; None: they are only there."""
+    if folder is None:
+        return MIN_SPACE_BYTES
+    disk_part = shutil.disk_usage(folder).total // DISK_PARTS
+    return max(MIN_SPACE_BYTES, min(disk_part, read_host_memory().total_bytes // MEMORY_PARTS))
+
+
+def expiry(left_s: float, held_bytes: int | None, space_bytes: int) -> Expiry:
+    """Return when a result is deleted. ``held_bytes``: held as long as it is; None: it is not
+    deleted for newer ones."""
+    return Expiry(
+        None if left_s == math.inf else max(0.0, left_s),
+        None if held_bytes is None else max(0.0, 1 - held_bytes / space_bytes),
+    )
+
+
+def edits_full_error(space_bytes: int) -> errors.EditsFull:
+    """Return the error of an owner whose edited transcripts have filled ``space_bytes``."""
+    return errors.EditsFull(
+        f"Your edited transcripts take all of the {space_bytes >> 20} MB for your results.",
+        hint="Delete some that are not needed, or have VIBEVOICE_JOB_RETENTION_MB raised.",
+    )
+
+
+def report_displaced(metrics: JobMetrics, job_id: str, size: int, space_bytes: int) -> None:
+    """Log and count a result of ``size`` bytes that was deleted for newer ones."""
+    metrics.displaced.add()
+    log.warning(
+        "The result of job %s (%d KB), which nobody edited, is deleted: those of its owner exceed "
+        "%d MB. A larger VIBEVOICE_JOB_RETENTION_MB keeps more.",
+        *(job_id, size >> 10, space_bytes >> 20),
+    )
 
 
 def retained_bytes(record: JobRecord, events: Sequence[JobEvent] = ()) -> int:
     """Return the bytes of memory that an ended job is charged for, with its events."""
-    reported_segments = [
-        event.change.event.segment
-        for event in events
-        if isinstance(event.change, ReportedChange) and isinstance(event.change.event, SegmentReady)
-    ]
-    content_bytes = _segments_bytes(record.segments) + _segments_bytes(reported_segments)
-    content_bytes += len(record.peaks) + sum(
-        PEAKS_BYTES + len(event.change.event.levels)
-        for event in events
-        if isinstance(event.change, ReportedChange) and isinstance(event.change.event, Peaks)
-    )
-    content_bytes += record.kept_bytes
+    size = JOB_BYTES + len(record.peaks) + _segments_bytes(record.segments)
+    size += _edit_history_bytes(record.history)
     if record.transcript is not None:
-        content_bytes += EMBEDDING_BYTES * len(record.transcript.prints)
-    return JOB_BYTES + content_bytes + _edit_history_bytes(record.history)
+        size += EMBEDDING_BYTES * len(record.transcript.prints)
+    for event in events:
+        match event.change:
+            case ReportedChange(SegmentReady(segment=segment)):
+                size += _segments_bytes([segment])
+            case ReportedChange(Peaks(levels=levels)):
+                size += PEAKS_BYTES + len(levels)
+        size += len(event.kept_diarization or "")
+    return size
 
 
 def _edit_history_bytes(history: EditHistory) -> int:
@@ -91,6 +136,7 @@ class _EndedJob:
     young_at: float
     """Begin of its retention: reads and edits by its owner renew it."""
     weight: int = 0
+    edited: bool = False
     noted_at: float = -math.inf
     """Last read that is persisted."""
     fetched: asyncio.Event = field(default_factory=asyncio.Event)
@@ -106,8 +152,8 @@ class _EndedJob:
 
 class Retention:
     """Ended jobs, deleted after ``retention_s``. If those of an owner take more than
-    ``limit_bytes`` or number more than ``limit``, the ones that were not read or edited for longest
-    are deleted early. The last one of each owner stays for its time."""
+    ``space_bytes``, the ones that nobody edited are deleted early, the longest unread first. The
+    last one of each owner stays for its time."""
 
     fetch_s = MIN_RETENTION_S
     """Seconds in which a client may still fetch a result as the service ends."""
@@ -118,19 +164,17 @@ class Retention:
         self,
         event_log: JobEventLog,
         retention_s: float,
-        limit_bytes: int,
-        limit: int = MAX_RESULTS_PER_OWNER,
+        space_bytes: int,
+        metrics: JobMetrics,
         *,
         now: clock.Clock = clock.wall_time,
     ) -> None:
         self._event_log, self._now, self._retention_s = event_log, now, retention_s
-        self._limit_bytes, self._limit = limit_bytes, limit
-        self._count: Counter[str] = Counter()
+        self._space_bytes, self._metrics = space_bytes, metrics
         self._ended: dict[str, _EndedJob] = {}
         """In the order of their ends, last reads or last edits."""
         self._used_at = dict[str, float]()
         """Last uses of jobs of before the start, as long as their ages are not final."""
-        self._held: Counter[str] = Counter()
         self._timer: asyncio.TimerHandle | None = None
         self._closed = False
         event_log.listen(self._on_event)
@@ -152,13 +196,21 @@ class Retention:
             if ended_job.record.state is JobState.FAILED:  # it has no result that is yet to come
                 ended_job.fetched.set()
 
-    def expires_in_s(self, job_id: str) -> float | None:
-        """Return the seconds until a result is deleted for its age; None if it is not."""
-        ended_job = self._ended.get(job_id)
-        if ended_job is None or self._retention_s == math.inf:
-            return None
-        age_s = time.monotonic() - ended_job.young_at  # first: the other way round it rounds up
-        return max(0.0, self._retention_s - age_s)
+    def expiries(self, records: Sequence[JobRecord]) -> Mapping[str, Expiry]:
+        """Return when results of one owner are deleted, by id."""
+        now, ids = time.monotonic(), {one.id for one in records}
+        return {
+            # The age first: the other way round it rounds up.
+            one.record.id: expiry(self._retention_s - (now - one.young_at), held, self._space_bytes)
+            for one, held in self._held_bytes(records[0].owner)
+            if one.record.id in ids
+        }
+
+    def check_edit(self, owner: str) -> None:
+        """Raise `errors.EditsFull` if the edited transcripts of an owner fill its space."""
+        own = (one for one in self._ended.values() if one.record.owner == owner and one.edited)
+        if sum(one.weight for one in own) >= self._space_bytes:
+            raise edits_full_error(self._space_bytes)
 
     async def all_fetched(self) -> None:
         """Wait until the results of the last seconds were fetched, at most ``fetch_s`` from their
@@ -194,8 +246,11 @@ class Retention:
         elif (ended_job := self._ended.pop(record.id, None)) is not None:
             self._used_at.pop(record.id, None)
             ended_job.record, ended_job.young_at = record, now
-            self._ended[record.id] = ended_job
-            self._charge(ended_job)
+            self._add(ended_job)
+        for one, held_bytes in [*self._held_bytes(record.owner)][1:]:
+            if (held_bytes or 0) > self._space_bytes:
+                self._event_log.delete(one.record.id)
+                report_displaced(self._metrics, one.record.id, one.weight, self._space_bytes)
 
     def remember(self, record: JobRecord, used_at: float) -> None:
         """Add a job of before the service's start that ended, or was last read or edited, at
@@ -208,26 +263,20 @@ class Retention:
         return time.monotonic() - max(0.0, self._now() - wall_time)
 
     def _add(self, ended_job: _EndedJob) -> None:
-        self._ended[ended_job.record.id] = ended_job
-        self._count[ended_job.record.owner] += 1
-        self._charge(ended_job)
+        record = ended_job.record
+        ended_job.weight = retained_bytes(record, self._event_log.events(record.id))
+        ended_job.edited = record.history.revision > 0
+        self._ended[record.id] = ended_job
         self._set_timer()
 
-    def _charge(self, ended_job: _EndedJob) -> None:
-        """Charge a job's memory, and delete older ones of its owner if a limit is exceeded."""
-        record = ended_job.record
-        now = retained_bytes(record, self._event_log.events(record.id))
-        self._held[record.owner] += now - ended_job.weight
-        ended_job.weight = now
-        while (
-            self._held[record.owner] > self._limit_bytes or self._count[record.owner] > self._limit
-        ):
-            oldest = next(
-                one for one, each in self._ended.items() if each.record.owner == record.owner
-            )
-            if oldest == record.id:
-                break
-            self._delete(oldest)
+    def _held_bytes(self, owner: str) -> Iterator[tuple[_EndedJob, int | None]]:
+        """Yield an owner's results from the one used last, each with the bytes that are held as
+        long as it is, since edited ones stay and the others go by their last use; None: edited."""
+        own = [one for one in reversed(self._ended.values()) if one.record.owner == owner]
+        held_bytes = sum(one.weight for one in own if one.edited)
+        for one in own:
+            held_bytes += 0 if one.edited else one.weight
+            yield one, None if one.edited else held_bytes
 
     def _note_read(self, ended_job: _EndedJob) -> None:
         if ended_job.record.durable:
@@ -235,20 +284,9 @@ class Retention:
             age_s = time.monotonic() - ended_job.young_at
             self._event_log.note_read(ended_job.record.id, self._now() - age_s)
 
-    def _delete(self, job_id: str) -> None:
-        self._remove(job_id)
-        self._event_log.delete(job_id)
-
     def _remove(self, job_id: str) -> None:
         self._used_at.pop(job_id, None)
-        ended_job = self._ended.pop(job_id, None)
-        if ended_job is None:
-            return
-        owner = ended_job.record.owner
-        self._held[owner] -= ended_job.weight
-        self._count[owner] -= 1
-        if not self._count[owner]:
-            del self._held[owner], self._count[owner]
+        self._ended.pop(job_id, None)
 
     def _delete_expired(self) -> None:
         self._timer = None
@@ -260,7 +298,7 @@ class Retention:
         for job_id, ended_job in list(self._ended.items()):
             if ended_job.young_at > oldest_kept:
                 break
-            self._delete(job_id)
+            self._event_log.delete(job_id)
         self._set_timer()
 
     def _set_timer(self) -> None:

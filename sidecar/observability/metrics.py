@@ -168,6 +168,9 @@ class JobMetrics:
         self.crashed = Counter(
             "jobs_crashed_attempts_total", "Attempts in which the worker process died."
         )
+        self.displaced = Counter(
+            "jobs_displaced_total", "Results deleted for newer ones, as job_retention_mb says."
+        )
         self.audio = Counter("jobs_audio_seconds_total", "Seconds of transcribed audio.")
         self.work = Counter("jobs_processing_seconds_total", "Seconds of processing by engines.")
         seconds = partial(Histogram, bounds=LONG_BUCKETS_S)

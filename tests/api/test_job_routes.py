@@ -274,6 +274,18 @@ def test_reading_a_job_renews_its_retention_but_listing_or_renew_false_does_not(
     check_problem(unclear, 422, "field_invalid")
 
 
+def test_ended_job_says_how_much_space_is_left_before_it_goes_unless_it_is_edited(
+    slow: Server, voice: bytes
+) -> None:
+    job_id = submitted(slow, voice)
+    assert slow.job(job_id)["space_left"] is None
+    events_of(slow, job_id)
+    assert 0.9 < slow.job(job_id)["space_left"] < 1
+    named = {"operations": [{"op": "text", "segment": 0, "text": "Mended by hand."}]}
+    assert slow.client.patch(f"/v1/jobs/{job_id}/transcript", json=named).is_success
+    assert slow.job(job_id)["space_left"] is None
+
+
 def test_running_job_has_an_estimated_remaining_time(slow: Server) -> None:
     job_id = submitted(slow, long(2400))
     with follow(slow, job_id) as events:

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from instrumented_slot import OverheardSlot, job_of, queue_on, started, submitted
 from job_fixtures import Hold
+from retention_of_jobs import retention_of
 from service_process import PATIENCE_S, until
 
 from sidecar import errors
@@ -18,7 +19,6 @@ from sidecar.interfaces.engine_interface import Precision, TranscribeOptions
 from sidecar.jobs.job_event_log import JobEventLog
 from sidecar.jobs.job_record import JobState, ReportedChange
 from sidecar.jobs.job_runner import Job
-from sidecar.jobs.retention import Retention
 from sidecar.jobs.wait_queue import WaitQueue
 from sidecar.transcripts.transcript import KEPT_DIARIZATION, Finished, ResumePoint, Transcript
 
@@ -146,7 +146,7 @@ async def test_job_that_is_not_kept_is_forgotten_once_its_waiting_client_has_the
     new_job: NewJob,
 ) -> None:
     store = JobEventLog()
-    Retention(store, 60, 1 << 20)
+    retention_of(store)
     async with queue_on(OverheardSlot(), event_log=store) as queue:
         awaited, kept = await submitted(queue, new_job(kept=False), new_job())
         assert [one.id for one in store.all() if one.kept] == [kept.id]
@@ -279,4 +279,3 @@ async def test_only_the_diarization_of_the_attempt_that_gave_the_transcript_is_k
         assert one.record.state is state
         events = queue.event_log.events(one.id)
     assert [event.kept_diarization for event in events if event.kept_diarization] == kept
-    assert one.record.kept_bytes == sum(map(len, kept))

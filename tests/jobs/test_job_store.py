@@ -14,8 +14,9 @@ import pytest
 from instrumented_slot import FACTS, OverheardSlot, queue_on
 from job_event_histories import submitted
 from postgres import Cluster
+from retention_of_jobs import job_metrics
 from service_process import PATIENCE_S
-from shared_job_services import Service, service, until_told
+from shared_job_services import LIMITS, Service, service, until_told
 from uploads import upload
 
 from sidecar import errors
@@ -38,7 +39,7 @@ from sidecar.jobs.job_runner import Job
 from sidecar.jobs.job_store import JobFilter, JobStore, OwnerLoad
 from sidecar.jobs.local_jobs import LocalJobStore
 from sidecar.jobs.reservations import UNKNOWN_AUDIO_CHARGE_S
-from sidecar.jobs.retention import Retention
+from sidecar.jobs.retention import JOB_BYTES, Retention
 from sidecar.jobs.sqlite_event_log import SqliteJobEventLog
 from sidecar.plugins.shared_jobs.claims import Claim, ClaimPreferences
 from sidecar.transcripts.diarized_pieces import (
@@ -93,9 +94,9 @@ class Held:
 class Local:
     """`LocalJobStore` over a log, with its ways in: for those who send recordings, and engines."""
 
-    def __init__(self, log: JobEventLog, queue: JobQueue) -> None:
-        self._log, self._queue = log, queue
-        self.retention = Retention(log, 600.0, 1 << 20)
+    def __init__(self, log: JobEventLog, queue: JobQueue, space_bytes: int) -> None:
+        self._log, self._queue, self.metrics = log, queue, job_metrics()
+        self.retention = Retention(log, 600.0, space_bytes, self.metrics)
         self.store = LocalJobStore(log, queue, self.retention)
 
     @contextmanager
@@ -133,11 +134,14 @@ class Local:
         """The events of a job as they are kept for those who go on with it."""
         return self._log.events(job_id)
 
+    async def settled(self) -> None:
+        """Results that go for others are gone already."""
+
 
 @asynccontextmanager
-async def local(log: JobEventLog) -> AsyncIterator[Opened]:
+async def local(log: JobEventLog, space_bytes: int) -> AsyncIterator[Opened]:
     async with queue_on(OverheardSlot(), event_log=log, concurrency=2) as queue:  # type: ignore[arg-type]
-        opened = Local(log, queue)
+        opened = Local(log, queue, space_bytes)
         yield opened
         opened.retention.close()
     log.close()
@@ -149,7 +153,7 @@ class Shared:
 
     def __init__(self, one: Service, server: Cluster) -> None:
         self._one, self._server = one, server
-        self.store = one.jobs
+        self.store, self.metrics = one.jobs, one.tally
         self._running: dict[str, tuple[Claim, JobRecord]] = {}
 
     @contextmanager
@@ -183,29 +187,46 @@ class Shared:
     async def events(self, job_id: str) -> Sequence[JobEvent]:
         return await self._one.events(job_id)
 
+    async def settled(self) -> None:
+        await self._one.retention.settled()
+
 
 @asynccontextmanager
-async def shared(journal: str, folder: Path, server: Cluster) -> AsyncIterator[Opened]:
-    async with service(journal, folder) as one:
+async def shared(
+    journal: str, folder: Path, server: Cluster, space_bytes: int
+) -> AsyncIterator[Opened]:
+    limits = replace(LIMITS, result_bytes=space_bytes)
+    async with service(journal, folder, limits=limits) as one:
         yield Shared(one, server)
 
 
 Opened = Local | Shared
 Place = Callable[[str], Any]
-KINDS: dict[str, Callable[[Place], AbstractAsyncContextManager[Opened]]] = {
-    "memory": lambda place: local(JobEventLog()),
-    "sqlite": lambda place: local(SqliteJobEventLog(place("tmp_path") / "jobs", "a-key-of-a-test")),
-    "postgresql": lambda place: shared(
-        place("journal"), place("tmp_path"), place("postgres_cluster")
+KINDS: dict[str, Callable[[Place, int], AbstractAsyncContextManager[Opened]]] = {
+    "memory": lambda place, space_bytes: local(JobEventLog(), space_bytes),
+    "sqlite": lambda place, space_bytes: local(
+        SqliteJobEventLog(place("tmp_path") / "jobs", "a-key-of-a-test"), space_bytes
+    ),
+    "postgresql": lambda place, space_bytes: shared(
+        place("journal"), place("tmp_path"), place("postgres_cluster"), space_bytes
     ),
 }
 """How to open a store, at a place of its own (a fixture's name)."""
+SPACE_BYTES = 9 * JOB_BYTES // 2
+"""Space of an owner for four short results, and not for five."""
 
 
 @pytest.fixture(params=KINDS)
 async def opened(request: pytest.FixtureRequest) -> AsyncGenerator[Opened, None]:
-    async with KINDS[request.param](request.getfixturevalue) as opened:
+    space_bytes = SPACE_BYTES if "cramped" in request.fixturenames else 1 << 30
+    async with KINDS[request.param](request.getfixturevalue, space_bytes) as opened:
         yield opened
+
+
+@pytest.fixture
+def cramped(opened: Opened) -> Opened:
+    """A store whose owners have `SPACE_BYTES` each."""
+    return opened
 
 
 @pytest.fixture
@@ -626,3 +647,73 @@ async def test_next_job_of_owner_whose_recording_far_exceeded_its_header_counts_
     assert await store.load("ada") == OwnerLoad(
         1, 1, UNKNOWN_AUDIO_CHARGE_S, UNKNOWN_AUDIO_CHARGE_S
     )
+
+
+GONE = "gone"
+EDIT = EditedChange((RewriteSegment(0, "an hour of work"),))
+
+
+async def used(opened: Opened, uses: str) -> list[JobRecord]:
+    """Results of an owner, one after the other: as they were transcribed (t), or edited (e)."""
+    records = list[JobRecord]()
+    for use in uses:
+        records.append(await done(opened))
+        if use == "e":
+            await opened.store.edit(records[-1], EDIT)
+        await opened.settled()
+    return records
+
+
+@pytest.mark.parametrize(
+    ("uses", "left"),
+    [
+        ("t", [7 / 9]),
+        ("tt", [5 / 9, 7 / 9]),
+        ("et", [None, 5 / 9]),
+        ("te", [5 / 9, None]),
+        ("ttttt", [GONE, 1 / 9, 3 / 9, 5 / 9, 7 / 9]),
+        ("ettttt", [None, GONE, GONE, 1 / 9, 3 / 9, 5 / 9]),
+        ("teeee", [GONE, None, None, None, None]),
+        ("eeeee", [None] * 5),
+        ("eeeeett", [None, None, None, None, None, GONE, 0.0]),
+    ],
+)
+async def test_results_beyond_the_space_go_oldest_first_as_space_left_said_and_edited_ones_never(
+    uses: str, left: list[float | str | None], cramped: Opened, caplog: pytest.LogCaptureFixture
+) -> None:
+    other = await done(cramped, "bob")
+    records = await used(cramped, uses)
+    expiries = await cramped.store.expiries(records)
+    found = [expiries[one.id].space_left if one.id in expiries else GONE for one in records]
+    gone = [one.id for one in records if one.id not in expiries]
+    assert ids(await cramped.store.list("ada")) == [one.id for one in records if one.id in expiries]
+    assert not await is_gone(cramped.store, other.id)
+    assert [
+        pytest.approx(one, abs=0.03) if isinstance(one, float) else one for one in left
+    ] == found
+    logged = [one.getMessage() for one in caplog.records if "nobody edited" in one.getMessage()]
+    assert [any(job in line for line in logged) for job in gone] == [True] * len(logged)
+    assert cramped.metrics.displaced.total == len(logged)
+
+
+async def test_edit_is_refused_while_edited_transcripts_fill_their_owners_space(
+    cramped: Opened,
+) -> None:
+    edited = await used(cramped, "eeeee")
+    late, other = await done(cramped), await done(cramped, "bob")
+    with pytest.raises(errors.EditsFull, match="Your edited transcripts"):
+        await cramped.store.edit(late, EDIT)
+    assert (await cramped.store.get(late.id)) == late
+    await cramped.store.edit(other, EDIT)
+    await cramped.store.delete(edited[0].id)
+    assert (await cramped.store.edit(late, EDIT)).history.revision == 1
+
+
+async def test_transcript_with_all_its_edits_undone_is_still_one_that_a_person_edited(
+    cramped: Opened,
+) -> None:
+    record = await done(cramped)
+    after = await cramped.store.edit(record, EDIT)
+    await cramped.store.edit(after, EditedChange(UndoStep()))
+    await used(cramped, "tttttt")
+    assert not await is_gone(cramped.store, record.id)

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from instrumented_slot import OverheardSlot, queue_on
 from job_event_histories import added, submitted
+from retention_of_jobs import retention_of
 from service_process import PATIENCE_S, until
 
 from sidecar import errors
@@ -16,7 +17,7 @@ from sidecar.jobs.job_record import IdempotencyKey, JobState, ReportedChange, St
 from sidecar.jobs.job_runner import Job
 from sidecar.jobs.local_jobs import LocalJobStore
 from sidecar.jobs.reservations import Reservations
-from sidecar.jobs.retention import Retention
+from sidecar.jobs.retention import JOB_BYTES
 from sidecar.jobs.sqlite_event_log import SqliteJobEventLog
 from sidecar.transcripts.transcript import Finished, Transcript
 
@@ -38,7 +39,7 @@ async def test_recovered_job_not_yet_in_the_queue_can_be_cancelled(log: SqliteJo
     record = submitted(durable=True)
     log.add(record)
     async with queue_on(OverheardSlot(), event_log=log) as queue:
-        store = LocalJobStore(log, queue, Retention(log, 600.0, 1 << 20))
+        store = LocalJobStore(log, queue, retention_of(log))
         assert (await store.cancel(record.id)).state is JobState.CANCELLED
     assert log.get(record.id).over
 
@@ -47,7 +48,7 @@ async def test_recovered_job_not_yet_in_the_queue_can_be_cancelled(log: SqliteJo
 async def test_job_that_cannot_be_persisted_is_refused_and_frees_its_key(
     kept: bool, log: SqliteJobEventLog, new_job: Callable[..., Job]
 ) -> None:
-    results, key = Retention(log, 600.0, 1 << 20, 2), IdempotencyKey("a key", "digest")
+    results, key = retention_of(log, space_bytes=2 * JOB_BYTES), IdempotencyKey("a key", "digest")
     job = new_job(durable=True, owner="ada", kept=kept, key=key)
     async with queue_on(OverheardSlot(), event_log=log) as queue:
         store = LocalJobStore(log, queue, results)
@@ -57,7 +58,7 @@ async def test_job_that_cannot_be_persisted_is_refused_and_frees_its_key(
         assert (log.all(), queue.depth) == ([], 0)
         assert await store.by_key("ada", "a key") is None
     assert job.state is JobState.CANCELLED
-    assert results.expires_in_s(job.id) is None
+    assert results.expiries([job.record]) == {}
     others = [added(log, StartedChange(), DONE, owner="ada", durable=False) for _ in range(2)]
     assert [one.id for one in log.all()] == [one.id for one in others], "it counts no more"
     with pytest.raises(ValueError, match="closed"):
@@ -98,7 +99,7 @@ async def test_result_is_answered_only_after_it_is_persisted(
     log: SqliteJobEventLog, held_disk: sqlite3.Connection
 ) -> None:
     async with queue_on(OverheardSlot(), event_log=log) as queue:
-        store = LocalJobStore(log, queue, Retention(log, 600.0, 1 << 20), PATIENCE_S)
+        store = LocalJobStore(log, queue, retention_of(log), PATIENCE_S)
         job = added(log, StartedChange(), DONE)
         reading = asyncio.ensure_future(store.get(job.id))
         for _ in range(10):
@@ -113,7 +114,7 @@ async def test_end_of_job_is_told_to_followers_only_after_it_is_persisted(
     log: SqliteJobEventLog, held_disk: sqlite3.Connection
 ) -> None:
     async with queue_on(OverheardSlot(), event_log=log) as queue:
-        store = LocalJobStore(log, queue, Retention(log, 600.0, 1 << 20), PATIENCE_S)
+        store = LocalJobStore(log, queue, retention_of(log), PATIENCE_S)
         job = added(log, StartedChange())
         with await store.subscribe(job.id) as subscription:
             batches = subscription.batches(60.0)
@@ -132,7 +133,7 @@ async def test_events_before_the_end_of_a_job_are_told_while_its_end_is_not_pers
     log: SqliteJobEventLog, held_disk: sqlite3.Connection
 ) -> None:
     async with queue_on(OverheardSlot(), event_log=log) as queue:
-        store = LocalJobStore(log, queue, Retention(log, 600.0, 1 << 20), PATIENCE_S)
+        store = LocalJobStore(log, queue, retention_of(log), PATIENCE_S)
         job = added(log, StartedChange())
         with await store.subscribe(job.id) as subscription:
             log.append(job.id, DONE)
@@ -150,7 +151,7 @@ async def test_result_that_the_disk_does_not_take_in_time_is_answered_from_memor
     log: SqliteJobEventLog, held_disk: sqlite3.Connection
 ) -> None:
     async with queue_on(OverheardSlot(), event_log=log) as queue:
-        store = LocalJobStore(log, queue, Retention(log, 600.0, 1 << 20), 0.01)
+        store = LocalJobStore(log, queue, retention_of(log), 0.01)
         job = added(log, StartedChange(), DONE)
         assert (await store.get(job.id)).state is JobState.DONE
         assert held_disk.execute("SELECT count(*) FROM events").fetchone() == (0,)
@@ -161,7 +162,7 @@ async def test_import_of_live_session_that_shutdown_cancels_is_persisted(
     log: SqliteJobEventLog, held_disk: sqlite3.Connection
 ) -> None:
     async with queue_on(OverheardSlot(), event_log=log) as queue:
-        store = LocalJobStore(log, queue, Retention(log, 600.0, 1 << 20))
+        store = LocalJobStore(log, queue, retention_of(log))
         importing = asyncio.ensure_future(
             store.import_ended(submitted(durable=True), [StartedChange(), DONE])
         )

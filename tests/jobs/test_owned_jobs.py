@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 from job_event_histories import submitted
+from retention_of_jobs import retention_of
 from service_process import PATIENCE_S, until
 
 from sidecar import errors
@@ -21,7 +22,6 @@ from sidecar.jobs.owned_jobs import (
     OwnedJobs,
     TranscriptEditor,
 )
-from sidecar.jobs.retention import Retention
 from sidecar.transcripts import transcript_edits
 from sidecar.transcripts.diarized_pieces import (
     DiarizedPiece,
@@ -62,7 +62,7 @@ async def test_job_of_another_owner_can_be_neither_read_nor_listed_nor_cancelled
     None
 ):
     store = JobEventLog()
-    owned = OwnedJobs(LocalJobStore(store, None, None))  # type: ignore[arg-type]
+    owned = OwnedJobs(LocalJobStore(store, None, retention_of(store)))  # type: ignore[arg-type]
     alice, mallory = (Identity(name, AuthMethod.JWT) for name in ("alice", "mallory"))
     job = done_in(store, alice)
     assert await owned.job(alice, job.id) == job
@@ -82,7 +82,7 @@ async def test_job_of_another_owner_can_be_neither_read_nor_listed_nor_cancelled
 
 async def test_slow_result_rendering_delays_the_next_of_its_owner_and_none_of_another() -> None:
     store, go_on = JobEventLog(), threading.Event()
-    results = Retention(store, 600.0, 1 << 30)
+    results = retention_of(store)
     results.fetch_s = 100 * PATIENCE_S
     owned = OwnedJobs(LocalJobStore(store, None, results))  # type: ignore[arg-type]
     anna, ben = (Identity(name, AuthMethod.JWT) for name in ("anna", "ben"))
@@ -105,7 +105,7 @@ async def test_slow_result_rendering_delays_the_next_of_its_owner_and_none_of_an
 
 
 def editor_of(store: JobEventLog) -> TranscriptEditor:
-    jobs = LocalJobStore(store, None, None)  # type: ignore[arg-type]
+    jobs = LocalJobStore(store, None, retention_of(store))  # type: ignore[arg-type]
     return TranscriptEditor(OwnedJobs(jobs), jobs, None)  # type: ignore[arg-type]
 
 
@@ -142,7 +142,7 @@ async def test_diarization_overtaken_by_edits_is_redone_a_few_times_or_refused_f
         step = (RewriteSegment(0, f"edit {store.get(job.id).history.revision}"),)
         store.append(job.id, EditedChange(step))
 
-    jobs, probe = LocalJobStore(store, None, None), DiarizingProbe([edited])  # type: ignore[arg-type]
+    jobs, probe = LocalJobStore(store, None, retention_of(store)), DiarizingProbe([edited])  # type: ignore[arg-type]
     editor = TranscriptEditor(OwnedJobs(jobs), jobs, probe)  # type: ignore[arg-type]
     _, after, lost = await editor.diarize(ANONYMOUS, job.id, SpeakerCounts(2))
     assert probe.asked[1:] == ["edit 0"]
@@ -162,7 +162,7 @@ async def test_last_diarization_is_not_parsed_on_the_event_loop(
 ) -> None:
     store = JobEventLog()
     job = done_in(store, kept="kept")
-    jobs, probe = LocalJobStore(store, None, None), DiarizingProbe([])  # type: ignore[arg-type]
+    jobs, probe = LocalJobStore(store, None, retention_of(store)), DiarizingProbe([])  # type: ignore[arg-type]
     editor = TranscriptEditor(OwnedJobs(jobs), jobs, probe)  # type: ignore[arg-type]
     await editor.diarize(ANONYMOUS, job.id, SpeakerCounts(2))
     parsed_on_the_loop: list[bool] = []
@@ -233,7 +233,7 @@ async def test_edit_without_revision_is_refused_after_a_new_diarization_and_one_
 ) -> None:
     store = JobEventLog()
     job = done_in(store, kept="kept")
-    jobs, probe = LocalJobStore(store, None, None), DiarizingProbe([])  # type: ignore[arg-type]
+    jobs, probe = LocalJobStore(store, None, retention_of(store)), DiarizingProbe([])  # type: ignore[arg-type]
     editor = TranscriptEditor(OwnedJobs(jobs), jobs, probe)  # type: ignore[arg-type]
     begun, go_on = threading.Event(), threading.Event()
 

@@ -3,14 +3,18 @@
 import asyncio
 import gc
 import math
+import shutil
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
+from retention_of_jobs import job_metrics, retention_of
 from service_process import PATIENCE_S, until
 from virtual_time import stand_still, virtual_time
 
 from sidecar import errors
+from sidecar.gpu_memory.host_memory import read_host_memory
 from sidecar.jobs.job_event_log import JobEventLog
 from sidecar.jobs.job_record import EditedChange, JobRecord
 from sidecar.jobs.job_runner import Job
@@ -18,6 +22,7 @@ from sidecar.jobs.retention import (
     JOB_BYTES,
     MIN_RETENTION_S,
     Retention,
+    default_space_bytes,
     retained_bytes,
 )
 from sidecar.transcripts.transcript import Finished, Peaks, Segment, SegmentReady, Transcript, Word
@@ -37,9 +42,11 @@ class RetentionLongAfterBoot(Retention):
 class Kept:
     """A store, and how long what is in it is kept."""
 
-    def __init__(self, retention_s: float, limit_bytes: int, fetch_s: float | None = None) -> None:
-        self.store = JobEventLog()
-        self.retention: Retention = RetentionLongAfterBoot(self.store, retention_s, limit_bytes)
+    def __init__(self, retention_s: float, space_bytes: int, fetch_s: float | None = None) -> None:
+        self.store, self.metrics = JobEventLog(), job_metrics()
+        self.retention: Retention = RetentionLongAfterBoot(
+            self.store, retention_s, space_bytes, self.metrics
+        )
         self.retention.fetch_s = self.retention.fetch_s if fetch_s is None else fetch_s
 
     @property
@@ -51,10 +58,10 @@ class Kept:
         job.enter(self.store)
         return finish(job, segments)
 
-    def restarted(self, retention_s: float, *limits: int) -> Retention:
+    def restarted(self, retention_s: float, space_bytes: int) -> Retention:
         """What a service that starts has instead; it is told of the results that there are."""
         self.retention.close()
-        self.retention = RetentionLongAfterBoot(self.store, retention_s, *limits)
+        self.retention = RetentionLongAfterBoot(self.store, retention_s, space_bytes, self.metrics)
         return self.retention
 
     async def fetch(self, job: Job) -> None:
@@ -208,15 +215,6 @@ async def test_retained_bytes_include_edits_and_what_undo_needs(new_job: NewJob)
     assert retained_bytes(undone) > before + 5000, "it can be done again"
 
 
-async def test_edited_result_is_evicted_after_results_that_nobody_edited(new_job: NewJob) -> None:
-    kept = Kept(DAY_S, weight_of(new_job(), 100) * 9 // 2)
-    edited, *others = (kept.finished(new_job(), 100) for _ in range(3))
-    kept.store.append(edited.id, EditedChange((RewriteSegment(0, "edited"),)))
-    more = [kept.finished(new_job(), 100) for _ in range(2)]
-    left = [edited, others[1], *more]
-    assert kept.ids == [one.id for one in left], "the oldest that nobody edited goes"
-
-
 async def test_closed_retention_deletes_no_result(new_job: NewJob) -> None:
     kept = Kept(0.01, 1 << 20)
     kept.retention.close()
@@ -269,13 +267,6 @@ async def test_shutdown_waits_for_unfetched_result_until_its_time_to_be_fetched_
     await kept.retention.all_fetched()
 
 
-async def test_owner_with_too_many_results_loses_the_oldest(new_job: NewJob) -> None:
-    kept = Kept(DAY_S, 1 << 30)
-    kept.restarted(DAY_S, 1 << 30, 3)
-    ids = [kept.finished(new_job()).id for _ in range(5)]
-    assert kept.ids == ids[2:]
-
-
 async def test_result_recovered_at_start_expires_after_the_rest_of_its_time(
     new_job: NewJob,
 ) -> None:
@@ -296,7 +287,7 @@ async def test_clock_that_is_ahead_after_boot_and_set_later_deletes_only_what_is
     kept.retention.close()
     wrong, right = 11 * DAY_S, DAY_S
     now = [wrong]
-    kept.retention = results = Retention(kept.store, 7 * DAY_S, 1 << 30, now=lambda: now[0])
+    kept.retention = results = retention_of(kept.store, 7 * DAY_S, now=lambda: now[0])
     results.clock_set_within_s = time.monotonic() + 600.0
     for record, used_at in ((old, -6.1 * DAY_S), (young, 0.0), (read, 0.0)):
         results.remember(record, used_at)
@@ -307,7 +298,7 @@ async def test_clock_that_is_ahead_after_boot_and_set_later_deletes_only_what_is
     await asyncio.sleep(301.0)
     await until(lambda: old.id not in kept.ids)
     assert kept.ids == [young.id, read.id]
-    assert results.expires_in_s(young.id) == pytest.approx(6 * DAY_S, abs=1.0)
+    assert results.expiries([young])[young.id].in_s == pytest.approx(6 * DAY_S, abs=1.0)
     results.close()
 
 
@@ -316,14 +307,14 @@ async def test_fetch_renews_result_and_the_one_longest_unread_is_evicted_over_th
 ) -> None:
     kept = Kept(DAY_S, 1 << 30)
     old, young = (kept.finished(new_job()).record for _ in range(2))
-    results = kept.restarted(DAY_S, 1 << 30, 2)
+    results = kept.restarted(DAY_S, 2 * weight_of(new_job(), 1))
     results.remember(old, time.time() - DAY_S / 2)
     results.remember(young, time.time() - DAY_S / 4)
-    left_s = results.expires_in_s(old.id)
+    left_s = results.expiries([old])[old.id].in_s
     assert left_s is not None
     assert left_s < DAY_S * 0.75, "half of it was over when this service began"
     results.renew(old.id)
-    assert (results.expires_in_s(old.id) or 0.0) > left_s
+    assert (results.expiries([old])[old.id].in_s or 0.0) > left_s
     results.renew("no job that there is")
     third = kept.finished(new_job()).record
     assert kept.ids == [old.id, third.id], "of three the one that was not read for longest goes"
@@ -335,7 +326,17 @@ async def test_result_without_time_limit_stays_until_deleted(new_job: NewJob) ->
     record = kept.finished(new_job()).record
     results = kept.restarted(math.inf, 1 << 30)
     results.remember(record, time.time() - 1000 * DAY_S)
-    assert results.expires_in_s(record.id) is None
+    assert results.expiries([record])[record.id].in_s is None
     await asyncio.sleep(0)
     assert kept.ids == [record.id]
     kept.retention.close()
+
+
+def test_default_space_is_64_mb_in_memory_and_a_part_of_disk_and_memory_for_kept_jobs(
+    tmp_path: Path,
+) -> None:
+    least = 64 << 20
+    disk = shutil.disk_usage(tmp_path).total // 100
+    memory = read_host_memory().total_bytes // 32
+    assert default_space_bytes(None) == least
+    assert default_space_bytes(tmp_path) == max(least, min(disk, memory))

@@ -18,6 +18,7 @@ import pytest
 from full_disk import fill_disk
 from instrumented_slot import OverheardSlot, queue_on
 from job_event_histories import added, happen, submitted
+from retention_of_jobs import retention_of
 from service_process import PATIENCE_S, until
 from uploads import upload
 
@@ -42,7 +43,6 @@ from sidecar.jobs.local_jobs import LocalJobStore
 from sidecar.jobs.owned_jobs import OwnedJobs
 from sidecar.jobs.persistent_recordings import RecordingArchive
 from sidecar.jobs.recovery import JobPersistence
-from sidecar.jobs.retention import Retention
 from sidecar.jobs.sqlite_event_log import (
     SEQ_STRIDE,
     SqliteJobEventLog,
@@ -553,7 +553,7 @@ async def test_delete_all_deletes_all_although_retention_deletes_some_meanwhile(
 ) -> None:
     waiting, done = (added(store, owner=ANONYMOUS.owner) for _ in range(2))
     happen(store, done.id, StartedChange(), DONE)
-    async with _owned(store, limit=1) as owned:
+    async with _owned(store, space_bytes=1) as owned:
         assert await owned.delete_all(ANONYMOUS) == 2
     assert store.all() == []
     assert not {waiting.id, done.id} & _kept_in(folder)
@@ -683,7 +683,7 @@ def test_close_with_a_disk_that_hangs_returns_and_is_logged(
 
 async def test_time_of_last_read_of_result_is_persisted_over_restart(folder: Path) -> None:
     store, now = SqliteJobEventLog(folder, KEY, lambda: 1000.0), [1000.0]
-    results = Retention(store, 3600, 1 << 20, now=lambda: now[0])
+    results = retention_of(store, now=lambda: now[0])
     job = added(store, StartedChange(), DONE)
     for now[0] in (1500.0, 1600.0):  # reads within a minute of the machine's clock
         results.renew(job.id)
@@ -701,9 +701,9 @@ def test_change_with_an_event_of_a_later_release_is_unreadable() -> None:
 
 
 @asynccontextmanager
-async def _owned(store: SqliteJobEventLog, limit: int = 1000) -> AsyncIterator[OwnedJobs]:
+async def _owned(store: SqliteJobEventLog, space_bytes: int = 1 << 20) -> AsyncIterator[OwnedJobs]:
     """Whoever asks, of a service that was started with this store."""
-    results = Retention(store, 3600, 1 << 20, limit)
+    results = retention_of(store, space_bytes=space_bytes)
     for record in store.all():
         if record.over:
             results.remember(record, clock.wall_time() - 1.0)

@@ -11,6 +11,7 @@ from typing import TypeVar
 
 import pytest
 from postgres import KEY
+from retention_of_jobs import job_metrics
 from service_process import PATIENCE_S
 
 from sidecar.audio.audio_info import AudioInfo
@@ -19,7 +20,6 @@ from sidecar.clock import Clock, wall_time
 from sidecar.concurrency import ThreadLimiter
 from sidecar.interfaces.engine_interface import TranscribeOptions
 from sidecar.jobs.job_record import JobChange, JobEvent, JobRecord, ReportedChange, StartedChange
-from sidecar.observability.health import OutcomeWindow
 from sidecar.observability.metrics import JobMetrics
 from sidecar.plugins.shared_jobs.claims import Claim, ClaimPreferences, ClaimStore
 from sidecar.plugins.shared_jobs.job_follower import JobFollower
@@ -32,7 +32,7 @@ from sidecar.storage.recording_storage import FolderStorage, RecordingStorage, s
 from sidecar.transcripts.transcript import Finished, Segment, SegmentReady, Transcript
 
 T = TypeVar("T")
-LIMITS = RetentionLimits(retention_s=600, results=1000, result_bytes=64 << 20, recording_bytes=0)
+LIMITS = RetentionLimits(retention_s=600, result_bytes=64 << 20, recording_bytes=0)
 SAID = Segment(0.0, 1.0, "hello", 0)
 DONE = ReportedChange(Finished(Transcript((SAID,), "en", 3.0, "scripted", "fp32")))
 SEGMENT = ReportedChange(SegmentReady(0, SAID))
@@ -137,7 +137,7 @@ async def service(
     database.listen_check_s = 0.1  # who has it listen to one more channel waits for as long
     storage = storage or FolderStorage(folder / "uploads")
     disk = ThreadLimiter("disk", 1)
-    tally = JobMetrics(OutcomeWindow(time.monotonic))
+    tally = job_metrics()
     follower = JobFollower(database, rows, name)
     retention = SharedRetention(database, storage, code, disk, limits, tally, now)
     retention.clock_set_within_s = 0.0  # the machine booted long ago

@@ -97,6 +97,7 @@
  * @property {string | null} ended in UTC
  * @property {number} last_event
  * @property {number | null} expires_in seconds until it is deleted for its age
+ * @property {number | null} space_left share of its owner's space that newer ones may fill until it is deleted for them; null if it never is, as one that was edited
  * @property {number} revision how often its transcript was edited
  * @property {boolean} recording whether its recording is kept
  * @property {number} [channels] that are transcribed one by one; left out if it is 1

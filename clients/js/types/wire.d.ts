@@ -201,6 +201,10 @@ export type Job = {
      */
     expires_in: number | null;
     /**
+     * share of its owner's space that newer ones may fill until it is deleted for them; null if it never is, as one that was edited
+     */
+    space_left: number | null;
+    /**
      * how often its transcript was edited
      */
     revision: number;

@@ -274,6 +274,9 @@ pub struct Job {
     pub estimated_remaining_seconds: Option<f64>,
     /// Seconds until it is deleted, once it has ended.
     pub expires_in: Option<f64>,
+    /// Share of its owner's space that newer results may fill until it is deleted for them; `None`
+    /// if it never is, as one that was edited.
+    pub space_left: Option<f64>,
     /// Why it failed.
     #[serde(default)]
     pub error: Option<JobError>,

@@ -18,7 +18,6 @@ from sidecar.jobs import job_record
 from sidecar.jobs.faults import passes
 from sidecar.jobs.job_record import JobEvent, JobFailure, JobRecord
 from sidecar.jobs.reservations import outlasts_header
-from sidecar.jobs.retention import retained_bytes
 from sidecar.jobs.scheduler import MAX_PASSED_OVER_S
 from sidecar.jobs.sqlite_event_log import UnreadableRecord
 from sidecar.observability.health import outcome_of_error
@@ -181,7 +180,6 @@ class ClaimStore:
             record.progress.fraction or 0.0,
             _worked_s(record),
             outlasts_header(record),
-            retained_bytes(record) if record.over else 0,
             self._rows.encrypt_summary(record),
         )
         if persisted and record.over:

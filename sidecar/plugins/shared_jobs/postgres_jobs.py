@@ -10,7 +10,6 @@ import time
 from array import array
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import replace
 from functools import partial
 from itertools import groupby
 from operator import itemgetter
@@ -27,9 +26,16 @@ from sidecar.jobs.job_record import (
     Priority,
     apply_event,
 )
-from sidecar.jobs.job_store import RETURN_S, SAVE_PAUSES_S, JobFilter, OwnerLoad, persist_import
+from sidecar.jobs.job_store import (
+    RETURN_S,
+    SAVE_PAUSES_S,
+    Expiry,
+    JobFilter,
+    OwnerLoad,
+    persist_import,
+)
 from sidecar.jobs.reservations import UNKNOWN_AUDIO_CHARGE_S, charged_audio_s
-from sidecar.jobs.retention import retained_bytes
+from sidecar.jobs.retention import edits_full_error
 from sidecar.jobs.wait_queue import QueuePosition
 from sidecar.observability.metrics import JobMetrics
 from sidecar.plugins.shared_jobs import job_rows
@@ -63,9 +69,6 @@ _EVENTS = """
     SELECT job, events.seq, at, kind, change
     FROM vibevoice.events JOIN vibevoice.jobs ON jobs.id = job
     WHERE job = ANY(%s) AND NOT (state = 'done' AND kind = ANY(%s)) ORDER BY job, events.seq"""
-_KEPT_BYTES = """
-    SELECT coalesce(max(octet_length(change)), 0) FROM vibevoice.events
-    WHERE job = %s AND kind = 'checkpoint'"""
 _LAST_RESUME_POINT = """
     SELECT job, seq, at, kind, change FROM vibevoice.events
     WHERE job = %s AND kind = 'checkpoint' ORDER BY seq DESC LIMIT 1"""
@@ -175,7 +178,6 @@ class PostgresJobStore:
             [job_rows.event_kind(one.change) for one in events],
             encrypted,
             ended.state.value,
-            retained_bytes(ended, events),
             self._rows.encrypt_summary(ended),
         )
         await persist_import(lambda: self._database.call("import_1", *values), self.save_pauses_s)
@@ -292,6 +294,7 @@ class PostgresJobStore:
         """Edit the transcript of a job, if the job is still as in ``record``.
 
         Raises:
+            errors.EditsFull: the edited transcripts of its owner fill the owner's space.
             errors.JobNotFound: there is no such job.
             errors.TranscriptChanged: the job has changed.
         """
@@ -299,17 +302,19 @@ class PostgresJobStore:
         after = apply_event(record, event)
         if after is record:
             return await self.get(record.id)
-        ((kept_bytes,),) = await self._database.fetch(_KEPT_BYTES, (record.id,))
-        edited = await self._database.call(
+        space_bytes = self._retention.limits.result_bytes
+        ((edited,),) = await self._database.call(
             "edit_1",
             record.id,
             record.seq,
             self._rows.encrypt_event(record.id, event.worn),
             event.at,
-            retained_bytes(replace(after, kept_bytes=kept_bytes)),
             self._rows.encrypt_summary(after),
+            space_bytes,
         )
-        if edited != [(True,)]:
+        if edited is None:
+            raise edits_full_error(space_bytes)
+        if not edited:
             await self.get(record.id)
             raise errors.TranscriptChanged()
         self._retention.settle(record.owner)
@@ -343,9 +348,9 @@ class PostgresJobStore:
         """Restart the retention of a job that has ended."""
         await self._retention.renew(record.id)
 
-    async def expires_in_s(self, records: Sequence[JobRecord]) -> Mapping[str, float]:
-        """Return the seconds until ended jobs are deleted for their age, by id."""
-        return await self._retention.expires_in_s([one.id for one in records])
+    async def expiries(self, records: Sequence[JobRecord]) -> Mapping[str, Expiry]:
+        """Return when ended jobs of one owner are deleted, by id."""
+        return await self._retention.expiries(records[0].owner, [one.id for one in records])
 
     async def load(self, owner: str) -> OwnerLoad:
         """Return the present load of an owner."""

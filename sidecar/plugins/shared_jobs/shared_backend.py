@@ -13,7 +13,6 @@ from sidecar.jobs.job_store import BackendParts, JobBackend
 from sidecar.jobs.local_jobs import count_event
 from sidecar.jobs.persistent_recordings import PersistentRecordings
 from sidecar.jobs.recovery import jobs_folder
-from sidecar.jobs.retention import MAX_RESULTS_PER_OWNER
 from sidecar.plugins.shared_jobs.claim_loop import ClaimLoop, EligibilityJudge, ineligibility
 from sidecar.plugins.shared_jobs.claims import ClaimPreferences, ClaimStore
 from sidecar.plugins.shared_jobs.front_queue import SharedJobQueue
@@ -33,6 +32,8 @@ from sidecar.storage.job_journal import UPLOADS_FOLDER
 from sidecar.storage.recording_storage import FolderStorage, store_code
 
 MAX_CONCURRENT_OPENS = 2
+DEFAULT_RETENTION_MB = 1024
+"""Space of an owner's results in the database: some thousand hours, or 16,000 short ones."""
 
 
 class SharedJobBackend(JobBackend):
@@ -62,8 +63,7 @@ class SharedJobBackend(JobBackend):
         self._follower = JobFollower(self._database, rows, service_id, now)
         limits = RetentionLimits(
             settings.retention_s,
-            MAX_RESULTS_PER_OWNER,
-            settings.job_retention_mb << 20,
+            (settings.job_retention_mb or DEFAULT_RETENTION_MB) << 20,
             settings.keep_recordings_mb << 20,
         )
         self._retention = SharedRetention(

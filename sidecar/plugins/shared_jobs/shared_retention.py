@@ -4,14 +4,15 @@ import asyncio
 import logging
 import math
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 
 from sidecar import clock, errors
 from sidecar.concurrency import ThreadLimiter, cancel_after
-from sidecar.jobs.retention import CLOCK_SET_WITHIN_S
+from sidecar.jobs.job_store import Expiry
+from sidecar.jobs.retention import CLOCK_SET_WITHIN_S, expiry, report_displaced
 from sidecar.observability.metrics import JobMetrics
 from sidecar.plugins.shared_jobs import postgres_database
 from sidecar.storage.recording_storage import RecordingStorage, names_of
@@ -31,12 +32,12 @@ RENEWAL_INTERVAL_S, RENEWALS = 30.0, 20
 
 _NOW = "least(clock_timestamp(), to_timestamp(%s))"
 """The time, of which one of two clocks may be ahead, the database's and the service's."""
-_EXPIRES_IN = f"""
-    SELECT id, extract(epoch FROM touched - {_NOW})::float8 + %s
-    FROM vibevoice.jobs WHERE id = ANY(%s) AND ended IS NOT NULL"""  # noqa: S608
+_EXPIRIES = f"""
+    SELECT job, extract(epoch FROM {_NOW} - touched)::float8, held
+    FROM vibevoice.results_1(%s) WHERE job = ANY(%s)"""  # noqa: S608
 _PURGE = f"""
-    SELECT vibevoice.purge_1(%s, %s + extract(epoch FROM clock_timestamp() - {_NOW})::float8,
-        %s, %s, %s, %s)"""  # noqa: S608
+    SELECT * FROM vibevoice.purge_1(%s,
+        %s + extract(epoch FROM clock_timestamp() - {_NOW})::float8, %s, %s, %s)"""  # noqa: S608
 _DOOMED = "SELECT name FROM vibevoice.doomed_recordings ORDER BY random() LIMIT %s"
 _DELETED = """
     DELETE FROM vibevoice.doomed_recordings WHERE name IN (
@@ -46,11 +47,10 @@ _DELETED = """
 
 @dataclass(frozen=True, slots=True)
 class RetentionLimits:
-    """Limits of each owner's ended jobs: seconds (infinite: until deleted), number, bytes of
-    results and bytes of recordings."""
+    """Limits of each owner's ended jobs: seconds (infinite: until deleted), bytes of results and
+    bytes of recordings."""
 
     retention_s: float
-    results: int
     result_bytes: int
     recording_bytes: int
 
@@ -86,7 +86,7 @@ class SharedRetention:
         ``threads``: threads that may wait for the storage."""
         self._database, self._storage, self._threads = database, storage, threads
         self._store = store
-        self._limits, self._metrics, self._now = limits, metrics, now
+        self.limits, self._metrics, self._now = limits, metrics, now
         self._unsettled: set[str] = set()
         """Owners of jobs that ended since their last purge."""
         self._unsettle, self._doomed = asyncio.Event(), asyncio.Event()
@@ -107,7 +107,7 @@ class SharedRetention:
         Raises:
             errors.JournalUnreachable: the database does not answer.
         """
-        every_s = min(RENEWAL_INTERVAL_S, self._limits.retention_s / RENEWALS)
+        every_s = min(RENEWAL_INTERVAL_S, self.limits.retention_s / RENEWALS)
         if time.monotonic() - self._renewed_at > every_s:
             self._renewed_at, self._renewed = time.monotonic(), set()
         if job_id in self._renewed:
@@ -119,18 +119,15 @@ class SharedRetention:
             self._renewed.discard(job_id)
             raise
 
-    async def expires_in_s(self, job_ids: Sequence[str]) -> dict[str, float]:
-        """Return the seconds until ended jobs are deleted for their age, by id; empty if there is
-        no limit.
+    async def expiries(self, owner: str, job_ids: Sequence[str]) -> Mapping[str, Expiry]:
+        """Return when ended jobs of an owner are deleted, by id.
 
         Raises:
             errors.JournalUnreachable: the database does not answer.
         """
-        if self._limits.retention_s == math.inf:
-            return {}
-        values = self._now(), self._limits.retention_s, [*job_ids]
-        rows = await self._database.fetch(_EXPIRES_IN, values)
-        return {job_id: max(0.0, in_s) for job_id, in_s in rows}
+        rows = await self._database.fetch(_EXPIRIES, (self._now(), owner, [*job_ids]))
+        most_s, space_bytes = self.limits.retention_s, self.limits.result_bytes
+        return {job: expiry(most_s - age_s, held, space_bytes) for job, age_s, held in rows}
 
     def delete_recordings_soon(self) -> None:
         """Schedule the deletion of recordings that the database has marked for it."""
@@ -231,13 +228,17 @@ class SharedRetention:
             self._doomed.set()
 
     async def _purge(self, owner: str) -> None:
-        limits = self._limits
+        limits = self.limits
         unknown = limits.retention_s == math.inf or time.monotonic() < self.clock_set_within_s
         age_s = None if unknown else limits.retention_s
-        most = limits.results, limits.result_bytes, limits.recording_bytes, self.max_jobs
-        values = owner, age_s, self._now(), *most
-        while (await self._database.fetch(_PURGE, values))[0][0] >= self.max_jobs:
-            pass  # there may be more than one call deletes
+        most = limits.result_bytes, limits.recording_bytes, self.max_jobs
+        full = True  # there may be more than one call deletes
+        while full:
+            rows = await self._database.fetch(_PURGE, (owner, age_s, self._now(), *most))
+            for deleted, size in rows:
+                if size is not None:
+                    report_displaced(self._metrics, deleted, size, limits.result_bytes)
+            full = len(rows) >= self.max_jobs
 
     async def _deleted(self, name: str) -> bool:
         try:

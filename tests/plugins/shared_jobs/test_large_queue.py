@@ -26,13 +26,13 @@ CALLS = (
     "claim_1('node', 'another token', '{}', 0, 60)",
     "judge_1('node', '{queued 7, queued 8}', ARRAY[NULL, ''::bytea])",
     """report_1('queued 9', 'token', 0, '{1}', '{1}', '{f}', '{begun}', '{NULL}', '{NULL}',
-        'running', 0, 0, false, 0, NULL)""",
+        'running', 0, 0, false, NULL)""",
     "leave_1('node/queued 7', 'request', 9)",
     "take_1('owner 7', 'request', 'node/token')",
     "delete_overdue_1(20)",
     "cancel_1('queued 7')",
     "delete_1('queued 7')",
-    "edit_1('done 7', 0, '', 1, 1, '')",
+    "edit_1('done 7', 0, '', 1, '', 1)",
     "renew_1('done 7')",
 )
 

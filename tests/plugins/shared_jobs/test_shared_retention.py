@@ -15,8 +15,12 @@ from shared_job_services import DONE, LIMITS, Service, kept, service, submitted,
 from sidecar import errors
 from sidecar.audio.audio_source import missing_recording_ref
 from sidecar.jobs.job_record import EditedChange, JobRecord, StartedChange
+from sidecar.jobs.retention import JOB_BYTES
 from sidecar.storage.recording_storage import new_name
 from sidecar.transcripts.transcript_edits import RewriteSegment
+
+TWO_RESULTS = 5 * JOB_BYTES // 2
+"""Space for two short results, and not for three."""
 
 
 async def done(one: Service, owner: str, recording: str = "", size: int = 4) -> JobRecord:
@@ -37,16 +41,6 @@ async def expire(one: Service, *records: JobRecord) -> None:
 
 async def ids(one: Service, owner: str) -> list[str]:
     return [record.id for record in await one.jobs.list(owner)]
-
-
-async def test_owner_with_too_many_shared_results_loses_the_oldest(
-    journal: str, tmp_path: Path
-) -> None:
-    async with service(journal, tmp_path, limits=replace(LIMITS, results=2)) as one:
-        other = await done(one, "other")
-        mine = [(await done(one, "me")).id for _ in range(4)]
-        assert await ids(one, "me") == mine[2:]
-        assert await ids(one, "other") == [other.id]
 
 
 async def test_expired_result_is_not_recreated_by_late_submission(
@@ -74,15 +68,17 @@ async def test_newest_result_larger_than_its_owners_byte_limit_stays_and_older_a
 async def test_fetch_renews_result_and_limit_of_results_still_applies(
     journal: str, tmp_path: Path
 ) -> None:
-    async with service(journal, tmp_path, limits=replace(LIMITS, results=2)) as one:
+    async with service(journal, tmp_path, limits=replace(LIMITS, result_bytes=TWO_RESULTS)) as one:
         read, other = await done(one, "me"), await done(one, "me")
         (waiting,) = await one.submit("me")
         await expire(one, read, other)
-        assert await one.jobs.expires_in_s([read, other, waiting]) == {read.id: 0.0, other.id: 0.0}
+        expiries = await one.jobs.expiries([read, other, waiting])
+        assert {job: one.in_s for job, one in expiries.items()} == {read.id: 0.0, other.id: 0.0}
         for each in (read, waiting):
             await one.jobs.renew(each)
-        left_s = await one.jobs.expires_in_s([read, other])
-        assert 0.0 == left_s[other.id] < left_s[read.id] <= LIMITS.retention_s
+        expiries = await one.jobs.expiries([read, other])
+        left_s = [expiries[job.id].in_s or 0.0 for job in (other, read)]
+        assert 0.0 == left_s[0] < left_s[1] <= LIMITS.retention_s
         await one.retention.sweep()
         assert await ids(one, "me") == [read.id, waiting.id]
         await one.jobs.cancel(waiting.id)
@@ -102,7 +98,8 @@ async def test_clock_that_is_ahead_deletes_no_result_for_its_age(
         behind_s = 3600.0
         await one.retention.sweep()
         assert await ids(one, "me") == [job.id for job in jobs]
-        assert min((await one.jobs.expires_in_s(jobs)).values()) > 3000.0
+        expiries = await one.jobs.expiries(jobs)
+        assert min(one.in_s or 0.0 for one in expiries.values()) > 3000.0
         behind_s = 0.0
         one.retention.clock_set_within_s = math.inf
         await one.retention.sweep()
@@ -118,7 +115,7 @@ async def test_results_without_time_limit_stay_until_deleted(journal: str, tmp_p
         await expire(one, job)
         await one.retention.sweep()
         assert await ids(one, "me") == [job.id]
-        assert await one.jobs.expires_in_s([job]) == {}
+        assert (await one.jobs.expiries([job]))[job.id].in_s is None
         await one.jobs.renew(job)
         await one.jobs.delete(job.id)
         assert await ids(one, "me") == []
@@ -300,7 +297,7 @@ async def test_failed_part_of_a_sweep_does_not_stop_the_others(
 async def test_results_over_the_limit_are_purged_and_recordings_marked_while_storage_is_silent(
     journal: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async with service(journal, tmp_path, limits=replace(LIMITS, results=1)) as one:
+    async with service(journal, tmp_path, limits=replace(LIMITS, result_bytes=1)) as one:
         asked, answers = list[str](), Event()
 
         def silent(name: str) -> None:

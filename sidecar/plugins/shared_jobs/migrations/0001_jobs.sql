@@ -55,7 +55,8 @@ CREATE TABLE vibevoice.jobs (
     awaited_as text,                         -- SERVICE/TOKEN of the request that waits for its result
     ended timestamptz,
     touched timestamptz,                     -- its end, last edit or last read: retention counts from there
-    weight bigint NOT NULL DEFAULT 16384,    -- bytes that it counts for its owner's results
+    weight bigint NOT NULL DEFAULT 65536,    -- bytes that it counts for its owner's results
+    edited boolean NOT NULL DEFAULT false,
     summary bytea,          -- the summary for lists of a job that is done
     recording text,                          -- its name in the storage, while it is there
     recording_bytes bigint,
@@ -73,6 +74,7 @@ CREATE INDEX jobs_waiting ON vibevoice.jobs (owner, urgent, (place + 0))  -- of 
     WHERE state = 'queued' AND claim IS NULL;
 CREATE UNIQUE INDEX jobs_by_claim ON vibevoice.jobs (claim) WHERE claim IS NOT NULL;
 CREATE INDEX jobs_by_node ON vibevoice.jobs (node) WHERE node IS NOT NULL;
+CREATE INDEX jobs_edited ON vibevoice.jobs (owner) WHERE edited;
 CREATE INDEX jobs_ended ON vibevoice.jobs (owner, touched DESC) WHERE ended IS NOT NULL;
 CREATE INDEX jobs_recordings ON vibevoice.jobs (owner, ended DESC)
     WHERE ended IS NOT NULL AND recording IS NOT NULL;
@@ -175,16 +177,17 @@ END $$;
 
 -- End a job whose row is locked; `seq_`: the number of its last event, if a claim reported it.
 CREATE FUNCTION vibevoice.finish_1(
-    job_ text, state_ text, weight_ bigint DEFAULT NULL, summary_ bytea DEFAULT NULL,
-    seq_ bigint DEFAULT NULL, claim_ text DEFAULT NULL)
+    job_ text, state_ text, summary_ bytea DEFAULT NULL, seq_ bigint DEFAULT NULL,
+    claim_ text DEFAULT NULL)
 RETURNS void LANGUAGE plpgsql AS $$
 BEGIN
     DELETE FROM vibevoice.refusals WHERE job = job_;
     UPDATE vibevoice.events SET whole = NULL WHERE job = job_ AND whole IS NOT NULL;
     UPDATE vibevoice.jobs SET state = state_, ended = clock_timestamp(),
         touched = clock_timestamp(), claim = NULL, node = NULL, able_by = NULL, refused_by = NULL,
-        weight = coalesce(weight_, weight), summary = summary_, seq = coalesce(seq_, seq),
-        reported_by = coalesce(claim_, reported_by)
+        weight = weight + (SELECT coalesce(sum(octet_length(change)), 0) FROM vibevoice.events
+            WHERE job = job_),
+        summary = summary_, seq = coalesce(seq_, seq), reported_by = coalesce(claim_, reported_by)
     WHERE id = job_;
 END $$;
 
@@ -302,19 +305,18 @@ END $$;
 CREATE FUNCTION vibevoice.import_1(
     id_ text, owner_ text, submitted_ bytea, audio_s_ float8, recording_ text,
     recording_bytes_ bigint, seqs bigint[], ats float8[], kinds text[], changes bytea[],
-    state_ text, weight_ bigint, summary_ bytea) RETURNS void LANGUAGE plpgsql AS $$
+    state_ text, summary_ bytea) RETURNS void LANGUAGE plpgsql AS $$
 BEGIN
     IF vibevoice.buried_1(id_) THEN RETURN; END IF;
     PERFORM vibevoice.join_1(owner_);
     INSERT INTO vibevoice.jobs (id, owner, submitted, urgent, audio_s, work_s, recording,
-            recording_bytes, state, seq, ended, touched, weight, summary)
-        VALUES (id_, owner_, submitted_, true, audio_s_, 0, recording_,
-            recording_bytes_, state_, seqs[cardinality(seqs)], clock_timestamp(),
-            clock_timestamp(), weight_, summary_)
+            recording_bytes)
+        VALUES (id_, owner_, submitted_, true, audio_s_, 0, recording_, recording_bytes_)
         ON CONFLICT (id) DO NOTHING;
     IF FOUND THEN
         INSERT INTO vibevoice.events (job, seq, at, fleeting, kind, change)
             SELECT id_, s, a, false, k, c FROM unnest(seqs, ats, kinds, changes) u (s, a, k, c);
+        PERFORM vibevoice.finish_1(id_, state_, summary_, seqs[cardinality(seqs)]);
     END IF;
 END $$;
 
@@ -436,7 +438,7 @@ END $$;
 CREATE FUNCTION vibevoice.report_1(
     job_ text, claim_ text, base bigint, seqs bigint[], ats float8[], fleeting_ boolean[],
     kinds text[], changes bytea[], wholes bytea[], state_ text, fraction_ float8, worked_s float8,
-    outlasts boolean, weight_ bigint, summary_ bytea) RETURNS boolean LANGUAGE plpgsql
+    outlasts boolean, summary_ bytea) RETURNS boolean LANGUAGE plpgsql
 SET plan_cache_mode = force_generic_plan SET enable_seqscan = off AS $$  -- as `submit_1`
 DECLARE j vibevoice.jobs; last bigint := seqs[cardinality(seqs)];
 BEGIN
@@ -457,7 +459,7 @@ BEGIN
         SELECT job_, u.* FROM unnest(seqs, ats, fleeting_, kinds, changes, wholes) u;
     PERFORM vibevoice.settle_1(j, worked_s, outlasts, state_ = 'done');
     IF state_ IN ('done', 'failed', 'cancelled') THEN
-        PERFORM vibevoice.finish_1(job_, state_, weight_, summary_, last, claim_);
+        PERFORM vibevoice.finish_1(job_, state_, summary_, last, claim_);
     ELSE
         UPDATE vibevoice.jobs SET seq = last, state = state_, reported_by = claim_, begins = false,
             fraction = fraction_, refused_by = NULL WHERE id = job_;
@@ -550,9 +552,9 @@ BEGIN
 END $$;
 
 -- Edit the transcript of a job that is done, if its last event is `base`; return whether it is
--- edited.
+-- edited. NULL: the edited ones of its owner have `most_bytes` already.
 CREATE FUNCTION vibevoice.edit_1(
-    job_ text, base bigint, change_ bytea, at_ float8, weight_ bigint, summary_ bytea)
+    job_ text, base bigint, change_ bytea, at_ float8, summary_ bytea, most_bytes bigint)
 RETURNS boolean LANGUAGE plpgsql AS $$
 DECLARE j vibevoice.jobs;
 BEGIN
@@ -561,9 +563,12 @@ BEGIN
         RETURN EXISTS (SELECT FROM vibevoice.events e
             WHERE e.job = job_ AND e.seq = base + 1 AND e.change = change_);
     END IF;
+    IF most_bytes <= (SELECT sum(weight) FROM vibevoice.jobs WHERE owner = j.owner AND edited) THEN
+        RETURN NULL;
+    END IF;
     PERFORM vibevoice.append_1(job_, 'edited', change_, at_);
-    UPDATE vibevoice.jobs SET touched = clock_timestamp(), weight = weight_, summary = summary_
-        WHERE id = job_;
+    UPDATE vibevoice.jobs SET touched = clock_timestamp(), edited = true, summary = summary_,
+        weight = weight + octet_length(change_) WHERE id = job_;
     RETURN true;
 END $$;
 
@@ -668,36 +673,42 @@ STABLE LANGUAGE sql AS $$
 CREATE FUNCTION vibevoice.renew_1(job_ text) RETURNS void LANGUAGE sql AS $$
     UPDATE vibevoice.jobs SET touched = clock_timestamp() WHERE id = job_ AND ended IS NOT NULL $$;
 
--- Delete some of an owner's results that exceed a limit: by age (NULL: no limit), by number or by
--- size; the newest one stays whatever its size. Then delete some recordings of ended jobs. Those of
--- jobs that are done stay, the newest first, up to `most_recorded` bytes. Return a count; if it
--- reaches `batch`, there may be more.
-CREATE FUNCTION vibevoice.purge_1(owner_ text, age_s float8, most bigint, most_bytes bigint,
-    most_recorded bigint, batch int) RETURNS int LANGUAGE plpgsql AS $$
-DECLARE deleted int; forgotten int;
+-- Return an owner's results, numbered from the one used last; `held`: the bytes that are held as
+-- long as this one is, since edited ones stay and the others go by their last use; NULL: edited.
+CREATE FUNCTION vibevoice.results_1(owner_ text)
+RETURNS TABLE (job text, touched timestamptz, nth bigint, held bigint) STABLE LANGUAGE sql AS $$
+    SELECT id, touched, row_number() OVER newest, CASE WHEN NOT edited THEN (
+        sum(weight) FILTER (WHERE NOT edited) OVER newest
+        + coalesce(sum(weight) FILTER (WHERE edited) OVER (), 0))::bigint END
+    FROM vibevoice.jobs WHERE ended IS NOT NULL AND owner = owner_
+        AND kept  -- others are deleted by the service at which the client waits
+    WINDOW newest AS (ORDER BY touched DESC, place DESC) $$;
+
+-- Delete some of an owner's results for their age (NULL: no limit) or for the size of all, but not
+-- the one used last. Then delete some recordings of ended jobs. Those of jobs that are done stay,
+-- the newest first, up to `most_recorded` bytes. Return what was deleted, with the bytes of each
+-- result that went for the size; if it is as much as `batch`, there may be more.
+CREATE FUNCTION vibevoice.purge_1(owner_ text, age_s float8, most_bytes bigint,
+    most_recorded bigint, batch int)
+RETURNS TABLE (deleted text, bytes bigint) LANGUAGE plpgsql AS $$
 BEGIN
-    WITH results AS (
-        SELECT id, touched, sum(weight) OVER newest AS held, row_number() OVER newest AS nth
-        FROM vibevoice.jobs WHERE ended IS NOT NULL AND owner = owner_
-            AND kept  -- others are deleted by the service at which the client waits
-        WINDOW newest AS (ORDER BY touched DESC, place DESC)),
-    due AS (
-        SELECT id, touched FROM results
-        WHERE touched < clock_timestamp() - make_interval(secs => age_s) OR nth > most
-            OR (nth > 1 AND held > most_bytes)
-        ORDER BY touched LIMIT batch),
+    RETURN QUERY WITH due AS (
+        SELECT r.*, r.touched < clock_timestamp() - make_interval(secs => age_s) AS old
+        FROM vibevoice.results_1(owner_) r),
     locked AS MATERIALIZED (
-        SELECT j.id FROM vibevoice.jobs j
-        JOIN due ON due.id = j.id AND due.touched = j.touched  -- not renewed meanwhile
+        SELECT j.id, CASE WHEN due.old IS NOT TRUE THEN j.weight END AS size
+        FROM vibevoice.jobs j JOIN (
+            SELECT * FROM due WHERE due.old OR (nth > 1 AND held > most_bytes)
+            ORDER BY due.touched LIMIT batch) due
+        ON due.job = j.id AND due.touched = j.touched  -- not used meanwhile
         ORDER BY j.id FOR UPDATE OF j SKIP LOCKED)
-    DELETE FROM vibevoice.jobs j USING locked WHERE j.id = locked.id;
-    GET DIAGNOSTICS deleted = ROW_COUNT;
-    WITH shelf AS (
-        SELECT id, ended, state = 'done' AND coalesce(recording_bytes, 0) <= most_recorded AS fits,
-            sum(coalesce(recording_bytes, 0)) FILTER (
-                WHERE state = 'done' AND coalesce(recording_bytes, 0) <= most_recorded)
-            OVER (ORDER BY ended DESC, place DESC) AS held
-        FROM vibevoice.jobs WHERE ended IS NOT NULL AND recording IS NOT NULL AND owner = owner_),
+    DELETE FROM vibevoice.jobs j USING locked WHERE j.id = locked.id RETURNING j.id, locked.size;
+    RETURN QUERY WITH shelf AS (
+        SELECT id, ended, fits,
+            sum(recording_bytes) FILTER (WHERE fits) OVER (ORDER BY ended DESC, place DESC) AS held
+        FROM vibevoice.jobs, LATERAL (
+            SELECT state = 'done' AND recording_bytes <= most_recorded AS fits) judged
+        WHERE ended IS NOT NULL AND recording IS NOT NULL AND owner = owner_),
     locked AS MATERIALIZED (
         SELECT j.id, j.recording AS name FROM vibevoice.jobs j JOIN (
             SELECT id FROM shelf WHERE NOT fits OR held > most_recorded OR most_recorded = 0
@@ -706,10 +717,10 @@ BEGIN
         ORDER BY j.id FOR UPDATE OF j SKIP LOCKED),
     given_up AS (
         UPDATE vibevoice.jobs j SET recording = NULL FROM locked WHERE j.id = locked.id
-        RETURNING locked.name)
-    INSERT INTO vibevoice.doomed_recordings SELECT name FROM given_up ON CONFLICT DO NOTHING;
-    GET DIAGNOSTICS forgotten = ROW_COUNT;
-    RETURN greatest(deleted, forgotten);
+        RETURNING locked.name),
+    doomed AS (
+        INSERT INTO vibevoice.doomed_recordings SELECT name FROM given_up ON CONFLICT DO NOTHING)
+    SELECT name, NULL::bigint FROM given_up;
 END $$;
 
 -- Delete owners without jobs, tombstones so old that no earlier call can still be executed, and
