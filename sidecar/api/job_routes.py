@@ -118,9 +118,9 @@ def event_body(
     match event.change:
         case job_record.StartedChange():
             return "begun", {}
-        case job_record.CrashedChange():
+        case job_record.RequeuedChange(job_record.CountsAs.CRASH):
             return "crashed", {}
-        case job_record.RequeuedChange() | job_record.InterruptedChange():
+        case job_record.RequeuedChange():
             return "put_back", {}
         case job_record.UnschedulableChange(refused):
             return "refused", {"error": refused and JobError.render(refused)}

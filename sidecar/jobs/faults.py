@@ -1,4 +1,4 @@
-"""Faults: what is to blame for an error, breakers of what jobs need, and poison jobs.
+"""Faults: what is to blame for an error, and breakers of what jobs need.
 
 Each class of errors names its `errors.Fault`. What each does to a job and its attempts:
 docs/operations.md, "Faults".
@@ -14,7 +14,6 @@ from sidecar import errors
 from sidecar.bounded_dict import BoundedDict
 from sidecar.concurrency import backoff_s
 from sidecar.errors import Fault
-from sidecar.jobs.job_record import JobRecord
 
 log = logging.getLogger(__name__)
 
@@ -37,11 +36,6 @@ _ERRNOS_OF_RECORDING = {
     *(errno.EINVAL, errno.ENXIO, errno.ENAMETOOLONG),
 }
 """There is no such recording, or something else has its name."""
-CRASH_WEIGHT = 5
-"""Weight of a crash of the engine's worker process while the service lives on."""
-SERVICE_DEATH_WEIGHT = 1
-POISON_WEIGHT = 10
-"""Weight at which a job fails: two crashes, ten deaths, or one crash and five deaths."""
 MAX_FAULTY_JOBS = 1000
 """Jobs that are remembered because they met a fault."""
 
@@ -71,28 +65,17 @@ def passes(error: BaseException) -> bool:
     return fault_of(error) not in (Fault.RECORDING, Fault.UNKNOWN)
 
 
-def counts(error: errors.SidecarError) -> bool:
-    """Return whether an attempt that waits for another one counts like the death of a service: the
-    recording may have caused the error."""
-    return error.counts_as_death or fault_of(error) is Fault.UNKNOWN
-
-
-def poison_error(record: JobRecord) -> errors.EngineCrashed | None:
-    """Return the error of a job after its crashes and deaths; None if it is tried again."""
-    crashes, deaths = record.crashes, record.interruptions
-    if crashes * CRASH_WEIGHT + deaths * SERVICE_DEATH_WEIGHT < POISON_WEIGHT:
-        return None
-    if not deaths:
-        return errors.EngineCrashed()
-    died = f"{deaths} services, decoders or upstreams ended while they worked on this"
-    also = f", and the engine's process died {crashes} times" if crashes else ""
-    return errors.EngineCrashed(f"{died}{also}, without progress between the attempts.")
+def known_error(error: Exception) -> errors.SidecarError:
+    """Return an error as a client gets it."""
+    if isinstance(error, errors.SidecarError):
+        return error
+    return errors.MachineBusy(f"{error}") if passes(error) else errors.SidecarError()
 
 
 def rests(error: errors.SidecarError) -> bool:
     """Return whether a job waits for longer than others that need the same: it may be the only one
     that meets the error."""
-    return counts(error) or fault_of(error) not in HOLDS_ALL | {Fault.UPSTREAM}
+    return error.counts_as_death or fault_of(error) not in HOLDS_ALL | {Fault.UPSTREAM}
 
 
 @dataclass(slots=True)

@@ -18,7 +18,7 @@ from sidecar import errors
 from sidecar.concurrency import cancel_after, wait_for_event
 from sidecar.interfaces.engine_interface import EngineSpec
 from sidecar.jobs.duration_prediction import DurationPredictor
-from sidecar.jobs.faults import RETRY_S, Breakers
+from sidecar.jobs.faults import RETRY_S, Breakers, fault_of
 from sidecar.jobs.job_event_log import JobEventLog
 from sidecar.jobs.job_record import JobRecord
 from sidecar.jobs.job_runner import Job, JobRun, OptionsPlanner
@@ -107,14 +107,13 @@ class Dispatcher:
             self.wait_queue.begin(job, self.number)
             plan, breakers = self._options.plan, self.wait_queue.breakers
             self.run = run = JobRun(job, self._engine, plan, self._options.max_s, breakers)
-            begun = time.monotonic()
             try:
-                await run.work()
+                end = await run.work()
             finally:
                 self.run = None
                 self.wait_queue.finish(job, self.number)
-            if (error := run.transient_error) is not None:
-                self.wait_queue.hold(job, error, time.monotonic() - begun)
+            if end.error is not None and fault_of(end.error) is not errors.Fault.RECORDING:
+                self.wait_queue.hold(job, end.error, end.vain_s)
             elif breakers.open and run.reported and not job.record.durable:
                 breakers.succeeded()
 

@@ -64,26 +64,30 @@ class StartedChange:
     anew: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class CrashedChange:
-    """The worker process died in the job; its next attempts run alone."""
+class CountsAs(StrEnum):
+    """What an attempt counts as that did not end its job."""
+
+    NOTHING = "nothing"
+    """It is not among the job's attempts."""
+    HANG = "hang"
+    """Nothing, but the disk of the recording hung, and ended the worker process."""
+    CRASH = "crash"
+    """The worker process died in it."""
+    DEATH = "death"
+    """The service died in it, or the recording may have caused an error."""
+    UNABLE_NODE = "unable_node"
+    """It showed that the job cannot be done by this node."""
+
+
+RUN_ALONE_AFTER = frozenset({CountsAs.HANG, CountsAs.CRASH, CountsAs.DEATH})
+"""After these a job's attempts run alone: if it happens again, no other job's work is lost."""
 
 
 @dataclass(frozen=True, slots=True)
 class RequeuedChange:
-    """The job was put back to the queue. ``counted``: the attempt counts: the worker process died
-    in it, or (``passed``) it showed that the job cannot be done there. ``alone``: its next attempts
-    run alone."""
+    """The attempt ended without an end of the job, which is queued again."""
 
-    counted: bool = False
-    alone: bool = False
-    passed: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class InterruptedChange:
-    """The service that had the job died; the job is queued again, and if it was at
-    work, its next attempts run alone."""
+    counts_as: CountsAs = CountsAs.NOTHING
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,9 +129,7 @@ class EditedChange:
 
 JobChange = (
     StartedChange
-    | CrashedChange
     | RequeuedChange
-    | InterruptedChange
     | UnschedulableChange
     | ReportedChange
     | FailedChange
@@ -313,23 +315,16 @@ def _changed_fields(record: JobRecord, event: JobEvent) -> Fields | None:
                 "refused": None,
                 "begun": first,
             }
-        case CrashedChange() if running:
-            return {"alone": True, "crashes": record.crashes + 1}
-        case RequeuedChange(counted, alone, passed) if running:
+        case RequeuedChange(counts_as) if running:
             fields = _fields_at_resume_points(record.resume_points, record.audio_info.total_s)
+            uncounted = counts_as in (CountsAs.NOTHING, CountsAs.HANG)
             return fields | {
                 "state": JobState.QUEUED,
-                "attempts": record.attempts - (not counted),
-                "crashes": record.crashes + (counted and not passed),
-                "passed": record.passed + passed,
-                "alone": record.alone or alone,
-            }
-        case InterruptedChange():
-            fields = _fields_at_resume_points(record.resume_points, record.audio_info.total_s)
-            return fields | {
-                "state": JobState.QUEUED,
-                "interruptions": record.interruptions + running,
-                "alone": record.alone or running,  # if it dies again, no other job's work is lost
+                "attempts": record.attempts - uncounted,
+                "crashes": record.crashes + (counts_as is CountsAs.CRASH),
+                "interruptions": record.interruptions + (counts_as is CountsAs.DEATH),
+                "passed": record.passed + (counts_as is CountsAs.UNABLE_NODE),
+                "alone": record.alone or counts_as in RUN_ALONE_AFTER,
             }
         case UnschedulableChange(failure) if not running and failure != record.refused:
             return {"refused": failure}

@@ -1,8 +1,4 @@
-"""Running jobs: attempts, cancellation.
-
-A job whose engine dies is tried once more (`faults.poison_error`), alone and on a fresh worker
-process.
-"""
+"""Jobs, and their attempts on an engine."""
 
 import asyncio
 import logging
@@ -17,15 +13,8 @@ from sidecar.audio.audio_source import AudioSource
 from sidecar.errors import Fault
 from sidecar.interfaces.engine_interface import EngineSpec, Precision, TranscribeOptions
 from sidecar.jobs import job_record
-from sidecar.jobs.faults import (
-    ENDS_REQUESTS,
-    PERSISTENCE,
-    Breakers,
-    counts,
-    fault_of,
-    passes,
-    poison_error,
-)
+from sidecar.jobs.attempt_end import REQUEUED, AttemptEnd, attempt_end
+from sidecar.jobs.faults import PERSISTENCE, Breakers, fault_of
 from sidecar.jobs.job_event_log import JobEventFeed, JobEventLog
 from sidecar.jobs.job_record import JobChange, JobEvent, JobRecord, JobState
 from sidecar.transcripts import transcript
@@ -43,6 +32,9 @@ RESTARTED_NOTICE = transcript.Notice(
 
 class Job:
     """Recording that becomes a transcript. Only the queue and its runs change it."""
+
+    shared = False
+    """Whether other nodes may do it."""
 
     def __init__(self, source: AudioSource, record: JobRecord) -> None:
         self.source = source
@@ -64,20 +56,11 @@ class Job:
         """Whether it needs the engine for itself: so its plan says, or memory ran out."""
         self.worked_s = 0.0
         """Seconds for which its last run had the engine, in all attempts."""
-        self.silent_s = 0.0
-        """Seconds for which its last attempt had the engine since it last reported something."""
-        self.engine_shared = False
-        """Whether others could have the engine at the same time."""
 
     @property
     def by_itself(self) -> bool:
         """Return whether it runs beside no other job."""
         return self.needs_all or self.record.alone
-
-    @property
-    def kept_s(self) -> float:
-        """Return the seconds for which its last attempt kept the engine from others, in vain."""
-        return 0.0 if self.engine_shared else self.silent_s
 
     @property
     def id(self) -> str:
@@ -149,8 +132,8 @@ class Job:
             errors.SidecarError: why there is no transcript.
         """
         await self._over.wait()
-        if (error := self.error) is not None:
-            raise error
+        if self.record.error is not None:
+            raise self.record.error.error()
         assert self.record.transcript is not None
         return self.record.transcript
 
@@ -182,10 +165,6 @@ class Job:
         """Apply a report of the engine; a transcript ends the job."""
         self._append(job_record.ReportedChange(event, processing_s))
 
-    def crash(self) -> None:
-        """Record that the worker process died in the job."""
-        self._append(job_record.CrashedChange())
-
     def refuse(self, error: errors.SidecarError | None) -> None:
         """Record why the waiting job cannot run with the model of the moment; None: it can."""
         self._append(
@@ -194,20 +173,10 @@ class Job:
             )
         )
 
-    def requeue(self, *, counted: bool = False, alone: bool = False, passed: bool = False) -> None:
-        """Put the job back to the queue; ``counted``: the attempt counts; ``alone``: the next ones
-        run alone; ``passed``: the job cannot be done here."""
-        self._append(job_record.RequeuedChange(counted, alone, passed))
-
-    def put_off(self, error: errors.SidecarError, *, alone: bool = False) -> None:
-        """Put the job back because of an error that another attempt may not meet. ``alone``: as
-        of `requeue`."""
-        if not counts(error):
-            self.requeue(alone=alone)
-            return
-        self._append(job_record.InterruptedChange())
-        if (end := poison_error(self.record)) is not None:
-            self.fail(error if fault_of(error) is Fault.UNKNOWN else end)
+    def end_attempt(self, end: AttemptEnd) -> None:
+        """Apply the end of an attempt; a job that has ended does not change."""
+        for change in end.changes:
+            self._append(change)
 
     def fail(self, error: errors.SidecarError) -> None:
         """End the job without a transcript; a job that has ended does not change."""
@@ -250,11 +219,12 @@ OptionsPlanner = Callable[[Job, Precision], Awaitable[TranscribeOptions]]
 
 
 class JobUnsuited(Exception):
-    """The model was changed as the job began, and cannot do what the job was accepted for."""
+    """The job cannot have the engine as it is now: the model was changed as the job began, and
+    cannot do what it was accepted for, or it needs the engine for itself."""
 
 
 class JobRun:
-    """Run of a job on the engine; if it does not end, it is queued again."""
+    """Run of a job on the engine: one attempt."""
 
     def __init__(
         self,
@@ -272,17 +242,28 @@ class JobRun:
         self._interrupted = False
         self._task = asyncio.current_task()
         job.worked_s = 0.0
+        self._begun = time.monotonic()
+        self._vain_s = 0.0
+        """Seconds for which the attempt kept the engine from others since it last reported."""
         self.reported = False
         """Whether the engine has reported something."""
-        self.transient_error: errors.SidecarError | None = None
-        """Transient error for which the job was queued again, or that only a kept job waits out."""
 
-    async def work(self) -> None:
+    async def work(self) -> AttemptEnd:
         """Run the job in this task, in which the run was made: a task of its own would cost each
         job some turns of a busy event loop. If the run was cancelled, this returns."""
-        await self._attempts()
+        try:
+            await self._attempt()
+            end = AttemptEnd()
+        except JobUnsuited:
+            end = REQUEUED
+        except asyncio.CancelledError:
+            end = REQUEUED if self._interrupted else AttemptEnd((job_record.CancelledChange(),))
+        except Exception as error:
+            end = self._end_after(error)
         while self._task is not None and self._task.cancelling():
             self._task.uncancel()
+        self.job.end_attempt(end)
+        return end
 
     def interrupt(self) -> None:
         """Release the engine; a job that has not ended is queued again."""
@@ -299,74 +280,51 @@ class JobRun:
         if self._task is not None and asyncio.current_task() is not self._task:
             self._task.cancel()
 
-    async def _attempts(self) -> None:
-        job, hung = self.job, False
-        try:
-            while not job.ended:
-                job.begin(self._engine.model.spec.resumes)
-                # before the attempt, so that it counts if the service dies in it
-                await job.written()
-                if job.record.durable and self._breakers.open:
-                    self._breakers.succeeded(PERSISTENCE)
-                if job.ended:  # ended elsewhere as it began here
-                    break
-                try:
-                    while not await self._transcribed():
-                        job.needs_all = True
-                        if (
-                            self._engine.exclusive
-                        ):  # behind another such job, others have their turn
-                            job.requeue()
-                            return
-                    if not job.ended:
-                        raise errors.EngineFailed("The engine returned no transcript.")
-                except WorkerDied as died:
-                    log.error("the worker process died in job %s", job.id)
-                    if hung := died.reading:  # if the disk hangs again, no other job's work is lost
-                        raise errors.StorageUnreachable(
-                            "The disk of the recording did not answer."
-                        ) from None
-                    job.crash()
-                    if (end := poison_error(job.record)) is not None:
-                        job.fail(end)
-                except errors.GpuOutOfMemory:
-                    if job.needs_all or not self._engine.sharing.concurrent:
-                        raise
-                    job.needs_all = True
-        except JobUnsuited:
-            job.requeue()
-        except asyncio.CancelledError:
-            if self._interrupted and not job.ended:
-                job.requeue()
-            else:
-                job.cancel()
-        except Exception as error:
-            fault, known = fault_of(error), _known(error)
-            if fault is Fault.UNKNOWN:
-                log.exception("internal error in job %s", job.id)
-            if fault is not Fault.RECORDING:
-                self.transient_error = known
-            if fault is Fault.RECORDING or (fault in ENDS_REQUESTS and not job.record.kept):
-                job.fail(known)
-            else:
-                job.put_off(known, alone=hung)
+    def _end_after(self, error: Exception) -> AttemptEnd:
+        job, fault = self.job, fault_of(error)
+        if isinstance(error, WorkerDied):
+            log.error("the worker process died in job %s", job.id)
+        elif fault is Fault.UNKNOWN:
+            log.exception("internal error in job %s", job.id)
+        beside = self._engine.sharing.concurrent and not job.needs_all
+        if isinstance(error, errors.GpuOutOfMemory) and beside:
+            job.needs_all = True
+            return REQUEUED
+        vain_s = time.monotonic() - self._begun if fault is Fault.ENGINE else self._vain_s
+        return attempt_end(job.record, error, shared=job.shared, vain_s=vain_s)
 
-    async def _transcribed(self) -> bool:
-        """Transcribe the job in one lease of the engine, beside other runs; return false if its
-        plan is not a shared one, and it needs a lease for itself."""
+    async def _attempt(self) -> None:
+        job = self.job
+        job.begin(self._engine.model.spec.resumes)
+        await job.written()  # so that the attempt counts if the service dies in it
+        if job.record.durable and self._breakers.open:
+            self._breakers.succeeded(PERSISTENCE)
+        if job.ended:  # elsewhere, as it began here
+            return
+        await self._transcribe()
+        if not job.ended:
+            raise errors.EngineFailed("The engine returned no transcript.")
+
+    async def _transcribe(self) -> None:
+        """Transcribe the job in one lease of the engine, beside other runs.
+
+        Raises:
+            JobUnsuited: its plan needs a lease for itself.
+        """
         job = self.job
         # if the engine dies again, no other job's work is lost
         alone = job.by_itself and not self._engine.model.spec.remote
-        job.engine_shared = self._engine.sharing.concurrent and not alone
+        beside = self._engine.sharing.concurrent and not alone
         lease = self._engine.lease(job.options.precision, job.arrived_at, alone)
         async with lease as engine:
             since = reported = time.monotonic()
             plan = await self._plan(job, engine.precision)
             shares = self._engine.model.spec.planned and self._engine.sharing.concurrent
             if shares and not (alone or plan.memory.places):
-                return False
+                job.needs_all = True
+                raise JobUnsuited
             if job.ended:  # while the engine loaded
-                return True
+                return
             resumes = job.record.durable and self._engine.model.spec.resumes
             resume_points = job.record.resume_points if resumes else None
             events = engine.transcribe(
@@ -386,9 +344,8 @@ class JobRun:
                         if job.ended and not isinstance(event, transcript.Finished):
                             break  # a listener ended it
             finally:
-                job.worked_s += time.monotonic() - since
-                job.silent_s = time.monotonic() - reported
-        return True
+                job.worked_s = time.monotonic() - since
+                self._vain_s = 0.0 if beside else time.monotonic() - reported
 
     async def _apply(self, event: transcript.TranscriptionEvent, elapsed_s: float) -> None:
         """Apply what the engine reports, ``elapsed_s`` into the attempt."""
@@ -401,13 +358,6 @@ class JobRun:
         job.apply_report(event, elapsed_s)
         if isinstance(event, transcript.ResumePoint):
             await job.written()
-
-
-def _known(error: Exception) -> errors.SidecarError:
-    """Return an error as a client gets it."""
-    if isinstance(error, errors.SidecarError):
-        return error
-    return errors.MachineBusy(f"{error}") if passes(error) else errors.SidecarError()
 
 
 def _was_restarted(job: Job) -> bool:

@@ -344,5 +344,5 @@ def count_event(metrics: JobMetrics, record: JobRecord, event: JobEvent) -> None
             metrics.cancelled(since)
         case job_record.StartedChange() if record.begun == event.at:
             metrics.began(since)
-        case job_record.CrashedChange():
+        case job_record.RequeuedChange(job_record.CountsAs.CRASH):
             metrics.crashed.add()

@@ -17,11 +17,12 @@ from sidecar.audio import audio_source
 from sidecar.audio.audio_source import ClientFileRef
 from sidecar.concurrency import ThreadLimiter
 from sidecar.config.settings import Settings, data_folder
-from sidecar.jobs.faults import passes, poison_error
+from sidecar.jobs.attempt_end import poison_error
+from sidecar.jobs.faults import known_error, passes
 from sidecar.jobs.job_queue import JobQueue
 from sidecar.jobs.job_record import (
+    CountsAs,
     FailedChange,
-    InterruptedChange,
     JobFailure,
     JobRecord,
     RequeuedChange,
@@ -122,8 +123,9 @@ async def requeue_unfinished(
     unfinished = {
         one.id: record_timeout_s(one) for one in event_log.all() if one.durable and not one.over
     }
+    counts_as = CountsAs.NOTHING if event_log.was_stopped else CountsAs.DEATH
     for job_id in unfinished:
-        event_log.append(job_id, RequeuedChange() if event_log.was_stopped else InterruptedChange())
+        event_log.append(job_id, RequeuedChange(counts_as))
     if unfinished:
         log.info("%d persisted jobs are queued again", len(unfinished))
     threads, logged = ThreadLimiter("opening", len(unfinished)), ""
@@ -180,11 +182,10 @@ async def _requeued(
     except Exception as error:
         if passes(error):
             return error
-        known = error if isinstance(error, errors.SidecarError) else errors.SidecarError()
-        if known is not error:
+        if not isinstance(error, errors.SidecarError):
             log.exception("internal error while job %s was recovered", job_id)
         with contextlib.suppress(errors.JobNotFound):  # the job was deleted meanwhile
-            event_log.append(job_id, FailedChange(JobFailure.of(known)))
+            event_log.append(job_id, FailedChange(JobFailure.of(known_error(error))))
         return None
     current_record = next((one for one in event_log.all() if one.id == job_id), None)
     if current_record is None or current_record.over:  # it was deleted or cancelled meanwhile

@@ -20,7 +20,7 @@ from sidecar.audio.audio_info import AudioInfo
 from sidecar.interfaces.engine_interface import TranscribeOptions
 from sidecar.jobs import job_record
 from sidecar.jobs.job_event_log import JobEventLog, JobEventLogEntry
-from sidecar.jobs.job_record import JobChange, JobEvent, JobRecord, Priority
+from sidecar.jobs.job_record import CountsAs, JobChange, JobEvent, JobRecord, Priority
 from sidecar.jobs.persistent_recordings import RecordingArchive
 from sidecar.serialization import to_plain
 from sidecar.storage.encrypted_sqlite import (
@@ -54,16 +54,24 @@ RECORDING_REFS: dict[str, type[audio_source.RecordingRef]] = {
     "stored": audio_source.StoredRecordingRef,
     "file": audio_source.ClientFileRef,
 }
+
+
+def _put_back(counted: bool = False, alone: bool = False, passed: bool = False) -> JobChange:
+    if passed:
+        return job_record.RequeuedChange(CountsAs.UNABLE_NODE)
+    if counted:  # by an earlier release
+        return job_record.RequeuedChange(CountsAs.CRASH)
+    return job_record.RequeuedChange(CountsAs.HANG if alone else CountsAs.NOTHING)
+
+
 PLAIN_CHANGES: dict[str, Callable[..., JobChange]] = {
     "begun": job_record.StartedChange,
-    "crashed": job_record.CrashedChange,
-    "putback": job_record.RequeuedChange,
-    "interrupted": job_record.InterruptedChange,
+    "crashed": lambda: job_record.RequeuedChange(CountsAs.CRASH),
+    "putback": _put_back,
+    "interrupted": lambda: job_record.RequeuedChange(CountsAs.DEATH),
     "cancelled": job_record.CancelledChange,
 }
-_NAMES: dict[Callable[..., object], str] = {
-    kind: name for name, kind in [*RECORDING_REFS.items(), *PLAIN_CHANGES.items()]
-}
+_REF_NAMES = {kind: name for name, kind in RECORDING_REFS.items()}
 _AS_SUBMITTED = "id", "owner", "created", "kept", "durable", "alone", "seq"
 """Other fields of a submitted record; the rest comes from events."""
 STOP_NOTE = "stopped"
@@ -80,7 +88,7 @@ def serialize_record(record: JobRecord) -> bytes:
     """Serialize a record as it was submitted."""
     plain = {name: getattr(record, name) for name in _AS_SUBMITTED}
     more = {
-        "audio": {"ref": _NAMES[type(record.audio)], **to_plain(record.audio)},
+        "audio": {"ref": _REF_NAMES[type(record.audio)], **to_plain(record.audio)},
         "options": record.options.to_wire(),
         "unknown_fields": record.options.unknown_fields,
         "facts": record.audio_info.to_wire(),
@@ -126,8 +134,15 @@ def serialize_change(change: JobChange) -> bytes:
             values = {"refused": to_plain(refused) if refused is not None else None}
         case job_record.EditedChange(step):
             values = {"edit": stored_edit_step(step)}
-        case _:
-            values = {"change": _NAMES[type(change)], **to_plain(change)}
+        case job_record.StartedChange(anew):
+            values = {"change": "begun", "anew": anew}
+        case job_record.RequeuedChange(counts_as):
+            values = {"change": requeued_name(counts_as)}
+            if values["change"] == "putback":
+                unable = counts_as is CountsAs.UNABLE_NODE
+                values |= {"counted": unable, "alone": counts_as is CountsAs.HANG, "passed": unable}
+        case job_record.CancelledChange():
+            values = {"change": "cancelled"}
     return _to_json_bytes(values)
 
 
@@ -157,6 +172,11 @@ def parse_change(text: bytes) -> JobChange:
     except (ValueError, KeyError, TypeError, errors.BadRequest, errors.EngineFailed) as error:
         raise UnreadableRecord(f"no change: {error}") from None
     raise UnreadableRecord("no change")
+
+
+def requeued_name(counts_as: CountsAs) -> str:
+    """Return the stored name of an attempt's end."""
+    return {CountsAs.CRASH: "crashed", CountsAs.DEATH: "interrupted"}.get(counts_as, "putback")
 
 
 def _to_json_bytes(values: dict[str, Any]) -> bytes:

@@ -186,14 +186,13 @@ class WaitQueue:
         self._shares = self._shares.refunded(job.record.owner, back_s)
         self._changed()
 
-    def hold(self, job: Job, error: errors.SidecarError, took_s: float) -> None:
-        """Hold jobs after an attempt that met an error in ``took_s``; the job itself for longer if
-        it may be the only one, and for twice the time that it kept the engine from others."""
+    def hold(self, job: Job, error: errors.SidecarError, vain_s: float) -> None:
+        """Hold jobs after an attempt that met an error; the job itself for longer if it may be the
+        only one, and for twice the time for which it kept the engine from others (``vain_s``)."""
         self.breakers.failed(error)
         if rests(error):
             job.vain_attempts += 1
-            kept_s = took_s if error.fault is errors.Fault.ENGINE else job.kept_s
-            rest_s = max(self.breakers.rest_s(job.vain_attempts), 2 * kept_s)
+            rest_s = max(self.breakers.rest_s(job.vain_attempts), 2 * vain_s)
             job.not_before = time.monotonic() + rest_s
         self._changed()
 

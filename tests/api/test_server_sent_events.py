@@ -21,10 +21,11 @@ from sidecar.interfaces.engine_interface import TranscribeOptions
 from sidecar.jobs.job_event_log import JobEventLog
 from sidecar.jobs.job_record import (
     CancelledChange,
-    InterruptedChange,
+    CountsAs,
     JobChange,
     JobRecord,
     ReportedChange,
+    RequeuedChange,
     StartedChange,
 )
 from sidecar.transcripts.transcript import Progress, ResumePoint, Segment, SegmentReady
@@ -169,7 +170,7 @@ async def test_remaining_time_of_a_resumed_job_counts_from_its_resume_point(afte
         StartedChange(),
         ReportedChange(Progress(70.0, 100.0), 9.0),
         ReportedChange(ResumePoint(60.0, "test"), 9.0),
-        InterruptedChange(),
+        RequeuedChange(CountsAs.DEATH),
         StartedChange(),
     )
     later = (
@@ -188,14 +189,14 @@ async def test_remaining_time_after_a_reconnect_ignores_resume_points_of_the_sam
     before = (
         StartedChange(),
         ReportedChange(ResumePoint(1800.0, "test"), 100.0),
-        InterruptedChange(),
+        RequeuedChange(CountsAs.DEATH),
         StartedChange(),
         ReportedChange(ResumePoint(3000.0, "test"), 100.0),
         ReportedChange(Progress(3100.0, 3600.0), 110.0),
     )
     later = (
         ReportedChange(Progress(3200.0, 3600.0), 120.0),
-        InterruptedChange(),
+        RequeuedChange(CountsAs.DEATH),
         StartedChange(),
         ReportedChange(Progress(3300.0, 3600.0), 5.0),
     )

@@ -14,7 +14,7 @@ from service_process import PATIENCE_S, until
 
 from sidecar import errors
 from sidecar.interfaces.engine_interface import MemoryPlan, Precision, TranscribeOptions
-from sidecar.jobs.job_record import JobEvent, JobRecord, JobState, RequeuedChange
+from sidecar.jobs.job_record import JobState
 from sidecar.jobs.job_runner import Job
 from sidecar.jobs.wait_queue import WaitQueue
 from sidecar.workers.worker_process import READ_NOTE
@@ -146,21 +146,21 @@ async def test_end_of_one_of_two_dispatchers_is_logged_and_the_other_runs_all_jo
 
 
 async def test_concurrent_jobs_run_alone_and_uncounted_after_a_hanging_disk_killed_their_worker(
-    new_job: NewJob, hold: Hold
+    new_job: NewJob, hold: Hold, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Which of them hangs is not known: each runs alone, and soon, as it kept nobody waiting."""
-    slot, kept = OverheardJoint(), list[tuple[bool, float]]()
+    slot, held, hold_back = OverheardJoint(), list[tuple[bool, float]](), WaitQueue.hold
 
-    def noted(record: JobRecord, event: JobEvent) -> None:
-        if isinstance(event.change, RequeuedChange):
-            (job,) = (one for one in jobs if one.id == record.id)
-            kept.append((job.worked_s > 0.0, job.kept_s))
+    def noted(self: WaitQueue, job: Job, error: errors.SidecarError, vain_s: float) -> None:
+        held.append((job.worked_s > 0.0, vain_s))
+        hold_back(self, job, error, vain_s)
+
+    monkeypatch.setattr(WaitQueue, "hold", noted)
 
     async with queue_on(slot, concurrency=2, fault_retry_s=0.01) as queue:
         jobs = await started(queue, *(new_job() for _ in range(2)))
         await until(lambda: all(job.record.segments for job in jobs))
         assert slot.worker is not None
-        queue.event_log.listen(noted)
         slot.worker.kill(hung=True, note=READ_NOTE)
         await until(lambda: slot.asked == 3)
         later = (await submitted(queue, new_job()))[0]
@@ -169,7 +169,7 @@ async def test_concurrent_jobs_run_alone_and_uncounted_after_a_hanging_disk_kill
         assert await over([*jobs, later]) == [JobState.DONE] * 3
     assert [job.record.alone for job in (*jobs, later)] == [True, True, False]
     assert [job.record.attempts for job in jobs] == [1, 1], "none is counted"
-    assert kept == [(True, 0.0)] * 2
+    assert held == [(True, 0.0)] * 2
 
 
 @pytest.mark.slow

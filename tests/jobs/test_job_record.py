@@ -13,10 +13,9 @@ from many_cases import for_each
 from sidecar import errors
 from sidecar.jobs.job_record import (
     CancelledChange,
-    CrashedChange,
+    CountsAs,
     EditedChange,
     FailedChange,
-    InterruptedChange,
     JobChange,
     JobEvent,
     JobFailure,
@@ -126,7 +125,7 @@ def test_repeated_events_change_nothing(history: Sequence[JobChange], data: st.D
     assert once == twice
 
 
-AGAIN = [StartedChange(), CrashedChange(), StartedChange()]
+AGAIN = [StartedChange(), RequeuedChange(CountsAs.CRASH), StartedChange()]
 
 
 @pytest.mark.parametrize(
@@ -135,11 +134,13 @@ AGAIN = [StartedChange(), CrashedChange(), StartedChange()]
         ([], JobState.QUEUED, 0, False),
         ([StartedChange()], JobState.RUNNING, 1, False),
         ([StartedChange(), RequeuedChange()], JobState.QUEUED, 0, False),
-        ([StartedChange(), RequeuedChange(counted=True, alone=True)], JobState.QUEUED, 1, True),
+        ([StartedChange(), RequeuedChange(CountsAs.CRASH)], JobState.QUEUED, 1, True),
         (AGAIN, JobState.RUNNING, 2, True),
         ([*AGAIN, RequeuedChange()], JobState.QUEUED, 1, True),
         ([StartedChange(), DONE], JobState.DONE, 1, False),
-        ([DONE, CrashedChange(), RequeuedChange(counted=True)], JobState.QUEUED, 0, False),
+        ([StartedChange(), RequeuedChange(CountsAs.HANG)], JobState.QUEUED, 0, True),
+        ([StartedChange(), RequeuedChange(CountsAs.UNABLE_NODE)], JobState.QUEUED, 1, False),
+        ([DONE, RequeuedChange(CountsAs.CRASH)], JobState.QUEUED, 0, False),
         ([CancelledChange(), StartedChange(), DONE], JobState.CANCELLED, 0, False),
         ([StartedChange(), DONE, CancelledChange()], JobState.DONE, 1, False),
     ],
@@ -193,9 +194,9 @@ def test_failure_of_job_can_be_raised_as_same_error(kind: type[errors.SidecarErr
     [
         ((), ()),
         ((UnschedulableChange(JobFailure.of(errors.Unschedulable())), UnschedulableChange()), ()),
-        ((InterruptedChange(),), ()),
+        ((RequeuedChange(CountsAs.DEATH),), ()),
         ((), (RequeuedChange(), StartedChange())),
-        ((), (CrashedChange(), StartedChange())),
+        ((), (RequeuedChange(CountsAs.CRASH), StartedChange())),
     ],
 )
 def test_waiting_time_of_job_is_counted_once_at_first_start(

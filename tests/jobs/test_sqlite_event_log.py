@@ -29,14 +29,15 @@ from sidecar.jobs import sqlite_event_log
 from sidecar.jobs.faults import passes
 from sidecar.jobs.job_record import (
     CancelledChange,
+    CountsAs,
     EditedChange,
     FailedChange,
     IdempotencyKey,
-    InterruptedChange,
     JobFailure,
     JobRecord,
     JobState,
     ReportedChange,
+    RequeuedChange,
     StartedChange,
 )
 from sidecar.jobs.local_jobs import LocalJobStore
@@ -143,7 +144,7 @@ async def test_reopened_log_has_durable_jobs_with_their_events_and_repeats_no_ev
         assert found[2] == waiting
         assert again.by_key(waiting.owner, "2") == waiting
         assert passing.id not in {one.id for one in found}
-        after = again.append(running.id, InterruptedChange())
+        after = again.append(running.id, RequeuedChange(CountsAs.DEATH))
         assert after.seq > known[1].seq + SEQ_STRIDE - 10, (
             "numbers that may have been told come again"
         )
@@ -171,7 +172,7 @@ async def test_write_ahead_log_cut_at_any_byte_reopens_to_a_state_with_acknowled
                 RESUME_POINT,
                 DONE,
                 CancelledChange(),
-                InterruptedChange(),
+                RequeuedChange(CountsAs.DEATH),
             ]
         )
         states[job_id].append(store.append(job_id, change))

@@ -13,6 +13,7 @@ from virtual_time import virtual_time
 
 from sidecar import errors
 from sidecar.interfaces.engine_interface import Precision
+from sidecar.jobs.attempt_end import REQUEUED
 from sidecar.jobs.duration_prediction import MIN_JOB_S, DurationPredictor
 from sidecar.jobs.faults import RETRY_S
 from sidecar.jobs.job_event_log import JobEventLog
@@ -217,7 +218,7 @@ async def test_duration_is_learned_from_a_whole_attempt_and_not_from_a_resumed_o
     job.begin("test")
     if resumed:
         job.apply_report(ResumePoint(60.0, "test"), 9.0)
-        job.requeue()
+        job.end_attempt(REQUEUED)
         job.begin("test")
     job.apply_report(Finished(Transcript((), "en", 100.0, "scripted", "fp32")), 2.0)
     lineup.finish(job, 0)
@@ -356,9 +357,8 @@ def test_one_kept_job_is_tried_while_the_upstream_is_away_and_all_start_once_it_
 
 def test_job_that_kept_the_engine_in_vain_rests_for_twice_as_long(recording: Path) -> None:
     lineup, job = WaitQueue(LoadedSlot(), guess=by_owner), job_of(recording, owner="a 10")
-    job.silent_s = 1e6
     lineup.join(job)
-    lineup.hold(job, errors.StorageUnreachable(), 1.0)
+    lineup.hold(job, errors.StorageUnreachable(), vain_s=1e6)
     assert 1.9e6 < (lineup.next_start_in_s() or 0.0) <= 2e6
 
 

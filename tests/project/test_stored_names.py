@@ -34,7 +34,12 @@ KNOWN_SEGMENT = SEGMENT[:-1] + ', "no_speech_probability": 0.04}'
 FAILURE = '{"code": "internal", "detail": "d", "hint": "h", "retry_after": 3}'
 CHANGES = [
     '{"change": "begun", "anew": true}',
-    '{"change": "putback", "counted": true, "alone": true, "passed": true}',
+    '{"change": "putback", "counted": false, "alone": false, "passed": false}',
+    '{"change": "putback", "counted": false, "alone": true, "passed": false}',
+    '{"change": "putback", "counted": true, "alone": false, "passed": true}',
+    '{"change": "crashed"}',
+    '{"change": "interrupted"}',
+    '{"change": "cancelled"}',
     f'{{"failure": {FAILURE}}}',
     f'{{"refused": {FAILURE}}}',
     '{"edit": [{"op": "undo"}]}',
@@ -72,6 +77,23 @@ def test_stored_job_is_read_and_written_as_before() -> None:
 def test_stored_event_is_read_and_written_as_before(stored: str) -> None:
     change = sqlite_event_log.parse_change(stored.encode())
     assert json.loads(sqlite_event_log.serialize_change(change)) == json.loads(stored)
+
+
+@pytest.mark.parametrize(
+    ("stored", "counts_as"),
+    [
+        ('{"change": "putback"}', job_record.CountsAs.NOTHING),
+        (
+            '{"change": "putback", "counted": true, "alone": true, "passed": false}',
+            job_record.CountsAs.CRASH,
+        ),
+    ],
+)
+def test_attempt_that_an_earlier_release_put_back_counts_as_it_did(
+    stored: str, counts_as: job_record.CountsAs
+) -> None:
+    change = sqlite_event_log.parse_change(stored.encode())
+    assert change == job_record.RequeuedChange(counts_as)
 
 
 def with_unknown_field(values: object) -> object:
@@ -114,8 +136,6 @@ def test_stored_sample_of_speaker_is_read_and_written_as_before() -> None:
 
 def test_event_names_in_stored_jobs_are_unchanged() -> None:
     assert {*sqlite_event_log.RECORDING_REFS} == {"open", "stored", "file"}
-    words = "begun crashed putback interrupted cancelled"
-    assert {*sqlite_event_log.PLAIN_CHANGES} == {*words.split()}
     names = {transcript.to_wire(transcript.Progress(0.0, 1.0))["event"]}
     names |= {transcript.to_wire(transcript.Peaks(0, b""))["event"]}
     names |= {transcript.to_wire(transcript.ResumePoint(0.0, ""))["event"]}
@@ -126,6 +146,9 @@ def test_event_names_in_stored_jobs_are_unchanged() -> None:
 def test_event_kinds_in_journal_rows_are_unchanged() -> None:
     words = """begun crashed putback interrupted cancelled refused failed edited
         progress segmentready peaks checkpoint finished"""
-    assert {*job_rows.EVENT_KINDS.values()} == {*words.split()}
-    changes = {*get_args(job_record.JobChange)} - {job_record.ReportedChange}
+    requeued = job_record.RequeuedChange
+    kinds = {job_rows.event_kind(requeued(one)) for one in job_record.CountsAs}
+    assert kinds == {"crashed", "putback", "interrupted"}
+    assert kinds | {*job_rows.EVENT_KINDS.values()} == {*words.split()}
+    changes = {*get_args(job_record.JobChange)} - {job_record.ReportedChange, requeued}
     assert {*job_rows.EVENT_KINDS} == changes | {*get_args(transcript.TranscriptionEvent)}

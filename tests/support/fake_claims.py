@@ -13,13 +13,14 @@ from functools import reduce
 from sidecar import clock, errors
 from sidecar.jobs.job_record import (
     CancelledChange,
+    CountsAs,
     FailedChange,
-    InterruptedChange,
     JobChange,
     JobEvent,
     JobFailure,
     JobRecord,
     JobState,
+    RequeuedChange,
     apply_event,
 )
 from sidecar.jobs.job_record import UnschedulableChange as Told
@@ -91,7 +92,7 @@ class SharedJobs:
         """Have a claim expire, without a word to its node."""
         job = self.jobs[job_id]
         job.node, job.token = None, ""
-        self.append(job_id, InterruptedChange())
+        self.append(job_id, RequeuedChange(CountsAs.DEATH))
         self.tell_waiting()
 
     def tell_waiting(self) -> None:

@@ -39,15 +39,13 @@ ends: st.SearchStrategy[job_record.JobChange] = st.one_of(
 )
 on_the_way: st.SearchStrategy[job_record.JobChange] = st.one_of(
     st.builds(job_record.StartedChange, st.booleans()),
-    st.just(job_record.InterruptedChange()),
     st.builds(job_record.ReportedChange, reports, seconds),
     st.builds(job_record.ReportedChange, reports, seconds),
-    st.just(job_record.CrashedChange()),
     st.builds(
         job_record.UnschedulableChange,
         st.none() | st.just(job_record.JobFailure.of(errors.Unschedulable())),
     ),
-    st.builds(job_record.RequeuedChange, st.booleans(), st.booleans(), st.booleans()),
+    *[st.builds(job_record.RequeuedChange, st.sampled_from(job_record.CountsAs))] * 2,
 )
 edits: st.SearchStrategy[job_record.JobChange] = st.builds(job_record.EditedChange, steps)
 histories = st.lists(st.one_of(on_the_way, on_the_way, on_the_way, ends, edits), max_size=30)

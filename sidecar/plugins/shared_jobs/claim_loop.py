@@ -15,7 +15,8 @@ from sidecar.audio.audio_source import AudioSource, StoredRecordingRef
 from sidecar.bounded_dict import BoundedDict
 from sidecar.concurrency import BackgroundTaskGroup, ThreadLimiter, cancel_after
 from sidecar.jobs import job_record
-from sidecar.jobs.faults import MAX_FAULTY_JOBS, FaultHistory, passes, poison_error
+from sidecar.jobs.attempt_end import AttemptEnd, poison_error
+from sidecar.jobs.faults import MAX_FAULTY_JOBS, FaultHistory, passes
 from sidecar.jobs.job_engine import JobEngine
 from sidecar.jobs.job_event_log import JobEventLog
 from sidecar.jobs.job_queue import JobQueue
@@ -336,14 +337,17 @@ class ClaimLoop:
         if held not in self.held:  # the job was ended, or the claim lost, meanwhile
             source.close()
             return None
-        pass_on_after_error, put_off_after_error = (
-            partial(self._passes_on, held),
-            partial(self._put_off, held),
-        )
-        held.job = ClaimedJob(
-            source, held.claimed_record, held.flushed, pass_on_after_error, put_off_after_error
-        )
+        leave = partial(self._leave, held)
+        held.job = ClaimedJob(source, held.claimed_record, held.flushed, leave)
         return held.job
+
+    def _leave(self, held: HeldClaim, end: AttemptEnd) -> None:
+        """Leave a job to other nodes after an attempt that met an error."""
+        assert end.error is not None
+        if end.unable_node:
+            self._spawn(self._pass_on(held, end.error))
+        else:
+            self._put_off(held, end.error, end.vain_s)
 
     def _put_off(self, held: HeldClaim, error: errors.SidecarError, took_s: float) -> None:
         """Leave a job, without a counted attempt, to nodes without this fault; here others go
@@ -377,7 +381,7 @@ class ClaimLoop:
             return
         if self._passes_on(held, error):
             self.held.append(held, job_record.StartedChange())
-            self.held.append(held, job_record.RequeuedChange(counted=True, passed=True))
+            self.held.append(held, job_record.RequeuedChange(job_record.CountsAs.UNABLE_NODE))
         else:
             self.held.append(held, job_record.FailedChange(job_record.JobFailure.of(error)))
 

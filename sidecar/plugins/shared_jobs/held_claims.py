@@ -5,10 +5,10 @@ import logging
 from collections.abc import Awaitable, Callable
 from functools import partial
 
-from sidecar import errors
 from sidecar.audio.audio_source import AudioSource
 from sidecar.concurrency import cancel_after
 from sidecar.jobs import job_record
+from sidecar.jobs.attempt_end import AttemptEnd, may_pass_on
 from sidecar.jobs.job_event_log import JobEventLog
 from sidecar.jobs.job_queue import JobQueue
 from sidecar.jobs.job_record import JobChange, JobEvent, JobRecord
@@ -18,9 +18,6 @@ from sidecar.plugins.shared_jobs.postgres_database import retry_while_unavailabl
 
 log = logging.getLogger(__name__)
 
-# One machine may be at fault. If two fail alike, the recording is to blame.
-MAX_NODE_ATTEMPTS = 2
-"""Nodes that try a job before it fails."""
 REPORT_BATCH_S = 0.005
 """Seconds in which events are collected, as the last segment and the end are one commit then."""
 
@@ -29,24 +26,19 @@ class ClaimedJob(Job):
     """Job that writes to its node's log as long as it is claimed. After that, it ends in this
     process without a report."""
 
+    shared = True
+
     def __init__(
         self,
         source: AudioSource,
         record: JobRecord,
         reported: Callable[[], Awaitable[None]],
-        pass_on_after_error: Callable[[errors.SidecarError], bool],
-        put_off_after_error: Callable[[errors.SidecarError, float], None],
+        leave: Callable[[AttemptEnd], None],
     ) -> None:
-        """``reported``: waits until all its events so far are persisted. ``pass_on_after_error``:
-        whether another node will try the job after an error of this machine.
-        ``put_off_after_error``: releases the job because of a passing fault, after the seconds for
-        which it kept the engine in vain."""
+        """``reported``: waits until all its events so far are persisted. ``leave``: releases the
+        job after an error, for another node or until later."""
         super().__init__(source, record)
-        self._reported = reported
-        self._pass_on_after_error, self._put_off_after_error = (
-            pass_on_after_error,
-            put_off_after_error,
-        )
+        self._reported, self._leave = reported, leave
         self.claimed = True
         """Whether its events are reported."""
 
@@ -54,25 +46,14 @@ class ClaimedJob(Job):
         """Stop writing to the log."""
         self.claimed = False
 
-    def put_off(self, error: errors.SidecarError, *, alone: bool = False) -> None:
-        """End without a report: a node without this fault will do the job."""
-        super().put_off(error, alone=alone)
-        if self.claimed and not self.ended:
-            self._put_off_after_error(error, self.kept_s)
+    def end_attempt(self, end: AttemptEnd) -> None:
+        """Apply the end of an attempt. A job that an error left without an end is done by a node
+        without this fault; here it ends without a report."""
+        super().end_attempt(end)
+        if self.claimed and not self.ended and end.error is not None:
+            self._leave(end)
             self.stop_reporting()
             self.cancel()
-
-    def fail(self, error: errors.SidecarError) -> None:
-        """End without a transcript, or without a report if another node will try."""
-        own_memory = isinstance(error, (errors.GpuOutOfMemory, errors.WontFit))
-        of_node = own_memory or error.fault in (errors.Fault.ENGINE, errors.Fault.UPSTREAM)
-        passes = self.claimed and of_node and not self.ended
-        if passes and self._pass_on_after_error(error):
-            self.requeue(counted=True, passed=True)
-            self.stop_reporting()
-            self.cancel()
-        else:
-            super().fail(error)
 
     async def written(self) -> None:
         """Wait until its events so far are persisted, however long the database does not
@@ -115,7 +96,7 @@ class HeldClaim:
     def may_pass_on(self) -> bool:
         """Return whether another node may try the job after this one."""
         record = self.claimed_record if self.job is None else self.job.record
-        return record.passed + 1 < MAX_NODE_ATTEMPTS
+        return may_pass_on(record)
 
     async def flushed(self) -> None:
         """Wait until all events so far are persisted, or never will be. The start of an attempt

@@ -22,10 +22,8 @@ DECRYPT_IN_THREAD_BYTES = 100_000
 """Encrypted bytes of events, some milliseconds, above which a thread decrypts them."""
 DERIVED_KEY_CACHE_SIZE = 256
 """Derived keys in the cache: those of the jobs that a busy service works with."""
-_CHANGES_BY_KIND: dict[str, Callable[[], JobChange]] = {
-    "begun": job_record.StartedChange,
-    "cancelled": job_record.CancelledChange,
-    "interrupted": job_record.InterruptedChange,
+_CHANGES_BY_KIND: dict[str, Callable[..., JobChange]] = {
+    **sqlite_event_log.PLAIN_CHANGES,
     "open": job_record.UnschedulableChange,
 }
 """Changes by the kinds of events that the database's functions append."""
@@ -33,9 +31,6 @@ _CHANGES_BY_KIND: dict[str, Callable[[], JobChange]] = {
 
 EVENT_KINDS: dict[type[JobChange | transcript.TranscriptionEvent], str] = {
     job_record.StartedChange: "begun",
-    job_record.CrashedChange: "crashed",
-    job_record.RequeuedChange: "putback",
-    job_record.InterruptedChange: "interrupted",
     job_record.CancelledChange: "cancelled",
     job_record.UnschedulableChange: "refused",
     job_record.FailedChange: "failed",
@@ -55,6 +50,8 @@ class DamagedRecord(sqlite_event_log.UnreadableRecord):
 
 def event_kind(change: JobChange) -> str:
     """Return the kind of an event, which the database has unencrypted."""
+    if isinstance(change, job_record.RequeuedChange):
+        return sqlite_event_log.requeued_name(change.counts_as)
     event = change.event if isinstance(change, job_record.ReportedChange) else change
     return EVENT_KINDS[type(event)]
 

@@ -23,9 +23,7 @@ log = logging.getLogger(__name__)
 TRACE_NAME = "transcription"
 STAGE_CHANGES = (
     job_record.StartedChange,
-    job_record.CrashedChange,
     job_record.RequeuedChange,
-    job_record.InterruptedChange,
 )
 """Changes that end a stage before the job ends."""
 LastLoad = Callable[[], tuple[float, float]]
@@ -57,11 +55,10 @@ def job_stages(
                 attempt += 1
                 spans.append(TraceSpan("queued", waits, event.at))
                 runs = event.at
-            case job_record.CrashedChange() if runs is not None:
-                spans += _attempt_stages(runs, event.at, loaded, attempt, errors.EngineCrashed.code)
-                waits, runs = event.at, None
-            case job_record.RequeuedChange() | job_record.InterruptedChange():
-                spans += [] if runs is None else _attempt_stages(runs, event.at, loaded, attempt)
+            case job_record.RequeuedChange(counts_as) if runs is not None:
+                crashed = counts_as is job_record.CountsAs.CRASH
+                code_of_attempt = errors.EngineCrashed.code if crashed else ""
+                spans += _attempt_stages(runs, event.at, loaded, attempt, code_of_attempt)
                 waits, runs = event.at, None
     if runs is None:
         return [*spans, TraceSpan("queued", waits, ended, error=code)]

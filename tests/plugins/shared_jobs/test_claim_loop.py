@@ -25,12 +25,12 @@ from sidecar import errors
 from sidecar.audio.audio_source import AudioSource
 from sidecar.concurrency import ThreadLimiter
 from sidecar.interfaces.engine_interface import Precision, TranscribeOptions
+from sidecar.jobs.attempt_end import attempt_end
 from sidecar.jobs.job_event_log import JobEventLog
 from sidecar.jobs.job_queue import DispatchOptions, JobQueue
 from sidecar.jobs.job_record import (
     CancelledChange,
-    CrashedChange,
-    InterruptedChange,
+    CountsAs,
     JobFailure,
     JobRecord,
     JobState,
@@ -46,6 +46,7 @@ from sidecar.plugins.shared_jobs.claim_loop import ELIGIBILITY_BATCH, ClaimLoop,
 from sidecar.plugins.shared_jobs.claims import ELIGIBILITY_TTL_S, ClaimPreferences, are_final
 from sidecar.plugins.upstream.errors import UpstreamBusy, UpstreamLost, UpstreamUnreachable
 from sidecar.transcripts.transcript import ResumePoint, SegmentReady
+from sidecar.workers.worker_process import WorkerDied
 
 NEVER_S = 1e6
 LONG_S = 10.0
@@ -268,7 +269,7 @@ async def test_job_of_dead_node_resumes_from_its_resume_point_and_late_reports_a
             hold.release()
             (record,) = await shared.done(job_id)
             assert second.claims.claimed
-            assert shared.changes(job_id, InterruptedChange) == 1
+            assert shared.changes(job_id, RequeuedChange) == 1
             await until(lambda: shared.lost and not first.queue.running and not first.node.held)
     texts = [segment.text for segment in record.segments]
     assert len(texts) == len({*texts}) == 3, "a segment is missing, or there twice"
@@ -513,12 +514,13 @@ async def test_unanswered_claim_is_released_by_drain(claimer: Service, shared: J
 async def test_poison_job_fails_when_it_is_claimed(one: Service, shared: Jobs) -> None:
     with one.node.aside():
         job_id = shared.send()
-        for change in (StartedChange(), CrashedChange(), CrashedChange(), InterruptedChange()):
-            shared.append(job_id, change)
+        for _ in range(2):
+            for change in (StartedChange(), RequeuedChange(CountsAs.CRASH)):
+                shared.append(job_id, change)
     next_id = shared.send()
     failed, done = await shared.ended(job_id, next_id)
     assert code_of(failed) == "engine_crashed"
-    assert (failed.attempts, done.state) == (1, JobState.DONE)
+    assert (failed.attempts, done.state) == (2, JobState.DONE)
     assert one.tally.ended.of("failed") == 1
 
 
@@ -632,7 +634,7 @@ async def test_job_that_meets_fault_of_node_as_it_runs_keeps_resume_points_and_i
         await until(lambda: shared.get(job_id).resume_points)
         job = full.queue.live(job_id)
         assert job is not None
-        job.put_off(errors.DiskFull())
+        job.end_attempt(attempt_end(job.record, errors.DiskFull(), shared=True))
         await until(lambda: not shared.claimed and not full.node.held)
         assert full.node.paused is not None
         waits = shared.get(job_id)
@@ -717,8 +719,8 @@ async def test_job_that_hung_on_storage_as_it_ran_is_left_to_other_nodes_for_twi
     """Its disk hung as it ran alone."""
     job = await begun_job(claimer, shared)
     job_id = job.id
-    job.silent_s = 4 * ELIGIBILITY_TTL_S
-    job.put_off(errors.StorageUnreachable(), alone=True)
+    hung = WorkerDied("killed", reading=True)
+    job.end_attempt(attempt_end(job.record, hung, shared=True, vain_s=4 * ELIGIBILITY_TTL_S))
     await until(lambda: not shared.claimed)
     waits = shared.get(job_id)
     assert (waits.state, waits.attempts, waits.alone) == (JobState.QUEUED, 0, True)
@@ -737,7 +739,7 @@ async def test_job_put_off_after_long_work_is_claimed_again_as_soon_as_after_sho
 ) -> None:
     job = await begun_job(claimer, shared)
     job.worked_s = 100 * ELIGIBILITY_TTL_S
-    job.put_off(errors.StorageUnreachable())
+    job.end_attempt(attempt_end(job.record, errors.StorageUnreachable(), shared=True))
     await until(lambda: not shared.claimed)
     begun = asyncio.get_running_loop().time()  # real time: none, it is virtual
     shared.now_s += ELIGIBILITY_TTL_S
@@ -767,7 +769,7 @@ async def test_kept_job_of_a_node_without_upstream_is_left_to_another_and_costs_
     claimer: Service, shared: Jobs
 ) -> None:
     job = await begun_job(claimer, shared)
-    job.put_off(UpstreamUnreachable())
+    job.end_attempt(attempt_end(job.record, UpstreamUnreachable(), shared=True))
     await until(lambda: not shared.claimed)
     waits = shared.get(job.id)
     assert (waits.state, waits.attempts, waits.passed) == (JobState.QUEUED, 0, 0)
@@ -789,7 +791,7 @@ async def test_fault_that_may_pass_ends_no_job_that_all_nodes_refuse_for_it(
 ) -> None:
     error.__cause__ = cause
     job = await begun_job(claimer, shared)
-    job.put_off(error)
+    job.end_attempt(attempt_end(job.record, error, shared=True))
     await until(lambda: not shared.claimed)
     refusal = claimer.claims.verdicts[job.id][0]
     assert refusal is not None
@@ -797,19 +799,19 @@ async def test_fault_that_may_pass_ends_no_job_that_all_nodes_refuse_for_it(
     assert "audio_path" not in refusal.detail
 
 
-@pytest.mark.parametrize("error", [errors.ModelLoadFailed, errors.EngineStuck, UpstreamUnreachable])
+@pytest.mark.parametrize("error", [errors.WontFit, errors.GpuOutOfMemory])
 async def test_job_with_new_resume_point_after_it_was_passed_on_is_passed_on_again(
     one: Service, shared: Jobs, error: type[errors.SidecarError], hold: Hold
 ) -> None:
     with one.node.aside():
         job_id = shared.send()
-        for change in (StartedChange(), RequeuedChange(counted=True, passed=True)):
+        for change in (StartedChange(), RequeuedChange(CountsAs.UNABLE_NODE)):
             shared.append(job_id, change)
         assert shared.get(job_id).passed == 1
     await until(lambda: shared.get(job_id).resume_points)
     job = one.queue.live(job_id)
     assert job is not None
-    job.fail(error())
+    job.end_attempt(attempt_end(job.record, error(), shared=True))
     await until(lambda: not shared.claimed)
     assert shared.get(job_id).state is JobState.QUEUED
     assert shared.get(job_id).passed == 1

@@ -96,7 +96,7 @@ async def test_flush_does_not_wait_for_start_that_the_claim_implies() -> None:
     work.happens(job_record.StartedChange())
     await work.reporter.flushed()
     assert work.numbers == []
-    work.happens(job_record.CrashedChange(), job_record.StartedChange())
+    work.happens(job_record.RequeuedChange(job_record.CountsAs.CRASH), job_record.StartedChange())
     flushed = asyncio.ensure_future(work.reporter.flushed())
     await asyncio.sleep(60.0)
     assert not flushed.done()

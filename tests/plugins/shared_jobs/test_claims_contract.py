@@ -15,8 +15,8 @@ from shared_job_services import Services, services
 
 from sidecar import errors
 from sidecar.jobs.job_record import (
+    CountsAs,
     FailedChange,
-    InterruptedChange,
     JobChange,
     JobEvent,
     JobFailure,
@@ -236,7 +236,7 @@ async def test_claimed_record_includes_events_reported_under_an_earlier_claim(st
     await added(store)
     claim = await claimed(one)
     record = await says(
-        one, claim, StartedChange(), ReportedChange(RESUME_POINT), RequeuedChange(counted=True)
+        one, claim, StartedChange(), ReportedChange(RESUME_POINT), RequeuedChange(CountsAs.CRASH)
     )
     await one.release(claim.token)
     again = await claimed(other)
@@ -277,7 +277,7 @@ async def test_report_with_wrong_base_seq_is_refused_and_requeues_its_job_as_int
     assert not await node.report(claim.token, 0, record, events)
     assert [one.change for one in await store.events(job_id)] == [
         StartedChange(),
-        InterruptedChange(),
+        RequeuedChange(CountsAs.DEATH),
     ]
     assert await node.mine() == frozenset()
     assert (await claimed(node)).record.id == job_id
@@ -341,7 +341,7 @@ async def test_requeued_job_without_a_release_stays_claimed(store: Store) -> Non
     one, other = await store.node(), await store.node()
     await added(store)
     claim = await claimed(one)
-    record = await says(one, claim, StartedChange(), RequeuedChange(counted=True, alone=True))
+    record = await says(one, claim, StartedChange(), RequeuedChange(CountsAs.CRASH))
     assert record.state is JobState.QUEUED
     assert await other.claim(uuid4().hex, ClaimPreferences()) is None
     assert await one.mine() == {claim.token}

@@ -205,8 +205,7 @@ def test_trace_has_each_attempt_and_a_load_only_if_the_job_waited_for_it() -> No
     changes: list[tuple[float, job_record.JobChange]] = [
         *(
             (12.0, job_record.StartedChange()),
-            (13.0, job_record.CrashedChange()),
-            (14.0, job_record.RequeuedChange(counted=True)),
+            (13.0, job_record.RequeuedChange(job_record.CountsAs.CRASH)),
             (17.0, job_record.StartedChange()),
         )
     ]
@@ -218,7 +217,7 @@ def test_trace_has_each_attempt_and_a_load_only_if_the_job_waited_for_it() -> No
         ("looked_at", 9.0, 10.0, ""),
         ("queued", 10.0, 12.0, ""),
         ("run", 12.0, 13.0, "engine_crashed"),
-        ("queued", 14.0, 17.0, ""),
+        ("queued", 13.0, 17.0, ""),
         ("loaded", 17.0, 18.0, ""),
         ("run", 18.0, 20.0, ""),
     ]

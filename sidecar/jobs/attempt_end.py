@@ -1,0 +1,110 @@
+"""End of an attempt: what becomes of its job, and what the attempt counts as. Pure.
+
+Queue, runs, recovery and the nodes of a cluster say what happened; this module alone decides, and
+`Job.end_attempt` applies it.
+"""
+
+from dataclasses import dataclass, replace
+
+from sidecar import errors
+from sidecar.errors import Fault
+from sidecar.jobs.faults import ENDS_REQUESTS, fault_of, known_error
+from sidecar.jobs.job_record import (
+    CancelledChange,
+    CountsAs,
+    FailedChange,
+    JobFailure,
+    JobRecord,
+    RequeuedChange,
+)
+from sidecar.workers.worker_process import WorkerDied
+
+CRASH_WEIGHT = 5
+"""Weight of a crash of the engine's worker process while the service lives on."""
+SERVICE_DEATH_WEIGHT = 1
+POISON_WEIGHT = 10
+"""Weight at which a job fails: two crashes, ten deaths, or one crash and five deaths."""
+# One machine may be at fault. If two fail alike, the recording is to blame.
+MAX_NODE_ATTEMPTS = 2
+"""Nodes that try a job before it fails."""
+
+
+@dataclass(frozen=True, slots=True)
+class AttemptEnd:
+    """End of an attempt. ``changes``: what becomes of the job; none if it has ended already.
+    ``error``: what the attempt met. ``vain_s``: seconds for which it kept the engine from others
+    in vain."""
+
+    changes: tuple[RequeuedChange | FailedChange | CancelledChange, ...] = ()
+    error: errors.SidecarError | None = None
+    vain_s: float = 0.0
+
+    @property
+    def unable_node(self) -> bool:
+        """Return whether another node is to try the job."""
+        return self.changes == (RequeuedChange(CountsAs.UNABLE_NODE),)
+
+
+REQUEUED = AttemptEnd((RequeuedChange(),))
+"""The job waits for its next turn."""
+
+
+def attempt_end(
+    record: JobRecord, error: Exception, *, shared: bool = False, vain_s: float = 0.0
+) -> AttemptEnd:
+    """Return the end of an attempt that met an error. ``record``: the job, which runs. ``shared``:
+    whether other nodes may do it."""
+    counts_as = CountsAs.NOTHING
+    if isinstance(error, WorkerDied):
+        if not error.reading:
+            return AttemptEnd(_counted(record, CountsAs.CRASH))
+        counts_as = CountsAs.HANG
+        error = errors.StorageUnreachable("The disk of the recording did not answer.")
+    fault, known = fault_of(error), known_error(error)
+    if fault is Fault.RECORDING or (fault in ENDS_REQUESTS and not record.kept):
+        own_memory = isinstance(error, (errors.GpuOutOfMemory, errors.WontFit))
+        of_node = own_memory or fault in (Fault.ENGINE, Fault.UPSTREAM)
+        if shared and of_node and may_pass_on(record):
+            return AttemptEnd((RequeuedChange(CountsAs.UNABLE_NODE),), known)
+        return AttemptEnd((FailedChange(JobFailure.of(known)),), known)
+    if counts(known):
+        last = known if fault is Fault.UNKNOWN else None
+        return AttemptEnd(_counted(record, CountsAs.DEATH, last), known, vain_s)
+    return AttemptEnd((RequeuedChange(counts_as),), known, vain_s)
+
+
+def _counted(
+    record: JobRecord, counts_as: CountsAs, last: errors.SidecarError | None = None
+) -> tuple[RequeuedChange | FailedChange, ...]:
+    """Return what becomes of a job after an attempt that counts. ``last``: the error of its last
+    one, if other than `poison_error`."""
+    crashes = record.crashes + (counts_as is CountsAs.CRASH)
+    deaths = record.interruptions + (counts_as is CountsAs.DEATH)
+    poison = poison_error(replace(record, crashes=crashes, interruptions=deaths))
+    requeued = RequeuedChange(counts_as)
+    return (
+        (requeued,) if poison is None else (requeued, FailedChange(JobFailure.of(last or poison)))
+    )
+
+
+def may_pass_on(record: JobRecord) -> bool:
+    """Return whether another node may try a job that this one cannot do."""
+    return record.passed + 1 < MAX_NODE_ATTEMPTS
+
+
+def counts(error: errors.SidecarError) -> bool:
+    """Return whether an attempt that waits for another one counts like the death of a service: the
+    recording may have caused the error."""
+    return error.counts_as_death or fault_of(error) is Fault.UNKNOWN
+
+
+def poison_error(record: JobRecord) -> errors.EngineCrashed | None:
+    """Return the error of a job after its crashes and deaths; None if it is tried again."""
+    crashes, deaths = record.crashes, record.interruptions
+    if crashes * CRASH_WEIGHT + deaths * SERVICE_DEATH_WEIGHT < POISON_WEIGHT:
+        return None
+    if not deaths:
+        return errors.EngineCrashed()
+    died = f"{deaths} services, decoders or upstreams ended while they worked on this"
+    also = f", and the engine's process died {crashes} times" if crashes else ""
+    return errors.EngineCrashed(f"{died}{also}, without progress between the attempts.")
