@@ -118,7 +118,8 @@ class Breakers:
         breaker.error = error
         if time.monotonic() >= breaker.until:
             breaker.pause(self._retry_s)
-        breaker.until = max(breaker.until, time.monotonic() + (error.retry_after or 0.0))
+        if fault_of(error) is Fault.UPSTREAM:  # that of our errors is for our clients
+            breaker.until = max(breaker.until, time.monotonic() + (error.retry_after or 0.0))
 
     def succeeded(self, faults: Iterable[Fault] = Fault) -> None:
         """Close breakers."""

@@ -606,6 +606,16 @@ def test_breaker_holds_jobs_for_pauses_that_double_and_only_a_success_closes_it(
     assert closed == ["closed"]
 
 
+@pytest.mark.parametrize("error", [errors.MachineBusy(), errors.UploadsFull()])
+def test_fault_of_this_machine_holds_jobs_for_the_first_pause_whatever_its_clients_are_told(
+    error: errors.SidecarError, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("time.monotonic", lambda: 1000.0)
+    breakers = Breakers(retry_s=1.0)
+    breakers.failed(error)
+    assert breakers.held_until(kept=False) == 1001.0
+
+
 @pytest.mark.usefixtures("fresh_workers")
 async def test_all_kept_jobs_run_at_once_as_soon_as_one_shows_that_the_upstream_is_back(
     new_job: Callable[..., Job],
