@@ -23,6 +23,8 @@ class UpstreamBusy(UpstreamError, code="upstream_busy"):
     default_detail = "The upstream is busy."
     default_hint = "Try again after the time in Retry-After, or add a second upstream."
     default_retry_after = 10
+    rest_s = 1.0
+    """Seconds for which it asked to be left alone."""
 
 
 class UpstreamLost(UpstreamUnreachable, code="upstream_lost"):

@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 from bisect import bisect_right
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 from sidecar import openai_http
@@ -19,11 +19,12 @@ from sidecar.interfaces.engine_interface import AUTO, TranscribeOptions
 from sidecar.interfaces.language_tags import LANGUAGE_NAMES, language_code
 from sidecar.plugins.upstream import upstream_dialect
 from sidecar.plugins.upstream.upstream_dialect import (
+    SEGMENTS,
+    SPEAKERS,
     TEXT,
-    ChunkFailure,
-    FailureStep,
+    WORDS,
     UpstreamAnswer,
-    UpstreamLimits,
+    UpstreamDialect,
     UpstreamRequest,
 )
 from sidecar.transcripts import loop_guard
@@ -32,10 +33,10 @@ from sidecar.transcripts.transcript import WORDS_BY_SERVER, Segment, Word
 from sidecar.transcripts.vibevoice_output import sort_by_time
 
 TRANSCRIPTIONS_PATH = "/v1/audio/transcriptions"
-OPENAI_LIMITS = UpstreamLimits(600.0, 25_000_000)
+LONGEST_S = 600.0
 """OpenAI takes 25 MB, and vLLM as much (docs: protocols of both). Ten minutes are 19 MB as 16-bit
 samples, and a model with a window of half a minute loses nothing by a cut."""
-UNTIMED_LIMITS = UpstreamLimits(28.0, 25_000_000)
+UNTIMED_S = 28.0
 """Of a server without times: Whisper's window is thirty seconds, some drop audio beyond it, and
 words of short audio are aligned better."""
 DIARIZING_MODEL_WORD = "diarize"
@@ -68,7 +69,6 @@ def drop_loops(segments: Iterable[Segment], duration_s: float) -> tuple[list[Seg
     return remaining, sum(one.end - one.start for one in skipped)
 
 
-SPEAKERS, WORDS, SEGMENTS = "speakers", "words", "segments"
 FORMS: Mapping[str, Mapping[str, str | list[str]]] = {
     SPEAKERS: {"response_format": "diarized_json", "chunking_strategy": "auto"},
     WORDS: {
@@ -81,43 +81,22 @@ FORMS: Mapping[str, Mapping[str, str | list[str]]] = {
 """Fields that ask for each form of an answer, the richest first."""
 
 
-@dataclass(frozen=True)
-class OpenAiDialect(upstream_dialect.UpstreamDialect):
-    """Dialect of OpenAI's API; ``form``: that in which the server answers, '' if it has not
-    answered yet."""
+def openai_dialect(model: str, form: str = "") -> UpstreamDialect:
+    """Return the dialect of a server that answers speech in this form."""
+    return UpstreamDialect(
+        "openai",
+        "/v1/models",
+        SAMPLE_RATE,
+        UNTIMED_S if form == TEXT else LONGEST_S,
+        OpenAiChunkRequest,
+        model,
+        form,
+        diarizes=(form or _richest_form(model)) == SPEAKERS,
+    )
 
-    model: str
-    form: str = ""
 
-    name = "openai"
-    health = "/v1/models"
-    rate = SAMPLE_RATE
-    probes = True
-
-    @property
-    def limits(self) -> UpstreamLimits:
-        """Return the limits of a request."""
-        return UNTIMED_LIMITS if self.form == TEXT else OPENAI_LIMITS
-
-    @property
-    def forms(self) -> list[str]:
-        """Return the forms to ask for, the richest first."""
-        forms = list(FORMS)
-        first = self.form or (SPEAKERS if DIARIZING_MODEL_WORD in self.model else WORDS)
-        return forms[forms.index(first) :]
-
-    @property
-    def diarizes(self) -> bool:
-        """Return whether the request asks for speakers."""
-        return self.forms[0] == SPEAKERS
-
-    def answered(self, answer: UpstreamAnswer) -> OpenAiDialect:
-        """Return the dialect of a server that gave this answer to speech."""
-        return replace(self, form=answer.form)
-
-    def chunk_request(self, duration_s: float, options: TranscribeOptions) -> OpenAiChunkRequest:
-        """Return the request of a chunk."""
-        return OpenAiChunkRequest(self, duration_s, options)
+def _richest_form(model: str) -> str:
+    return SPEAKERS if DIARIZING_MODEL_WORD in model else WORDS
 
 
 class OpenAiChunkRequest:
@@ -125,9 +104,10 @@ class OpenAiChunkRequest:
     temperature after a loop."""
 
     def __init__(
-        self, dialect: OpenAiDialect, duration_s: float, options: TranscribeOptions
+        self, dialect: UpstreamDialect, duration_s: float, options: TranscribeOptions
     ) -> None:
-        self._model, self._forms, self._duration_s = dialect.model, dialect.forms, duration_s
+        self._model, self._duration_s, forms = dialect.model, duration_s, [*FORMS]
+        self._forms = forms[forms.index(dialect.form or _richest_form(dialect.model)) :]
         wanted = {
             "prompt": options.prompt_with_hotwords,
             "language": language_code(options.language),
@@ -156,15 +136,15 @@ class OpenAiChunkRequest:
         try:
             body = json.loads(self._body)
             if body.get("error"):
-                raise upstream_dialect.failure_of_error(body["error"])
+                raise upstream_dialect.error_of_message(body["error"])
             answer = parse_openai_answer(body, self._duration_s)
         except upstream_dialect.PARSE_ERRORS:
-            raise upstream_dialect.garbled_failure("is no transcription") from None
+            raise upstream_dialect.garbled("is no transcription") from None
         kept, lost_s = drop_loops(answer.segments, self._duration_s)
         if lost_s and (sampling := loop_guard.retry_sampling(self._retries)) is not None:
             self._retries += 1
             self._temperature = sampling.temperature
-            raise upstream_dialect.garbled_failure("repeats itself", FailureStep.ANEW)
+            raise upstream_dialect.AskAgain
         return replace(
             answer,
             segments=tuple(kept),
@@ -173,22 +153,21 @@ class OpenAiChunkRequest:
             ignored=tuple(self._left_out),
         )
 
-    def refused(self, status: int, headers: Mapping[str, str], body: bytes) -> ChunkFailure:
-        """Return the failure; leave out first what the server may refuse, then ask for a simpler
-        form."""
-        failure = upstream_dialect.failure_of_status(status, headers, body)
-        if status not in upstream_dialect.REFUSED_RECORDING:
-            return failure
+    def refused(self, refusal: openai_http.RequestRefused) -> Exception:
+        """Leave out first what the server may refuse, then ask for a simpler form."""
+        error = upstream_dialect.error_of_refusal(refusal)
+        if refusal.status not in upstream_dialect.REFUSED_RECORDING:
+            return error
         if self._refusable:
-            message = openai_http.server_message(body).lower()
+            message = openai_http.server_message(refusal.body).lower()
             named = [name for name in self._refusable if name in message]
             self._left_out.append(next(iter(named or self._refusable)))
             del self._refusable[self._left_out[-1]]
-        elif failure.step is FailureStep.ELSEWHERE and len(self._forms) > 1:
+        elif not isinstance(error, upstream_dialect.ChunkTooLarge) and len(self._forms) > 1:
             del self._forms[0]
         else:
-            return failure
-        return ChunkFailure(FailureStep.ANEW, failure.error)
+            return error
+        return upstream_dialect.AskAgain()
 
 
 def parse_openai_answer(body: Mapping[str, Any], duration_s: float) -> UpstreamAnswer:

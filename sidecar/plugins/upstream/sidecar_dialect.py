@@ -10,13 +10,13 @@ from typing import Any
 from sidecar import errors
 from sidecar.errors import ErrorKind
 from sidecar.interfaces.engine_interface import AUTO, TranscribeOptions
+from sidecar.openai_http import RequestRefused
 from sidecar.plugins.upstream import upstream_dialect
-from sidecar.plugins.upstream.errors import UpstreamFailed, UpstreamRefused
+from sidecar.plugins.upstream.errors import UpstreamBusy, UpstreamFailed, UpstreamRefused
 from sidecar.plugins.upstream.upstream_dialect import (
-    ChunkFailure,
-    FailureStep,
+    SPEAKERS,
     UpstreamAnswer,
-    UpstreamLimits,
+    UpstreamDialect,
     UpstreamRequest,
 )
 from sidecar.transcripts import transcript
@@ -25,7 +25,6 @@ TRANSCRIBE_PATH = "/transcribe"
 NDJSON = "application/x-ndjson"
 MAX_AUDIO_S = 3600.0
 """The server would take five hours (its default); an hour limits memory here to 115 MB."""
-MAX_BODY_BYTES = 1 << 30
 _SERVER_TROUBLE_KINDS = {
     ErrorKind.BUSY,
     ErrorKind.FAILED,
@@ -38,35 +37,31 @@ _SERVER_TROUBLE_KINDS = {
 _SPEAKER = re.compile(r"Speaker_(\d{1,4})")
 
 
-class SidecarDialect(upstream_dialect.UpstreamDialect):
-    """Dialect of vibevoice-asr; the server cuts, diarizes and guards against loops by itself."""
+def sidecar_dialect(rate: int, *, by_voices: bool = False) -> UpstreamDialect:
+    """Return the dialect of a server that cuts, diarizes and guards against loops by itself."""
+    return UpstreamDialect(
+        *("sidecar", "/health", rate, MAX_AUDIO_S, SidecarChunkRequest),
+        form=SPEAKERS,
+        by_voices=by_voices,
+        prompt=True,
+    )
 
-    name = "sidecar"
-    health = "/health"
-    prompt = True
-    limits = UpstreamLimits(MAX_AUDIO_S, MAX_BODY_BYTES)
 
-    def __init__(self, rate: int, *, by_voices: bool = False) -> None:
-        self.rate = rate
-        self.by_voices = by_voices
-
-    def chunk_request(self, duration_s: float, options: TranscribeOptions) -> SidecarChunkRequest:
-        """Return the request of a chunk."""
-        return SidecarChunkRequest(duration_s, options)
-
-    def waiting(self, health: bytes) -> int:
-        """Return the jobs in its /health: those that wait, and the one that runs."""
-        try:
-            body = json.loads(health)
-            return int(body["jobs_waiting"]) + int(body["engine_state"] == "busy")
-        except upstream_dialect.PARSE_ERRORS:
-            return 0
+def waiting_jobs(health: bytes) -> int:
+    """Return the jobs in a /health: those that wait, and the one that runs; 0 if it has none."""
+    try:
+        body = json.loads(health)
+        return int(body["jobs_waiting"]) + int(body["engine_state"] == "busy")
+    except upstream_dialect.PARSE_ERRORS:
+        return 0
 
 
 class SidecarChunkRequest:
     """Request of one chunk; the answer is NDJSON, or one JSON body from an older build."""
 
-    def __init__(self, duration_s: float, options: TranscribeOptions) -> None:
+    def __init__(
+        self, dialect: UpstreamDialect, duration_s: float, options: TranscribeOptions
+    ) -> None:
         self._duration_s, self._options = duration_s, options
         self._rest = bytearray()
         self._body: Any = None
@@ -93,7 +88,7 @@ class SidecarChunkRequest:
         fields |= {name: str(count) for name, count in options.speaker_counts.items()}
         if options.max_tokens is not None:
             fields["max_tokens"] = str(options.max_tokens)
-        return UpstreamRequest(TRANSCRIBE_PATH, fields, "audio", streams=True, accept=NDJSON)
+        return UpstreamRequest(TRANSCRIBE_PATH, fields, "audio", kept_alive=True, accept=NDJSON)
 
     def feed(self, data: bytes) -> list[transcript.Segment]:
         """Add to the body and return the segments in it."""
@@ -109,7 +104,7 @@ class SidecarChunkRequest:
         try:
             return parse_sidecar_answer(self._body, self._duration_s)
         except upstream_dialect.PARSE_ERRORS:
-            raise upstream_dialect.garbled_failure("is no transcript") from None
+            raise upstream_dialect.garbled("is no transcript") from None
 
     def _segments_of(self, line: bytes | bytearray) -> list[transcript.Segment]:
         """Return the segment in a line; any other line ends the answer."""
@@ -121,31 +116,30 @@ class SidecarChunkRequest:
                     return [_segment(fields, self._duration_s, self._options.diarize)]
                 case {"failed": dict(fields)}:
                     headers = {"retry-after": str(fields.get("retry_after", ""))}
-                    raise self.refused(int(fields["status"]), headers, json.dumps(fields).encode())
+                    status, body = int(fields["status"]), json.dumps(fields).encode()
+                    raise self.refused(RequestRefused(status, headers, body))
                 case {"result": body} | body:
                     self._body = body
         except upstream_dialect.PARSE_ERRORS:
-            raise upstream_dialect.garbled_failure("is no transcript") from None
+            raise upstream_dialect.garbled("is no transcript") from None
         return []
 
-    def refused(self, status: int, headers: Mapping[str, str], body: bytes) -> ChunkFailure:
+    def refused(self, refusal: RequestRefused) -> Exception:
         """Return the error of its problem details, with the same code if no server could help."""
-        general = upstream_dialect.failure_of_status(status, headers, body)
-        error = parse_problem(body)
+        general, error = upstream_dialect.error_of_refusal(refusal), parse_problem(refusal.body)
         # an engine that crashed is not busy: it died of this recording, in each attempt there
-        if general.step is FailureStep.LATER and not isinstance(error, errors.EngineCrashed):
+        if isinstance(general, UpstreamBusy) and not isinstance(error, errors.EngineCrashed):
             return general
         if error is None or isinstance(error, errors.Unauthorized):
             return general
-        message = f"The upstream answered {status}: {error.detail}"
+        message = f"The upstream answered {refusal.status}: {error.detail}"
         if error.kind in _SERVER_TROUBLE_KINDS:
-            return ChunkFailure(FailureStep.AGAIN, UpstreamFailed(message, hint=error.hint))
+            return UpstreamFailed(message, hint=error.hint)
         if error.kind is ErrorKind.TOO_LARGE:
-            return ChunkFailure(FailureStep.SMALLER, error)
+            return upstream_dialect.ChunkTooLarge(error)
         if error.fault is not errors.Fault.RECORDING:
-            refused = UpstreamRefused(message, hint=error.hint)
-            return ChunkFailure(FailureStep.ELSEWHERE, refused)
-        return ChunkFailure(FailureStep.NEVER, error)
+            return UpstreamRefused(message, hint=error.hint)
+        return error
 
 
 def parse_sidecar_answer(body: Mapping[str, Any], duration_s: float) -> UpstreamAnswer:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import ssl
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from importlib.util import find_spec
 from pathlib import Path
@@ -18,20 +18,26 @@ from sidecar.config.secret_settings import host_of
 from sidecar.interfaces.engine_interface import AUTO, TranscribeOptions, UpstreamOptions
 from sidecar.plugins.upstream import upstream_dialect
 from sidecar.plugins.upstream.audio_chunks import AudioChunk
-from sidecar.plugins.upstream.errors import UpstreamRefusedRecording, UpstreamTimeout
-from sidecar.plugins.upstream.load_balancer import FailoverLimits
-from sidecar.plugins.upstream.openai_dialect import OpenAiDialect
-from sidecar.plugins.upstream.sidecar_dialect import SidecarDialect
+from sidecar.plugins.upstream.errors import (
+    UpstreamFailed,
+    UpstreamRefused,
+    UpstreamRefusedRecording,
+    UpstreamTimeout,
+    UpstreamUnreachable,
+)
+from sidecar.plugins.upstream.load_balancer import FailoverLimits, ServerLoad
+from sidecar.plugins.upstream.openai_dialect import openai_dialect
+from sidecar.plugins.upstream.sidecar_dialect import sidecar_dialect, waiting_jobs
 from sidecar.plugins.upstream.upstream_dialect import (
     FLAC,
-    ChunkFailure,
+    AskAgain,
     ChunkRequest,
-    FailureStep,
+    ChunkTooLarge,
     UpstreamAnswer,
     UpstreamDialect,
     UpstreamRequest,
 )
-from sidecar.plugins.upstream.vllm_dialect import VllmDialect
+from sidecar.plugins.upstream.vllm_dialect import vllm_dialect
 from sidecar.transcripts.transcript import Segment
 
 if TYPE_CHECKING:
@@ -46,8 +52,6 @@ _AWAY = frozenset({502, 503, 504})
 """Statuses of a proxy whose server is away, or of a server that starts."""
 
 SPEECH_S = 1.0
-MAX_REQUESTS_PER_CHUNK = 32
-"""Maximum requests for one chunk to one server; each dialect has lower limits of its own."""
 MAX_ANSWER_BYTES = 64 << 20
 """Maximum bytes of an answer; an hour of speech with word times takes 3 MB."""
 MAX_EVENT_BYTES = 4 << 20
@@ -70,22 +74,22 @@ def second_of_speech() -> bytes:
     return AudioChunk(0.0, samples, rate, last=True).flac()
 
 
-def sidecar_dialect_of(health: bytes) -> SidecarDialect | None:
+def sidecar_dialect_of(health: bytes) -> UpstreamDialect | None:
     """Return the dialect of another vibevoice-asr if the body is its /health, else None.
 
     Raises:
-        ChunkFailure: it forwards recordings itself: the transcript could not name its engine, and
-            the upstream might be this service.
+        UpstreamRefused: it forwards recordings itself: the transcript could not name its engine,
+            and the upstream might be this service.
     """
     body = openai_http.loads(health)
     if not isinstance(body, dict) or not {"contract", "engine", "engine_state"} <= body.keys():
         return None
     engine = str(body["engine"])
     if engine == UPSTREAM_ENGINE:
-        raise upstream_dialect.refused_failure("The upstream has the engine 'upstream' itself.")
+        raise UpstreamRefused("The upstream has the engine 'upstream' itself.")
     if engine == VIBEVOICE:
-        return SidecarDialect(VIBEVOICE_SAMPLE_RATE)
-    return SidecarDialect(SAMPLE_RATE, by_voices=True)
+        return sidecar_dialect(VIBEVOICE_SAMPLE_RATE)
+    return sidecar_dialect(SAMPLE_RATE, by_voices=True)
 
 
 def dialect_of(kind: str, models: bytes, wanted: str | None) -> UpstreamDialect:
@@ -94,25 +98,25 @@ def dialect_of(kind: str, models: bytes, wanted: str | None) -> UpstreamDialect:
     ``kind``: 'openai', 'vllm', or 'auto' to derive it from the list of models.
 
     Raises:
-        ChunkFailure: no model is set and none is listed.
+        UpstreamRefused: no model is set and none is listed.
     """
     body = openai_http.loads(models)
     model = wanted or next(iter(openai_http.model_names(body)), None)
     if model is None:
-        raise upstream_dialect.refused_failure(
+        raise UpstreamRefused(
             "The upstream lists no models.",
-            "Name one with VIBEVOICE_UPSTREAM_MODEL, and the server's kind with "
+            hint="Name one with VIBEVOICE_UPSTREAM_MODEL, and the server's kind with "
             "VIBEVOICE_UPSTREAM_DIALECT.",
         )
     if kind == "auto":
         listed = openai_http.listed_models(body)
         shown = wanted or " ".join(str(one.get(key)) for one in listed for key in ("id", "root"))
         kind = "vllm" if VIBEVOICE in shown.lower() else "openai"
-    return VllmDialect(model) if kind == "vllm" else OpenAiDialect(model)
+    return vllm_dialect(model) if kind == "vllm" else openai_dialect(model)
 
 
 class UpstreamClient:
-    """Client of one upstream. ``name`` is its host and port."""
+    """Client of one upstream. ``name`` is its host and port. Requests raise `UpstreamError`."""
 
     def __init__(
         self,
@@ -126,57 +130,54 @@ class UpstreamClient:
         self.dialect: UpstreamDialect | None = None
         self.longest_s = options.piece_s or float("inf")
         """Maximum length of a chunk: of one that was answered after a longer one was refused."""
+        self.load = ServerLoad()
         self._client, self._url = client, url
         self._headers = openai_http.authorization(key)
         self._options, self._limits = options, limits
-        self._probing, self._probed = asyncio.Lock(), False
+        self._probing = asyncio.Lock()
 
     async def known_dialect(self) -> UpstreamDialect:
-        """Return its dialect; determined once.
-
-        Raises:
-            ChunkFailure: it cannot be reached, or cannot be identified.
-        """
+        """Return its dialect; determined once."""
         if self.dialect is None:
             self.dialect = await self._detect_dialect()
         return self.dialect
 
     async def ready(self) -> UpstreamDialect:
-        """Return its dialect, with what it answered to a second of speech if only that shows what
-        it can.
-
-        Raises:
-            ChunkFailure: as `known_dialect`, or it did not answer.
-        """
+        """Return its dialect, with the form of its answers."""
         async with self._probing:
             dialect = await self.known_dialect()
-            if dialect.probes and not self._probed:
-                request = dialect.chunk_request(SPEECH_S, TranscribeOptions())
-                timeout_s = self._limits.extra_timeout_s + self._options.timeout * SPEECH_S
-                speech = await asyncio.to_thread(second_of_speech)
-                try:
-                    answer = await self.transcribe(request, speech, lambda _: None, timeout_s)
-                except ChunkFailure as failure:
-                    if isinstance(failure.error, UpstreamRefusedRecording):  # it was of none
-                        raise upstream_dialect.refused_failure(failure.error.detail) from None
-                    raise
-                self.dialect, self._probed = dialect.answered(answer), True
-            return self.dialect or dialect
+            if not dialect.form:
+                dialect = openai_dialect(dialect.model, (await self.probe(dialect)).form)
+                self.dialect = dialect
+            return dialect
 
-    async def check_health(self) -> int:
-        """Check its health and return how many recordings wait there; 0 if it does not report it.
+    async def probe(self, dialect: UpstreamDialect) -> UpstreamAnswer:
+        """Return the answer to a second of speech."""
+        request = dialect.chunk_request(SPEECH_S, TranscribeOptions())
+        speech = await asyncio.to_thread(second_of_speech)
+        while True:
+            try:
+                return await self._answer(request, speech, lambda _: None, self.timeout_s(SPEECH_S))
+            except AskAgain:
+                continue
+            except (UpstreamRefusedRecording, ChunkTooLarge) as error:  # it is of none
+                raise UpstreamRefused(str(error)) from None
 
-        Raises:
-            ChunkFailure: it does not answer, or is unhealthy.
-        """
+    def timeout_s(self, duration_s: float) -> float:
+        """Return the seconds that a request of so much audio may take."""
+        return self._limits.extra_timeout_s + self._options.timeout * duration_s
+
+    async def check_health(self) -> None:
+        """Check its health, and note how many recordings wait there."""
         dialect = await self.known_dialect()
         status, body = await self._get(dialect.health)
         if status >= 500:
-            raise upstream_dialect.unreachable_failure(f"The upstream is not well: {status}.")
-        return dialect.waiting(body)
+            raise UpstreamUnreachable(f"The upstream is not well: {status}.")
+        self.load.waiting = max(0, waiting_jobs(body) - self.load.running)
 
     async def transcribe(
         self,
+        dialect: UpstreamDialect,
         chunk_request: ChunkRequest,
         flac: bytes,
         on_segments: SegmentsCallback,
@@ -185,16 +186,17 @@ class UpstreamClient:
         """Send a chunk and return the answer; report segments to ``on_segments`` as they arrive.
 
         Raises:
-            ChunkFailure: there is no answer.
+            UpstreamRefusedRecording: it refuses this chunk, and takes a second of speech.
+            ChunkTooLarge: it might take its halves.
         """
-        for _ in range(MAX_REQUESTS_PER_CHUNK):
+        while True:
             try:
                 return await self._answer(chunk_request, flac, on_segments, timeout_s)
-            except ChunkFailure as failure:
-                if failure.step is not FailureStep.ANEW:
-                    raise
-                last = failure.error
-        raise ChunkFailure(FailureStep.ELSEWHERE, last)
+            except AskAgain:
+                continue
+            except UpstreamRefusedRecording:
+                await self.probe(dialect)
+                raise
 
     async def _answer(
         self,
@@ -203,40 +205,33 @@ class UpstreamClient:
         on_segments: SegmentsCallback,
         timeout_s: float,
     ) -> UpstreamAnswer:
-        request, silence_s = chunk_request.next_request(flac), self._limits.stream_silence_timeout_s
-        headers, content = (
-            self._headers | {"Accept": request.accept},
-            _request_content(request, flac),
-        )
-        with _refusals_of(chunk_request), _http_errors_as_failures():
-            async with asyncio.timeout(timeout_s) as deadline:
-                until = deadline.when() or 0.0
-                async with openai_http.accepted(
-                    self._client, "POST", self._url + request.path, headers=headers, **content
-                ) as response:
-                    if "html" in response.headers.get("content-type", ""):
-                        raise upstream_dialect.refused_failure(
-                            "The upstream answered with a web page.",
-                            "It may be one to sign in at: check the address and the key.",
-                        )
+        request = chunk_request.next_request(flac)
+        headers = self._headers | {"Accept": request.accept}
+        content = _request_content(request, flac)
+        try:
+            with _http_errors():
+                async with (
+                    asyncio.timeout(timeout_s) as deadline,
+                    openai_http.accepted(
+                        self._client, "POST", self._url + request.path, headers=headers, **content
+                    ) as response,
+                ):
+                    silence_s, until = self._limits.stream_silence_timeout_s, deadline.when() or 0.0
 
-                    async def limited_body() -> AsyncIterator[bytes]:
-                        byte_count = 0
-                        async for block in response.aiter_bytes():
-                            byte_count += len(block)
-                            if byte_count > MAX_ANSWER_BYTES:
-                                raise upstream_dialect.garbled_failure("has no end")
-                            yield block
-                            if request.streams:
-                                now = asyncio.get_running_loop().time()
-                                deadline.reschedule(min(until, now + silence_s))
+                    def hear() -> None:
+                        now = asyncio.get_running_loop().time()
+                        deadline.reschedule(min(until, now + silence_s))
 
-                    blocks = limited_body()
+                    if request.kept_alive:
+                        hear()
+                    blocks = _limited_body(response, hear)
                     if request.accept == openai_http.EVENT_STREAM:
                         blocks = openai_http.event_data(blocks, MAX_EVENT_BYTES, _wrong_event)
                     async for data in blocks:
                         if segments := chunk_request.feed(data):
                             on_segments(segments)
+        except openai_http.RequestRefused as refusal:
+            raise chunk_request.refused(refusal) from None
         return chunk_request.finish()
 
     async def _detect_dialect(self) -> UpstreamDialect:
@@ -247,15 +242,15 @@ class UpstreamClient:
                 return dialect
             if kind == "sidecar":
                 _check_not_away(status)
-                return SidecarDialect(SAMPLE_RATE)
+                return sidecar_dialect(SAMPLE_RATE)
         status, body = await self._get(MODELS_PATH)
         if kind == AUTO or not self._options.model:
             _check_not_away(status)
         if status in (401, 403):
-            raise upstream_dialect.failure_of_status(status, {}, body)
+            raise upstream_dialect.error_of_refusal(openai_http.RequestRefused(status, {}, body))
         if kind == AUTO and status != 200 and not self._options.model:
-            raise upstream_dialect.refused_failure(
-                "The upstream does not say what it is.", "Set VIBEVOICE_UPSTREAM_DIALECT."
+            raise UpstreamRefused(
+                "The upstream does not say what it is.", hint="Set VIBEVOICE_UPSTREAM_DIALECT."
             )
         return dialect_of(kind, body, self._options.model)
 
@@ -263,28 +258,44 @@ class UpstreamClient:
         """Return status and body of a small request; a server that does not answer is
         unreachable."""
         try:
-            with _http_errors_as_failures():
+            with _http_errors():
                 async with asyncio.timeout(self._limits.probe_timeout_s):
                     return 200, await openai_http.get(
                         self._client, self._url + path, headers=self._headers
                     )
         except openai_http.RequestRefused as refused:
             return refused.status, refused.body
-        except ChunkFailure as failure:
-            if failure.step is not FailureStep.AGAIN:
-                raise
-            raise upstream_dialect.unreachable_failure() from None
+        except (UpstreamFailed, UpstreamTimeout):
+            raise UpstreamUnreachable from None
+
+
+async def _limited_body(
+    response: httpx.Response, hear: Callable[[], None]
+) -> AsyncGenerator[bytes, None]:
+    """Yield the body in blocks; call ``hear`` at each."""
+    if "html" in response.headers.get("content-type", ""):
+        raise UpstreamRefused(
+            "The upstream answered with a web page.",
+            hint="It may be one to sign in at: check the address and the key.",
+        )
+    byte_count = 0
+    async for block in response.aiter_bytes():
+        byte_count += len(block)
+        if byte_count > MAX_ANSWER_BYTES:
+            raise upstream_dialect.garbled("has no end")
+        yield block
+        hear()
 
 
 def _check_not_away(status: int) -> None:
-    """Raise `ChunkFailure` if the status is that of a proxy whose server is away, or of a server
-    that starts: it does not say what the server is."""
+    """Raise an error if the status is that of a proxy whose server is away, or of a server that
+    starts: it does not say what the server is."""
     if status in _AWAY:
-        raise upstream_dialect.unreachable_failure(f"The upstream answered {status}.")
+        raise UpstreamUnreachable(f"The upstream answered {status}.")
 
 
-def _wrong_event(first: bytes | None) -> ChunkFailure:
-    return upstream_dialect.garbled_failure(
+def _wrong_event(first: bytes | None) -> Exception:
+    return upstream_dialect.garbled(
         "has an event without end" if first is None else "is no stream of events"
     )
 
@@ -297,40 +308,24 @@ def _request_content(request: UpstreamRequest, flac: bytes) -> dict[str, Any]:
 
 
 @contextmanager
-def _refusals_of(chunk_request: ChunkRequest) -> Iterator[None]:
-    """Turn a refusal into the `ChunkFailure` that it means for a request."""
-    try:
-        yield
-    except openai_http.RequestRefused as refused:
-        raise chunk_request.refused(refused.status, refused.headers, refused.body) from None
-
-
-@contextmanager
-def _http_errors_as_failures() -> Iterator[None]:
-    """Turn errors of the connection into `ChunkFailure`."""
+def _http_errors() -> Iterator[None]:
+    """Turn errors of the connection into those of an upstream."""
     try:
         with openai_http.http_errors_as(
-            _unreachable,
-            lambda _: upstream_dialect.connection_lost_failure("went away in the middle"),
+            _unreachable, lambda _: UpstreamFailed("The upstream went away in the middle.")
         ):
             yield
     except TimeoutError:
-        raise ChunkFailure(FailureStep.AGAIN, UpstreamTimeout()) from None
+        raise UpstreamTimeout from None
 
 
-def _unreachable(error: Exception) -> ChunkFailure:
-    if not _is_certificate_error(error):
-        return upstream_dialect.unreachable_failure()
-    return upstream_dialect.refused_failure(
-        "The upstream's certificate is not one that is trusted.",
-        "Set VIBEVOICE_UPSTREAM_CA to the file with the certificate of who signed it.",
-    )
-
-
-def _is_certificate_error(error: BaseException | None) -> bool:
-    """Return whether a certificate is the reason of a failed connection."""
-    while error is not None:
-        if isinstance(error, ssl.SSLCertVerificationError):
-            return True
+def _unreachable(error: BaseException | None) -> Exception:
+    """Return the error of a connection that failed, perhaps because of a certificate."""
+    while error is not None and not isinstance(error, ssl.SSLCertVerificationError):
         error = error.__cause__ or error.__context__
-    return False
+    if error is None:
+        return UpstreamUnreachable()
+    return UpstreamRefused(
+        "The upstream's certificate is not one that is trusted.",
+        hint="Set VIBEVOICE_UPSTREAM_CA to the file with the certificate of who signed it.",
+    )

@@ -1,22 +1,28 @@
-"""Interface of an upstream dialect, and classification of failures into retry steps. Pure.
+"""Interface of an upstream dialect, and what the refusals of a server mean. Pure.
 
 Each upstream has one `UpstreamDialect`, which says what the server can. A `ChunkRequest` is one
 chunk of a recording on its way to the server and back.
 """
 
+from __future__ import annotations
+
 import json
 import math
-from abc import ABC, abstractmethod
-from collections.abc import Mapping
-from dataclasses import dataclass, field
-from enum import Enum, auto
-from typing import Any, Protocol, Self
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any, Protocol, TypeVar
 
 from sidecar import errors
 from sidecar.interfaces.engine_interface import AUTO, TranscribeOptions
-from sidecar.openai_http import TOO_LARGE_MESSAGE, parse_retry_after, server_message
+from sidecar.openai_http import (
+    TOO_LARGE_MESSAGE,
+    RequestRefused,
+    parse_retry_after,
+    server_message,
+)
 from sidecar.plugins.upstream.errors import (
     UpstreamBusy,
+    UpstreamError,
     UpstreamFailed,
     UpstreamGarbled,
     UpstreamRefused,
@@ -25,16 +31,18 @@ from sidecar.plugins.upstream.errors import (
 )
 from sidecar.transcripts.transcript import Notice, Segment
 
+Error = TypeVar("Error", bound=errors.SidecarError)
+
 PARSE_ERRORS = (ArithmeticError, AttributeError, LookupError, RecursionError, TypeError, ValueError)
 """Errors of parsing a malformed response."""
 
 FLAC = "audio/flac"
-TEXT = "text"
-"""Form of an answer without times."""
+SPEAKERS, WORDS, SEGMENTS, TEXT = "speakers", "words", "segments", "text"
+"""Forms of an answer, the richest first; that of text has no times."""
 
 REFUSED_RECORDING = frozenset({400, 415, 422})
-"""Statuses of a server that read the request: the others are about its address, its key or itself,
-and may be over in a moment."""
+"""Statuses of a server that read the request, if it takes a second of speech: the others are about
+its address, its key or itself, and may be over in a moment."""
 
 
 def parse_probability(value: object) -> float | None:
@@ -52,102 +60,72 @@ def clip_span(start: Any, end: Any, duration_s: float) -> tuple[float, float]:
     return first, max(first, last)
 
 
-class FailureStep(Enum):
-    """Next step after a chunk failed."""
-
-    AGAIN = auto()
-    """The server has failed: it goes into back-off, and another is tried first."""
-    LATER = auto()
-    """The server reports that it is overloaded; this does not count as an attempt."""
-    ELSEWHERE = auto()
-    """The server will never take this; another might."""
-    SMALLER = auto()
-    """The recording is too long or too large for the server."""
-    ANEW = auto()
-    """Send another form of the request to the same server at once."""
-    NEVER = auto()
-    """No server would take it: the recording or the request is at fault."""
+class AskAgain(Exception):
+    """The server has to be sent another request for the chunk at once."""
 
 
-@dataclass(eq=False)
-class ChunkFailure(Exception):
-    """Failure of a chunk: the next step, and the error if no step helps.
+class ChunkTooLarge(Exception):
+    """The server takes, or answers, only smaller chunks; ``error``: that of the smallest."""
 
-    ``sent``: whether the server had begun to read audio, so that the audio may be at fault.
-    """
-
-    step: FailureStep
-    error: errors.SidecarError
-    retry_after: float | None = None
-    sent: bool = field(default=True, kw_only=True)
-
-    def __post_init__(self) -> None:
-        super().__init__(self.error.detail)
+    def __init__(self, error: errors.SidecarError) -> None:
+        self.error = error
+        super().__init__(error.detail)
 
 
-def failure_of_status(status: int, headers: Mapping[str, str], body: bytes) -> ChunkFailure:
-    """Return the failure that a status other than 200 means, in any dialect."""
-    message = server_message(body)
+def error_of_refusal(refusal: RequestRefused) -> UpstreamError | ChunkTooLarge:
+    """Return what a status other than 200 means, in any dialect."""
+    status, message = refusal.status, server_message(refusal.body)
     answered = f"The upstream answered {status}{f': {message}' if message else '.'}"
     if status in (401, 403):
-        rejected = UpstreamRefused(
+        return UpstreamRefused(
             f"The upstream answered {status}: it rejects the key.",
             hint="Set VIBEVOICE_UPSTREAM_KEY or --upstream-key @FILE to a valid key.",
         )
-        return ChunkFailure(FailureStep.ELSEWHERE, rejected)
     if status == 413 or TOO_LARGE_MESSAGE.search(message):
-        return ChunkFailure(FailureStep.SMALLER, UpstreamRefusedRecording(answered))
-    if status == 429 and "insufficient_quota" in server_message(body, "code"):
-        return ChunkFailure(FailureStep.ELSEWHERE, UpstreamRefused(answered))
-    after = parse_retry_after(headers)
+        return ChunkTooLarge(UpstreamRefusedRecording(answered))
+    after = parse_retry_after(refusal.headers)
+    if status == 429 and "insufficient_quota" in server_message(refusal.body, "code"):
+        return UpstreamRefused(answered)
     if status == 429 or (status == 503 and after is not None):
-        after = 1.0 if after is None else after
-        busy = UpstreamBusy(retry_after=max(1, round(after)))
-        return ChunkFailure(FailureStep.LATER, busy, after)
+        rest_s = UpstreamBusy.rest_s if after is None else after
+        busy = UpstreamBusy(retry_after=max(1, round(rest_s)))
+        busy.rest_s = rest_s
+        return busy
     if status in (408, 409, 425) or status >= 500:
-        return ChunkFailure(FailureStep.AGAIN, UpstreamFailed(answered))
-    refused = UpstreamRefusedRecording if status in REFUSED_RECORDING else UpstreamRefused
-    return ChunkFailure(FailureStep.ELSEWHERE, refused(answered))
+        return UpstreamFailed(answered)
+    return (UpstreamRefusedRecording if status in REFUSED_RECORDING else UpstreamRefused)(answered)
 
 
-def failure_of_error(error: Mapping[str, Any] | str) -> ChunkFailure:
-    """Return the failure that an error means that comes with status 200, in a body or a stream."""
-    message = f"The upstream reports: {server_message(json.dumps({'error': error}).encode())}"
+def error_of_message(error: Mapping[str, Any] | str) -> UpstreamError | ChunkTooLarge:
+    """Return what an error means that comes with status 200, in a body or a stream."""
+    body = json.dumps({"error": error}).encode()
     status = error.get("code") if isinstance(error, Mapping) else None
     if isinstance(status, int) and 400 <= status < 600:
-        return failure_of_status(status, {}, json.dumps({"error": dict(error)}).encode())  # type: ignore[arg-type]
+        return error_of_refusal(RequestRefused(status, {}, body))
+    message = f"The upstream reports: {server_message(body)}"
     if TOO_LARGE_MESSAGE.search(message):
-        return ChunkFailure(FailureStep.SMALLER, UpstreamRefusedRecording(message))
-    return ChunkFailure(FailureStep.AGAIN, UpstreamFailed(message))
+        return ChunkTooLarge(UpstreamRefusedRecording(message))
+    return UpstreamFailed(message)
 
 
-def garbled_failure(what: str, step: FailureStep = FailureStep.AGAIN) -> ChunkFailure:
-    """Return the failure of a malformed answer."""
-    return ChunkFailure(step, UpstreamGarbled(f"The upstream's response {what}."))
+def garbled(what: str) -> UpstreamGarbled:
+    """Return the error of a malformed answer."""
+    return UpstreamGarbled(f"The upstream's response {what}.")
 
 
-def connection_lost_failure(what: str) -> ChunkFailure:
-    """Return the failure of a server that disconnected or fell silent during a request."""
-    return ChunkFailure(FailureStep.AGAIN, UpstreamFailed(f"The upstream {what}."))
-
-
-def unreachable_failure(detail: str | None = None) -> ChunkFailure:
-    """Return the failure of a server that received nothing."""
-    return ChunkFailure(FailureStep.AGAIN, UpstreamUnreachable(detail), sent=False)
-
-
-def refused_failure(detail: str, hint: str | None = None) -> ChunkFailure:
-    """Return the failure of a server that cannot be used and received nothing."""
-    refused = UpstreamRefused(detail, hint=hint)
-    return ChunkFailure(FailureStep.ELSEWHERE, refused, sent=False)
-
-
-def with_server_name(error: errors.SidecarError, server: str) -> errors.SidecarError:
+def with_server_name(error: Error, server: str) -> Error:
     """Return the error with the server's name, if it is about a server."""
     detail = error.detail.replace("The upstream", f"The upstream {server}", 1)
     if isinstance(error, UpstreamUnreachable) and detail == error.default_detail:
         detail = f"The upstream {server} does not answer."
     return type(error)(detail, hint=error.hint, retry_after=error.retry_after)
+
+
+def options_without(options: TranscribeOptions, names: Collection[str]) -> TranscribeOptions:
+    """Return the options without what a server may refuse of them, if it is named."""
+    if "prompt" in names:
+        options = replace(options, prompt="", hotwords=())
+    return replace(options, language=AUTO) if "language" in names else options
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,8 +136,8 @@ class UpstreamRequest:
     fields: Mapping[str, str | list[str]] = field(default_factory=dict)
     file_field: str = "file"
     body: bytes | None = None
-    streams: bool = False
-    """True if the answer is streamed: a long pause in it is a failure."""
+    kept_alive: bool = False
+    """True if the answer has no long pause before its first byte, either."""
     accept: str = "*/*"
     """Accept header of the request."""
 
@@ -182,86 +160,47 @@ class UpstreamAnswer:
     ignored: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class UpstreamLimits:
-    """Limits of a request: seconds, and bytes on the wire (``growth``: factor by which the encoding
-    enlarges the audio)."""
-
-    seconds: float
-    bytes: int
-    growth: float = 1.0
-
-    def longest_s(self, rate: int) -> float:
-        """Return the seconds of 16-bit audio at ``rate`` that are within both limits."""
-        return min(self.seconds, self.bytes / self.growth / (2 * rate))
-
-
 class ChunkRequest(Protocol):
-    """Request of a chunk, sent once or several times, until there is an answer."""
+    """Request of a chunk, sent once or several times, until there is an answer. Each method may
+    raise an `UpstreamError`, `ChunkTooLarge` or `AskAgain`."""
 
     def next_request(self, flac: bytes) -> UpstreamRequest:
         """Return the request to send now; ``flac`` is the chunk as FLAC. Discard an unfinished
         answer, except if the server can go on from it."""
 
     def feed(self, data: bytes) -> list[Segment]:
-        """Add to the answer and return the new segments.
-
-        Raises:
-            ChunkFailure: the answer is malformed.
-        """
+        """Add to the answer and return the new segments."""
 
     def finish(self) -> UpstreamAnswer:
-        """Return the answer after its end.
+        """Return the answer after its end."""
 
-        Raises:
-            ChunkFailure: it broke off, is malformed, or must be requested again.
-        """
-
-    def refused(self, status: int, headers: Mapping[str, str], body: bytes) -> ChunkFailure:
-        """Return the failure that a status other than 200 means."""
+    def refused(self, refusal: RequestRefused) -> Exception:
+        """Return what a refusal means, to be raised."""
 
 
-class UpstreamDialect(ABC):
-    """Protocol of one upstream, and what it can: a value that does not change."""
+@dataclass(frozen=True, slots=True)
+class UpstreamDialect:
+    """Protocol of one upstream, and what it can: a value that does not change. Servers with the
+    same can go on from each other's answers.
+
+    ``health``: path of its health check; ``prompt``: that answers at once, even while it works.
+    ``rate``: that of its model, in Hz. ``longest_s``: longest audio of a request. ``form``: that in
+    which it answers speech; '' if only a request shows it. ``by_voices``: it diarizes as this
+    service does (`EngineSpec.by_voices`). Its chunks are requested without speakers if the whole
+    recording is diarized here.
+    """
 
     name: str
     health: str
-    """Path of its health check."""
     rate: int
-    """Sample rate of its model, in Hz."""
-    prompt = False
-    """True if its health check answers at once, even while it works."""
-    probes = False
-    """True if only its answers show what it can."""
-    by_voices = False
-    """True if it diarizes as this service does (`EngineSpec.by_voices`). Its chunks are requested
-    without speakers if the whole recording is diarized here."""
+    longest_s: float
+    request: Callable[[UpstreamDialect, float, TranscribeOptions], ChunkRequest]
+    model: str = ""
+    form: str = ""
+    diarizes: bool = True
+    by_voices: bool = False
+    prompt: bool = False
 
-    @property
-    @abstractmethod
-    def limits(self) -> UpstreamLimits:
-        """Return the limits of a request."""
-
-    @property
-    def diarizes(self) -> bool:
-        """Return whether it diarizes."""
-        return True
-
-    @property
-    def alike(self) -> str:
-        """Return a value; servers with the same, if it is not empty, can go on from each other's
-        answers."""
-        return ""
-
-    def answered(self, answer: UpstreamAnswer) -> Self:
-        """Return the dialect of a server that gave this answer to speech."""
-        return self
-
-    @abstractmethod
     def chunk_request(self, duration_s: float, options: TranscribeOptions) -> ChunkRequest:
         """Return the request of a chunk of ``duration_s`` seconds."""
-
-    def waiting(self, health: bytes) -> int:
-        """Return the recordings that wait there, from the body of ``health``; 0 if it has no
-        number."""
-        return 0
+        return self.request(self, duration_s, options)

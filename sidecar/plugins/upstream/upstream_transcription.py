@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import deque
+from collections import defaultdict, deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import suppress
@@ -46,13 +46,17 @@ class _UpstreamCancelled(Exception):
     """The transcription was cancelled."""
 
 
+_Early = SimpleQueue[tuple[audio_chunks.AudioChunk, Sequence[Segment]]]
+
+
 @dataclass(frozen=True, slots=True)
 class _PendingChunk:
-    """Chunk in progress, and its segments that arrived before the answer is complete."""
+    """Chunk in progress, and segments of it or its halves that arrived before their answer is
+    complete."""
 
     chunk: audio_chunks.AudioChunk
     future: Future[list[audio_chunks.ChunkResult]]
-    segments: SimpleQueue[Sequence[Segment]]
+    segments: _Early
 
 
 class UpstreamTranscription:
@@ -72,6 +76,7 @@ class UpstreamTranscription:
         self._futures: set[Future[list[audio_chunks.ChunkResult]]] = set()
         self._diarization: UpstreamDiarization | None = None
         self._fed_s = 0.0
+        self._left_out = defaultdict[str, set[str]](set)
         self._results: list[audio_chunks.ChunkResult] = []
         self._upstream_count = len(chunk_requests.upstreams)
         self._ready = 0
@@ -152,7 +157,7 @@ class UpstreamTranscription:
             self._diarization.feed(chunk)
 
     def _send(self, chunk: audio_chunks.AudioChunk) -> _PendingChunk:
-        segments: SimpleQueue[Sequence[Segment]] = SimpleQueue()
+        segments: _Early = SimpleQueue()
         options = self._options
         if not _is_whole(chunk) and options.speaker_counts:  # some may be silent in a chunk
             most = options.num_speakers or options.max_speakers
@@ -161,10 +166,12 @@ class UpstreamTranscription:
             # Words with times go to the speakers of the whole recording.
             options = replace(options, diarize=False, words=True)
         future = self._chunk_requests.run(
-            self._chunk_requests.transcribe(chunk, options, segments.put)
+            self._chunk_requests.transcribe(
+                chunk, options, self._left_out, lambda *found: segments.put(found)
+            )
         )
         future.add_done_callback(
-            lambda over: segments.put(())
+            lambda over: segments.put((chunk, ()))
         )  # wakes the thread in `_pending_events`
         self._futures.add(future)
         return _PendingChunk(chunk, future, segments)
@@ -174,8 +181,7 @@ class UpstreamTranscription:
         while not pending.future.done():
             self._check()
             with suppress(Empty):
-                segments = pending.segments.get(timeout=CANCEL_POLL_S)
-                yield from self._report(self._early(pending.chunk, segments))
+                yield from self._report(self._early(*pending.segments.get(timeout=CANCEL_POLL_S)))
         self._check()
         self._futures.discard(pending.future)
         results = pending.future.result()

@@ -11,20 +11,21 @@ import base64
 import json
 import math
 import zlib
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from typing import Any
 
 from sidecar.audio import VIBEVOICE_SAMPLE_RATE
 from sidecar.interfaces.engine_interface import TranscribeOptions
-from sidecar.openai_http import DONE, EVENT_STREAM, loads
+from sidecar.openai_http import DONE, EVENT_STREAM, RequestRefused, loads
 from sidecar.plugins.upstream import upstream_dialect
+from sidecar.plugins.upstream.errors import UpstreamFailed
 from sidecar.plugins.upstream.upstream_dialect import (
     FLAC,
-    ChunkFailure,
-    FailureStep,
+    SPEAKERS,
+    AskAgain,
+    ChunkTooLarge,
     UpstreamAnswer,
-    UpstreamLimits,
+    UpstreamDialect,
     UpstreamRequest,
 )
 from sidecar.transcripts import loop_guard
@@ -35,9 +36,9 @@ MIN_COMMON_CHARACTERS = 4
 """Characters that an event and the text before it may share by chance."""
 
 CHAT_COMPLETIONS_PATH = "/v1/chat/completions"
-VLLM_LIMITS = UpstreamLimits(3600.0, 200_000_000, 4 / 3)
-"""An hour is what the model takes; the plugin's own front takes bodies of 200 MB. Newer versions of
-vLLM take 25 MB or ten minutes: they answer 400, and get less from then on."""
+LONGEST_S = 3000.0
+"""An hour is what the model takes, but the plugin's own front takes bodies of 200 MB, in base64.
+Newer versions of vLLM take 25 MB or ten minutes: they answer 400, and get less from then on."""
 SYSTEM_PROMPT = (
     "You are a helpful assistant that transcribes audio input into text output in JSON format."
 )
@@ -52,14 +53,6 @@ MAX_PROMPT_INFLATION = 1.5
 recordings of half an hour): its answer is rejected."""
 MAX_LOOP_RETRIES = 12
 """Maximum retries of one chunk because of loops; each processes the audio again."""
-
-
-def _parse_object(value: bytes) -> dict[str, Any]:
-    event = loads(value)
-    if not isinstance(event, dict):
-        problem = "is no JSON" if event is None else "has an event that is no object"
-        raise upstream_dialect.garbled_failure(problem)
-    return event
 
 
 class VllmAnswerReader(loop_guard.GuardedAnswer):
@@ -79,9 +72,9 @@ class VllmAnswerReader(loop_guard.GuardedAnswer):
         if self.over:
             return [], None
         try:
-            text = self._new_text(_parse_object(data))
+            text = self._new_text(loads(data))
         except upstream_dialect.PARSE_ERRORS:
-            raise upstream_dialect.garbled_failure("has an event that is none") from None
+            raise upstream_dialect.garbled("has an event that is none") from None
         return self.take(zlib.crc32(text.encode()), text) if text else ([], None)
 
     def end_here(self, count: int) -> None:
@@ -91,10 +84,10 @@ class VllmAnswerReader(loop_guard.GuardedAnswer):
         self.parser.feed("[]")
         self.over = True
 
-    def _new_text(self, event: Mapping[str, Any]) -> str:
+    def _new_text(self, event: Any) -> str:
         """Return the new text of an event; some servers resend the whole text each time."""
         if event.get("error"):
-            raise upstream_dialect.failure_of_error(event["error"])
+            raise upstream_dialect.error_of_message(event["error"])
         self.usage = int((event.get("usage") or {}).get("prompt_tokens") or self.usage)
         text = ""
         for choice in (event.get("choices") or [])[:1]:
@@ -105,31 +98,19 @@ class VllmAnswerReader(loop_guard.GuardedAnswer):
         return text
 
 
-@dataclass(frozen=True)
-class VllmDialect(upstream_dialect.UpstreamDialect):
-    """Dialect of vLLM."""
-
-    model: str
-
-    name = "vllm"
-    health = "/health"
-    rate = VIBEVOICE_SAMPLE_RATE
-    limits = VLLM_LIMITS
-
-    @property
-    def alike(self) -> str:
-        """Return a value that servers of the same model have."""
-        return f"{self.name} {self.model}"
-
-    def chunk_request(self, duration_s: float, options: TranscribeOptions) -> VllmChunkRequest:
-        """Return the request of a chunk."""
-        return VllmChunkRequest(self, duration_s, options)
+def vllm_dialect(model: str) -> UpstreamDialect:
+    """Return the dialect of vLLM."""
+    return UpstreamDialect(
+        *("vllm", "/health", VIBEVOICE_SAMPLE_RATE, LONGEST_S, VllmChunkRequest, model, SPEAKERS)
+    )
 
 
 class VllmChunkRequest:
     """Request of one chunk, in one answer or in several that continue each other."""
 
-    def __init__(self, dialect: VllmDialect, duration_s: float, options: TranscribeOptions) -> None:
+    def __init__(
+        self, dialect: UpstreamDialect, duration_s: float, options: TranscribeOptions
+    ) -> None:
         self._dialect = dialect
         self._duration_s = duration_s
         self._options = options
@@ -146,9 +127,7 @@ class VllmChunkRequest:
         if not self._goes_on:
             self._kept_segments, self._prefix = [], ""
         self._reader = VllmAnswerReader(self._duration_s, self._prefix, self._kept_segments)
-        return UpstreamRequest(
-            CHAT_COMPLETIONS_PATH, body=self._body(flac), streams=True, accept=EVENT_STREAM
-        )
+        return UpstreamRequest(CHAT_COMPLETIONS_PATH, body=self._body(flac), accept=EVENT_STREAM)
 
     def _body(self, flac: bytes) -> bytes:
         instruction = (
@@ -197,17 +176,15 @@ class VllmChunkRequest:
         it."""
         reader = self._reader
         if not reader.over:
-            raise upstream_dialect.connection_lost_failure("broke off its answer")
+            raise UpstreamFailed("The upstream broke off its answer.")
         segments = reader.segments + reader.parser.finish()
         if reader.usage > MAX_PROMPT_INFLATION * self._prompt_tokens() and not self._prefix:
-            raise upstream_dialect.garbled_failure(
-                "took in more than was sent", FailureStep.SMALLER
-            )
+            raise ChunkTooLarge(upstream_dialect.garbled("took in more than was sent"))
         cut = reader.length and self._options.max_tokens is None
         if cut and self._duration_s > 60.0:
-            raise upstream_dialect.garbled_failure("ran out of tokens", FailureStep.SMALLER)
+            raise ChunkTooLarge(upstream_dialect.garbled("ran out of tokens"))
         if not segments and not reader.parser.ended:
-            raise upstream_dialect.garbled_failure("is no list of segments")
+            raise upstream_dialect.garbled("is no list of segments")
         truncated = reader.parser.truncated
         left_out = ("prompt",) if self._prompt != self._options.prompt_with_hotwords else ()
         return UpstreamAnswer(
@@ -217,19 +194,19 @@ class VllmChunkRequest:
             ignored=(*self._options.speaker_counts, *left_out),
         )
 
-    def refused(self, status: int, headers: Mapping[str, str], body: bytes) -> ChunkFailure:
-        """Return the failure; start anew if the server may not continue an answer, or not take the
+    def refused(self, refusal: RequestRefused) -> Exception:
+        """Return the error; start anew if the server may not continue an answer, or not take the
         prompt."""
-        failure = upstream_dialect.failure_of_status(status, headers, body)
-        if status not in upstream_dialect.REFUSED_RECORDING:
-            return failure
-        if self._prefix and failure.step is FailureStep.ELSEWHERE:
+        error = upstream_dialect.error_of_refusal(refusal)
+        if refusal.status not in upstream_dialect.REFUSED_RECORDING:
+            return error
+        if self._prefix and not isinstance(error, ChunkTooLarge):
             self._goes_on = False
         elif self._prompt:
             self._prompt = ""
         else:
-            return failure
-        return ChunkFailure(FailureStep.ANEW, failure.error)
+            return error
+        return AskAgain()
 
     def _prompt_tokens(self) -> float:
         audio_tokens = math.ceil(self._duration_s * TOKENS_PER_S)
@@ -241,7 +218,7 @@ class VllmChunkRequest:
         self._kept_segments = self._reader.segments[:count]
 
     def _recover(self, loop: loop_guard.RepetitionLoop) -> None:
-        """End a request that loops; raise `ChunkFailure` to retry before the loop, or skip its
+        """End a request that loops; raise `AskAgain` to retry before the loop, or skip its
         audio."""
         self._loops += 1
         self._recoveries += 1
@@ -252,15 +229,14 @@ class VllmChunkRequest:
         self._loop_start = count
         sampling = loop_guard.retry_sampling(self._retries)
         if self._recoveries > MAX_LOOP_RETRIES:
-            raise upstream_dialect.garbled_failure("repeats itself", FailureStep.SMALLER)
-        stuck = upstream_dialect.garbled_failure("repeats itself", FailureStep.ANEW)
+            raise ChunkTooLarge(upstream_dialect.garbled("repeats itself"))
         content = self._reader.parser.open_content
         self._keep_segments(count)
         self._sampling = sampling
         if sampling is not None:
             self._retries += 1
             self._reader = VllmAnswerReader(self._duration_s, self._prefix, self._kept_segments)
-            raise stuck
+            raise AskAgain
         skip = loop_guard.next_skipped_audio(
             self._kept_segments[-1].end if self._kept_segments else 0.0,
             self._duration_s,
@@ -273,4 +249,4 @@ class VllmChunkRequest:
         self._kept_segments = [*self._kept_segments, skip.segment()]
         self._loop_start, self._retries = len(self._kept_segments), 0
         self._reader = VllmAnswerReader(self._duration_s, self._prefix, self._kept_segments)
-        raise stuck
+        raise AskAgain

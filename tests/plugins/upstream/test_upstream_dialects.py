@@ -14,11 +14,20 @@ from hypothesis import strategies as st
 from sidecar import errors, openai_http
 from sidecar.errors import Fault
 from sidecar.interfaces.engine_interface import TranscribeOptions
+from sidecar.openai_http import RequestRefused
 from sidecar.plugins.upstream import upstream_client, upstream_dialect
-from sidecar.plugins.upstream.openai_dialect import OpenAiDialect, parse_openai_answer
-from sidecar.plugins.upstream.sidecar_dialect import SidecarDialect, parse_sidecar_answer
-from sidecar.plugins.upstream.upstream_dialect import ChunkFailure, FailureStep
-from sidecar.plugins.upstream.vllm_dialect import VllmDialect
+from sidecar.plugins.upstream.errors import (
+    UpstreamBusy,
+    UpstreamError,
+    UpstreamFailed,
+    UpstreamGarbled,
+    UpstreamRefused,
+    UpstreamRefusedRecording,
+)
+from sidecar.plugins.upstream.openai_dialect import openai_dialect, parse_openai_answer
+from sidecar.plugins.upstream.sidecar_dialect import parse_sidecar_answer, sidecar_dialect
+from sidecar.plugins.upstream.upstream_dialect import AskAgain, ChunkTooLarge
+from sidecar.plugins.upstream.vllm_dialect import vllm_dialect
 
 SOME = TranscribeOptions()
 
@@ -28,56 +37,56 @@ def said(message: str) -> bytes:
 
 
 @pytest.mark.parametrize(
-    ("status", "message", "after", "step"),
+    ("status", "message", "after", "error"),
     [
-        (400, "This model's maximum context length is 65536 tokens", None, FailureStep.SMALLER),
-        (400, "item exceeds the pre-allocated encoder cache size 8192", None, FailureStep.SMALLER),
-        (400, "Audio file is too large: 26 MB", None, FailureStep.SMALLER),
-        (400, "Audio duration 700 s exceeds the limit of 600", None, FailureStep.SMALLER),
-        (413, "", None, FailureStep.SMALLER),
-        (400, "Invalid audio", None, FailureStep.ELSEWHERE),
-        (401, "Incorrect API key", None, FailureStep.ELSEWHERE),
-        (404, "The model `x` does not exist", None, FailureStep.ELSEWHERE),
-        (429, "slow down", "7", FailureStep.LATER),
-        (429, "slow down", None, FailureStep.LATER),
-        (503, "overloaded", "2", FailureStep.LATER),
-        (503, "overloaded", None, FailureStep.AGAIN),
-        (500, "EngineCore encountered an issue", None, FailureStep.AGAIN),
-        (502, "", None, FailureStep.AGAIN),
-        (504, "", None, FailureStep.AGAIN),
-        (307, "", None, FailureStep.ELSEWHERE),
+        (400, "This model's maximum context length is 65536 tokens", None, ChunkTooLarge),
+        (400, "item exceeds the pre-allocated encoder cache size 8192", None, ChunkTooLarge),
+        (400, "Audio file is too large: 26 MB", None, ChunkTooLarge),
+        (400, "Audio duration 700 s exceeds the limit of 600", None, ChunkTooLarge),
+        (413, "", None, ChunkTooLarge),
+        (400, "Invalid audio", None, UpstreamRefusedRecording),
+        (401, "Incorrect API key", None, UpstreamRefused),
+        (404, "The model `x` does not exist", None, UpstreamRefused),
+        (429, "slow down", "7", UpstreamBusy),
+        (429, "slow down", None, UpstreamBusy),
+        (503, "overloaded", "2", UpstreamBusy),
+        (503, "overloaded", None, UpstreamFailed),
+        (500, "EngineCore encountered an issue", None, UpstreamFailed),
+        (502, "", None, UpstreamFailed),
+        (504, "", None, UpstreamFailed),
+        (307, "", None, UpstreamRefused),
     ],
 )
-def test_status_and_body_of_an_error_decide_the_next_step(
-    status: int, message: str, after: str | None, step: FailureStep
+def test_status_and_body_of_a_refusal_decide_what_it_means(
+    status: int, message: str, after: str | None, error: type[Exception]
 ) -> None:
     headers = {"retry-after": after} if after else {}
-    found = upstream_dialect.failure_of_status(status, headers, said(message))
-    assert found.step is step
-    assert found.retry_after == (float(after or 1) if step is FailureStep.LATER else None)
+    found = upstream_dialect.error_of_refusal(RequestRefused(status, headers, said(message)))
+    assert type(found) is error
+    if isinstance(found, UpstreamBusy):
+        assert found.rest_s == float(after or 1)
 
 
 @pytest.mark.parametrize(
     ("status", "fault"),
     [
-        *((status, Fault.RECORDING) for status in (400, 413, 415, 422)),
+        *((status, Fault.RECORDING) for status in (400, 415, 422)),
         *((status, Fault.UPSTREAM) for status in (204, 301, 302, 307, 401, 402, 403, 404, 405)),
         *((status, Fault.UPSTREAM) for status in (407, 408, 410, 426, 429, 451, 500, 502, 503)),
     ],
 )
-def test_recording_is_to_blame_only_if_the_upstream_refused_what_it_was_sent(
+def test_recording_may_be_to_blame_only_if_the_upstream_refused_what_it_was_sent(
     status: int, fault: Fault
 ) -> None:
-    failure = upstream_dialect.failure_of_status(status, {}, said("told to"))
-    assert errors.from_wire(failure.error.to_wire()).fault is fault, "as the job gets it"
+    error = upstream_dialect.error_of_refusal(RequestRefused(status, {}, said("told to")))
+    assert isinstance(error, UpstreamError)
+    assert errors.from_wire(error.to_wire()).fault is fault, "as the job gets it"
 
 
 def test_upstream_whose_quota_is_exhausted_is_not_waited_for() -> None:
     body = json.dumps({"error": {"message": "x", "code": "insufficient_quota"}}).encode()
-    assert (
-        upstream_dialect.failure_of_status(429, {"retry-after": "1"}, body).step
-        is FailureStep.ELSEWHERE
-    )
+    found = upstream_dialect.error_of_refusal(RequestRefused(429, {"retry-after": "1"}, body))
+    assert type(found) is UpstreamRefused
 
 
 @pytest.mark.parametrize(
@@ -109,7 +118,7 @@ FIELDS = [
 
 @pytest.mark.parametrize(
     "make",
-    [lambda: SidecarDialect(16_000), lambda: OpenAiDialect("w"), lambda: VllmDialect("v")],
+    [lambda: sidecar_dialect(16_000), lambda: openai_dialect("w"), lambda: vllm_dialect("v")],
     ids=["s", "o", "v"],
 )
 @given(
@@ -125,7 +134,7 @@ FIELDS = [
         ).map(lambda value: json.dumps(value).encode()),
     )
 )
-def test_random_answers_raise_only_chunk_failures(make: Any, body: bytes) -> None:
+def test_random_answers_raise_only_errors_of_an_upstream(make: Any, body: bytes) -> None:
     for blocks in ([body], [body, b"[DONE]"]):
         chunk_request = make().chunk_request(10.0, SOME)
         chunk_request.next_request(b"fLaC")
@@ -133,7 +142,7 @@ def test_random_answers_raise_only_chunk_failures(make: Any, body: bytes) -> Non
             for data in blocks:
                 chunk_request.feed(data)
             answer = chunk_request.finish()
-        except ChunkFailure:
+        except (UpstreamError, ChunkTooLarge, AskAgain):
             continue
         assert all(0 <= one.start <= one.end <= 10 for one in answer.segments)
 
@@ -150,9 +159,9 @@ def test_random_answers_raise_only_chunk_failures(make: Any, body: bytes) -> Non
     ],
     ids=str,
 )
-def test_vllm_event_of_unexpected_shape_is_a_chunk_failure(event: dict[str, Any]) -> None:
-    with pytest.raises(ChunkFailure):
-        VllmDialect("v").chunk_request(9.0, SOME).feed(json.dumps(event).encode())
+def test_vllm_event_of_unexpected_shape_is_an_error_of_the_upstream(event: dict[str, Any]) -> None:
+    with pytest.raises((UpstreamGarbled, UpstreamFailed)):
+        vllm_dialect("v").chunk_request(9.0, SOME).feed(json.dumps(event).encode())
 
 
 def test_words_are_assigned_to_segments_and_times_stay_in_the_chunk() -> None:
@@ -197,7 +206,7 @@ def test_language_name_of_an_upstream_becomes_its_code(named: str | None, code: 
 
 
 def test_openai_diarizing_model_is_asked_for_speakers_and_its_labels_are_numbered() -> None:
-    dialect = OpenAiDialect("gpt-4o-transcribe-diarize")
+    dialect = openai_dialect("gpt-4o-transcribe-diarize")
     assert dialect.diarizes
     upstream_request = dialect.chunk_request(5.0, SOME).next_request(b"")
     assert upstream_request.fields["response_format"] == "diarized_json"
@@ -211,7 +220,7 @@ def test_openai_diarizing_model_is_asked_for_speakers_and_its_labels_are_numbere
 
 def test_vllm_request_has_audio_prompt_and_options_in_the_form_of_its_plugin() -> None:
     options = TranscribeOptions(prompt="Ada, Bob", max_tokens=99, temperature=0.3)
-    upstream_request = VllmDialect("vibevoice").chunk_request(28.28, options).next_request(b"fLaC")
+    upstream_request = vllm_dialect("vibevoice").chunk_request(28.28, options).next_request(b"fLaC")
     body = json.loads(upstream_request.body or b"")
     assert upstream_request.path == "/v1/chat/completions"
     audio, text = body["messages"][1]["content"]
@@ -221,7 +230,7 @@ def test_vllm_request_has_audio_prompt_and_options_in_the_form_of_its_plugin() -
         "these keys: Start time, End time, Speaker ID, Content"
     )
     assert (body["max_tokens"], body["temperature"], body["top_p"]) == (99, 0.3, 0.95)
-    plain = json.loads(VllmDialect("v").chunk_request(1.0, SOME).next_request(b"").body or b"")
+    plain = json.loads(vllm_dialect("v").chunk_request(1.0, SOME).next_request(b"").body or b"")
     assert "max_tokens" not in plain  # more than there is room for would be refused
     assert plain["messages"][1]["content"][1]["text"].startswith(
         "This is a 1.00 seconds audio, please transcribe"
@@ -229,33 +238,29 @@ def test_vllm_request_has_audio_prompt_and_options_in_the_form_of_its_plugin() -
 
 
 @pytest.mark.parametrize(
-    ("code", "step"),
+    ("code", "found"),
     [
-        ("queue_full", FailureStep.LATER),
-        ("engine_crashed", FailureStep.AGAIN),
-        ("model_load_failed", FailureStep.AGAIN),
-        ("engine_failed", FailureStep.AGAIN),
-        ("language_unsupported", FailureStep.NEVER),
-        ("audio_too_long", FailureStep.SMALLER),
-        ("wont_fit", FailureStep.NEVER),
-        ("token_invalid", FailureStep.ELSEWHERE),
-        ("peer_not_allowed", FailureStep.ELSEWHERE),
+        ("queue_full", UpstreamBusy),
+        ("engine_crashed", UpstreamFailed),
+        ("model_load_failed", UpstreamFailed),
+        ("engine_failed", UpstreamFailed),
+        ("language_unsupported", None),
+        ("audio_too_long", ChunkTooLarge),
+        ("wont_fit", None),
+        ("token_invalid", UpstreamRefused),
+        ("peer_not_allowed", UpstreamRefused),
     ],
 )
-def test_error_code_of_another_vibevoice_asr_decides_the_next_step_and_is_kept_if_final(
-    code: str, step: FailureStep
+def test_error_code_of_another_vibevoice_asr_decides_what_it_means_and_is_kept_if_no_other_helps(
+    code: str, found: type[Exception] | None
 ) -> None:
     from sidecar.api.http.error_responses import STATUS, problem_body
 
     known = {error.code: error for error in errors.all_errors()}[code]()
     headers = {} if known.retry_after is None else {"retry-after": str(known.retry_after)}
-    body = json.dumps(problem_body(known)).encode()
-    found = (
-        SidecarDialect(16_000).chunk_request(9.0, SOME).refused(STATUS[known.kind], headers, body)
-    )
-    assert found.step is step
-    if step is FailureStep.NEVER:
-        assert type(found.error) is type(known)
+    refusal = RequestRefused(STATUS[known.kind], headers, json.dumps(problem_body(known)).encode())
+    error = sidecar_dialect(16_000).chunk_request(9.0, SOME).refused(refusal)
+    assert type(error) is (found or type(known))
 
 
 def test_another_vibevoice_asr_is_detected_by_health_and_one_with_upstreams_is_refused() -> None:
@@ -265,7 +270,7 @@ def test_another_vibevoice_asr_is_detected_by_health_and_one_with_upstreams_is_r
     assert ours.rate == 24_000
     for other in (b"", b'{"status": "ok"}', b"[]"):
         assert upstream_client.sidecar_dialect_of(other) is None
-    with pytest.raises(ChunkFailure, match="itself"):
+    with pytest.raises(UpstreamRefused, match="itself"):
         upstream_client.sidecar_dialect_of(json.dumps({**health, "engine": "upstream"}).encode())
 
 
@@ -284,11 +289,11 @@ def test_model_and_dialect_come_from_the_model_list(
     kind: str, models: list[dict[str, str]], wanted: str | None, found: tuple[str, str]
 ) -> None:
     dialect = upstream_client.dialect_of(kind, json.dumps({"data": models}).encode(), wanted)
-    assert (dialect.name, getattr(dialect, "model", "")) == found
+    assert (dialect.name, dialect.model) == found
 
 
 def test_upstream_without_model_list_and_model_name_is_an_error() -> None:
-    with pytest.raises(ChunkFailure, match="no models"):
+    with pytest.raises(UpstreamRefused, match="no models"):
         upstream_client.dialect_of("auto", b"{}", None)
 
 
@@ -300,7 +305,7 @@ def test_segments_streamed_by_another_vibevoice_asr_are_read_early_and_a_whole_a
     told = b"".join(
         json.dumps(one).encode() + b"\n\n" for one in ({"segment": segment}, {"result": whole})
     )
-    chunk_request = SidecarDialect(16_000).chunk_request(10.0, TranscribeOptions())
+    chunk_request = sidecar_dialect(16_000).chunk_request(10.0, TranscribeOptions())
     for body, early in ((told, [1]), (json.dumps(whole).encode(), [])):
         assert "ndjson" in chunk_request.next_request(b"fLaC").accept
         found = [one for at in range(len(body)) for one in chunk_request.feed(body[at : at + 1])]
@@ -339,16 +344,15 @@ def test_no_speech_probability_of_0_from_another_vibevoice_asr_is_kept() -> None
     assert parse_sidecar_answer(whole, 3.0).segments[0].no_speech_probability == 0.0
 
 
-def test_error_within_a_stream_decides_the_next_step_as_its_status_would() -> None:
+def test_error_within_a_stream_means_what_its_status_would() -> None:
     problem = {"status": 503, "code": "machine_busy", "detail": "It is busy.", "retry_after": "7"}
-    for said, step in (
-        (problem, FailureStep.LATER),
-        ({**problem, "retry_after": ""}, FailureStep.AGAIN),
+    for said, error in (
+        (problem, UpstreamBusy),
+        ({**problem, "retry_after": ""}, UpstreamFailed),
     ):
-        chunk_request = SidecarDialect(16_000).chunk_request(10.0, TranscribeOptions())
-        with pytest.raises(ChunkFailure) as met:
+        chunk_request = sidecar_dialect(16_000).chunk_request(10.0, TranscribeOptions())
+        with pytest.raises(error):
             chunk_request.feed(json.dumps({"failed": said}).encode() + b"\n")
-        assert met.value.step is step
 
 
 STREAM = b': a comment\nevent: x\ndata: {"a":1}\r\n\nid: 7\ndata:2\n\n: alive\n\ndata: [DONE]\n'

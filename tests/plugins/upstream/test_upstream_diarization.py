@@ -19,7 +19,7 @@ from sidecar.plugins.upstream.audio_chunks import (
     assign_speakers,
     even_chunk_s,
 )
-from sidecar.plugins.upstream.sidecar_dialect import SidecarDialect
+from sidecar.plugins.upstream.sidecar_dialect import sidecar_dialect
 from sidecar.plugins.upstream.upstream_dialect import UpstreamAnswer
 from sidecar.plugins.upstream.upstream_transcription import UpstreamDiarization
 from sidecar.transcripts.speaker_turns import SpeakerTurn
@@ -85,7 +85,7 @@ def test_speakers_equal_those_of_one_machine_over_all_chunks(
 ) -> None:
     """Whether a node tells voices apart as this service does, or has labels of its own."""
     if not by_voices:
-        other = SidecarDialect(RATE)
+        other = sidecar_dialect(RATE)
         monkeypatch.setattr(upstream_client, "sidecar_dialect_of", lambda health: other)
     found = Engine(proxy.url, proxy.url, piece_s=PIECE_S).transcript(talk)
     assert asked(proxy) == [("false", "true") if by_voices else ("true", "")] * 2

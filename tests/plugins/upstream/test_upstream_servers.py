@@ -7,6 +7,7 @@ from collections import deque
 from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import replace
 from itertools import pairwise
+from typing import Any
 
 import numpy as np
 import pytest
@@ -17,6 +18,7 @@ from upstream_engine_samples import PATIENT_LIMITS, RATE, Engine, Sound
 from upstream_stand_ins import OpenAiStandIn, VllmStandIn, words_of
 
 from sidecar import errors
+from sidecar.api.http.responses import SSE_KEEP_ALIVE_S
 from sidecar.diarization.diarizer import enrolment_embedding
 from sidecar.diarization.speaker_models import load_models
 from sidecar.plugins.upstream import audio_chunks, upstream_client
@@ -28,7 +30,6 @@ from sidecar.plugins.upstream.errors import (
     UpstreamUnreachable,
 )
 from sidecar.plugins.upstream.load_balancer import FailoverLimits
-from sidecar.plugins.upstream.sidecar_dialect import SidecarChunkRequest, SidecarDialect
 from sidecar.plugins.upstream.upstream_dialect import UpstreamAnswer
 from sidecar.transcripts.transcript import (
     Finished,
@@ -149,16 +150,12 @@ def test_request_beyond_the_timeout_for_its_audio_length_is_ended_and_tried_agai
     transcribe, limits = upstream_client.UpstreamClient.transcribe, set()
 
     def hastily(
-        there: upstream_client.UpstreamClient,
-        chunk_request: SidecarChunkRequest,
-        flac: bytes,
-        on_segments: upstream_client.SegmentsCallback,
-        timeout_s: float,
+        there: upstream_client.UpstreamClient, *asked: Any
     ) -> Coroutine[None, None, UpstreamAnswer]:
         """With a moment for a request that is to be slow, and any time for the others."""
+        *what, timeout_s = asked
         limits.add(timeout_s)
-        allowed_s = 0.1 if proxy.plan else PATIENCE_S
-        return transcribe(there, chunk_request, flac, on_segments, allowed_s)
+        return transcribe(there, *what, 0.1 if proxy.plan else PATIENCE_S)
 
     monkeypatch.setattr(upstream_client.UpstreamClient, "transcribe", hastily)
     # until the moment was long enough to send it
@@ -193,10 +190,11 @@ def test_cancelled_call_hangs_up_before_the_server_answers(
 def test_chunk_at_an_upstream_that_stops_answering_is_sent_to_another(
     start_server: StartServer, server: Server, noise: Sound
 ) -> None:
-    """Its connection stays, and nothing ever comes: only its /health tells."""
+    """Its connection stays, and nothing ever comes, not even a sign of life."""
     stuck = start_server(scripted_speed=0.01)
+    silence_s = 1.5 * SSE_KEEP_ALIVE_S
     limits = replace(  # the other may be slow
-        PATIENT_LIMITS, health_poll_s=0.1, probe_timeout_s=1.0, unreachable_wait_s=PATIENCE_S
+        PATIENT_LIMITS, stream_silence_timeout_s=silence_s, unreachable_wait_s=PATIENCE_S
     )
     urls = [f"http://127.0.0.1:{there.port}" for there in (stuck, server)]
     engine = Engine(*urls, limits=limits)
@@ -270,7 +268,9 @@ def test_chunks_sent_to_two_upstreams_are_joined_in_order_without_gap_or_overlap
     server: Server, proxy: FaultyProxy, two_voices: Sound, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Each piece has the server's own speakers; who is who is told by their voices."""
-    monkeypatch.setattr(SidecarDialect, "waiting", lambda *_: 0)  # both are one, and count it twice
+    monkeypatch.setattr(
+        upstream_client, "waiting_jobs", lambda _: 0
+    )  # both are one, and count it twice
     engine = Engine(f"http://127.0.0.1:{server.port}", proxy.url, piece_s=5.0)
     events = engine.events(two_voices)
     transcript = events[-1].transcript  # type: ignore[union-attr]

@@ -3,7 +3,7 @@
 import itertools
 import math
 from collections.abc import Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, nullcontext
 from dataclasses import replace
 
 import pytest
@@ -15,6 +15,7 @@ from service_process import PATIENCE_S
 from upstream_engine_samples import PATIENT_LIMITS, Engine
 
 from sidecar import errors
+from sidecar.errors import Fault
 from sidecar.transcripts.transcript import WORDS_BY_ALIGNMENT, Transcript
 
 FORMS = [
@@ -127,6 +128,43 @@ def test_language_that_an_upstream_refuses_is_left_out_and_later_requests_stay_t
     assert asked["timestamp_granularities[]"]
 
 
+def test_options_that_an_upstream_refuses_are_left_out_of_later_chunks_of_the_recording() -> None:
+    """Two chunks are under way at once: each of them may find out."""
+    with MarkedUpstream("openai", WORDS) as there:
+        engine = Engine(there.url, piece_s=15.0)
+        there.refuses = lambda fields, _: (
+            400 * bool({"language", "prompt"} & fields.keys()),
+            "invalid",
+        )
+        found = engine.transcript(marked(90), diarize=False, language="uk", prompt="Nagg")
+        assert found.text.split() == words_until(90)
+        assert sorted(left_out(found)) == ["language", "prompt"]
+        assert len([one for one in there.asked if one["refused"]]) <= 2 * 2
+        there.refuses, there.asked = lambda *_: (0, ""), []
+        engine.transcript(marked(7), diarize=False, language="uk", prompt="Nagg")
+    assert [(one["language"], one["prompt"]) for one in there.asked] == [("uk", "Nagg")]
+
+
+@pytest.mark.parametrize("dialect", ["openai", "vllm", "sidecar"])
+@pytest.mark.parametrize("seconds", [7, 31])
+@pytest.mark.parametrize("status", [400, 413, 415, 422])
+def test_refusal_is_of_the_recording_only_if_the_upstream_takes_a_second_of_speech(
+    dialect: str, seconds: int, status: int
+) -> None:
+    with MarkedUpstream(dialect) as there:
+        engine = Engine(there.url)
+        sound = marked(seconds, engine.engine.sample_rate)
+        for longest_s, fault in ((1.5, Fault.RECORDING), (0.0, Fault.UPSTREAM)):
+            there.refuses = lambda _, seconds, most_s=longest_s: (
+                (status * (seconds > most_s), "The model `x` does not exist")
+            )
+            with pytest.raises(errors.SidecarError) as caught:
+                engine.transcript(sound, diarize=False)
+            assert caught.value.fault is fault
+        there.refuses = lambda *_: (0, "")
+        assert engine.transcript(sound, diarize=False).text.split() == words_until(seconds)
+
+
 def test_request_that_is_answered_in_a_simpler_form_only_changes_no_later_one() -> None:
     """A minute without times is aligned as it is: in parts of at most 28 s."""
     with MarkedUpstream("openai", WORDS) as there:
@@ -191,23 +229,30 @@ def test_words_in_are_words_out_once_whatever_an_upstream_does(
     used = proxies[: data.draw(st.integers(1, 2))]
     longest_s = data.draw(st.sampled_from([1e9, 21.0]))
     there.odd = data.draw(st.none() | st.sampled_from(ODD))
-    there.refuses = lambda _, seconds: refused_beyond(seconds, longest_s)
+    refuses_all = data.draw(st.sampled_from([0, 0, 0, 400, 422]))
+    there.refuses = lambda _, seconds: (
+        (refuses_all, "no such model") if refuses_all else refused_beyond(seconds, longest_s)
+    )
     limits = replace(
         PATIENT_LIMITS, max_backoff_s=0.1, broken_servers=99, unreachable_wait_s=PATIENCE_S
     )
     faults = st.lists(st.sampled_from([*FAULTS, *REFUSALS]), max_size=4)
-    engine = Engine(*(proxy.url for proxy in used), limits=limits, piece_s=data.draw(PIECES))
     plans = [data.draw(faults) for _ in used]
-    for proxy, plan in zip(used, plans, strict=True):
-        proxy.plan.extend(plan)
     seconds = data.draw(st.sampled_from([7, 31, 64]))
     options = data.draw(st.sampled_from([{}, {"prompt": "Ada", "language": "en"}]))
-    try:
-        sound = marked(seconds, engine.engine.sample_rate)
-        found = engine.transcript(sound, diarize=False, **options)  # type: ignore[arg-type]
+    engine = Engine(*(proxy.url for proxy in used), limits=limits, piece_s=data.draw(PIECES))
+    sound = marked(seconds, engine.engine.sample_rate)
+    try:  # no draw from here on: it may end the example, and leave the plans
+        for proxy, plan in zip(used, plans, strict=True):
+            proxy.plan.extend(plan)
+        with pytest.raises(errors.SidecarError) if refuses_all else nullcontext() as caught:
+            found = engine.transcript(sound, diarize=False, **options)  # type: ignore[arg-type]
     except errors.SidecarError:
         assert set(itertools.chain(*plans)) & set(REFUSALS), "it was refused"
     else:
+        if caught is not None:
+            assert caught.value.fault is Fault.UPSTREAM, "it refuses speech, too"
+            return
         words = found.text.split()
         assert (sorted(words) if there.odd else words) == (
             sorted(words_until(seconds)) if there.odd else words_until(seconds)
