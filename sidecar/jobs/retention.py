@@ -153,7 +153,7 @@ class _EndedJob:
 class Retention:
     """Ended jobs, deleted after ``retention_s``. If those of an owner take more than
     ``space_bytes``, the ones that nobody edited are deleted early, the longest unread first. The
-    last one of each owner stays for its time."""
+    one of each owner that ended last stays for its time."""
 
     fetch_s = MIN_RETENTION_S
     """Seconds in which a client may still fetch a result as the service ends."""
@@ -247,8 +247,10 @@ class Retention:
             self._used_at.pop(record.id, None)
             ended_job.record, ended_job.young_at = record, now
             self._add(ended_job)
-        for one, held_bytes in [*self._held_bytes(record.owner)][1:]:
-            if (held_bytes or 0) > self._space_bytes:
+        held = [*self._held_bytes(record.owner)]
+        last = max((one for one, _ in held), key=lambda one: one.ended_at, default=None)
+        for one, held_bytes in held:
+            if (held_bytes or 0) > self._space_bytes and one is not last:
                 self._event_log.delete(one.record.id)
                 report_displaced(self._metrics, one.record.id, one.weight, self._space_bytes)
 

@@ -188,7 +188,7 @@ class Shared:
         return await self._one.events(job_id)
 
     async def settled(self) -> None:
-        await self._one.retention.settled()
+        await self._one.retention.sweep()
 
 
 @asynccontextmanager
@@ -707,6 +707,18 @@ async def test_edit_is_refused_while_edited_transcripts_fill_their_owners_space(
     await cramped.store.edit(other, EDIT)
     await cramped.store.delete(edited[0].id)
     assert (await cramped.store.edit(late, EDIT)).history.revision == 1
+
+
+async def test_result_that_ended_last_stays_although_others_that_fill_the_space_were_used_since(
+    cramped: Opened,
+) -> None:
+    *edited, last = await used(cramped, "eeeet")
+    await cramped.store.renew(edited[0])
+    await cramped.store.edit(
+        await cramped.store.get(edited[1].id), EditedChange((RewriteSegment(0, "more work"),))
+    )
+    await cramped.settled()
+    assert not await is_gone(cramped.store, last.id)
 
 
 async def test_transcript_with_all_its_edits_undone_is_still_one_that_a_person_edited(

@@ -673,19 +673,18 @@ STABLE LANGUAGE sql AS $$
 CREATE FUNCTION vibevoice.renew_1(job_ text) RETURNS void LANGUAGE sql AS $$
     UPDATE vibevoice.jobs SET touched = clock_timestamp() WHERE id = job_ AND ended IS NOT NULL $$;
 
--- Return an owner's results, numbered from the one used last; `held`: the bytes that are held as
--- long as this one is, since edited ones stay and the others go by their last use; NULL: edited.
+-- Return an owner's results, numbered from the one that ended last; `held`: the bytes that are held
+-- as long as this one is, since edited ones stay and the others go by their last use; NULL: edited.
 CREATE FUNCTION vibevoice.results_1(owner_ text)
 RETURNS TABLE (job text, touched timestamptz, nth bigint, held bigint) STABLE LANGUAGE sql AS $$
-    SELECT id, touched, row_number() OVER newest, CASE WHEN NOT edited THEN (
-        sum(weight) FILTER (WHERE NOT edited) OVER newest
-        + coalesce(sum(weight) FILTER (WHERE edited) OVER (), 0))::bigint END
+    SELECT id, touched, row_number() OVER (ORDER BY ended DESC, place DESC), CASE WHEN NOT edited
+        THEN (sum(weight) OVER (PARTITION BY edited ORDER BY touched DESC, place DESC)
+            + coalesce(sum(weight) FILTER (WHERE edited) OVER (), 0))::bigint END
     FROM vibevoice.jobs WHERE ended IS NOT NULL AND owner = owner_
-        AND kept  -- others are deleted by the service at which the client waits
-    WINDOW newest AS (ORDER BY touched DESC, place DESC) $$;
+        AND kept $$;  -- others are deleted by the service at which the client waits
 
 -- Delete some of an owner's results for their age (NULL: no limit) or for the size of all, but not
--- the one used last. Then delete some recordings of ended jobs. Those of jobs that are done stay,
+-- the one that ended last. Then delete some recordings of ended jobs. Those of jobs that are done stay,
 -- the newest first, up to `most_recorded` bytes. Return what was deleted, with the bytes of each
 -- result that went for the size; if it is as much as `batch`, there may be more.
 CREATE FUNCTION vibevoice.purge_1(owner_ text, age_s float8, most_bytes bigint,
