@@ -27,8 +27,8 @@ STORAGE_SWEEP_INTERVAL_S = 6 * 3600.0
 """Interval of the search for recordings without a job; listing a large bucket takes a while."""
 
 RENEWAL_INTERVAL_S, RENEWALS = 30.0, 20
-"""A service writes the renewal of one job at most once in this many seconds, or (shorter) in the
-20th part of the retention: a client that polls costs no write each time."""
+"""The renewal of a job is written at most once in this many seconds, or (shorter) in the 20th part
+of the retention: a client that polls costs no write each time."""
 
 _NOW = "least(clock_timestamp(), to_timestamp(%s))"
 """The time, of which one of two clocks may be ahead, the database's and the service's."""
@@ -90,9 +90,6 @@ class SharedRetention:
         self._unsettled: set[str] = set()
         """Owners of jobs that ended since their last purge."""
         self._unsettle, self._doomed = asyncio.Event(), asyncio.Event()
-        self._renewed: set[str] = set()
-        """Jobs that were renewed since `_renewed_at`."""
-        self._renewed_at = 0.0
 
     def settle(self, owner: str) -> None:
         """Schedule a purge of an owner, one of whose jobs ended or was edited. If the database does
@@ -101,23 +98,13 @@ class SharedRetention:
         self._unsettle.set()
 
     async def renew(self, job_id: str) -> None:
-        """Restart the retention of a job that has ended. Repeated calls within `RENEWAL_INTERVAL_S`
-        cost the database nothing.
+        """Restart the retention of a job that has ended.
 
         Raises:
             errors.JournalUnreachable: the database does not answer.
         """
         every_s = min(RENEWAL_INTERVAL_S, self.limits.retention_s / RENEWALS)
-        if time.monotonic() - self._renewed_at > every_s:
-            self._renewed_at, self._renewed = time.monotonic(), set()
-        if job_id in self._renewed:
-            return
-        self._renewed.add(job_id)  # at once, since many requests may read it now
-        try:
-            await self._database.call("renew_1", job_id)
-        except errors.JournalUnreachable:
-            self._renewed.discard(job_id)
-            raise
+        await self._database.call("renew_1", job_id, every_s)
 
     async def expiries(self, owner: str, job_ids: Sequence[str]) -> Mapping[str, Expiry]:
         """Return when ended jobs of an owner are deleted, by id.

@@ -33,7 +33,7 @@ CALLS = (
     "cancel_1('queued 7')",
     "delete_1('queued 7')",
     "edit_1('done 7', 0, '', 1, '', 1)",
-    "renew_1('done 7')",
+    "renew_1('done 7', 0)",
 )
 
 

@@ -82,7 +82,7 @@ async def test_fetch_renews_result_and_limit_of_results_still_applies(
         await one.retention.sweep()
         assert await ids(one, "me") == [read.id, waiting.id]
         await one.jobs.cancel(waiting.id)
-        await one.jobs.renew(read)  # so soon it costs the database nothing, and is no error
+        await one.jobs.renew(read)  # so soon it is not written, and is no error
         third = await done(one, "me")
         assert await ids(one, "me") == [waiting.id, third.id], "the caps are what they were"
 
@@ -326,3 +326,19 @@ async def test_results_over_the_limit_are_purged_and_recordings_marked_while_sto
         answers.set()
         marked = "SELECT count(*) FROM vibevoice.doomed_recordings"
         assert await one.database.fetch(marked) == [(3,)]
+
+
+async def test_result_that_is_polled_at_two_services_is_written_once(
+    one: Service, other: Service
+) -> None:
+    async def version() -> object:
+        return await one.database.fetch("SELECT xmin::text FROM vibevoice.jobs")
+
+    job = await done(one, "me")
+    await expire(one, job)
+    unread = await version()
+    await one.jobs.renew(job)
+    read = await version()
+    for each in (one, other, one):
+        await each.jobs.renew(job)
+    assert unread != read == await version()

@@ -668,10 +668,11 @@ STABLE LANGUAGE sql AS $$
         FROM vibevoice.jobs WHERE claim IS NOT NULL AND state = 'running') now
     GROUP BY nth / 200, now.running, now.left_s ORDER BY nth / 200 $$;
 
--- Restart the retention of a job that its owner reads. An unfinished or unknown job does not
--- change.
-CREATE FUNCTION vibevoice.renew_1(job_ text) RETURNS void LANGUAGE sql AS $$
-    UPDATE vibevoice.jobs SET touched = clock_timestamp() WHERE id = job_ AND ended IS NOT NULL $$;
+-- Restart the retention of an ended job that its owner reads, unless it began less than `every_s`
+-- seconds ago.
+CREATE FUNCTION vibevoice.renew_1(job_ text, every_s float8) RETURNS void LANGUAGE sql AS $$
+    UPDATE vibevoice.jobs SET touched = clock_timestamp() WHERE id = job_ AND NOT touched
+        BETWEEN clock_timestamp() - make_interval(secs => every_s) AND clock_timestamp() $$;
 
 -- Return an owner's results, numbered from the one that ended last; `held`: the bytes that are held
 -- as long as this one is, since edited ones stay and the others go by their last use; NULL: edited.
