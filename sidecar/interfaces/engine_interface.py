@@ -271,7 +271,8 @@ class UpstreamOptions:
 
     ``urls`` have no path of an API and no credentials; ``keys`` is one for each, '' for none.
     ``timeout``: seconds for a second of audio. ``piece_s``: the longest chunk in seconds; 0: by the
-    number of upstreams and their kind. ``ca``: a file of certificates. `repr` omits the keys.
+    number of upstreams and their kind. ``ca``: a file of certificates. ``answers``: the file with
+    what they answered within a day, '' for none. `repr` omits the keys.
     """
 
     urls: tuple[str, ...]
@@ -281,6 +282,7 @@ class UpstreamOptions:
     ca: str | None = None
     timeout: float = 3.0
     piece_s: float = 0.0
+    answers: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

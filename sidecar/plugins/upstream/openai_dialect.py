@@ -19,6 +19,7 @@ from sidecar.interfaces.engine_interface import AUTO, TranscribeOptions
 from sidecar.interfaces.language_tags import LANGUAGE_NAMES, language_code
 from sidecar.plugins.upstream import upstream_dialect
 from sidecar.plugins.upstream.upstream_dialect import (
+    FORMS,
     SEGMENTS,
     SPEAKERS,
     TEXT,
@@ -69,7 +70,7 @@ def drop_loops(segments: Iterable[Segment], duration_s: float) -> tuple[list[Seg
     return remaining, sum(one.end - one.start for one in skipped)
 
 
-FORMS: Mapping[str, Mapping[str, str | list[str]]] = {
+FIELDS_OF_FORMS: Mapping[str, Mapping[str, str | list[str]]] = {
     SPEAKERS: {"response_format": "diarized_json", "chunking_strategy": "auto"},
     WORDS: {
         "response_format": "verbose_json",
@@ -78,7 +79,7 @@ FORMS: Mapping[str, Mapping[str, str | list[str]]] = {
     SEGMENTS: {"response_format": "verbose_json"},
     TEXT: {"response_format": "json"},
 }
-"""Fields that ask for each form of an answer, the richest first."""
+"""Fields that ask for each form of an answer."""
 
 
 def openai_dialect(model: str, form: str = "") -> UpstreamDialect:
@@ -121,7 +122,7 @@ class OpenAiChunkRequest:
     def next_request(self, flac: bytes) -> UpstreamRequest:
         """Return the request with all that the server has not refused of it."""
         self._body.clear()
-        fields = {"model": self._model, **FORMS[self._forms[0]], **self._refusable}
+        fields = {"model": self._model, **FIELDS_OF_FORMS[self._forms[0]], **self._refusable}
         if self._temperature:
             fields["temperature"] = f"{self._temperature:g}"
         return UpstreamRequest(TRANSCRIPTIONS_PATH, fields)

@@ -13,6 +13,8 @@ from sidecar.config.setting_types import SettingsGroup, WordList, setting
 from sidecar.errors import SettingsInvalid
 from sidecar.interfaces.engine_interface import UpstreamOptions
 from sidecar.limit_overrides import limit
+from sidecar.observability.logs import default_data_folder
+from sidecar.plugins.upstream.probe_memory import FILE_NAME
 
 PIECE_S = limit("upstream_piece", 0.0)
 """Longest chunk for an upstream, in seconds; with 0 all upstreams get work by the cuts."""
@@ -60,6 +62,7 @@ def upstream_options(settings: BaseModel) -> UpstreamOptions:
         files.check_regular(ca)  # the worker process opens it again, and would block on a pipe
         if not ca.is_file():
             raise SettingsInvalid(f"The file of certificates {ca} does not exist.")
+    folder = default_data_folder(getattr(settings, "data_dir", None))
     keys = parse_keys(group.upstream_key, "upstream")
     if len(keys) not in (1, len(urls)):
         raise SettingsInvalid(
@@ -73,4 +76,5 @@ def upstream_options(settings: BaseModel) -> UpstreamOptions:
         group.upstream_model,
         None if ca is None else str(ca.resolve()),
         piece_s=PIECE_S,
+        answers="" if folder is None else str(folder.absolute() / FILE_NAME),
     )

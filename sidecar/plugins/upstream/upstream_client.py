@@ -27,6 +27,7 @@ from sidecar.plugins.upstream.errors import (
 )
 from sidecar.plugins.upstream.load_balancer import FailoverLimits, ServerLoad
 from sidecar.plugins.upstream.openai_dialect import openai_dialect
+from sidecar.plugins.upstream.probe_memory import read_forms, remember_form
 from sidecar.plugins.upstream.sidecar_dialect import sidecar_dialect, waiting_jobs
 from sidecar.plugins.upstream.upstream_dialect import (
     FLAC,
@@ -147,9 +148,20 @@ class UpstreamClient:
         async with self._probing:
             dialect = await self.known_dialect()
             if not dialect.form:
-                dialect = openai_dialect(dialect.model, (await self.probe(dialect)).form)
-                self.dialect = dialect
+                self.dialect = dialect = openai_dialect(dialect.model, await self._form(dialect))
             return dialect
+
+    async def _form(self, dialect: UpstreamDialect) -> str:
+        """Return the form in which it answers speech. One with a key may be paid for each request,
+        and is asked once a day."""
+        path, server = Path(self._options.answers), f"{self._url} {dialect.model}"
+        if not (self._headers and self._options.answers):
+            return (await self.probe(dialect)).form
+        form, _ = (await asyncio.to_thread(read_forms, path)).get(server, ("", 0.0))
+        if not form:
+            form = (await self.probe(dialect)).form
+            await asyncio.to_thread(remember_form, path, server, form)
+        return form
 
     async def probe(self, dialect: UpstreamDialect) -> UpstreamAnswer:
         """Return the answer to a second of speech."""

@@ -37,7 +37,7 @@ PARSE_ERRORS = (ArithmeticError, AttributeError, LookupError, RecursionError, Ty
 """Errors of parsing a malformed response."""
 
 FLAC = "audio/flac"
-SPEAKERS, WORDS, SEGMENTS, TEXT = "speakers", "words", "segments", "text"
+FORMS = SPEAKERS, WORDS, SEGMENTS, TEXT = "speakers", "words", "segments", "text"
 """Forms of an answer, the richest first; that of text has no times."""
 
 REFUSED_RECORDING = frozenset({400, 415, 422})

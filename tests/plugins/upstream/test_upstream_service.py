@@ -54,6 +54,7 @@ def test_upstream_key_goes_only_to_the_upstream(start_server: StartServer) -> No
     with zipfile.ZipFile(report) as packed:
         texts += [packed.read(name).decode() for name in packed.namelist()]
     assert len(texts) >= 9
+    assert (here.home / "data/upstreams.json").exists(), "what the upstream can is remembered"
     assert not [text for text in texts if KEY in text]
 
 

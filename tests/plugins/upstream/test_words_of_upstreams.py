@@ -5,6 +5,8 @@ import math
 from collections.abc import Iterator
 from contextlib import ExitStack, nullcontext
 from dataclasses import replace
+from pathlib import Path
+from typing import Any
 
 import pytest
 from faulty_proxy import FaultyProxy
@@ -15,7 +17,9 @@ from service_process import PATIENCE_S
 from upstream_engine_samples import PATIENT_LIMITS, Engine
 
 from sidecar import errors
+from sidecar.clock import wall_time
 from sidecar.errors import Fault
+from sidecar.plugins.upstream import probe_memory
 from sidecar.transcripts.transcript import WORDS_BY_ALIGNMENT, Transcript
 
 FORMS = [
@@ -89,6 +93,51 @@ def test_upstream_is_asked_for_a_second_of_speech_in_each_form_until_it_answers_
         engine.transcript(marked(12), diarize=False)
     assert [one["response_format"] for one in there.asked] == ["verbose_json"]
     assert "timestamp_granularities[]" not in there.asked[0]
+
+
+@pytest.mark.parametrize(
+    ("key", "age_s", "asked"),
+    [("sesame", 60, 0), ("sesame", 86_401, 2), ("sesame", -60, 2), ("", 60, 2)],
+    ids=["with a key", "a day later", "of a clock that was wrong", "without a key"],
+)
+def test_upstream_with_a_key_is_asked_for_speech_once_a_day(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, key: str, age_s: int, asked: int
+) -> None:
+    file = tmp_path / "data/upstreams.json"
+    options: dict[str, Any] = {"keys": (key,), "answers": str(file)}
+    with MarkedUpstream("openai") as there:
+        there.refuses = lambda fields, _: (
+            400 * ("timestamp_granularities[]" in fields),
+            "no words",
+        )
+        Engine(there.url, **options)
+        assert [one["refused"] for one in there.asked] == [400, 0]
+        there.asked.clear()
+        now = wall_time()
+        monkeypatch.setattr(probe_memory, "wall_time", lambda: now + age_s)
+        engine = Engine(there.url, **options)
+        assert len(there.asked) == asked
+        there.asked.clear()
+        assert engine.transcript(marked(12), diarize=False).text.split() == words_until(12)
+    assert "timestamp_granularities[]" not in there.asked[0]
+    assert file.exists() == bool(key)
+    assert not key or key not in file.read_text()
+
+
+@pytest.mark.parametrize(
+    "content",
+    ["", "[]", "{", '{"SERVER": "words"}', '{"SERVER": ["x", 1]}', '{"SERVER": ["text", null]}'],
+)
+def test_unreadable_memory_of_an_upstream_is_as_none_and_is_replaced(
+    tmp_path: Path, content: str
+) -> None:
+    file = tmp_path / "upstreams.json"
+    with MarkedUpstream("openai") as there:
+        file.write_text(content.replace("SERVER", f"{there.url} whisper-1"))
+        for asked in (1, 0):
+            Engine(there.url, keys=("sesame",), answers=str(file))
+            assert len(there.asked) == asked
+            there.asked.clear()
 
 
 @pytest.mark.parametrize("dialect", ["openai", "vllm"])
