@@ -7,7 +7,7 @@ docs/operations.md, "Faults".
 import errno
 import logging
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
 
 from sidecar import errors
@@ -99,6 +99,8 @@ class Breakers:
         self._retry_s = retry_s
         self.open: dict[Fault, Breaker] = {}
         """Those that are open, the oldest first."""
+        self._opening: set[Fault] = set()
+        """Faults for which recordings wait to be opened."""
         self.on_close: Callable[[], None] = lambda: None
         """Called when jobs that were held may start."""
 
@@ -121,9 +123,19 @@ class Breakers:
         if fault_of(error) is Fault.UPSTREAM:  # that of our errors is for our clients
             breaker.until = max(breaker.until, time.monotonic() + (error.retry_after or 0.0))
 
+    def openings(self, met: Collection[errors.SidecarError]) -> None:
+        """Open breakers by the errors of all recordings that wait to be opened, and close those of
+        which there are none any more."""
+        before, self._opening = self._opening, {*map(fault_of, met)}
+        for error in met:
+            self.failed(error)
+        self.succeeded(before - self._opening)
+
     def succeeded(self, faults: Iterable[Fault] = Fault) -> None:
-        """Close breakers."""
-        closed = [self.open.pop(fault) for fault in faults if fault in self.open]
+        """Close breakers; jobs that run have their recordings, and show nothing about a storage
+        from which others are yet to be opened."""
+        awaited = self._opening & {Fault.STORAGE}
+        closed = [self.open.pop(one) for one in faults if one in self.open and one not in awaited]
         if closed:
             self.on_close()
 

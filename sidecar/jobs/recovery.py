@@ -143,6 +143,7 @@ async def requeue_unfinished(
                     waiting[job_id] = errors.StorageUnreachable()
                 elif (error := tries.pop(job_id).result()) is not None:
                     waiting[job_id] = error
+            queue.breakers.openings({known_error(error) for error in waiting.values()})
             if waiting:
                 first = next(iter(waiting))
                 message = (

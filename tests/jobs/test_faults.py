@@ -226,6 +226,47 @@ async def test_jobs_whose_share_hangs_at_restart_delay_no_other_and_are_queued_o
         assert len(tried) == len(hang), "each has one thread"
 
 
+@pytest.mark.parametrize("error", [errors.StorageUnreachable(), errors.DiskFull()])
+async def test_recordings_that_cannot_be_opened_at_restart_open_a_breaker_until_all_are_open(
+    error: errors.SidecarError, settings: Settings, voice: bytes
+) -> None:
+    for name in ("one", "two"):
+        await kept_job(settings, upload(voice), name)
+    keeping = JobPersistence(settings)
+    opened, away = keeping.open, True
+
+    def open_unless_away(record: JobRecord) -> AudioSource:
+        if away:
+            raise error
+        return opened(record)
+
+    keeping.open = open_unless_away  # type: ignore[method-assign]
+    async with restarting(keeping) as (queue, work):
+        await until(lambda: queue.faults)
+        assert queue.faults == {error.fault: error}
+        away = False
+        await work
+        assert not queue.faults
+
+
+async def test_job_that_runs_leaves_open_the_breaker_of_a_storage_that_other_recordings_wait_for(
+    settings: Settings, voice: bytes, new_job: Callable[..., Job]
+) -> None:
+    await kept_job(settings, upload(voice))
+    keeping, other = JobPersistence(settings), new_job()
+
+    def stay_away(record: JobRecord) -> AudioSource:
+        raise errors.StorageUnreachable()
+
+    keeping.open = stay_away  # type: ignore[method-assign]
+    async with restarting(keeping) as (queue, work):
+        await until(lambda: queue.faults)
+        await started(queue, other)
+        assert (await other.result()).text
+        assert Fault.STORAGE in queue.faults
+        work.cancel()
+
+
 async def test_jobs_whose_recordings_cannot_be_opened_are_logged_once_over_many_retries(
     settings: Settings, voice: bytes, caplog: pytest.LogCaptureFixture
 ) -> None:
