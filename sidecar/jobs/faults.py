@@ -72,12 +72,6 @@ def known_error(error: Exception) -> errors.SidecarError:
     return errors.MachineBusy(f"{error}") if passes(error) else errors.SidecarError()
 
 
-def rests(error: errors.SidecarError) -> bool:
-    """Return whether a job waits for longer than others that need the same: it may be the only one
-    that meets the error."""
-    return error.counts_as_death or fault_of(error) not in HOLDS_ALL | {Fault.UPSTREAM}
-
-
 @dataclass(slots=True)
 class Breaker:
     """Breaker of one resource. ``error``: the last that it met. ``tries``: those in vain."""
@@ -150,8 +144,11 @@ class Breakers:
             if fault in (HOLDS_KEPT if kept else HOLDS_ALL):
                 breaker.pause(self._retry_s)
 
-    def rest_s(self, attempts: int) -> float:
-        """Return how long a job waits of its own after so many vain attempts in a row."""
+    def rest_s(self, error: errors.SidecarError, attempts: int) -> float:
+        """Return how long a job waits of its own after so many vain attempts in a row: for longer
+        than those that wait for the same, as it may be the only one that meets the error."""
+        if fault_of(error) in HOLDS_ALL | {Fault.UPSTREAM} and not error.counts_as_death:
+            return backoff_s(attempts, self._retry_s, LONGEST_PAUSES * self._retry_s)
         first_s = REST_PAUSES * self._retry_s
         return backoff_s(attempts - 1, first_s, LONGEST_PAUSES * first_s)
 

@@ -77,14 +77,10 @@ class OwnerShares:
         """Return the shares after an owner without jobs got one: its unused share lapses."""
         return OwnerShares(self.passed, {**self.tags, owner: max(self.tag(owner), self.passed)})
 
-    def after(self, owner: str, work_s: float) -> float:
-        """Return the tag of an owner by the end of its next job."""
-        return _tag_after(self.tag(owner), work_s, self.passed)
-
     def charged(self, owner: str, work_s: float, active: Collection[str]) -> OwnerShares:
         """Return the shares after work of an owner was started; ``active``:
         all owners with jobs here."""
-        tag = self.after(owner, work_s)
+        tag = _tag_after(self.tag(owner), work_s, self.passed)
         passed = min(tag, self.passed + work_s / max(1, len(active)))
         passed = max(self.passed, tag - work_s, passed)
         tags = {**self.tags, owner: tag}

@@ -15,7 +15,7 @@ from sidecar import errors
 from sidecar.interfaces.engine_interface import EngineSpec, Precision, TranscribeOptions
 from sidecar.jobs import scheduler
 from sidecar.jobs.duration_prediction import MIN_JOB_S, DurationPredictor, remaining_s
-from sidecar.jobs.faults import Breakers, rests
+from sidecar.jobs.faults import Breakers
 from sidecar.jobs.job_record import JobRecord, JobState
 from sidecar.jobs.job_runner import Job
 from sidecar.workers.engine import Engine
@@ -187,13 +187,12 @@ class WaitQueue:
         self._changed()
 
     def hold(self, job: Job, error: errors.SidecarError, vain_s: float) -> None:
-        """Hold jobs after an attempt that met an error; the job itself for longer if it may be the
-        only one, and for twice the time for which it kept the engine from others (``vain_s``)."""
+        """Hold jobs after an attempt that met an error; the job itself for longer, at least for
+        twice the time for which it kept the engine from others (``vain_s``)."""
         self.breakers.failed(error)
-        if rests(error):
-            job.vain_attempts += 1
-            rest_s = max(self.breakers.rest_s(job.vain_attempts), 2 * vain_s)
-            job.not_before = time.monotonic() + rest_s
+        job.vain_attempts += 1
+        rest_s = max(self.breakers.rest_s(error, job.vain_attempts), 2 * vain_s)
+        job.not_before = time.monotonic() + rest_s
         self._changed()
 
     def next_start_in_s(self) -> float | None:
@@ -203,6 +202,8 @@ class WaitQueue:
         return min((until - now for until in times if until > now), default=None)
 
     def _held_until(self, job: Job) -> float:
+        if not self.breakers.open:
+            return job.not_before
         return max(job.not_before, self.breakers.held_until(kept=job.record.kept))
 
     def clear(self) -> None:
@@ -260,13 +261,10 @@ class WaitQueue:
             schedule = self._schedule(time.monotonic(), [0.0] * dispatchers)
             ordered = (jobs[scheduled.index] for scheduled in schedule)
         now = time.monotonic()
-        held = self.breakers.open
         return (
             job
             for job in ordered
-            if job.not_before <= now
-            and not (held and self._held_until(job) > now)
-            and self._refusal(job.options) is None
+            if self._held_until(job) <= now and self._refusal(job.options) is None
         )
 
     def _model_changed(self) -> None:
