@@ -28,7 +28,7 @@ from sidecar.transcripts.transcript_edits import DiarizeAgain, EditHistory, Rewr
 log = logging.getLogger(__name__)
 
 MIN_SPACE_BYTES = 64 << 20
-"""Least default space of an owner's results: a thousand short ones, or some fifteen hours with the
+"""Least default space of an owner's results: a thousand short ones, or a dozen hours with the
 times of all words."""
 DISK_PARTS, MEMORY_PARTS = 100, 32
 """Parts of the disk and of memory of which an owner's kept results have one by default."""

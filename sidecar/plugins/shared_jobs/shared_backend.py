@@ -33,7 +33,8 @@ from sidecar.storage.recording_storage import FolderStorage, store_code
 
 MAX_CONCURRENT_OPENS = 2
 DEFAULT_RETENTION_MB = 1024
-"""Space of an owner's results in the database: some thousand hours, or 16,000 short ones."""
+"""Space of an owner's results in the database: some 900 hours (300 with
+the times of all words), or 16,000 short ones."""
 
 
 class SharedJobBackend(JobBackend):
