@@ -12,7 +12,7 @@ import time
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
-from typing import IO, BinaryIO
+from typing import IO, BinaryIO, Literal
 
 from sidecar.errors import SettingsInvalid
 
@@ -68,6 +68,27 @@ def read(path: Path, most: int, *, private: bool = False, pipe_s: float = PIPE_T
     if private:
         check_private(path, status.st_mode)
     return data
+
+
+def expand_home(path: Path) -> Path:
+    """Return a path with ``~`` replaced by the user's home folder. If there is none, return one of
+    no file."""
+    try:
+        return path.expanduser()
+    except RuntimeError:  # no HOME, and a user who is not in the list of users
+        return Path(os.devnull) / path
+
+
+def user_folder(kind: Literal["data", "state"]) -> Path | None:
+    """Return the service's folder for ``kind`` of the user; `None` if the user has no home."""
+    import platformdirs
+
+    find = platformdirs.user_data_path if kind == "data" else platformdirs.user_state_path
+    try:
+        folder = find("vibevoice-asr", appauthor=False)
+    except (OSError, KeyError, RuntimeError):
+        return None
+    return folder if folder.is_absolute() else None  # a "~" that is left
 
 
 def exists(path: Path) -> bool:

@@ -367,9 +367,9 @@ def hugging_face_cache(env: Mapping[str, str] = os.environ) -> Path:
     """Return the folder of the Hugging Face cache, by the variables of huggingface_hub."""
     for variable in ("HF_HUB_CACHE", "HUGGINGFACE_HUB_CACHE"):
         if named := env.get(variable):
-            return Path(os.path.expandvars(named)).expanduser()
+            return files.expand_home(Path(os.path.expandvars(named)))
     home = env.get("HF_HOME") or Path(env.get("XDG_CACHE_HOME") or "~/.cache") / "huggingface"
-    return Path(os.path.expandvars(home)).expanduser() / "hub"
+    return files.expand_home(Path(os.path.expandvars(home))) / "hub"
 
 
 def cache_folder(repo: str, root: Path) -> Path:
@@ -459,7 +459,8 @@ def find_model(
     Raises:
         errors.BadCheckpoint: there is none, or the error of the first.
     """
-    path = Path(os.path.abspath(hugging_face_cache() if named is None else named.expanduser()))
+    path = hugging_face_cache() if named is None else files.expand_home(named)
+    path = Path(os.path.abspath(path))
     try:
         if named is not None and not (files.exists(path) and path.is_dir()):
             raise errors.CheckpointNotFound(f"{path} is not a folder.")

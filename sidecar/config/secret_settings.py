@@ -42,7 +42,7 @@ def read_secret(given: SecretStr) -> str:
         return _read_line()
     if not said.startswith("@"):
         return said
-    path = Path(said[1:]).expanduser()
+    path = files.expand_home(Path(said[1:]))
     return files.read(path, MAX_SECRET_BYTES, private=True).decode("utf-8-sig", "replace").strip()
 
 

@@ -265,16 +265,13 @@ def data_folder(settings: Settings, name: str) -> Path:
         errors.SettingsInvalid: it is unset, and the user has no home folder.
     """
     if settings.data_dir is not None:
-        return settings.data_dir.expanduser().absolute() / name
-    import platformdirs
-
-    try:
-        return Path(platformdirs.user_data_dir("vibevoice-asr", appauthor=False)) / name
-    except (OSError, KeyError, RuntimeError):
+        return files.expand_home(settings.data_dir).absolute() / name
+    if (folder := files.user_folder("data")) is None:
         raise errors.SettingsInvalid(
             "There is no folder for data, as the user has no home folder.",
             hint="Set VIBEVOICE_DATA_DIR.",
-        ) from None
+        )
+    return folder / name
 
 
 def suggestion(word: str, known: Sequence[str]) -> str:
@@ -310,23 +307,14 @@ def config_file_path() -> Path:
     """Return the path of the TOML file: ``VIBEVOICE_CONFIG``, or the one in the user's config
     folder."""
     if named := os.environ.get(f"{ENV_PREFIX}CONFIG"):
-        return expand_home(Path(named))
+        return files.expand_home(Path(named))
     if sys.platform == "win32":
         base = os.environ.get("APPDATA") or "~/AppData/Roaming"
     elif sys.platform == "darwin":
         base = "~/Library/Application Support"
     else:
         base = os.environ.get("XDG_CONFIG_HOME") or "~/.config"
-    return expand_home(Path(base)) / "vibevoice-asr" / "config.toml"
-
-
-def expand_home(path: Path) -> Path:
-    """Return a path with ``~`` replaced by the user's home folder. If there is none, return one of
-    no file."""
-    try:
-        return path.expanduser()
-    except RuntimeError:  # no HOME, and a user who is not in the list of users
-        return Path(os.devnull) / path
+    return files.expand_home(Path(base)) / "vibevoice-asr" / "config.toml"
 
 
 def foreign_variable(name: str) -> str:
@@ -345,7 +333,7 @@ def file_settings(named: str | Path | None, known: Sequence[str] | None) -> dict
         errors.SettingsInvalid: as `read_config_files`.
     """
     if named:
-        return read_config_files(expand_home(Path(named)), known)
+        return read_config_files(files.expand_home(Path(named)), known)
     file, by_variable = config_file_path(), f"{ENV_PREFIX}CONFIG" in os.environ
     try:
         if not files.exists(file):

@@ -250,14 +250,7 @@ def claim_log_file(file: Path) -> tuple[Path, BinaryIO | None]:
 def default_data_folder(chosen: Path | None) -> Path | None:
     """Return the folder of logs and crash notes: ``chosen``, or the user's state folder; `None` if
     there is no such folder."""
-    if chosen is not None:
-        return chosen
-    import platformdirs
-
-    try:
-        return Path(platformdirs.user_state_dir("vibevoice-asr", appauthor=False))
-    except (OSError, KeyError, RuntimeError):  # the user has no home folder
-        return None
+    return files.user_folder("state") if chosen is None else chosen
 
 
 def log_file(data_dir: Path | None, port: int) -> Path | None:

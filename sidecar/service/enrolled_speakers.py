@@ -8,7 +8,7 @@ from contextlib import suppress
 from dataclasses import replace
 from importlib.util import find_spec
 
-from sidecar import clock, errors
+from sidecar import clock, errors, files
 from sidecar.audio.audio_source import AudioSource
 from sidecar.auth.identity import Identity, Scope, is_loopback_address
 from sidecar.config.settings import Settings
@@ -70,13 +70,14 @@ def local_store(settings: Settings) -> SpeakerStore | None:
 def _is_by_consent(settings: Settings) -> bool:
     """Return whether it is left to the person whose machine this is: the setting is unset, the
     service is on the loopback, behind no proxy, under no other name, without signed tokens, with
-    jobs of its own, and the key would be in the system's keyring."""
+    jobs of its own, and the key would be in the system's keyring, the file in the user's home."""
     proxied = settings.forwarded_allow_ips or settings.allowed_hosts
     return (
         settings.people is None
         and settings.journal_key is None
         and is_loopback_address(settings.host)
         and not (proxied or settings.token_keys or settings.shares_jobs)
+        and (settings.data_dir or files.user_folder("data")) is not None
         and all(find_spec(name) is not None for name in ("cryptography", "keyring"))
     )
 

@@ -4,12 +4,12 @@ import re
 from pathlib import Path
 from typing import get_args
 
-import platformdirs
 import pytest
 
 from sidecar import errors
 from sidecar.cli.common_options import describe
 from sidecar.config.settings import data_folder, unknown_variables
+from sidecar.observability.logs import default_data_folder
 from sidecar.plugins import load_settings, settings_class
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -194,14 +194,15 @@ def test_tilde_in_the_path_of_the_file_is_the_home_folder(monkeypatch, tmp_path)
 def test_user_without_home_folder_has_the_default_settings_and_no_data_folder(
     folder, monkeypatch, tmp_path
 ):
-    def no_home(path: Path) -> Path:  # as for a user id that has no name
-        raise RuntimeError("Could not determine home directory.")
+    def unknown(user: int) -> None:  # as for a number that has no name
+        raise KeyError(user)
 
-    monkeypatch.setattr(Path, "expanduser", no_home)
-    monkeypatch.setattr(Path, "home", no_home)
+    monkeypatch.setattr("pwd.getpwuid", unknown)
+    for name in ("HOME", "XDG_DATA_HOME", "XDG_STATE_HOME"):
+        monkeypatch.delenv(name, raising=False)
     monkeypatch.delenv("VIBEVOICE_CONFIG")
     monkeypatch.setenv("XDG_CONFIG_HOME", folder and str(tmp_path))
     assert load_settings().port == 8765
-    monkeypatch.setattr(platformdirs, "user_data_dir", lambda *_, **__: no_home(tmp_path))
     with pytest.raises(errors.SettingsInvalid, match="no home folder"):
         data_folder(load_settings(), "jobs")
+    assert default_data_folder(None) is None

@@ -26,6 +26,7 @@ from service_clock import clocked_command, put_ahead
 from service_process import (
     PATIENCE_S,
     REPOSITORY,
+    USERS_FOLDERS,
     Server,
     check_end,
     free_port,
@@ -390,6 +391,39 @@ main()
         (tmp_path / "now").touch()
         assert server.process.wait(PATIENCE_S) == 1
         assert "cannot watch" in server.log()
+
+
+@posix
+@pytest.mark.parametrize(
+    "words", [["doctor"], ["list"], ["serve", "--port=0", "--exit-with-stdin"]]
+)
+def test_command_of_a_user_without_home_folder_works_and_writes_no_file(
+    words: list[str], tmp_path: Path
+) -> None:
+    """As in a container with a number of a user that nobody knows."""
+    code = f"""
+import os, pwd, sys
+def unknown(user): raise KeyError(user)
+pwd.getpwuid = unknown
+for name in [*os.environ]:
+    if name.startswith(("HOME", "XDG_", "HF_", "VIBEVOICE_")): del os.environ[name]
+from sidecar.cli import main
+sys.argv = ["vibevoice-asr", *{words}]
+main()
+"""
+    env = service_environment(tmp_path) | dict.fromkeys(USERS_FOLDERS, str(tmp_path))
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        env=env | {"PYTHONPATH": str(REPOSITORY), "PYTHONDONTWRITEBYTECODE": "1"},
+        cwd=tmp_path,
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE_S,
+    )
+    assert done.returncode == 0, done.stderr
+    assert "Traceback" not in done.stderr
+    assert list(tmp_path.iterdir()) == []
 
 
 @posix

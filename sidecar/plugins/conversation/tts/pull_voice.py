@@ -11,7 +11,11 @@ from sidecar.plugin import InstalledVoices, VoiceRequest
 from sidecar.plugins import load_settings
 from sidecar.plugins.conversation.tts import moonshine_tts
 from sidecar.plugins.conversation.tts.installed_voices import PulledVoice, PulledVoices
-from sidecar.plugins.conversation.tts.tts_engine_selection import missing_packages, voices_folder
+from sidecar.plugins.conversation.tts.tts_engine_selection import (
+    missing_packages,
+    pulled_voices,
+    voices_folder,
+)
 from sidecar.plugins.conversation.tts.voice_download import pull_voice
 
 
@@ -53,7 +57,7 @@ def find_voice(name: str, language: str) -> PulledVoice:
 
 def installed(settings: Settings) -> InstalledVoices | None:
     """Return the downloaded voices; `None` without any."""
-    stored = PulledVoices.read(voices_folder(settings))
+    stored = pulled_voices(settings)
     voices = stored.complete()
     names = ", ".join(f"{one.name} ({one.language})" for one in voices)
     size = stored.largest_bytes(len(voices))

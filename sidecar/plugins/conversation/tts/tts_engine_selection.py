@@ -1,6 +1,7 @@
 """Selection of the TTS engine by the settings, installed packages and downloaded voices."""
 
 import contextlib
+import os
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -77,13 +78,22 @@ def voices_folder(settings: Settings) -> Path:
     return data_folder(settings, "voices")
 
 
+def pulled_voices(settings: Settings) -> PulledVoices:
+    """Return the downloaded voices; none for a user without a home folder."""
+    try:
+        folder = voices_folder(settings)
+    except errors.SettingsInvalid:
+        folder = Path(os.devnull)
+    return PulledVoices.read(folder)
+
+
 def _pulled(settings: Settings, reason: str) -> EngineChoice[TtsSpec]:
     """Return the choice of 'moonshine' with the downloaded voices.
 
     Raises:
         errors.EngineUnavailable: no voice is complete.
     """
-    pulled = PulledVoices.read(voices_folder(settings))
+    pulled = pulled_voices(settings)
     if not pulled.complete():
         raise errors.EngineUnavailable(
             f"There is no voice for 'moonshine' in {pulled.folder}.", hint=f"Run: {PULL_COMMAND}"
