@@ -58,7 +58,12 @@ _LONGEST_COMMAND = 1000
 """Bytes of a command line that can be told in /proc."""
 _NAME = b"test-preloader"
 """By which `children_of` knows a process that only forks."""
-READ_AT_IMPORT = frozenset(("live_buffer", "llm_first_token", "llm_max_tokens", "llm_next_token"))
+READ_AT_IMPORT = frozenset(
+    (
+        *("live_buffer", "llm_first_token", "llm_max_tokens", "llm_next_token"),
+        *("openai_held", "openai_retry_grace"),
+    )
+)
 """Limits (`sidecar.limit_overrides`) that are defaults of parameters or fields: no service that is
 forked can have other ones."""
 _LIMITS = "VIBEVOICE_TEST_LIMITS"
