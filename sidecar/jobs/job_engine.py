@@ -97,8 +97,9 @@ class JobEngine:
         """Return a job's options with the plan for the memory that is free when it begins."""
         if (admission := self.engine.model.admission) is None:
             return options
-        memory, beside = self.engine.memory.now(), self.engine.shared_memory
-        options = admission.planned(precision, audio_s, options, memory, beside)
+        memory, beside = self.engine.memory.now(), self.engine.memory_plan
+        shared = beside if beside.places else None
+        options = admission.planned(precision, audio_s, options, memory, shared)
         self.engine.memory.expect_peak(admission.peak_bytes(precision, audio_s, options))
         return options
 

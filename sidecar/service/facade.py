@@ -350,7 +350,9 @@ class Service:
             return error.code
         if recordings is not None and recordings.unanswered:
             return StorageUnreachable.code
-        return RECORDING_HANGS if self.fleet.files.reading_s > SLOW_READ_S else None
+        worker, in_use = self.fleet.files.worker, self.fleet.files.in_use
+        reading = in_use and worker is not None and worker.reading_s > SLOW_READ_S
+        return RECORDING_HANGS if reading else None
 
     @property
     def faults(self) -> Mapping[str, str]:

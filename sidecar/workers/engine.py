@@ -1,4 +1,4 @@
-"""Engine: the model that is loaded, its worker process, turns, leases, changes, idle time.
+"""Engine: the model that is loaded, its worker process, turns, leases, changes.
 
 A *turn* is the right to change the model; turns are first in, first out. An exclusive lease keeps
 its turn. A concurrent lease gives it back once the model is loaded, so that the next one can share
@@ -12,8 +12,7 @@ import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass, field, replace
-from functools import partial
-from typing import Generic
+from typing import Any, Generic
 
 from sidecar import errors
 from sidecar.engines.engine_selection import Spec
@@ -31,24 +30,23 @@ PRELOADED_KEEP_S = 60.0
 _RESTORED_AFTER = (errors.ModelLoadFailed, errors.MachineBusy, errors.WontFit)
 """Errors of a load after which the model that was unloaded for it is loaded again."""
 
+Wanted = Callable[[LoadedModel[Spec]], LoadedModel[Spec] | None]
+"""What a change wants of the model; None: that it leaves the memory."""
 
-@dataclass(slots=True)
-class _PendingChange(Generic[Spec]):
-    """Change that waits for its turn; a later one to another model replaces it."""
 
-    wanted: Callable[[LoadedModel[Spec]], LoadedModel[Spec]]
+@dataclass(slots=True, eq=False)
+class _Change(Generic[Spec]):
+    """Change of the model, which waits for its turn or (``begun``) has it."""
+
+    wanted: Wanted[Spec]
     target: LoadedModel[Spec]
     """What is wanted of the model at the request."""
-    again: bool
-    """Whether the same model is loaded again."""
-    loads: int
-    """Number of loads at the request: a load since then may have done it."""
-    outcome: asyncio.Future[LoadedModel[Spec]] = field(default_factory=asyncio.Future)
-
-    def fail(self, error: BaseException) -> None:
-        """Raise ``error`` in all waiting callers; there may be none left."""
-        self.outcome.set_exception(error)
-        self.outcome.exception()  # else asyncio logs that it was never retrieved
+    least_loads: int
+    """Number of loads with which it is done: one more than at the request if the same model is to
+    be loaded again, else 0."""
+    begun: bool = False
+    cause_of_end: errors.SidecarError = field(default_factory=errors.ShuttingDown)
+    """Error of its callers if its task is cancelled."""
 
 
 class Engine(Generic[Spec]):
@@ -72,12 +70,8 @@ class Engine(Generic[Spec]):
     ) -> None:
         self.model = model
         """Model that is loaded, or was loaded last; before the first load: that of the start."""
-        self.coming = model
-        """Model that is being loaded; else `model`."""
         self.memory_plan = MemoryPlan()
-        """Memory plan of the load, then of the job that began last."""
-        self.shared_memory: MemoryPlan | None = None
-        """Plan of the recordings that run beside each other; None if there are none."""
+        """Memory plan of the load, then of the job that began last; without places if none runs."""
         self.sharing = sharing
         self.exclusive = 0
         """Leases without others at the same time that are held or waited for, of an engine that
@@ -96,12 +90,12 @@ class Engine(Generic[Spec]):
         self._idle: asyncio.TimerHandle | None = None
         self._used_load = 0
         """The load that the last lease used."""
+        self._loading: LoadedModel[Spec] | None = None
+        """Model that is being loaded."""
         self._load: asyncio.Task[WorkerProcess] | None = None
-        """Load in progress."""
-        self._pending: _PendingChange[Spec] | None = None
-        self._current: _PendingChange[Spec] | None = None
-        """Change that has its turn."""
-        self._changes: set[asyncio.Task[LoadedModel[Spec]]] = set()
+        """Load for a lease, which goes on if that is given up."""
+        self._changes: dict[_Change[Spec], asyncio.Task[LoadedModel[Spec]]] = {}
+        """Changes that have not ended; at most the last one waits for its turn."""
         self._changed_at = -math.inf
         self._closed = False
         self._memory.open(self._holder)
@@ -118,9 +112,13 @@ class Engine(Generic[Spec]):
 
     @property
     def models(self) -> list[LoadedModel[Spec]]:
-        """Return the model, that which is being loaded, and that which waits for it."""
-        waiting = [self._pending.target] if self._pending is not None else []
-        return [self.model, self.coming, *waiting]
+        """Return the model, that which is being loaded, and those that are wanted."""
+        return [self.model, self.coming, *(change.target for change in self._changes)]
+
+    @property
+    def coming(self) -> LoadedModel[Spec]:
+        """Return the model that is being loaded; else `model`."""
+        return self._loading or self.model
 
     @property
     def worker(self) -> WorkerProcess | None:
@@ -131,11 +129,6 @@ class Engine(Generic[Spec]):
     def worker_pid(self) -> int | None:
         """Return the id of the worker process; None if none is alive."""
         return self.worker.pid if self.worker is not None else None
-
-    @property
-    def reading_s(self) -> float:
-        """Return the seconds for which the engine has waited for a recording's disk."""
-        return self.worker.reading_s if self.worker is not None and self.in_use else 0.0
 
     @property
     def in_use(self) -> bool:
@@ -192,11 +185,14 @@ class Engine(Generic[Spec]):
         async with AsyncExitStack() as turn:
             if alone:
                 turn.enter_context(self._exclusively())
-            await turn.enter_async_context(self._in_turn(joins=beside))
-            wanted = self.resolve(precision, since)
-            if not self.sharing.sessions and wanted is not self.model.precision:
-                await self._unheld.wait()
-            worker = await self._leased_worker(precision, since)
+            await turn.enter_async_context(self._in_turn())
+            if not beside:
+                await self._unleased()
+            worker = await self._loaded(lambda model: model.at(self.resolve(precision, since)))
+            if not (self.in_use or self.sharing.sessions):
+                await self.loader.shutdowns.ends.wait()
+                await self._memory.query_memory(self.model)
+            self._used_load = self.loader.loads
             self._hold(1)
             try:
                 if beside:
@@ -213,14 +209,13 @@ class Engine(Generic[Spec]):
             errors.WontFit: its memory does not fit.
         """
         async with self._in_turn():
-            await self._end_load(self.coming)
-            await self._ensure_loaded(self.model)
+            await self._loaded(lambda model: model)
 
     async def check_room(self, precision: Precision) -> None:
         """Raise `errors.WontFit` if the memory of a reload at ``precision`` would not fit now."""
         wanted = self.model.at(check_precision(self.spec, precision))
         await self._memory.query_memory(wanted)
-        if self._load is None:  # else the free memory is not known
+        if self._loading is None:  # else the free memory is not known
             self._memory.place(wanted)
 
     async def reload(self, precision: Precision) -> Precision:
@@ -228,12 +223,7 @@ class Engine(Generic[Spec]):
         wanted = lambda model: model.at(check_precision(model.spec, precision))  # noqa: E731
         return (await self.change(wanted, again=True)).precision
 
-    async def change(
-        self,
-        wanted: Callable[[LoadedModel[Spec]], LoadedModel[Spec]],
-        *,
-        again: bool = False,
-    ) -> LoadedModel[Spec]:
+    async def change(self, wanted: Wanted[Spec], *, again: bool = False) -> LoadedModel[Spec]:
         """Load what is ``wanted`` of the model, in its turn; return it. A model like the one in use
         is loaded beside that if memory allows, another one instead of it. ``again``: also if the
         same is loaded.
@@ -247,41 +237,31 @@ class Engine(Generic[Spec]):
                 serving.
             errors.SidecarError: as ``wanted`` raises.
         """
-        target, pending = wanted(self.coming), self._pending
-        if pending is None and not again:
-            if self._current is not None and self._current.target.loads_as(target):
-                return await asyncio.shield(self._current.outcome)
-            if self._current is None and target.loads_as(self.model):
-                self._set_model(target)  # the same may have another name
-                return target
-        if pending is None:
-            pending = self._pending = _PendingChange(wanted, target, again, self.loader.loads)
-            task = asyncio.get_running_loop().create_task(self._carry_out(pending))
-            self._changes.add(task)
-            task.add_done_callback(partial(self._change_ended, pending))
-        elif pending.target.loads_as(target):
-            pending.wanted, pending.target, pending.again = wanted, target, pending.again or again
-        else:
-            pending.fail(_superseded_error(pending.target, target))
-            pending.wanted, pending.target, pending.again = wanted, target, again
-            pending.loads, pending.outcome = self.loader.loads, asyncio.Future()
-        return await asyncio.shield(pending.outcome)
+        target = wanted(self.coming) or self.coming
+        if not (again or self._changes) and target.loads_as(self.model):
+            self._set_model(target)  # the same may have another name
+            return target
+        change = self._request(wanted, again=again)
+        task = self._changes[change]
+        await asyncio.wait({task})
+        if task.cancelled():
+            raise change.cause_of_end
+        return task.result()
 
     async def close(self) -> None:
         """Unload the model at once, whatever is in progress, and load nothing any more."""
         self._closed = True
         self._settled()
-        for task in self._changes:
+        tasks = [*self._changes.values(), *((self._load,) if self._load is not None else ())]
+        for task in tasks:
             task.cancel()
-        await asyncio.gather(*self._changes, return_exceptions=True)
-        if self._load is not None:
-            await self._cancel_load(self._load)
+        await asyncio.gather(*tasks, return_exceptions=True)
         self._unload()
         await self.loader.shutdowns.close()
 
     def _holder(self) -> ModelHolder:
-        changing = self._load is not None
-        held = self.model, self.worker_pid, self.memory_plan, self.loaded, changing, self.in_use
+        changing = self._loading is not None
+        held = self.model, self.worker_pid, self.memory_plan, self.loaded, changing, self._holders
         return ModelHolder(*held)
 
     @contextmanager
@@ -293,38 +273,23 @@ class Engine(Generic[Spec]):
             self.exclusive -= 1
 
     @asynccontextmanager
-    async def _in_turn(self, *, joins: bool = False) -> AsyncIterator[None]:
-        """Hold the turn, once all leases have ended that a change must wait for. ``joins``: do not
-        wait for leases of a model that is loaded."""
+    async def _in_turn(self) -> AsyncIterator[None]:
         try:
             async with self._turn:
-                if not (self.sharing.sessions or (joins and self.worker is not None)):
-                    await self._unheld.wait()
                 self._settled()
-                if self._closed:
-                    raise errors.ShuttingDown()
                 yield
         finally:  # also after a failed load that kept the old model
             self._settled()
 
-    async def _leased_worker(self, precision: Precision, since: float) -> WorkerProcess:
-        """Return the worker process for a lease that has the turn: the one in use, or one loaded if
-        necessary, after which the memory is queried."""
-        worker, wanted = self.worker, self.resolve(precision, since)
-        if self.in_use and not self.sharing.sessions and worker is not None:
-            return worker
-        if worker is None or self._load is not None or wanted is not self.model.precision:
-            await self._end_load(self.coming.at(wanted))
-            worker = await self._ensure_loaded(self.model.at(self.resolve(precision, since)))
+    async def _unleased(self) -> None:
+        """Wait until all leases have ended that a load must wait for."""
         if not self.sharing.sessions:
-            await self.loader.shutdowns.ends.wait()
-            await self._memory.query_memory(self.model)
-        self._used_load = self.loader.loads
-        return worker
+            await self._unheld.wait()
+        if self._closed:
+            raise errors.ShuttingDown()
 
     def _set_memory(self, memory: MemoryPlan) -> None:
         self.memory_plan = memory
-        self.shared_memory = memory if memory.places else None
 
     def _hold(self, more: int) -> None:
         """Add ``more`` leases; a negative number removes them."""
@@ -333,124 +298,112 @@ class Engine(Generic[Spec]):
             self._unheld.clear()
         else:
             self._unheld.set()
-            self.shared_memory = None
+            self.memory_plan = replace(self.memory_plan, places=0)
+        self._memory.settled()
         self._settled()
-        if self.sharing.sessions:
-            self._memory.held(self._holders)
 
-    async def _carry_out(self, change: _PendingChange[Spec]) -> LoadedModel[Spec]:
+    def _request(self, wanted: Wanted[Spec], *, again: bool = False) -> _Change[Spec]:
+        """Return the change that will do what is wanted: an equal one, or a new one."""
+        target, last = wanted(self.coming) or self.coming, next(reversed(self._changes), None)
+        least_loads = self.loader.loads + 1 if again else 0
+        if last is not None and last.target.loads_as(target) and not (last.begun and again):
+            last.wanted, last.least_loads = wanted, max(least_loads, last.least_loads)
+            return last
+        if last is not None and not last.begun:
+            last.cause_of_end = errors.ReloadSuperseded(
+                f"Before the load of {last.target.title} began, {target.title} was requested."
+            )
+            self._changes[last].cancel()
+        change = _Change(wanted, target, least_loads)
+        task = asyncio.get_running_loop().create_task(self._carry_out(change))
+        self._changes[change] = task
+        task.add_done_callback(_log_fault)
+        task.add_done_callback(lambda task: self._changes.pop(change))
+        return change
+
+    def _is_done(self, change: _Change[Spec]) -> bool:
+        wanted = change.wanted(self.model)
+        loaded = self.loaded and self.loader.loads >= change.least_loads
+        return loaded and wanted is not None and wanted.loads_as(self.model)
+
+    async def _carry_out(self, change: _Change[Spec]) -> LoadedModel[Spec]:
         async with self._in_turn():
-            self._pending, self._current = None, change  # later requests are another change
-            await self._end_load(change.wanted(self.coming))
-            wanted = change.wanted(self.model)
-            same, new = wanted.loads_as(self.model), self.loader.loads != change.loads
-            if not same or (change.again and not (self.loaded and new)):
-                await self._replace(wanted)
-            self._set_model(wanted)  # the same may have another name
-            if change.again or not same:
-                self._changed_at = time.monotonic()
+            await self._end_load(change.wanted)
+            if not self._is_done(change):
+                await self._unleased()
+            change.begun = True
+            if (wanted := change.wanted(self.model)) is None:
+                self._unload()
+                return self.model
+            if self._is_done(change):
+                self._set_model(wanted)  # the same may have another name
+            else:
+                await self._load_model(wanted)
+            self._changed_at = time.monotonic()
             await self.loader.shutdowns.ends.wait()
             return wanted
 
-    def _change_ended(
-        self, change: _PendingChange[Spec], task: asyncio.Task[LoadedModel[Spec]]
-    ) -> None:
-        self._changes.discard(task)
-        if self._pending is change:  # it never had its turn
-            self._pending = None
-        if self._current is change:
-            self._current = None
-        error = errors.ShuttingDown() if task.cancelled() else task.exception()
-        if error is None:
-            change.outcome.set_result(task.result())
-        else:
-            change.fail(error)
-
-    async def _ensure_loaded(self, wanted: LoadedModel[Spec]) -> WorkerProcess:
-        """Return the process with a model, loaded if necessary.
+    async def _loaded(
+        self, wanted: Callable[[LoadedModel[Spec]], LoadedModel[Spec]]
+    ) -> WorkerProcess:
+        """Return the process with the ``wanted`` model, loaded if necessary, for a caller that has
+        the turn. If that is cancelled, the load goes on, and the next caller finds it in progress.
 
         Raises:
             errors.ModelLoadFailed, errors.EngineStuck, errors.WontFit, errors.ShuttingDown: it
                 cannot be loaded.
         """
-        if self.worker is not None and self.model.loads_as(wanted):
-            return self.worker
-        return await self._replace(wanted)
+        await self._end_load(wanted)
+        if (worker := self.worker) is not None and wanted(self.model).loads_as(self.model):
+            return worker
+        await self._unleased()
+        load = asyncio.get_running_loop().create_task(self._load_model(wanted(self.model)))
+        self._load = load
+        load.add_done_callback(_log_fault)
+        await asyncio.wait({load})
+        if load.cancelled():
+            raise errors.ShuttingDown()
+        return load.result()
 
-    async def _end_load(self, wanted: LoadedModel[Spec]) -> None:
-        """Wait for a load of the same model that goes on after its caller was cancelled. Cancel one
-        of another, as no caller waits for it any more.
-
-        Raises:
-            errors.ShuttingDown: the engine is closed.
-        """
-        if self._load is not None and self.coming.loads_as(wanted):
+    async def _end_load(self, wanted: Wanted[Spec]) -> None:
+        """Wait for a load that goes on after its caller was cancelled, or cancel it if another
+        model is wanted."""
+        if self._load is not None:
+            model = wanted(self.coming)
+            if model is None or not model.loads_as(self.coming):
+                self._load.cancel()
             await asyncio.wait({self._load})
-        elif self._load is not None:
-            await self._cancel_load(self._load)
         if self._closed:
             raise errors.ShuttingDown()
 
-    async def _cancel_load(self, load: asyncio.Task[WorkerProcess]) -> None:
-        self.loader.kill_starting()
-        load.cancel()
-        await asyncio.wait({load})
-        if self._load is load:  # the task had not started
-            self._load, self.coming = None, self.model
-
-    async def _replace(self, wanted: LoadedModel[Spec]) -> WorkerProcess:
-        """Load a model in a task that goes on if its caller is cancelled; the next caller finds it
-        in progress (`_end_load`). The old one is unloaded unless the load fails."""
-        if self.worker is None:
-            self._unload()
-        task = asyncio.get_running_loop().create_task(self._load_model(wanted))
-        task.add_done_callback(_log_fault)
-        self._load, self.coming = task, wanted
-        await asyncio.wait({task})
-        if task.cancelled():
-            raise errors.ShuttingDown()
-        return task.result()
-
     async def _load_model(self, wanted: LoadedModel[Spec]) -> WorkerProcess:
-        serves = self.worker is not None
+        """Load a model beside the one in use or, if memory is short or it is of another kind,
+        instead of it. If that fails, the old one is loaded again."""
+        serves, self._loading = self.worker is not None, wanted
         try:
-            try:
-                worker, memory = await self._placed(wanted)
-            except _RESTORED_AFTER:
-                if serves and self.worker is None:
-                    await self._restore()
-                raise
-            self._unload()
-            self.memory_plan = memory
-            self._set_worker(worker)
+            if not wanted.is_like(self.model):
+                self._unload()
+            await self.loader.check_not_stuck()
+            await self._memory.query_memory(wanted)
+            plan = self._memory.place(wanted)
+            self._memory.load_begins(wanted, plan)
+            if plan.placement is LoadPlacement.INSTEAD:
+                self._unload()
+                await self.loader.check_not_stuck()
+            worker = await self._start(wanted, plan.memory)
             self._set_model(wanted)
             return worker
+        except _RESTORED_AFTER:
+            if serves and self.worker is None:
+                log.warning("the engine could not be changed; %s is loaded again", self.model.title)
+                self._memory.load_begins(self.model, LoadPlan(memory=self.memory_plan))
+                with suppress(errors.SidecarError):  # then the next lease tells why
+                    await self._start(self.model, self.memory_plan)
+            raise
         finally:
-            self._load, self.coming = None, self.model
+            self._loading = self._load = None
             self._memory.settled()
             self._settled()
-
-    async def _placed(self, wanted: LoadedModel[Spec]) -> tuple[WorkerProcess, MemoryPlan]:
-        """Load a model beside the one in use or, if memory is short or it is of another kind,
-        instead of it. Return its process, and the parts that are on the host."""
-        if not wanted.is_like(self.model):
-            self._unload()
-        await self.loader.check_not_stuck()
-        await self._memory.query_memory(wanted)
-        plan = self._memory.place(wanted)
-        self._memory.load_begins(wanted, plan)
-        if plan.placement is LoadPlacement.INSTEAD:
-            self._unload()
-            await self.loader.check_not_stuck()
-        return await self._start(wanted, plan.memory), plan.memory
-
-    async def _restore(self) -> None:
-        """Load the model again that was unloaded for another; if that fails, the next lease tells
-        why."""
-        log.warning("the engine could not be changed; %s is loaded again", self.model.title)
-        self._memory.load_begins(self.model, LoadPlan(memory=self.memory_plan))
-        with suppress(errors.SidecarError):
-            self._set_worker(await self._start(self.model, self.memory_plan))
 
     async def _start(self, model: LoadedModel[Spec], memory: MemoryPlan) -> WorkerProcess:
         options = replace(
@@ -461,25 +414,20 @@ class Engine(Generic[Spec]):
             evict_encoders=memory.evict_encoders,
             host_token_table=memory.host_token_table,
         )
-        return await self.loader.load(model.spec.name, model.spec.factory, options)
+        worker = await self.loader.load(model.spec.name, model.spec.factory, options)
+        self._unload()
+        self._worker, self.memory_plan = worker, memory
+        worker.on_end = self._settled  # if it dies, it is unloaded at once, even without a lease
+        return worker
 
     def watch(self, callback: Callable[[], None]) -> None:
         """Call ``callback`` after each change of the model."""
         self._watchers.append(callback)
 
     def _set_model(self, model: LoadedModel[Spec]) -> None:
-        self.model = self.coming = model
+        self.model = model
         for callback in self._watchers:
             callback()
-
-    def _set_worker(self, worker: WorkerProcess) -> None:
-        """Make ``worker`` the process; if it dies, it is unloaded at once, even without a lease."""
-        self._worker = worker
-        worker.on_end = partial(self._worker_ended, worker)
-
-    def _worker_ended(self, worker: WorkerProcess) -> None:
-        if worker is self._worker:
-            self._unload()
 
     def _unload(self) -> None:
         """Unload the model; its process ends in the background."""
@@ -500,7 +448,7 @@ class Engine(Generic[Spec]):
         if self._idle is not None:
             self._idle.cancel()
             self._idle = None
-        if self._turn.locked() or self._load is not None or self.in_use or self._closed:
+        if self._turn.locked() or self._loading is not None or self.in_use or self._closed:
             return
         if alive and self._keep_alive_s >= 0:
             unused = self._used_load != self.loader.loads
@@ -508,21 +456,12 @@ class Engine(Generic[Spec]):
             self._idle = asyncio.get_running_loop().call_later(idle_s, self._idled)
 
     def _idled(self) -> None:
-        self._idle = None
-        if self.worker is not None:
+        if self.worker is not None and not self._changes:
             log.info("engine %s unloaded: it was idle for keep_alive", self.spec.name)
-            self._unload()
-            self._settled()
+            self._request(lambda model: model if self.in_use else None)
 
 
-def _superseded_error(
-    first: LoadedModel[Spec], second: LoadedModel[Spec]
-) -> errors.ReloadSuperseded:
-    what = f"Before the load of {first.title} began, {second.title} was requested."
-    return errors.ReloadSuperseded(what)
-
-
-def _log_fault(task: asyncio.Task[WorkerProcess]) -> None:
+def _log_fault(task: asyncio.Task[Any]) -> None:
     """Log an internal error of a load, even if no caller waits for it any more."""
     error = None if task.cancelled() else task.exception()
     if error is not None and not isinstance(error, errors.SidecarError):

@@ -22,7 +22,7 @@ NOTE_TIMEOUT_S = 10.0
 """Time for the notes of crashes at the end of an engine: their disk may hang."""
 
 
-def _load_failed_error(name: str, error: Exception) -> errors.ModelLoadFailed:
+def _load_failed_error(name: str, error: BaseException) -> errors.ModelLoadFailed:
     log.error("engine %s could not be loaded: %s", name, error)
     interrupted = isinstance(error, (WorkerDied, TimeoutError))
     error_class = errors.LoadInterrupted if interrupted else errors.ModelLoadFailed
@@ -55,9 +55,9 @@ class WorkerShutdowns:
         self._stuck = [worker for worker in self._stuck if worker.stuck]
         return bool(self._stuck)
 
-    def note_stuck(self, worker: WorkerProcess | None) -> None:
+    def note_stuck(self, worker: WorkerProcess) -> None:
         """Remember a process that should have ended, if it has not."""
-        if worker is not None and worker.stuck:
+        if worker.stuck:
             self._stuck.append(worker)
 
     def begin(self, worker: WorkerProcess) -> None:
@@ -101,8 +101,6 @@ class WorkerLoader:
         self.loading: float | None = None
         """Share of a load that is done (0 to 1); None if no load is in progress."""
         self._worker_options = worker_options
-        self._starting: WorkerProcess | None = None
-        """The process in which a model is being loaded."""
         self.shutdowns = WorkerShutdowns(on_worker_crash, on_end)
 
     def last_load(self, now: float) -> tuple[float, float]:
@@ -110,11 +108,6 @@ class WorkerLoader:
         none, both are in the distant past."""
         end = now - (time.monotonic() - self.loaded_at)
         return end - self.load_s, end
-
-    def kill_starting(self) -> None:
-        """Kill the process in which a model is being loaded, if there is one."""
-        if self._starting is not None:
-            self._starting.kill()
 
     async def check_not_stuck(self) -> None:
         """Wait for processes that are ending. Refuse a load while one is stuck: its cause would
@@ -139,8 +132,6 @@ class WorkerLoader:
             worker = await self.start_worker(name, factory, options)
         finally:
             self.loading = None
-            self.shutdowns.note_stuck(self._starting)
-            self._starting = None
         self.loads += 1
         self.loaded_at = time.monotonic()
         self.load_s = worker.patience_s = self.loaded_at - begun
@@ -157,7 +148,7 @@ class WorkerLoader:
             errors.MachineBusy: no process can be started now, or it lacks a disk or descriptors.
         """
         try:
-            worker = self._starting = WorkerProcess(name, options=self._worker_options)
+            worker = WorkerProcess(name, options=self._worker_options)
         except OSError as error:
             if error.errno in errors.MACHINE_ERRNOS:
                 raise errors.MachineBusy(
@@ -171,17 +162,16 @@ class WorkerLoader:
                 async with aclosing(call) as frames:
                     async for frame in frames:
                         self.loading = frame["loaded"]
-        except (WorkerDied, TimeoutError, errors.SidecarError) as error:
+        except BaseException as error:
+            worker.kill()
             await worker.close()
-            if isinstance(error, errors.MachineBusy):
-                raise
+            self.shutdowns.note_stuck(worker)
             if isinstance(error, WorkerDied) and again and not worker.stuck:
                 log.warning("the worker process of engine %s died as it loaded: %s", name, error)
                 return await self.start_worker(name, factory, options, again=False)
-            raise _load_failed_error(name, error) from None
-        except BaseException:
-            worker.kill()
-            await worker.close()
+            failed = isinstance(error, (WorkerDied, TimeoutError, errors.SidecarError))
+            if failed and not isinstance(error, errors.MachineBusy):
+                raise _load_failed_error(name, error) from None
             raise
         folder = options.checkpoint
         weights = f", checkpoint {checkpoint_name(Path(folder))}" if folder else ""

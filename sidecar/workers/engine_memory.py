@@ -29,14 +29,15 @@ class MemoryDevices:
 
 class ModelHolder(NamedTuple):
     """Process that holds a model. ``pid``: None if there is none. ``memory``: parts that are on the
-    host. ``loaded``: no load is in progress. ``changing``: another one is being started."""
+    host. ``loaded``: no load is in progress. ``changing``: another one is being started.
+    ``leases``: number of those that hold it."""
 
     model: AnyModel
     pid: int | None
     memory: MemoryPlan
     loaded: bool
     changing: bool
-    in_use: bool
+    leases: int
 
 
 class MemoryAccount:
@@ -63,10 +64,8 @@ class MemoryAccount:
         """Reserve the memory of a model that is about to be loaded by ``plan``."""
 
     def settled(self) -> None:
-        """Update the reservation after a load succeeded or failed, or an unload."""
-
-    def held(self, sessions: int) -> None:
-        """Record the number of live sessions, each with its memory beside the weights."""
+        """Update the reservation after a load succeeded or failed, an unload, and as leases begin
+        and end: each live session has its memory beside the weights."""
 
 
 class EngineMemory(MemoryAccount):
@@ -92,8 +91,7 @@ class EngineMemory(MemoryAccount):
         self._expected = 0
         self._own: int | None = None
         """Bytes that it has reserved; None while nothing is loaded."""
-        self._sessions = 0 if live else 1
-        """Live sessions; a recording takes as much as one."""
+        self._live = live
         self.first = self.model(DEFAULT_MODEL_ID, choice)
         """Model of the start."""
         self._least = 0
@@ -197,7 +195,7 @@ class EngineMemory(MemoryAccount):
 
     async def query_memory(self, model: AnyModel) -> None:
         """As of `MemoryAccount`."""
-        if not self._held().in_use:  # else it is what the jobs that run may take
+        if not self._held().leases:  # else it is what the jobs that run may take
             self._expected = 0
         if model.admission is not None or model.choice.footprints:
             await self._devices.gpu.query()
@@ -236,19 +234,14 @@ class EngineMemory(MemoryAccount):
     def settled(self) -> None:
         """As of `MemoryAccount`."""
         held = self._held()
-        if held.changing:
-            return
-        arrived, self._coming = self._coming is not None, None
-        if held.pid is None:
-            self._release(held.model)
-        elif arrived:
-            self._reserve(held.model, held.model.idle_bytes(held.memory))
-
-    def held(self, sessions: int) -> None:
-        """As of `MemoryAccount`."""
-        self._sessions = sessions
+        if not held.changing:
+            arrived, self._coming = self._coming is not None, None
+            if held.pid is None:
+                self._release(held.model)
+            elif arrived:
+                self._own = held.model.idle_bytes(held.memory)
         if self._own is not None:
-            self._reserve(self._coming or self._held().model, self._own)
+            self._reserve(self._coming or held.model, self._own)
 
     def _available_bytes(self, state: MemoryState) -> int:
         held, own = self._held(), state.own_bytes
@@ -261,7 +254,8 @@ class EngineMemory(MemoryAccount):
         on both devices first: a GPU driver may have begun to answer since the last time."""
         self._release(model)
         self._own = size
-        size += self._sessions * model.choice.session_bytes
+        sessions = self._held().leases if self._live else 1  # a recording takes as much as one
+        size += sessions * model.choice.session_bytes
         self._device_of(model).ledger.reserve(self._name, max(size, self._least))
 
     def _release(self, model: AnyModel) -> None:

@@ -71,7 +71,7 @@ class OverheardSlot(Engine[EngineSpec]):
 
     def set_spec(self, **changes: Any) -> None:
         """Change the spec of its model."""
-        self.model = self.coming = replace(self.model, spec=replace(self.model.spec, **changes))
+        self.model = replace(self.model, spec=replace(self.model.spec, **changes))
 
     @asynccontextmanager
     async def lease(self, *wanted: Any) -> AsyncIterator[Any]:

@@ -349,7 +349,8 @@ async def test_last_of_many_reloads_wins_those_between_are_superseded_and_a_leas
         reloads.append(asyncio.ensure_future(slot.reload((INT8, FP32)[number % 2])))
         if not number:
             await loading(slot)
-        await asyncio.sleep(0)
+        for _ in range(3):  # it takes its place in line
+            await asyncio.sleep(0)
     loads_before_its_turn = []
     gate.open_soon()
     async with slot.lease() as engine:
@@ -588,9 +589,8 @@ async def test_slot_keeps_memory_plan_of_last_job_and_shares_it_only_while_that_
                 engine.transcribe(RecordingRequest(source, facts, options), 60.0)
             ) as events:
                 async for _ in events:
-                    assert slot.shared_memory == shared
-    assert slot.memory_plan == shared
-    assert slot.shared_memory is None, "the next job plans by the memory that is free then"
+                    assert slot.memory_plan == shared
+    assert slot.memory_plan == FRUGAL, "the next job plans by the memory that is free then"
 
 
 @pytest.mark.skipif(os.name == "nt", reason="kills with POSIX signals")
