@@ -21,7 +21,7 @@ from sidecar.interfaces.engine_interface import LoadOptions, MemoryPlan, Precisi
 from sidecar.workers.engine_lease import EXCLUSIVE, EngineLease, EngineState, Sharing
 from sidecar.workers.engine_loading import WorkerLoader
 from sidecar.workers.engine_memory import MemoryAccount, ModelHolder
-from sidecar.workers.loaded_model import LoadedModel, check_precision
+from sidecar.workers.loaded_model import LoadedModel
 from sidecar.workers.worker_process import Heartbeat, WorkerProcess
 
 log = logging.getLogger(__name__)
@@ -86,6 +86,7 @@ class Engine(Generic[Spec]):
         self._turn = asyncio.Lock()
         self._holders = 0
         self._unheld = asyncio.Event()
+        """Set if there is no lease that a load must wait for."""
         self._unheld.set()
         self._idle: asyncio.TimerHandle | None = None
         self._used_load = 0
@@ -187,8 +188,10 @@ class Engine(Generic[Spec]):
                 turn.enter_context(self._exclusively())
             await turn.enter_async_context(self._in_turn())
             if not beside:
-                await self._unleased()
-            worker = await self._loaded(lambda model: model.at(self.resolve(precision, since)))
+                await self._unheld.wait()
+            worker, wanted = self.worker, self.resolve(precision, since)
+            if worker is None or self._load is not None or wanted is not self.model.precision:
+                worker = await self._loaded(lambda model: model.at(self.resolve(precision, since)))
             if not (self.in_use or self.sharing.sessions):
                 await self.loader.shutdowns.ends.wait()
                 await self._memory.query_memory(self.model)
@@ -213,15 +216,14 @@ class Engine(Generic[Spec]):
 
     async def check_room(self, precision: Precision) -> None:
         """Raise `errors.WontFit` if the memory of a reload at ``precision`` would not fit now."""
-        wanted = self.model.at(check_precision(self.spec, precision))
+        wanted = self.model.checked_at(precision)
         await self._memory.query_memory(wanted)
         if self._loading is None:  # else the free memory is not known
             self._memory.place(wanted)
 
     async def reload(self, precision: Precision) -> Precision:
         """Load the model again, at a precision; return that. Else as `change`."""
-        wanted = lambda model: model.at(check_precision(model.spec, precision))  # noqa: E731
-        return (await self.change(wanted, again=True)).precision
+        return (await self.change(lambda model: model.checked_at(precision), again=True)).precision
 
     async def change(self, wanted: Wanted[Spec], *, again: bool = False) -> LoadedModel[Spec]:
         """Load what is ``wanted`` of the model, in its turn; return it. A model like the one in use
@@ -256,7 +258,7 @@ class Engine(Generic[Spec]):
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
-        self._unload()
+        self._settled()
         await self.loader.shutdowns.close()
 
     def _holder(self) -> ModelHolder:
@@ -281,25 +283,19 @@ class Engine(Generic[Spec]):
         finally:  # also after a failed load that kept the old model
             self._settled()
 
-    async def _unleased(self) -> None:
-        """Wait until all leases have ended that a load must wait for."""
-        if not self.sharing.sessions:
-            await self._unheld.wait()
-        if self._closed:
-            raise errors.ShuttingDown()
-
     def _set_memory(self, memory: MemoryPlan) -> None:
         self.memory_plan = memory
 
     def _hold(self, more: int) -> None:
         """Add ``more`` leases; a negative number removes them."""
         self._holders += more
-        if self.in_use:
+        if self.sharing.sessions:
+            self._memory.settled()
+        elif self.in_use:
             self._unheld.clear()
         else:
             self._unheld.set()
             self.memory_plan = replace(self.memory_plan, places=0)
-        self._memory.settled()
         self._settled()
 
     def _request(self, wanted: Wanted[Spec], *, again: bool = False) -> _Change[Spec]:
@@ -330,7 +326,7 @@ class Engine(Generic[Spec]):
         async with self._in_turn():
             await self._end_load(change.wanted)
             if not self._is_done(change):
-                await self._unleased()
+                await self._unheld.wait()
             change.begun = True
             if (wanted := change.wanted(self.model)) is None:
                 self._unload()
@@ -356,7 +352,7 @@ class Engine(Generic[Spec]):
         await self._end_load(wanted)
         if (worker := self.worker) is not None and wanted(self.model).loads_as(self.model):
             return worker
-        await self._unleased()
+        await self._unheld.wait()
         load = asyncio.get_running_loop().create_task(self._load_model(wanted(self.model)))
         self._load = load
         load.add_done_callback(_log_fault)
@@ -373,12 +369,12 @@ class Engine(Generic[Spec]):
             if model is None or not model.loads_as(self.coming):
                 self._load.cancel()
             await asyncio.wait({self._load})
-        if self._closed:
-            raise errors.ShuttingDown()
 
     async def _load_model(self, wanted: LoadedModel[Spec]) -> WorkerProcess:
         """Load a model beside the one in use or, if memory is short or it is of another kind,
         instead of it. If that fails, the old one is loaded again."""
+        if self._closed:
+            raise errors.ShuttingDown()
         serves, self._loading = self.worker is not None, wanted
         try:
             if not wanted.is_like(self.model):
@@ -438,10 +434,9 @@ class Engine(Generic[Spec]):
     def _settled(self) -> None:
         """Bring process, heartbeat and idle timer in line with the state, after each change of
         it."""
-        alive = self.worker is not None
-        if not alive:
+        if self.worker is None or self._closed:
             self._unload()
-        if not self._closed and (self.in_use or alive):
+        if not self._closed and (self.in_use or self._worker is not None):
             self.heartbeat.start(in_use=self.in_use)
         else:
             self.heartbeat.stop()
@@ -450,7 +445,7 @@ class Engine(Generic[Spec]):
             self._idle = None
         if self._turn.locked() or self._loading is not None or self.in_use or self._closed:
             return
-        if alive and self._keep_alive_s >= 0:
+        if self._worker is not None and self._keep_alive_s >= 0:
             unused = self._used_load != self.loader.loads
             idle_s = self._keep_alive_s or (self._preloaded_keep_s if unused else 0.0)
             self._idle = asyncio.get_running_loop().call_later(idle_s, self._idled)

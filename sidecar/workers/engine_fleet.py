@@ -9,7 +9,7 @@ from sidecar.config.settings import Settings
 from sidecar.engines.engine_selection import EngineChoice
 from sidecar.gpu_memory.gpu_devices import GpuMemory
 from sidecar.interfaces.engine_interface import EngineSpec, TtsSpec
-from sidecar.workers.engine_lease import EXCLUSIVE, LIVE, SERIAL, Sharing
+from sidecar.workers.engine_lease import EXCLUSIVE, LIVE, SERIAL
 from sidecar.workers.engine_memory import MemoryDevices
 from sidecar.workers.role_engine import EngineRole, RoleEngine
 from sidecar.workers.tts_client import TtsClient
@@ -29,21 +29,18 @@ class EngineFleet:
         files: EngineChoice[EngineSpec],
         live: EngineChoice[EngineSpec] | None,
         voice: EngineChoice[TtsSpec] | None = None,
-        voice_sharing: Sharing = SERIAL,
     ) -> None:
         self._devices = MemoryDevices()
+        self.recognizers: dict[str, RoleEngine[EngineSpec]] = {}
+        """Each ASR engine, by role."""
         # The live engine comes first: the precision of that for files depends on what it reserves.
-        live_engine: RoleEngine[EngineSpec] | None = None
         if live is not None:
-            live_engine = RoleEngine(
+            self.recognizers[EngineRole.LIVE] = RoleEngine(
                 EngineRole.LIVE, settings, live, self._devices, LIVE, live=True
             )
         self.files = RoleEngine(EngineRole.FILES, settings, files, self._devices, EXCLUSIVE)
         """Engine for files."""
-        self.recognizers: dict[str, RoleEngine[EngineSpec]] = {EngineRole.FILES: self.files}
-        """Each ASR engine, by role."""
-        if live_engine is not None:
-            self.recognizers[EngineRole.LIVE] = live_engine
+        self.recognizers = {EngineRole.FILES: self.files, **self.recognizers}
         self.engines = {
             EngineRole(role): cast(AnyEngine, one) for role, one in self.recognizers.items()
         }
@@ -52,7 +49,7 @@ class EngineFleet:
         """TTS client; None without a TTS engine."""
         if voice is not None:
             engine = RoleEngine(
-                EngineRole.VOICE, settings, voice, self._devices, voice_sharing, speaks=True
+                EngineRole.VOICE, settings, voice, self._devices, SERIAL, speaks=True
             )
             self.engines[EngineRole.VOICE] = engine
             self.voice = TtsClient(engine)

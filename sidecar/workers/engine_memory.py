@@ -14,7 +14,7 @@ from sidecar.gpu_memory import gpu_devices, memory_admission
 from sidecar.gpu_memory.memory_admission import LoadPlacement, LoadPlan, MemoryState
 from sidecar.gpu_memory.memory_plan import DeviceRoom, JobForecast, room_text
 from sidecar.interfaces.engine_interface import EngineSpec, MemoryPlan, Precision
-from sidecar.workers.loaded_model import DEFAULT_MODEL_ID, LoadedModel, check_precision
+from sidecar.workers.loaded_model import DEFAULT_MODEL_ID, LoadedModel
 
 AnyModel = LoadedModel[Any]
 
@@ -133,7 +133,7 @@ class EngineMemory(MemoryAccount):
             )
             model = replace(model, spec=spec, admission=admission)
         if precision is not Precision.AUTO:
-            return model.at(check_precision(spec, precision))
+            return model.checked_at(precision)
         if (wanted := self._settings.precision) is Precision.AUTO and model.admission is not None:
             wanted = model.admission.first_precision(self._state(model, None))
         return model.at(wanted)

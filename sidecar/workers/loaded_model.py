@@ -10,7 +10,7 @@ from sidecar import errors
 from sidecar.engines.engine_selection import EngineChoice, Spec
 from sidecar.gpu_memory.engine_footprint import EngineFootprint
 from sidecar.gpu_memory.memory_admission import MemoryAdmission
-from sidecar.interfaces.engine_interface import MemoryPlan, ModelSpec, Precision
+from sidecar.interfaces.engine_interface import MemoryPlan, Precision
 
 DEFAULT_MODEL_ID = "default"
 """Name of the models that are loaded at the start."""
@@ -39,14 +39,6 @@ class LoadedModel(Generic[Spec]):
     spec: Spec
     precision: Precision
     admission: MemoryAdmission | None = None
-
-    @classmethod
-    def of(
-        cls, choice: EngineChoice[Spec], precision: Precision = Precision.AUTO
-    ) -> LoadedModel[Spec]:
-        """Return a model whose memory is not planned."""
-        used = choice.spec.resolve_precision(precision)
-        return LoadedModel(DEFAULT_MODEL_ID, choice, choice.spec, used)
 
     @property
     def title(self) -> str:
@@ -77,6 +69,22 @@ class LoadedModel(Generic[Spec]):
         """Return the same model at another precision, or at the one that runs instead."""
         return replace(self, precision=self.spec.resolve_precision(precision))
 
+    def checked_at(self, precision: Precision) -> LoadedModel[Spec]:
+        """Return the same model at the precision that a load at ``precision`` would load.
+
+        Raises:
+            errors.PrecisionUnavailable: the engine has no such precision.
+        """
+        spec, model = self.spec, self.at(precision)
+        if precision not in (Precision.AUTO, model.precision, *spec.stands_for):
+            reason = spec.lacking.get(precision)
+            raise errors.PrecisionUnavailable(
+                f"The engine '{spec.name}' does not support the precision '{precision}'"
+                f"{f': {reason}' if reason else ''}.",
+                hint=f"It supports: {', '.join(spec.precisions)}.",
+            )
+        return model
+
     def loads_as(self, other: LoadedModel[Spec]) -> bool:
         """Return whether a load of the other would load the same."""
         return self.precision is other.precision and self.has_weights(other.choice)
@@ -101,23 +109,6 @@ class LoadedModel(Generic[Spec]):
             return self.admission.loaded_bytes(self.precision, memory)
         checkpoint = self.choice.checkpoint
         return checkpoint.bytes if checkpoint is not None else self.choice.folder_bytes
-
-
-def check_precision(spec: ModelSpec, precision: Precision) -> Precision:
-    """Return the precision that a load at ``precision`` would load.
-
-    Raises:
-        errors.PrecisionUnavailable: the engine has no such precision.
-    """
-    target = spec.resolve_precision(precision)
-    if precision not in (Precision.AUTO, target, *spec.stands_for):
-        reason = spec.lacking.get(precision)
-        raise errors.PrecisionUnavailable(
-            f"The engine '{spec.name}' does not support the precision '{precision}'"
-            f"{f': {reason}' if reason else ''}.",
-            hint=f"It supports: {', '.join(spec.precisions)}.",
-        )
-    return target
 
 
 def _weights(choice: EngineChoice[Any]) -> tuple[Any, ...]:

@@ -6,7 +6,7 @@ says which ones are in use.
 
 import asyncio
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -19,6 +19,7 @@ from sidecar.engines.engine_selection import (
     choose_installed,
 )
 from sidecar.interfaces.engine_interface import EngineSpec, Precision
+from sidecar.workers.engine import Wanted
 from sidecar.workers.loaded_model import DEFAULT_MODEL_ID
 from sidecar.workers.role_engine import EngineRole, RoleEngine
 
@@ -40,8 +41,8 @@ class ModelLoadRequest:
 class _Request:
     """Request of a client of the protocol for a model, which is being carried out."""
 
-    choices: Mapping[str, EngineChoice[EngineSpec]]
-    """The model, for each role that loads it."""
+    choices: Sequence[EngineChoice[EngineSpec]]
+    """The models to load."""
     task: asyncio.Task[None]
 
 
@@ -74,7 +75,7 @@ class ModelRegistry:
         start; an adapter's model has a folder of its own."""
         models = [(engine.first, *engine.models) for engine in self._engines.values()]
         choices = [model.choice for each in models for model in each]
-        choices += [one for each in self._requests.values() for one in each.choices.values()]
+        choices += [one for each in self._requests.values() for one in each.choices]
         found = [one.checkpoint for one in choices if one.checkpoint is not None]
         weights = [file.parent for one in found for file in one.weight_files]
         return [*(one.folder for one in found), *weights]
@@ -93,12 +94,14 @@ class ModelRegistry:
             errors.ModelNotFound: it is not installed, or no model has this name.
             errors.EngineUnavailable: its engine cannot run here, or does not support the
                 language of the settings.
-            errors.SidecarError: as `RoleEngine.use`; the old model goes on serving.
+            errors.SidecarError: as `RoleEngine.other` and `Engine.change`; the old model goes on
+                serving.
         """
         choice = await asyncio.to_thread(choose_installed, name, self._settings)
         check_language(choice.spec, self._settings)
         log.info("model %s is loaded after the running job, as requested", name)
-        model = await self._engines[EngineRole.FILES].use(name, choice, precision)
+        engine = self._engines[EngineRole.FILES]
+        model = await engine.change(engine.other(name, choice, precision))
         log.info("model %s transcribes recordings, as requested", name)
         return model.precision
 
@@ -115,7 +118,11 @@ class ModelRegistry:
         request = replace(request, path=self._checked(request.path))
         suited = await asyncio.to_thread(self._suited, request)
         self._check_new(request.model_id)
-        self._begin(request.model_id, suited, request.precision)
+        changes = {
+            role: self._engines[role].other(request.model_id, choice, request.precision)
+            for role, choice in suited.items()
+        }
+        self._begin(request.model_id, changes, [*suited.values()])
 
     def unload(self, model_id: str) -> asyncio.Task[None]:
         """Start to go back to the model of the start, after the running job. The returned task ends
@@ -124,9 +131,12 @@ class ModelRegistry:
         Raises:
             errors.ModelNotFound: no model has this name, or it is the one of the start.
         """
-        engines = self._engines.items()
-        roles = [role for role, one in engines if one.model.name == model_id]
-        if not roles or model_id == DEFAULT_MODEL_ID:
+        changes = {
+            role: one.other(DEFAULT_MODEL_ID, one.first.choice, one.first.precision)
+            for role, one in self._engines.items()
+            if one.model.name == model_id
+        }
+        if not changes or model_id == DEFAULT_MODEL_ID:
             raise errors.ModelNotFound(
                 f"There is no model '{model_id}' that can be unloaded.",
                 hint=(
@@ -134,8 +144,7 @@ class ModelRegistry:
                     "unloaded."
                 ),
             )
-        first = {role: self._engines[role].first.choice for role in roles}
-        return self._begin(DEFAULT_MODEL_ID, first)
+        return self._begin(DEFAULT_MODEL_ID, changes)
 
     async def close(self) -> None:
         """Cancel the requests that are being carried out."""
@@ -151,11 +160,11 @@ class ModelRegistry:
     def _begin(
         self,
         model_id: str,
-        choices: Mapping[str, EngineChoice[EngineSpec]],
-        precision: Precision | None = None,
+        changes: Mapping[str, Wanted[EngineSpec]],
+        choices: Sequence[EngineChoice[EngineSpec]] = (),
     ) -> asyncio.Task[None]:
-        """Start the load. ``precision``: None for that of the start."""
-        work = self._load(model_id, choices, precision)
+        """Start the changes of engines, by role, one after the other."""
+        work = self._change(model_id, changes)
         task = asyncio.get_running_loop().create_task(work, name="model")
         self._requests[model_id] = _Request(choices, task)
         task.add_done_callback(lambda task: self._ended(model_id, task))
@@ -167,19 +176,12 @@ class ModelRegistry:
         if not task.cancelled() and (fault := task.exception()) is not None:
             log.error("internal error while a model was loaded or unloaded", exc_info=fault)
 
-    async def _load(
-        self,
-        model_id: str,
-        choices: Mapping[str, EngineChoice[EngineSpec]],
-        precision: Precision | None,
-    ) -> None:
+    async def _change(self, model_id: str, changes: Mapping[str, Wanted[EngineSpec]]) -> None:
         self.failed.pop(model_id, None)
         async with self._lock:
-            for role, choice in choices.items():
-                engine = self._engines[role]
-                wanted = engine.first.precision if precision is None else precision
+            for role, wanted in changes.items():
                 try:
-                    await engine.use(model_id, choice, wanted)
+                    await self._engines[role].change(wanted)
                 except errors.SidecarError as error:
                     log.error("the model for %s could not be loaded: %s", role, error.detail)
                     self.failed = {model_id: error.code}

@@ -1,6 +1,7 @@
 """Engine of a role of this service, by its settings and on its devices."""
 
 import logging
+from collections.abc import Callable
 from dataclasses import asdict, replace
 from enum import StrEnum
 
@@ -13,7 +14,7 @@ from sidecar.workers.crash_notes import CrashNotes
 from sidecar.workers.engine import Engine
 from sidecar.workers.engine_lease import CONCURRENT, Sharing
 from sidecar.workers.engine_memory import EngineMemory, MemoryDevices
-from sidecar.workers.loaded_model import LoadedModel, check_precision
+from sidecar.workers.loaded_model import LoadedModel
 from sidecar.workers.worker_process import WorkerProcess
 
 log = logging.getLogger(__name__)
@@ -82,17 +83,28 @@ class RoleEngine(Engine[Spec]):
         """Return the device that the model uses: ``cuda`` or ``cpu``."""
         return "cuda" if self.on_gpu else "cpu"
 
-    async def use(
+    def other(
         self, name: str, choice: EngineChoice[Spec], precision: Precision = Precision.AUTO
-    ) -> LoadedModel[Spec]:
-        """Change to a model; one with the same weights keeps its precision if AUTO is requested.
-        Else AUTO is the precision of the settings.
-
-        Raises:
-            errors.ModelUnsuited: it cannot replace the one in use while the service runs.
-            errors.SidecarError: as of `change`.
+    ) -> Callable[[LoadedModel[Spec]], LoadedModel[Spec]]:
+        """Return what a `change` to another model wants: one with the same weights keeps its
+        precision if AUTO is requested. Else AUTO is the precision of the settings. It raises
+        `errors.ModelUnsuited` if that cannot replace the one in use while the service runs.
         """
-        return await self.change(lambda model: self._other(model, name, choice, precision))
+
+        def wanted(model: LoadedModel[Spec]) -> LoadedModel[Spec]:
+            if model.has_weights(choice):
+                same = replace(model, name=name)
+                return same if precision is Precision.AUTO else same.checked_at(precision)
+            other = self.memory.model(name, choice, precision)
+            if not other.is_like(model):
+                self._check_replacement(model.spec, other.spec)
+                return other
+            # what it may do depends on the memory that was free as it was chosen: not with the
+            # old one
+            spec = model.choice.spec
+            return replace(model, name=name, choice=replace(choice, spec=spec)).at(other.precision)
+
+        return wanted
 
     def check_like(self, choice: EngineChoice[Spec], precision: Precision) -> None:
         """Refuse a model that differs from the one in use in its engine, its languages, or what
@@ -105,26 +117,7 @@ class RoleEngine(Engine[Spec]):
         model = self.model
         if model.choice.checkpoint is None or not self.memory.model("", choice).is_like(model):
             raise errors.ModelUnsuited()
-        check_precision(model.spec, precision)
-
-    def _other(
-        self,
-        model: LoadedModel[Spec],
-        name: str,
-        choice: EngineChoice[Spec],
-        precision: Precision,
-    ) -> LoadedModel[Spec]:
-        if model.has_weights(choice):
-            if precision is not Precision.AUTO:
-                model = model.at(check_precision(model.spec, precision))
-            return replace(model, name=name)
-        other = self.memory.model(name, choice, precision)
-        if not other.is_like(model):
-            self._check_replacement(model.spec, other.spec)
-            return other
-        # what it may do depends on the memory that was free as it was chosen: not with the old one
-        spec = model.choice.spec
-        return replace(model, name=name, choice=replace(choice, spec=spec)).at(other.precision)
+        model.checked_at(precision)
 
     def _check_replacement(self, old: Spec, new: Spec) -> None:
         assert isinstance(old, EngineSpec)

@@ -25,7 +25,7 @@ from sidecar.jobs.job_runner import Job
 from sidecar.transcripts.transcript import TranscriptionEvent
 from sidecar.workers import engine_lease
 from sidecar.workers.engine import Engine
-from sidecar.workers.loaded_model import LoadedModel
+from sidecar.workers.loaded_model import DEFAULT_MODEL_ID, LoadedModel
 
 FACTS = AudioInfo("wav", "sndfile", 3.0)
 
@@ -39,9 +39,16 @@ def job_of(path: Path, options: TranscribeOptions | None = None, **more: Any) ->
     return Job(source, made)
 
 
+def model_of(engine: str, precision: Precision = Precision.AUTO) -> LoadedModel[EngineSpec]:
+    """An engine that needs no checkpoint, at a precision."""
+    spec = engine_spec(engine)
+    used = spec.resolve_precision(precision)
+    return LoadedModel(DEFAULT_MODEL_ID, EngineChoice(spec, ""), spec, used)
+
+
 def scripted_model(precision: Precision) -> LoadedModel[EngineSpec]:
     """The scripted engine at a precision."""
-    return LoadedModel.of(EngineChoice(engine_spec("scripted"), ""), precision)
+    return model_of("scripted", precision)
 
 
 async def as_asked(job: Job, precision: Precision) -> TranscribeOptions:

@@ -121,10 +121,10 @@ async def test_engine_that_does_not_load_leaves_the_old_one_loaded(
     await engine.preload()
     pid, model = engine.worker_pid, engine.model
     with pytest.raises(errors.PrecisionUnavailable):
-        await engine.use("damaged", damaged, Precision.INT4)
+        await engine.change(engine.other("damaged", damaged, Precision.INT4))
     assert engine.worker_pid == pid, "what is known before the load unloads nothing"
     with pytest.raises(errors.ModelLoadFailed):
-        await engine.use("damaged", damaged)
+        await engine.change(engine.other("damaged", damaged))
     assert engine.state is EngineState.READY
     assert engine.model is model
 
@@ -182,10 +182,10 @@ async def test_predictions_and_stored_durations_follow_the_model_and_stay_if_it_
     other = model_choice("large") if alike else other_engine("other")
     monkeypatch.setenv("VIBEVOICE_SCRIPTED_FAILS", "fp32")
     with pytest.raises(errors.ModelLoadFailed):
-        await engine.use("large", other)
+        await engine.change(engine.other("large", other))
     assert (jobs.work_s(3600.0), jobs.forecast(3600.0, TranscribeOptions()).seconds) == (180, 180)
     monkeypatch.delenv("VIBEVOICE_SCRIPTED_FAILS")
-    await engine.use("large", other)
+    await engine.change(engine.other("large", other))
     assert jobs.work_s(3600.0) == 3600.0 * DEFAULT_WORK_PER_AUDIO_S, "nothing was measured of it"
     jobs.predictor.learn(Precision.FP32, 3600, 3600)
     keys = [engine.first.duration_key, engine.model.duration_key]

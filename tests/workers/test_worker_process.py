@@ -18,6 +18,7 @@ from typing import Any
 
 import psutil
 import pytest
+from instrumented_slot import model_of
 from job_fixtures import Hold
 from job_fixtures import hold as hold
 from moonshine_voice import get_assets_path
@@ -25,11 +26,9 @@ from service_process import PATIENCE_S, halt, runs, until, wait_until, worker_pi
 
 from sidecar import errors
 from sidecar.engines import engine_spec
-from sidecar.engines.engine_selection import EngineChoice
 from sidecar.interfaces.engine_interface import LoadOptions, TranscribeOptions
 from sidecar.workers import channel, worker_main
 from sidecar.workers.engine import Engine
-from sidecar.workers.loaded_model import LoadedModel
 from sidecar.workers.rpc_server import RpcRequest, RpcSender
 from sidecar.workers.worker_environment import WorkerOptions
 from sidecar.workers.worker_operations import WorkerOperations
@@ -254,7 +253,7 @@ def test_worker_dies_with_process_that_started_it(at_work: bool) -> None:
 
 async def test_closed_engine_leaves_no_worker_and_no_model_memory_in_service() -> None:
     before, others = psutil.Process().memory_info().rss, worker_pids()
-    slot = Engine(LoadedModel.of(EngineChoice(engine_spec("moonshine"), "")), keep_alive_s=-1)
+    slot = Engine(model_of("moonshine"), keep_alive_s=-1)
     async with slot.lease():
         assert slot.worker_pid is not None
         assert psutil.Process(slot.worker_pid).memory_info().rss > 80 << 20
