@@ -82,12 +82,12 @@ class JobEngine:
         Raises:
             errors.WontFit: it does not fit.
         """
-        if (admission := self.engine.model.admission) is None:
+        if (admission := self.engine.coming.admission) is None:
             return options.precision
-        memory = self.engine.memory.now()
+        memory = self.engine.memory.now(self.engine.coming)
         precision = self._choose_precision(admission, options, audio_s, memory)
         admission.planned(precision, audio_s, options, memory)
-        if options.precision is Precision.AUTO and precision is not self.engine.model.precision:
+        if options.precision is Precision.AUTO and precision is not self.engine.coming.precision:
             return precision
         return options.precision
 
@@ -97,7 +97,7 @@ class JobEngine:
         """Return a job's options with the plan for the memory that is free when it begins."""
         if (admission := self.engine.model.admission) is None:
             return options
-        memory, beside = self.engine.memory.now(), self.engine.memory_plan
+        memory, beside = self.engine.memory.now(self.engine.model), self.engine.memory_plan
         shared = beside if beside.places else None
         options = admission.planned(precision, audio_s, options, memory, shared)
         self.engine.memory.expect_peak(admission.peak_bytes(precision, audio_s, options))
@@ -105,9 +105,9 @@ class JobEngine:
 
     def _guess(self, job: Job, precision: Precision) -> float | None:
         """Return a job's seconds of work by its memory plan; None if unknown."""
-        if (admission := self.engine.model.admission) is None:
+        if (admission := self.engine.coming.admission) is None:
             return None
-        info, memory = job.audio_info, self.engine.memory.now()
+        info, memory = job.audio_info, self.engine.memory.now(self.engine.coming)
         estimate = admission.estimate(precision, info.total_s, job.options, memory)[0]
         return estimate.seconds and estimate.seconds * info.channels
 
@@ -125,22 +125,23 @@ class JobEngine:
         without speakers are not kept apart.
         """
         forecast = self._timed_forecast(audio_s, options, channels)
-        forecast = forecast.with_note(self.engine.model.spec.replacement(options.precision))
-        quicker = self.engine.model.spec.by_voices and not options.diarize
+        forecast = forecast.with_note(self.engine.coming.spec.replacement(options.precision))
+        quicker = self.engine.coming.spec.by_voices and not options.diarize
         return forecast.with_note("times are those with speakers" if quicker else "")
 
     def _timed_forecast(
         self, audio_s: float | None, options: TranscribeOptions, channels: int
     ) -> JobForecast:
-        if (admission := self.engine.model.admission) is None:
+        if (admission := self.engine.coming.admission) is None:
             precision = self.engine.resolve(options.precision, math.inf)
             longest_s = self._settings.max_audio_hours * 3600
-            forecast = self.engine.memory.footprint_forecast(precision, audio_s, longest_s)
+            model = self.engine.coming.at(precision)
+            forecast = self.engine.memory.footprint_forecast(model, audio_s, longest_s)
             forecast = forecast or JobForecast.small(
-                self.engine.model.spec, precision, audio_s, longest_s
+                self.engine.coming.spec, precision, audio_s, longest_s
             )
         else:
-            memory = self.engine.memory.now()
+            memory = self.engine.memory.now(self.engine.coming)
             precision = self._choose_precision(admission, options, audio_s, memory)
             estimate, others = admission.estimate(precision, audio_s, options, memory)
             if estimate.seconds is not None:
@@ -153,7 +154,7 @@ class JobEngine:
         work_s = channels * audio_s
         if self.predictor.knows(forecast.precision):
             return forecast.with_seconds(self.predictor.seconds(forecast.precision, work_s))
-        if self.engine.model.spec.name == MOONSHINE:
+        if self.engine.coming.spec.name == MOONSHINE:
             paces = (
                 duration_prediction.USUAL_WORK_PER_AUDIO_S,
                 duration_prediction.DEFAULT_WORK_PER_AUDIO_S,

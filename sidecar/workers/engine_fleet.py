@@ -9,7 +9,7 @@ from sidecar.config.settings import Settings
 from sidecar.engines.engine_selection import EngineChoice
 from sidecar.gpu_memory.gpu_devices import GpuMemory
 from sidecar.interfaces.engine_interface import EngineSpec, TtsSpec
-from sidecar.workers.engine_lease import EXCLUSIVE, LIVE, SERIAL
+from sidecar.workers.engine_lease import EXCLUSIVE, LIVE, SERIAL, Sharing
 from sidecar.workers.engine_memory import MemoryDevices
 from sidecar.workers.role_engine import EngineRole, RoleEngine
 from sidecar.workers.tts_client import TtsClient
@@ -29,6 +29,7 @@ class EngineFleet:
         files: EngineChoice[EngineSpec],
         live: EngineChoice[EngineSpec] | None,
         voice: EngineChoice[TtsSpec] | None = None,
+        voice_sharing: Sharing = SERIAL,
     ) -> None:
         self._devices = MemoryDevices()
         self.recognizers: dict[str, RoleEngine[EngineSpec]] = {}
@@ -49,7 +50,7 @@ class EngineFleet:
         """TTS client; None without a TTS engine."""
         if voice is not None:
             engine = RoleEngine(
-                EngineRole.VOICE, settings, voice, self._devices, SERIAL, speaks=True
+                EngineRole.VOICE, settings, voice, self._devices, voice_sharing, speaks=True
             )
             self.engines[EngineRole.VOICE] = engine
             self.voice = TtsClient(engine)

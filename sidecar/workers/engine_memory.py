@@ -171,17 +171,18 @@ class EngineMemory(MemoryAccount):
         devices = (self._devices.gpu, self._devices.host)
         return sum(device.ledger.reserved_bytes(self._name) for device in devices)
 
-    def now(self) -> MemoryState:
-        """Return the memory of the device at the last query."""
-        return self._state_for(self._held().model)
+    def now(self, model: AnyModel) -> MemoryState:
+        """Return the memory of the device of a model at the last query."""
+        held = self._held()
+        return self._state(model, held.model.precision if held.loaded else None)
 
     def footprint_forecast(
-        self, precision: Precision, audio_s: float | None, longest_s: float
+        self, model: AnyModel, audio_s: float | None, longest_s: float
     ) -> JobForecast | None:
         """Return the forecast of a recording by a model with footprints; None for others."""
-        if (footprint := self._held().model.at(precision).footprint) is None:
+        if (footprint := model.footprint) is None:
             return None
-        state = self.now()
+        state = self.now(model)
         room = DeviceRoom(self._available_bytes(state), state.bandwidth)
         return footprint.forecast(audio_s, longest_s, room)
 
@@ -202,7 +203,7 @@ class EngineMemory(MemoryAccount):
 
     def place(self, model: AnyModel) -> LoadPlan:
         """As of `MemoryAccount`."""
-        state, footprint = self._state_for(model), model.footprint
+        state, footprint = self.now(model), model.footprint
         if model.admission is not None:
             return model.admission.place(model.precision, state)
         if footprint is None:
@@ -276,10 +277,6 @@ class EngineMemory(MemoryAccount):
             return gpu_devices.EngineMemoryHolding(coming=comes)
         weights_bytes = held.model.idle_bytes(held.memory)
         return gpu_devices.EngineMemoryHolding(held.pid, weights_bytes, coming=comes)
-
-    def _state_for(self, model: AnyModel) -> MemoryState:
-        held = self._held()
-        return self._state(model, held.model.precision if held.loaded else None)
 
     def _state(self, model: AnyModel, held_precision: Precision | None) -> MemoryState:
         gpu, watch = self._devices.gpu.seen, self._devices.gpu

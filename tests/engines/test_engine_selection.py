@@ -383,7 +383,7 @@ def test_named_streaming_live_engine_reserves_gpu_memory_and_both_get_precisions
         "live"
     ].memory.reserved_bytes  # before it is loaded, so that it can be
     assert reserved == found.footprints[used].loaded_bytes + found.session_bytes
-    free = fleet.files.memory.now().free_bytes
+    free = fleet.files.memory.now(fleet.files.model).free_bytes
     assert free == (gigabytes << 30) - reserved
     text = check_live_engine(settings).text
     assert text.endswith(f"{live}, at most {found.spec.sessions} sessions")
@@ -462,7 +462,9 @@ def test_streaming_model_for_files_and_live_gets_precisions_in_which_both_proces
     precisions = {
         role: host.spec.resolve_precision(settings.precision) for role, host in hosts.items()
     }
-    forecast = hosts["files"].memory.footprint_forecast(precisions["files"], 600.0, 3600.0)
+    forecast = hosts["files"].memory.footprint_forecast(
+        hosts["files"].model.at(precisions["files"]), 600.0, 3600.0
+    )
     assert forecast is not None
     assert forecast.fits
     assert live.fits is (used is not None)

@@ -62,7 +62,7 @@ class House:
         """GiB that an engine may take in all, by a look just now."""
         await self.devices.gpu.query()
         assert one.model.admission is not None
-        return one.model.admission.available_bytes(one.memory.now()) / GIB
+        return one.model.admission.available_bytes(one.memory.now(one.model)) / GIB
 
 
 @pytest.fixture(params=[True, False], ids=["driver report", "no driver report"])
@@ -201,7 +201,7 @@ async def test_reported_device_is_the_one_that_the_engine_uses(
     checkpoint = ModelCheckpoint(tmp_path, {"text_config": TEXT}, (), 0, None)
     spec = replace(engine_spec("scripted"), planned=True)
     host = RoleEngine(FILES, settings, EngineChoice(spec, "", checkpoint), devices, EXCLUSIVE)
-    assert (host.device, host.memory.now().on_gpu) == (used, used == "cuda")
+    assert (host.device, host.memory.now(host.model).on_gpu) == (used, used == "cuda")
 
 
 async def test_tts_on_cpu_takes_memory_of_host_not_of_gpu(house: House, tmp_path: Path) -> None:
