@@ -10,7 +10,6 @@ from __future__ import annotations
 import asyncio
 import socket
 import sys
-from collections import deque
 from collections.abc import AsyncIterator, Callable, Sequence
 from typing import Any, cast
 
@@ -36,17 +35,16 @@ class RpcCall:
 
     def __init__(self, number: int, connection: RpcConnection) -> None:
         self.number = number
-        self.reached = asyncio.Event()
-        """Set once all calls before it have ended and it executes, or once it has ended."""
         self.over = asyncio.Event()
         """Set once it has ended on the other side, or the connection is closed."""
         self._connection = connection
-        self._answers: deque[channel.ChannelFrame] = deque()
+        self._answers = asyncio.Queue[channel.ChannelFrame | None]()
+        """Those that were not read yet; None is its end."""
         self.unread_bytes = 0
         """Bytes of answers that were received and not read yet."""
         self._wrong: errors.SidecarError | channel.ChannelClosed | None = None
         self._incoming, self._outgoing = channel.ReceiveCredit(), channel.SendCredit()
-        self._changed, self._room = asyncio.Event(), asyncio.Event()
+        self._room = asyncio.Event()
 
     async def answers(self) -> AsyncIterator[tuple[dict[str, Any], bytes]]:
         """Yield the answers, with the bytes behind them, until the call is done.
@@ -55,19 +53,13 @@ class RpcCall:
             channel.ChannelClosed: the other side is gone.
             errors.SidecarError: the operation failed.
         """
-        while True:
-            self._changed.clear()
-            while self._answers:
-                frame = self._answers.popleft()
-                self.unread_bytes -= frame.size
-                if granted := self._incoming.read(frame.size):
-                    self._connection.send_nowait({"call": self.number, "granted": granted})
-                yield frame.message["answer"], frame.raw
-            if self._wrong is not None:
-                raise self._wrong
-            if self.over.is_set():
-                return
-            await self._changed.wait()
+        while (frame := await self._answers.get()) is not None:
+            self.unread_bytes -= frame.size
+            if granted := self._incoming.read(frame.size):
+                self._connection.send_nowait({"call": self.number, "granted": granted})
+            yield frame.message["answer"], frame.raw
+        if self._wrong is not None:
+            raise self._wrong
 
     async def send(self, message: dict[str, Any], raw: bytes = b"") -> None:
         """Send more input, once enough of the earlier input was read.
@@ -95,7 +87,7 @@ class RpcCall:
         """Handle a frame of this call."""
         match frame.message:
             case {"answer": dict()}:
-                self._answers.append(frame)
+                self._answers.put_nowait(frame)
                 self.unread_bytes += frame.size
                 if self.unread_bytes > self._connection.max_unread_bytes:
                     self._connection.close("more of a call than may lie unread")
@@ -106,15 +98,13 @@ class RpcCall:
                 self.end(errors.from_wire(wrong))
             case _:
                 self.end()
-        self._changed.set()
 
     def end(self, wrong: errors.SidecarError | channel.ChannelClosed | None = None) -> None:
         """End it: a reader gets ``wrong`` after the answers that have arrived."""
         if not self.over.is_set():
             self._wrong = wrong
-            self.reached.set()
             self.over.set()
-            self._changed.set()
+            self._answers.put_nowait(None)
             self._room.set()
 
 
@@ -140,9 +130,6 @@ class RpcConnection(asyncio.Protocol):
         self._drained = asyncio.Event()
         self._drained.set()
         self._calls: dict[int, RpcCall] = {}
-        self.in_turn: deque[RpcCall] = deque()
-        """Calls that have not ended and run one after the other: the first one executes."""
-        self._begin_lock = asyncio.Lock()
         self._last = 0
         self._pongs: list[asyncio.Event] = []
         self.closed: channel.ChannelClosed | None = None
@@ -168,16 +155,9 @@ class RpcConnection(asyncio.Protocol):
         call = RpcCall(self._last, self)
         self._calls[call.number] = call
         try:
-            async with self._begin_lock:  # sends in the order of numbers
-                if "beside" in arguments:
-                    call.reached.set()
-                else:
-                    self.in_turn.append(call)
-                    self._go_on()
-                message = {"call": call.number, "operation": operation, **arguments}
-                await self.send(*channel.encode_with_files(message, fds, self._pid))
+            message = {"call": call.number, "operation": operation, **arguments}
+            await self.send(*channel.encode_with_files(message, fds, self._pid))
         except BaseException:
-            self._ended(call.number)
             self.forget(call)
             raise
         return call
@@ -201,24 +181,13 @@ class RpcConnection(asyncio.Protocol):
     def receive(self, frame: channel.ChannelFrame) -> None:
         """Handle a frame; drop it if its call is unknown."""
         match frame.message:
-            case {"call": int(number), **rest}:
+            case {"call": int(number)}:
                 if number in self._calls:
                     self._calls[number].receive(frame)
-                if not ("answer" in rest or "granted" in rest):
-                    self._ended(number)
             case {"pong": _, "reading_s": reading_s}:
                 self.reading_s = reading_s
                 for pong in self._pongs:
                     pong.set()
-
-    def _ended(self, number: int) -> None:
-        """Remove a call that has ended; the next one executes."""
-        self.in_turn = deque(call for call in self.in_turn if call.number != number)
-        self._go_on()
-
-    def _go_on(self) -> None:
-        if self.in_turn and self.closed is None:
-            self.in_turn[0].reached.set()
 
     async def send(self, frame: bytes, beside: Sequence[int] = ()) -> None:
         """Send a frame after all earlier ones, with at most `channel.MAX_FILES` descriptors

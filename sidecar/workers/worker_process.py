@@ -12,11 +12,12 @@ import os
 import threading
 from collections import deque
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
-from contextlib import aclosing, asynccontextmanager, suppress
+from contextlib import aclosing, asynccontextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from typing import IO, Any
 
 from sidecar import errors
+from sidecar.concurrency import wait_for_event
 from sidecar.gpu_memory import host_memory
 from sidecar.installation import own_command
 from sidecar.workers import channel, worker_environment
@@ -125,6 +126,8 @@ class WorkerProcess:
         self.on_end: Callable[[], None] = lambda: None
         """Callback for the end of the process, whatever the cause, if it ever had a call."""
         self._connection = RpcConnection(self._sock, self.pid, self._lost)
+        self._turn = asyncio.Lock()
+        """Held by the call that executes, if it is not beside others."""
         self._page: BegunCallsPage | None = None
         """Page of the live sessions that it is executing, once it has any."""
         self._blamed: frozenset[int] = frozenset()
@@ -162,32 +165,34 @@ class WorkerProcess:
         """Start one operation; its call can be read and sent more messages. Leaving early cancels
         it.
 
-        While another call executes, it waits in the worker and begins as soon as that has ended. If
-        a cancelled call goes on and the worker answers no ping, the worker is killed. It is also
-        killed if the call goes on for as long as the engine took to load (`patience_s`): a new
-        process would be ready by then. A worker with calls of others (`WorkerOptions.shared`) is
-        not killed then: the call goes on until it ends.
+        It is sent once the call before it has ended, unless it runs ``beside`` others, as live
+        sessions do. If a cancelled call goes on and the worker answers no ping, the worker is
+        killed. It is also killed if the call goes on for as long as the engine took to load
+        (`patience_s`): a new process would be ready by then. A worker with calls of others
+        (`WorkerOptions.shared`) is not killed then: the call goes on until it ends.
 
         Raises:
             WorkerDied: the process ended.
             errors.OutOfMemory: the kernel killed it for lack of memory.
         """
-        try:
-            await self._connection.connect()
-            if operation == LIVE_OPERATION and not self._dead:
-                self._page = self._page or BegunCallsPage()
-                fds = (*fds, self._page.fd)
-            call = await self._connection.begin(operation, fds, arguments)
-        except (OSError, channel.ChannelClosed) as error:
-            raise await self._died(error, began=False) from None
-        try:
-            yield call
-        except channel.ChannelClosed as error:
-            raise await self._died(error, call.number in self._blamed) from None
-        finally:
-            if not (call.over.is_set() or self._dead):
-                await self._stop(call)
-            self._connection.forget(call)
+        live = operation == LIVE_OPERATION
+        async with nullcontext() if live or "beside" in arguments else self._turn:
+            try:
+                await self._connection.connect()
+                if live and not self._dead:
+                    self._page = self._page or BegunCallsPage()
+                    fds = (*fds, self._page.fd)
+                call = await self._connection.begin(operation, fds, arguments)
+            except (OSError, channel.ChannelClosed) as error:
+                raise await self._died(error, began=False) from None
+            try:
+                yield call
+            except channel.ChannelClosed as error:
+                raise await self._died(error, call.number in self._blamed) from None
+            finally:
+                if not (call.over.is_set() or self._dead):
+                    await self._stop(call)
+                self._connection.forget(call)
 
     async def call(
         self, operation: str, fds: Sequence[int] = (), **arguments: Any
@@ -295,36 +300,24 @@ class WorkerProcess:
         return True
 
     async def _stop(self, call: RpcCall) -> None:
-        """Cancel a call and wait until it has ended; the timeout counts from its turn."""
+        """Cancel a call and wait until it has ended."""
         call.cancel()
-        loop, grace_s = asyncio.get_running_loop(), self.options.cancel_grace_s
+        now, grace_s = asyncio.get_running_loop().time, self.options.cancel_grace_s
+        latest = now() + max(self.patience_s, self.options.patience_s, grace_s)
         try:
-            await call.reached.wait()
-            patience_s = max(self.patience_s, self.options.patience_s, grace_s)
-            latest = loop.time() + patience_s
-            while True:
-                ping = loop.create_task(self._connection.answers_ping(self.options.ping_timeout_s))
-                over = loop.create_task(call.over.wait())
-                try:
-                    await asyncio.wait({over}, timeout=grace_s)
-                    hears = call.over.is_set() or await ping
-                    if call.over.is_set():  # ended meanwhile: the service itself was late
-                        return None
-                finally:
-                    ping.cancel()
-                    over.cancel()
-                if hears and loop.time() >= latest and self.options.shared:
-                    return log.warning(
-                        "worker %s goes on with a cancelled call until it ends", self.name
-                    )
-                if not hears or loop.time() >= latest:
-                    if hears:
-                        log.warning(
-                            "worker %s did not cancel a call in time and is killed", self.name
-                        )
-                    return self.kill(hung=not hears)
+            while not await wait_for_event(call.over, grace_s):
+                hears = await self.answers_ping(self.options.ping_timeout_s)
+                if call.over.is_set():  # meanwhile: the service itself was late
+                    return
+                if not hears:
+                    return self.kill(hung=True)
+                if now() >= latest:
+                    shared = self.options.shared
+                    goes_on = "goes on with it until it ends" if shared else "is killed"
+                    log.warning("worker %s did not cancel a call and %s", self.name, goes_on)
+                    return None if shared else self.kill()
         except asyncio.CancelledError:
-            if call.reached.is_set() and not self.options.shared:  # else it is dropped in its turn
+            if not self.options.shared:
                 self.kill()
             raise
 

@@ -88,8 +88,8 @@ class Speaking:
         with self._path.open("rb") as file:
             async with self._slot.lease() as engine:
                 fds = [file.fileno()]
+                self.begun = True
                 async with engine.calling("transcribe", fds, **wanted) as call:
-                    self.begun = True
                     async for _ in call.answers():
                         self.heard += 1
 
