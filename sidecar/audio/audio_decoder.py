@@ -6,8 +6,8 @@ it.
 
 import os
 import time
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import Protocol
 
 import numpy as np
@@ -28,6 +28,7 @@ LINK_SEARCH_LIMIT_S = 60.0
 """The same before decoding: the service ends a worker that seems to wait longer for a disk."""
 DURATION_SCAN_BUDGET_S = 2.0
 """Time limit for counting the samples of a file with a header above the limit."""
+Reading = Callable[[], AbstractContextManager[object]]
 
 
 def preload_decoders() -> None:
@@ -118,9 +119,15 @@ class DecodedAudio(AbstractContextManager["DecodedAudio"]):
     """
 
     def __init__(
-        self, decoder: Decoder, rate: int, max_s: float, mix: ChannelMix | None = None
+        self,
+        decoder: Decoder,
+        rate: int,
+        max_s: float,
+        mix: ChannelMix | None = None,
+        reading: Reading = nullcontext,
     ) -> None:
-        self.decoder, self._mix = decoder, mix
+        """``reading``: context of each read of the decoder."""
+        self.decoder, self._mix, self._reading = decoder, mix, reading
         self._rate = rate
         self._max_samples = int(max_s * rate)
         self._samples = 0
@@ -149,7 +156,12 @@ class DecodedAudio(AbstractContextManager["DecodedAudio"]):
         return self._mix is not None and self._mix.different_speakers
 
     def __iter__(self) -> Iterator[Block]:
-        for block in filter(len, self.decoder):  # a resampler may have nothing to give yet
+        blocks = filter(len, self.decoder)  # a resampler may have nothing to give yet
+        while True:
+            with self._reading():
+                block = next(blocks, None)
+            if block is None:
+                break
             self._samples += len(block)
             if self._samples > self._max_samples:
                 raise errors.AudioTooLong()
@@ -176,12 +188,14 @@ def open_audio(
     track: int | None = None,
     channel: SelectedChannel | ChannelSurvey | None = None,
     links_within_s: float = LINK_SEARCH_LIMIT_S,
+    reading: Reading = nullcontext,
 ) -> DecodedAudio:
     """Decode an open file that `probe_audio` described, at ``rate`` Hz, up to ``max_s`` seconds.
 
     ``track``: number of the audio track, from 1; None: the first that can be decoded.
     ``channel``: the only one to decode, or the survey of all; None: they are mixed.
     ``links_within_s``: time limit for finding the links of a chained file; a probe can do without.
+    ``reading``: context of each read.
 
     Raises:
         errors.AudioUndecodable: the decoder cannot open it.
@@ -189,11 +203,11 @@ def open_audio(
     container = next(item for item in audio_format.CONTAINERS if item.name == info.container)
     mix = ChannelMix()
     if info.decoder != FFMPEG_DECODER and (parts := readable_parts(fd, container)):
-        return DecodedAudio(WavDecoder(fd, parts, rate, channel or mix), rate, max_s, mix)
+        return DecodedAudio(WavDecoder(fd, parts, rate, channel or mix), rate, max_s, mix, reading)
     decoder = ffmpeg.decode_with_ffmpeg(
         fd, container, rate, max_s + 1.0, links_within_s, track, channel or mix
     )
-    return DecodedAudio(decoder, rate, max_s, mix)
+    return DecodedAudio(decoder, rate, max_s, mix, reading)
 
 
 def equal_blocks(blocks: Iterable[Block], samples: int) -> Iterator[Block]:

@@ -10,10 +10,8 @@ import asyncio
 import json
 import zlib
 from base64 import b64decode, b64encode
-from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
-from contextlib import aclosing
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, replace
-from functools import partial
 from pathlib import Path
 from typing import Any
 from weakref import WeakValueDictionary
@@ -28,7 +26,6 @@ from sidecar.serialization import to_plain
 from sidecar.transcripts.diarized_pieces import WordRange
 from sidecar.transcripts.transcript import SpeakerEmbedding, Transcript
 from sidecar.workers.engine_loading import WorkerShutdowns
-from sidecar.workers.rpc_server import BEGUN_MESSAGE
 from sidecar.workers.worker_process import WorkerDied, WorkerProcess
 
 PARALLEL_PROBES = 3
@@ -219,45 +216,35 @@ class AudioProbe:
         fds: Sequence[int] = (),
         **arguments: Any,
     ) -> dict[str, Any]:
-        """Return the answer of a process; retry in a fresh one if an idle one dies."""
+        """Return the answer of a process; retry in a fresh one if an idle one has died. The timeout
+        counts from when the process is ready."""
         async with self._lanes.held(identity):
             self._stay()
             try:
                 for attempt in range(MAX_ATTEMPTS):
                     rested = self._resting and not attempt
                     worker = self._resting.pop() if rested else self._started()
-                    call = worker.call(operation, fds, **arguments)
+                    late: type[errors.SidecarError] = errors.MachineBusy
                     try:
-                        return await self._answer(call, timeout_s)
-                    except (errors.AudioDecodeTimeout, errors.MachineBusy):
+                        async with asyncio.timeout(self.start_s):
+                            await worker.ask("ready")
+                        late = errors.AudioDecodeTimeout
+                        async with asyncio.timeout(timeout_s):
+                            return await worker.ask(operation, fds, **arguments)
+                    except (TimeoutError, errors.MachineBusy) as error:
                         worker.kill()
-                        raise
+                        raise late() if isinstance(error, TimeoutError) else error from None
                     except WorkerDied:
                         continue
                     finally:
-                        self._rest(worker)
+                        if worker.alive:
+                            self._resting.append(worker)
+                        else:
+                            self._shutdowns.begin(worker)
             finally:
                 self._stay()  # another file may have ended meanwhile
                 self._idle = asyncio.get_running_loop().call_later(self.idle_s, self._drop)
         raise errors.AudioUndecodable("The audio crashed the decoder that probed it.")
-
-    async def _answer(
-        self, call: AsyncGenerator[dict[str, Any], None], timeout_s: float
-    ) -> dict[str, Any]:
-        """Return the answer of a call about a file. The timeout counts from when it begins."""
-        loop = asyncio.get_running_loop()
-        begun, answer = False, dict[str, Any]()
-        try:
-            async with asyncio.timeout(self.start_s) as limit, aclosing(call) as frames:
-                async for frame in frames:
-                    if frame == BEGUN_MESSAGE:
-                        begun = True
-                        limit.reschedule(loop.time() + timeout_s)
-                    else:
-                        answer = frame
-        except TimeoutError:
-            raise (errors.AudioDecodeTimeout() if begun else errors.MachineBusy()) from None
-        return answer
 
     async def close(self) -> None:
         """End the processes."""
@@ -267,25 +254,11 @@ class AudioProbe:
 
     def _started(self) -> WorkerProcess:
         try:
-            worker = self._start_process()
+            return self._start_process()
         except OSError as error:  # no memory, process or descriptor: the file is not at fault
             raise errors.MachineBusy(
                 f"No process to read the file can be started: {error.strerror}."
             ) from None
-        worker.on_end = partial(self._ended, worker)
-        return worker
-
-    def _rest(self, worker: WorkerProcess) -> None:
-        if worker.alive:
-            self._resting.append(worker)
-        else:
-            self._shutdowns.begin(worker)
-
-    def _ended(self, worker: WorkerProcess) -> None:
-        """Remove an idle process that died; `_ask` handles one that is at work."""
-        if worker in self._resting:
-            self._resting.remove(worker)
-            self._shutdowns.begin(worker)
 
     def _stay(self) -> None:
         """Cancel the end of the idle processes."""

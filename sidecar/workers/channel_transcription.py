@@ -58,8 +58,7 @@ CHANNELS_DIFFER = Notice(
 )
 
 ResumePoints = Sequence[ResumePoint] | None
-SurveyChannels = Callable[[ChannelSurvey], float | None]
-OpenChannel = Callable[[SelectedChannel], AbstractContextManager[DecodedAudio]]
+OpenChannel = Callable[[SelectedChannel | ChannelSurvey], AbstractContextManager[DecodedAudio]]
 TranscribeAudio = Callable[
     [DecodedAudio, TranscribeOptions, ResumePoints], Iterator[TranscriptionEvent]
 ]
@@ -90,22 +89,22 @@ class _DoneChannel:
 class ChannelTranscription:
     """Transcription of the channels of a recording, ``count`` in number. Iterate `events`.
 
-    ``survey``: decodes the recording for a survey of its channels; returns its seconds, None if it
-    was cancelled. ``open_channel``: decodes one channel. ``transcribe``: yields the engine's events
-    about its audio, with the resume points of this channel alone; `None` for none.
+    ``open_channel``: decodes one channel, or all of them for a survey. ``transcribe``: yields the
+    engine's events about its audio, with the resume points of this channel alone; `None` for none.
+    ``cancelled``: returns whether the survey has to end.
     """
 
     def __init__(
         self,
         count: int,
         options: TranscribeOptions,
-        survey: SurveyChannels,
         open_channel: OpenChannel,
         transcribe: TranscribeAudio,
+        cancelled: Callable[[], bool],
     ) -> None:
         self._count, self._given_names = count, options.channel_names
         self._options = replace(options, channels=ChannelMode.MIX, channel_names=())
-        self._survey_channels = survey
+        self._cancelled = cancelled
         self._open_channel, self._transcribe = open_channel, transcribe
         self._survey = ChannelSurvey(count)
         self._total_s = 0.0
@@ -125,10 +124,12 @@ class ChannelTranscription:
         """Yield the events of the whole recording, without `Finished` if the engine ends early. The
         segments of resume points are in their states alone: the next attempt reports them anew."""
         points = self._restore(resume_points or ())
-        total_s = self._survey_channels(self._survey)
-        if total_s is None:
-            return
-        self._total_s, survey = total_s, self._survey
+        survey = self._survey
+        with self._open_channel(survey) as surveyed:
+            for _ in surveyed:
+                if self._cancelled():
+                    return
+            self._total_s = surveyed.done_s
         skipped = {*survey.silent, *survey.same}
         self._channels = [number for number in range(self._count) if number not in skipped]
         restored = {one.number for one in self._done}

@@ -19,9 +19,6 @@ from sidecar import files
 from sidecar.workers import channel
 from sidecar.workers.channel import ReceiveCredit, SendCredit
 
-BEGUN_MESSAGE = {"begun": True}
-"""Answer before a file is opened: time from then on is spent on the file, earlier time is not."""
-
 LIVE_OPERATION = "live"
 """Operation whose calls are sessions: each goes on after it was begun (`worker_live_session`)."""
 _NUMBER = struct.Struct("=Q")
@@ -166,23 +163,25 @@ class BegunCallsPage:
         OSError: there is no memory or no file descriptor left.
         """
         if hasattr(os, "memfd_create"):
-            self.fd = os.memfd_create("executing")
+            self._file = open(os.memfd_create("executing"), "r+b", buffering=0)  # noqa: SIM115
         else:
-            with files.temporary() as file:
-                self.fd = os.dup(file.fileno())
-        os.write(self.fd, bytes(_PAGE_BYTES))
-        self._memory = mmap.mmap(self.fd, _PAGE_BYTES)
+            self._file = files.temporary()
+        self._file.truncate(_PAGE_BYTES)
+
+    @property
+    def fd(self) -> int:
+        """Return the descriptor."""
+        return self._file.fileno()
 
     def calls(self) -> frozenset[int]:
         """Return the numbers of the calls that are being executed."""
-        numbers = (number for (number,) in _NUMBER.iter_unpack(self._memory[:]))
+        self._file.seek(0)
+        numbers = (number for (number,) in _NUMBER.iter_unpack(self._file.read(_PAGE_BYTES)))
         return frozenset(filter(None, numbers))
 
     def close(self) -> None:
         """Free the page; it cannot be read afterwards."""
-        if not self._memory.closed:
-            self._memory.close()
-            os.close(self.fd)
+        self._file.close()
 
 
 class BegunCalls:

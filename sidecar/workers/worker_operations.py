@@ -11,12 +11,12 @@ from base64 import b64decode, b64encode
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 import numpy as np
 
 from sidecar import errors
-from sidecar.audio import SAMPLE_RATE, Block, audio_decoder
+from sidecar.audio import SAMPLE_RATE, audio_decoder
 from sidecar.audio.audio_info import AudioInfo
 from sidecar.audio.channel_survey import ChannelSurvey
 from sidecar.audio.channels import SelectedChannel
@@ -33,12 +33,13 @@ from sidecar.workers.channel_transcription import (
     CHANNELS_DIFFER,
     ChannelTranscription,
 )
-from sidecar.workers.rpc_server import BEGUN_MESSAGE, BegunCalls, RpcRequest
+from sidecar.workers.rpc_server import BegunCalls, RpcRequest
 
 if TYPE_CHECKING:
     from sidecar.live.runtime.live_scheduler import LiveEngine
 
 log = logging.getLogger(__name__)
+T = TypeVar("T")
 
 AUDIO_TRUNCATED = transcript.Notice(
     "audio_truncated", "The recording is truncated; the transcript has what could be decoded."
@@ -88,27 +89,6 @@ class ReadWatch:
             del self._begun[read]
 
 
-class WatchedAudio:
-    """Audio each block of which is a read."""
-
-    def __init__(self, audio: engine_interface.AudioStream, reads: ReadWatch) -> None:
-        self._audio, self._reads = audio, reads
-
-    @property
-    def total_s(self) -> float | None:
-        """Return the total seconds of the audio; None if not known yet."""
-        return self._audio.total_s
-
-    def __iter__(self) -> Iterator[Block]:
-        blocks = iter(self._audio)
-        while True:
-            with self._reads.reading():
-                block = next(blocks, None)
-            if block is None:
-                return
-            yield block
-
-
 class WorkerOperations:
     """Operations of a worker, with its engine, if one is loaded. ``create`` creates it, as
     `create_engine`."""
@@ -130,35 +110,31 @@ class WorkerOperations:
         """
         from sidecar.workers.worker_live_session import WorkerLiveSession
 
-        if self._engine is None:
-            raise errors.EngineFailed("The engine is not loaded.")
+        engine = _loaded(self._engine)
         if self._executing is None:
             self._executing = BegunCalls(request.fds[0] if request.fds else None)
-        WorkerLiveSession(request, cast("LiveEngine", self._engine), self._executing)
+        WorkerLiveSession(request, cast("LiveEngine", engine), self._executing)
 
     def run(self, request: RpcRequest) -> Iterator[dict[str, Any] | MessageWithBytes]:
         """Yield the answers to one call."""
         match request.message:
-            case {"operation": "probe", "max_s": max_s} if request.fds:
+            case {"operation": "ready"}:
                 audio_decoder.preload_decoders()
-                yield BEGUN_MESSAGE
+            case {"operation": "probe", "max_s": max_s} if request.fds:
                 track = request.message.get("track")
                 yield audio_decoder.probe_audio(request.fds[0], max_s, track).to_wire()
             case {"operation": "voice", "max_s": max_s} if request.fds:
-                yield BEGUN_MESSAGE
                 yield _clip_embedding(request.fds[0], max_s)
             case {"operation": "part", "prints": prints, "into": into}:
-                yield BEGUN_MESSAGE
                 yield _split_speaker(prints, into)
             case {"operation": "diarize", "kept": kept, "packed": packed, "count": count}:
-                yield BEGUN_MESSAGE
                 yield _diarize_again(kept, packed, count)
             case {"operation": "load", "engine": factory, "options": options}:
                 yield from self._load(factory, engine_interface.LoadOptions.from_wire(options))
             case {"operation": "transcribe"} if request.fds:
                 yield from self._transcribe(request)
             case {"operation": "voices"}:
-                yield {"voices": list(self._loaded_tts().voices())}
+                yield {"voices": list(_loaded(self._tts).voices())}
             case {"operation": "say", "text": str(text), "options": options}:
                 yield from self._say(
                     text, engine_interface.SynthesisOptions.from_wire(options), request
@@ -179,17 +155,12 @@ class WorkerOperations:
         yield from ({"loaded": part} for part in engine.load(options))
         self._engine, self._sample_rate = engine, engine.sample_rate
 
-    def _loaded_tts(self) -> engine_interface.TtsEngine:
-        if self._tts is None:
-            raise errors.EngineFailed("The engine is not loaded.")
-        return self._tts
-
     def _say(
         self, text: str, options: engine_interface.SynthesisOptions, request: RpcRequest
     ) -> Iterator[MessageWithBytes]:
         """Yield the audio of a text in frames of at most `TTS_FRAME_S`: longer ones could exceed
         the bytes that may lie unread."""
-        sounds = self._loaded_tts().say(text, options, request.is_cancelled)
+        sounds = _loaded(self._tts).say(text, options, request.is_cancelled)
         for sound in resample_speech(sounds, options.rate) if options.rate else sounds:
             marks = [(mark.character, mark.start) for mark in sound.marks]
             most = engine_interface.PCM16_BYTES * round(TTS_FRAME_S * sound.rate)
@@ -216,6 +187,7 @@ class WorkerOperations:
                     max_s=message["max_s"] / facts.channels,
                     track=options.track,
                     channel=channel,
+                    reading=self.reads.reading,
                 )
 
         def events(
@@ -223,37 +195,27 @@ class WorkerOperations:
             options: engine_interface.TranscribeOptions,
             points: Sequence[ResumePoint] | None,
         ) -> Iterator[transcript.TranscriptionEvent]:
-            watched = WatchedAudio(audio, self.reads)
-            return self._events(
-                engine_interface.TranscriptionRequest(watched, options, request.is_cancelled),
-                points,
-            )
-
-        def survey(channels: ChannelSurvey) -> float | None:
-            with open_audio(channels) as audio:
-                for _ in WatchedAudio(audio, self.reads):
-                    if request.is_cancelled():
-                        return None
-                return audio.done_s
+            asked = engine_interface.TranscriptionRequest(audio, options, request.is_cancelled)
+            engine = _loaded(self._engine)
+            if points is None:
+                return engine.transcribe(asked)
+            return cast(engine_interface.ResumableEngine, engine).transcribe_from(points, asked)
 
         if facts.channels > 1:
-            channels = ChannelTranscription(facts.channels, options, survey, open_audio, events)
-            recording = TranscribedRecording(channels, options)
-            yield from recording.messages(channels.events(points))
+            channels = ChannelTranscription(
+                facts.channels, options, open_audio, events, request.is_cancelled
+            )
+            yield from TranscribedRecording(channels, options).messages(channels.events(points))
             return
         with open_audio() as audio:
             recording = TranscribedRecording(audio, options)
             yield from recording.messages(events(audio, options, points))
 
-    def _events(
-        self, request: engine_interface.TranscriptionRequest, points: Sequence[ResumePoint] | None
-    ) -> Iterator[transcript.TranscriptionEvent]:
-        if self._engine is None:
-            raise errors.EngineFailed("The engine is not loaded.")
-        if points is None:
-            return self._engine.transcribe(request)
-        engine = cast(engine_interface.ResumableEngine, self._engine)
-        return engine.transcribe_from(points, request)
+
+def _loaded(engine: T | None) -> T:
+    if engine is None:
+        raise errors.EngineFailed("The engine is not loaded.")
+    return engine
 
 
 def _clip_embedding(fd: int, max_s: float) -> dict[str, Any]:
@@ -338,37 +300,29 @@ class TranscribedRecording:
         self._peaks_sent = 0
 
     def messages(self, events: Iterator[transcript.TranscriptionEvent]) -> Iterator[dict[str, Any]]:
-        """Yield the messages about the events to the service."""
+        """Yield the messages about the events to the service: none of progress too soon after the
+        last report. New peaks of the audio follow an event, or precede the last one."""
         for event in events:
-            for frame in self.frames(event):
-                yield {"event": frame}
+            if self._options.words:
+                event = with_word_times(event)
+            match event:
+                case transcript.Progress():
+                    if time.monotonic() - self._progress_at < MIN_PROGRESS_INTERVAL_S:
+                        continue
+                    self._progress_at = time.monotonic()
+                case transcript.Peaks(first, levels):
+                    self._peaks_sent = first + len(levels)
+                case transcript.Finished(found):
+                    yield from self._new_peaks(1)
+                    event = transcript.Finished(found.with_notice(*self._notices()))
+            yield {"event": transcript.to_wire(event)}
+            yield from self._new_peaks(MIN_PEAKS_PER_REPORT)
 
-    def frames(self, event: transcript.TranscriptionEvent) -> Iterator[dict[str, Any]]:
-        """Yield the frames for an event: none for progress too soon after the last report. New
-        peaks of the audio follow the event, or precede the last one."""
-        if self._options.words:
-            event = with_word_times(event)
-        if not isinstance(event, transcript.Finished):
-            yield from self._frames_of(event)
+    def _new_peaks(self, least: int) -> Iterator[dict[str, Any]]:
         levels = self._audio.peaks.since(self._peaks_sent)
-        if len(levels) >= MIN_PEAKS_PER_REPORT or (
-            levels and isinstance(event, transcript.Finished)
-        ):
-            yield transcript.to_wire(transcript.Peaks(self._peaks_sent, levels))
+        if len(levels) >= least:
+            yield {"event": transcript.to_wire(transcript.Peaks(self._peaks_sent, levels))}
             self._peaks_sent += len(levels)
-        if isinstance(event, transcript.Finished):
-            yield from self._frames_of(event)
-
-    def _frames_of(self, event: transcript.TranscriptionEvent) -> Iterator[dict[str, Any]]:
-        if isinstance(event, transcript.Progress):
-            if time.monotonic() - self._progress_at < MIN_PROGRESS_INTERVAL_S:
-                return
-            self._progress_at = time.monotonic()
-        if isinstance(event, transcript.Peaks):
-            self._peaks_sent = event.first + len(event.levels)
-        if isinstance(event, transcript.Finished):
-            event = transcript.Finished(event.transcript.with_notice(*self._notices()))
-        yield transcript.to_wire(event)
 
     def _notices(self) -> Iterator[transcript.Notice]:
         if self._audio.truncated:

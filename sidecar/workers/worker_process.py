@@ -308,7 +308,7 @@ class WorkerProcess:
             while not await wait_for_event(call.over, grace_s):
                 hears = await self.answers_ping(self.options.ping_timeout_s)
                 if call.over.is_set():  # meanwhile: the service itself was late
-                    return
+                    return None
                 if not hears:
                     return self.kill(hung=True)
                 if now() >= latest:

@@ -30,7 +30,7 @@ from sidecar.audio.audio_source import open_recording_file
 from sidecar.audio.upload_spool import UploadSpool
 from sidecar.errors import Fault
 from sidecar.jobs.faults import fault_of
-from sidecar.workers.worker_operations import ReadWatch, WatchedAudio
+from sidecar.workers.worker_operations import ReadWatch
 
 RATE = 16_000
 
@@ -387,8 +387,9 @@ def test_disk_error_while_decoding_is_storage_unreachable_unless_the_file_is_del
     path = sine(tmp_path / "a.wav", rate=96_000)
     with path.open("rb", buffering=0) as file:
         facts = probe_audio(file.fileno(), 60.0)
-        with open_audio(file.fileno(), facts, rate=RATE, max_s=60.0) as audio:
-            blocks = iter(WatchedAudio(audio, ReadWatch()))
+        reading = ReadWatch().reading
+        with open_audio(file.fileno(), facts, rate=RATE, max_s=60.0, reading=reading) as audio:
+            blocks = iter(audio)
             next(blocks)
 
             def fail(*_: object) -> bytes:

@@ -9,6 +9,7 @@ import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterator
+from typing import Any, cast
 
 import numpy as np
 import psutil
@@ -19,14 +20,15 @@ from service_process import PATIENCE_S, until, wait_until
 from virtual_time import virtual_time
 
 from sidecar import errors
-from sidecar.audio import Block
+from sidecar.audio import SAMPLE_RATE, Block
+from sidecar.audio.audio_decoder import DecodedAudio
 from sidecar.config.settings import Settings
 from sidecar.engines.engine_selection import choose_engine
 from sidecar.jobs.job_runner import Job
 from sidecar.service.facade import Service
 from sidecar.workers import worker_process
 from sidecar.workers.engine_lease import EngineState
-from sidecar.workers.worker_operations import ReadWatch, WatchedAudio
+from sidecar.workers.worker_operations import ReadWatch
 
 NewJob = Callable[..., Job]
 
@@ -257,8 +259,6 @@ def test_read_watch_has_growing_duration_of_a_hanging_read_until_it_ends() -> No
     asked, answers = threading.Event(), threading.Event()
 
     class HangingDisk:
-        total_s = None
-
         def __iter__(self) -> Iterator[Block]:
             yield np.zeros(1, np.float32)
             asked.set()
@@ -266,7 +266,7 @@ def test_read_watch_has_growing_duration_of_a_hanging_read_until_it_ends() -> No
             yield np.zeros(1, np.float32)
 
     reads = ReadWatch()
-    blocks = iter(WatchedAudio(HangingDisk(), reads))
+    blocks = iter(DecodedAudio(cast(Any, HangingDisk()), SAMPLE_RATE, 9.0, reading=reads.reading))
     next(blocks)
     assert reads.longest_s == 0.0, "the engine has the block, and nothing is read"
     reader = threading.Thread(target=next, args=(blocks,))

@@ -24,7 +24,6 @@ from sidecar.auth.identity import ANONYMOUS, AuthMethod, Identity, OwnerLimits
 from sidecar.transcripts.transcript import Transcript
 from sidecar.workers import audio_probe
 from sidecar.workers.audio_probe import AudioProbe, start_probe_process
-from sidecar.workers.rpc_server import BEGUN_MESSAGE
 from sidecar.workers.worker_environment import WorkerOptions
 from sidecar.workers.worker_process import WorkerProcess
 
@@ -259,13 +258,13 @@ async def test_transcripts_to_diarize_are_packed_in_threads_one_at_a_time(
 
 
 class BusyProcess:
-    """A process that begins with what it is asked, and never ends it."""
+    """A process that is ready, and never ends what it is asked."""
 
     alive, stuck = True, False
 
-    async def call(self, *asked: Any, **given: Any) -> AsyncIterator[dict[str, Any]]:
-        yield BEGUN_MESSAGE
-        await asyncio.Event().wait()
+    async def ask(self, operation: str, *asked: Any, **given: Any) -> None:
+        if operation != "ready":
+            await asyncio.Event().wait()
 
     def kill(self) -> None:
         self.alive = False

@@ -54,11 +54,6 @@ def transcribe(stereo: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Transc
         def open_channel(channel: SelectedChannel | ChannelSurvey) -> DecodedAudio:
             return open_audio(file.fileno(), facts, rate=SAMPLE_RATE, max_s=60.0, channel=channel)
 
-        def survey(channels: ChannelSurvey) -> float:
-            with open_channel(channels) as audio:
-                assert sum(map(len, audio))
-                return audio.done_s
-
         def run(
             points: Sequence[ResumePoint] | None = (),
             cancelled: Callable[[], bool] = lambda: False,
@@ -67,8 +62,9 @@ def transcribe(stereo: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Transc
             """``pointless``: channels in which the engine makes no resume point."""
             opened = list[int]()
 
-            def open_numbered(channel: SelectedChannel) -> DecodedAudio:
-                opened.append(channel.number)
+            def open_numbered(channel: SelectedChannel | ChannelSurvey) -> DecodedAudio:
+                if isinstance(channel, SelectedChannel):
+                    opened.append(channel.number)
                 return open_channel(channel)
 
             def engine_events(
@@ -83,7 +79,7 @@ def transcribe(stereo: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Transc
 
             options = TranscribeOptions(channel_names=("Agent", "Caller"))
             work = ChannelTranscription(
-                facts.channels, options, survey, open_numbered, engine_events
+                facts.channels, options, open_numbered, engine_events, lambda: False
             )
             # As over the wire and from the disk.
             return [from_wire(to_wire(event)) for event in work.events(points)]
