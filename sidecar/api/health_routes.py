@@ -110,7 +110,7 @@ class HealthAnswer(BaseModel):
 
 async def health_response(service: Service) -> Response:
     """Return the response of /health."""
-    await service.count_shared_jobs()
+    await service.backend.count()
     settings, fleet, trouble = service.settings, service.fleet, service.trouble
     files, live = fleet.files, fleet.recognizers.get(EngineRole.LIVE)
     reports = settings.health_errors
@@ -143,7 +143,7 @@ async def health_response(service: Service) -> Response:
             "faults": service.faults,
             "vllm": VLLM_STATUS[_status(service)],
             "pipeline_state": "idle",
-            **service.health_of_parts(),
+            **{name: value for part in service.parts for name, value in part.health().items()},
             "initialized": service.live.spec is not None,
             **service.also,
             # for clients of the speech server with the same gRPC protocol
@@ -233,4 +233,4 @@ def why_not_ready(service: Service) -> str:
         return "stopping"
     if service.starting:
         return "starting"
-    return service.trouble or ("" if service.reachable else JournalUnreachable.code)
+    return service.trouble or ("" if service.backend.reachable else JournalUnreachable.code)

@@ -75,7 +75,7 @@ def job_body(
     duration = job.transcript.duration if done and job.transcript else job.audio_info.total_s
     running = job.state is job_record.JobState.RUNNING
     so_far = job.progress, job.processing_s, job.resumed_s, job.audio_info.channels
-    remaining_s = service.remaining_s(*so_far) if running else None
+    remaining_s = service.job_engine.remaining_s(*so_far) if running else None
     return JobRecordBody.render(job) | {
         "position": queue_position and queue_position.position,
         "duration": duration and round(duration, 3),
@@ -330,7 +330,7 @@ def _states(given: str) -> frozenset[job_record.JobState]:
 
 def _add_result_routes(router: APIRouter, service: Service) -> None:
     """Add the routes of events and transcripts."""
-    frames = JobEventFrames(remaining_s=service.remaining_s)
+    frames = JobEventFrames(remaining_s=service.job_engine.remaining_s)
 
     @router.get("/{job_id}/events", responses=job_schemas.EVENTS, openapi_extra=job_schemas.RESUME)
     async def events(request: Request, job_id: str) -> Response:

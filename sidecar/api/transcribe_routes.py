@@ -413,5 +413,5 @@ async def _forecast(
     if named is not None:
         return forecast_on(named, audio_s, options), info.tracks if info else ()
     if info is None:
-        return service.forecast(audio_s, options), ()
-    return service.forecast(audio_s, options, info.channels), info.tracks
+        return service.job_engine.forecast(audio_s, options), ()
+    return service.job_engine.forecast(audio_s, options, info.channels), info.tracks

@@ -499,5 +499,5 @@ async def _own_estimate(
         if card is not None:
             forecast = cards.forecast_on(card, audio_s, parsed, engine)
         else:
-            forecast = service.forecast(audio_s, service.options(options), count)
+            forecast = service.job_engine.forecast(audio_s, service.options(options), count)
         return EstimateAnswer.render(forecast) | ({"tracks": tracks} if tracks else {})

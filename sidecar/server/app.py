@@ -73,7 +73,7 @@ def create_service(settings: Settings) -> Service:
     try:
         for create_part in (plugin.create_part for plugin in plugins):
             if create_part is not None and (part := create_part(service)) is not None:
-                service.add_part(part)
+                service.parts.append(part)
     except BaseException:
         with ThreadPoolExecutor(1) as pool:  # a host may run an event loop in this thread
             pool.submit(asyncio.run, service.close()).exception()

@@ -189,7 +189,7 @@ class HttpServer(CountingServer):
             self._break()
 
     async def _end_with_a_fault(self) -> None:
-        await self._service.broken()
+        await self._service.queue.broken()
         self._break()
 
     def _end_after(self, end: Awaitable[None], what: str) -> None:

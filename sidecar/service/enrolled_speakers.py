@@ -169,11 +169,14 @@ class EnrolledSpeakers:
             await self._opened(self._own)
             await self._own.give_consent()
 
-    async def _own_store(self, own: OwnSpeakerStore) -> SpeakerStore | None:
-        """Return the store of a person's own machine, for a job or session, which goes on without
-        it: None if it cannot be opened now."""
-        with suppress(errors.SettingsInvalid, TimeoutError):  # logged where it is opened
-            return await own.opened(LIVE_LOOKUP_TIMEOUT_S)
+    async def _readable_store(self) -> SpeakerStore | None:
+        """Return the store for a job or session, which goes on without it: None if there is none,
+        or if that of a person's own machine cannot be opened now."""
+        if self._own is None:
+            return self._store
+        if self._own.consented:
+            with suppress(errors.SettingsInvalid, TimeoutError):  # logged where it is opened
+                return await self._own.opened(LIVE_LOOKUP_TIMEOUT_S)
         return None
 
     async def all(self, identity: Identity) -> Sequence[EnrolledSpeaker]:
@@ -296,13 +299,11 @@ class EnrolledSpeakers:
         are not in the job's record, so a deleted speaker is in none. If the database does not
         answer, the job waits. ``kept``: whether the transcript is kept, so that its speakers may be
         named later."""
-        store, consented = self._store, False
-        if options.recognise and self._own is not None and self._own.consented:
-            store, consented = await self._own_store(self._own), True
-        wanted = options.recognise and (self._on or consented or options.voiceprints)
-        if store is None or not wanted:
+        wanted = options.recognise and (self.on or options.voiceprints)
+        store = await self._readable_store() if wanted else None
+        if store is None:
             # nothing of a voice is on a disk before somebody has agreed
-            later = kept and wanted and self.by_consent and (consented or not self._stores_jobs)
+            later = kept and wanted and self.by_consent and (self.on or not self._stores_jobs)
             return options if later == options.voiceprints else replace(options, voiceprints=later)
         while True:
             try:
@@ -316,20 +317,16 @@ class EnrolledSpeakers:
         speakers. Speaker embeddings are recorded only if the session is kept, so that its speakers
         may be named later. If the database does not answer, start without them: live audio does not
         wait for a database."""
-        if not options.recognise or not self.on:
-            return replace(options, known_voices=(), voiceprints=False)
-        store = self._store if self._own is None else await self._own_store(self._own)
-        if store is None:
-            return replace(options, known_voices=(), voiceprints=options.keep)
-        try:
-            async with asyncio.timeout(LIVE_LOOKUP_TIMEOUT_S):
-                known = await _known(store, owner)
-        except (errors.JournalUnreachable, TimeoutError):
-            log.warning(
-                "a live session starts without enrolled speakers: the database does not answer"
-            )
-            known = ()
-        return replace(options, known_voices=known, voiceprints=options.keep)
+        wanted, known = options.recognise and self.on, tuple[SpeakerCandidate, ...]()
+        if wanted and (store := await self._readable_store()) is not None:
+            try:
+                async with asyncio.timeout(LIVE_LOOKUP_TIMEOUT_S):
+                    known = await _known(store, owner)
+            except (errors.JournalUnreachable, TimeoutError):
+                log.warning(
+                    "a live session starts without enrolled speakers: the database does not answer"
+                )
+        return replace(options, known_voices=known, voiceprints=wanted and options.keep)
 
     async def delete_all(self, identity: Identity) -> int:
         """Delete all of the client's enrolled speakers, even if speaker identification is off;

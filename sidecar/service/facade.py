@@ -128,12 +128,10 @@ class Service:
         """What it needs of audio outside of the engines."""
         speakers = shared.create_speaker_store() if shared is not None else local_store(settings)
         self.enrolled_speakers = EnrolledSpeakers(settings, self.audio_probe, speakers, now)
-        self._engine = JobEngine(settings, self.fleet.files)
-        self.forecast = self._engine.forecast
-        self.remaining_s = self._engine.remaining_s
+        self.job_engine = JobEngine(settings, self.fleet.files)
         parts = BackendParts(
             settings=settings,
-            engine=self._engine,
+            engine=self.job_engine,
             plan=self._planned,
             metrics=self.metrics.jobs,
             storage_threads=storage_threads,
@@ -141,30 +139,25 @@ class Service:
             service_id=self.instance,
         )
         create_backend = shared.create_backend if shared is not None else LocalJobBackend
-        self._backend: JobBackend = create_backend(parts)
-        self.queue = self._backend.queue
-        self.shares = self._backend.shares
-        """True if other services share the jobs."""
-        self.client_timeouts = self._backend.client_timeouts
-        """Jobs whose clients timed out."""
-        self.listen = self._backend.listen
+        self.backend: JobBackend = create_backend(parts)
+        self.queue = self.backend.queue
         self.now = now
         self.submissions = JobSubmissions(
             settings,
-            self._backend,
-            self._engine,
+            self.backend,
+            self.job_engine,
             self.audio_probe,
             storage_threads,
             self.metrics.jobs,
             now,
             voiceprints_on_request=self.enrolled_speakers.by_consent,
         )
-        self.owned = OwnedJobs(self._backend.store)
-        self.edits = TranscriptEditor(self.owned, self._backend.store, self.audio_probe)
-        recordings = self._backend.persistent_recordings
+        self.owned = OwnedJobs(self.backend.store)
+        self.edits = TranscriptEditor(self.owned, self.backend.store, self.audio_probe)
+        recordings = self.backend.persistent_recordings
         self.recordings = OwnedRecordings(self.owned, recordings)
         self.live_archive = LiveSessionArchive(
-            settings, self._backend.store, recordings, self.spool_threads, storage_threads, now
+            settings, self.backend.store, recordings, self.spool_threads, storage_threads, now
         )
         self.live = SessionRegistry(
             live.spec if live is not None else None,
@@ -178,16 +171,13 @@ class Service:
         )
         self.tts = self.fleet.voice
         """TTS client; None without a TTS engine."""
-        self._parts: list[ServicePart] = []
+        self.parts: list[ServicePart] = []
+        """What plugins have of this service; the service closes them."""
 
     @property
     def spec(self) -> EngineSpec:
         """Return the spec of the engine for files, which `use_model` changes."""
         return self.fleet.files.model.spec
-
-    def add_part(self, part: ServicePart) -> None:
-        """Add what a plugin has of this service; the service closes it."""
-        self._parts.append(part)
 
     def part(self, part_class: type[Part]) -> Part:
         """Return the part of that class.
@@ -195,22 +185,14 @@ class Service:
         Raises:
             LookupError: the plugin that has it is off.
         """
-        for part in self._parts:
+        for part in self.parts:
             if isinstance(part, part_class):
                 return part
         raise LookupError(f"The service has no {part_class.__name__}.")
 
-    def has_part(self, part_class: type[ServicePart]) -> bool:
-        """Return whether the service has a part of that class."""
-        return any(isinstance(part, part_class) for part in self._parts)
-
-    def health_of_parts(self) -> dict[str, Any]:
-        """Return the fields of `/health` that plugins have."""
-        return {name: value for part in self._parts for name, value in part.health().items()}
-
     async def open(self) -> None:
         """Start the background work; return at once."""
-        await self._backend.open(self._background)
+        await self.backend.open(self._background)
         self._background.spawn("query of the GPU", self.fleet.watch())
         if self.settings.preload and not self.settings.is_front:
             self._background.spawn("preload", self._preload())
@@ -222,19 +204,15 @@ class Service:
         clients then have a moment to fetch their results."""
         await asyncio.gather(self.queue.drain(grace_s), self.live.drain(grace_s))
         if grace_s > 0:
-            await self._backend.fetched()
-
-    async def broken(self) -> None:
-        """Wait for a fault that only a restart of the service repairs."""
-        await self.queue.broken()
+            await self.backend.fetched()
 
     async def close(self) -> None:
         """Stop all work and release everything; an error of one does not keep the others open."""
         order = (
             self._background.close,
             self.live.close,
-            *(part.close for part in self._parts),
-            self._backend.close,
+            *(part.close for part in self.parts),
+            self.backend.close,
             self.enrolled_speakers.close,
             self.audio_probe.close,
             self.local_models.close,
@@ -256,7 +234,7 @@ class Service:
         """
         settings = self.settings
         options = parse_options(given, settings.diarization, settings.language, known)
-        if (error := self._engine.refusal(options)) is not None:
+        if (error := self.job_engine.refusal(options)) is not None:
             raise error
         return options
 
@@ -329,23 +307,18 @@ class Service:
             errors.SidecarError: as `ModelRegistry.use`; the old engine goes on serving.
         """
         identity.demand(Scope.RELOAD)
-        if self.shares:
+        if self.backend.shares:
             raise EngineUnavailable(
                 "The services that share these jobs have one model.",
                 hint="Change it in the settings of the nodes and restart them one by one.",
             )
         return await self.models.use(name, parse_precision(precision))
 
-    async def count_shared_jobs(self) -> None:
-        """Update the count of jobs of all services, if they share jobs and the database answers
-        quickly."""
-        await self._backend.count()
-
     @property
     def jobs_paused(self) -> str | None:
         """Return the code of the error because of which no job starts now, or no recording can be
         stored; or `RECORDING_HANGS`."""
-        recordings = self._backend.persistent_recordings
+        recordings = self.backend.persistent_recordings
         if (error := self.queue.paused) is not None:
             return error.code
         if recordings is not None and recordings.unanswered:
@@ -358,15 +331,10 @@ class Service:
     def faults(self) -> Mapping[str, str]:
         """Return what jobs need and does not work now, and the code of the last error of each."""
         codes = {fault.value: error.code for fault, error in self.queue.faults.items()}
-        recordings = self._backend.persistent_recordings
+        recordings = self.backend.persistent_recordings
         if recordings is not None and recordings.unanswered:
             codes[StorageUnreachable.fault] = StorageUnreachable.code
         return codes
-
-    @property
-    def reachable(self) -> bool:
-        """Return whether the database of shared jobs answers, or there is none."""
-        return self._backend.reachable
 
     @property
     def trouble(self) -> str | None:
@@ -378,7 +346,7 @@ class Service:
 
     async def _planned(self, job: Job, precision: Precision) -> TranscribeOptions:
         """Return a starting job's options: with enrolled speakers and its memory plan."""
-        if self._engine.refusal(job.options) is not None:  # another model was loaded meanwhile
+        if self.job_engine.refusal(job.options) is not None:  # another model was loaded meanwhile
             raise JobUnsuited
         options = await self.enrolled_speakers.with_enrolled_speakers(
             job.options, job.record.owner, kept=job.record.kept
@@ -386,7 +354,7 @@ class Service:
         mixed = job.audio_info.channels == 1  # separate ones are diarized one by one
         if job.record.kept and options.diarize and job.options.recognise and mixed:
             options = replace(options, keeps_diarization=True)
-        return self._engine.plan(options, job.audio_info.total_s, precision)
+        return self.job_engine.plan(options, job.audio_info.total_s, precision)
 
     async def _preload(self) -> None:
         try:

@@ -152,7 +152,7 @@ async def test_refused_reload_does_not_requeue_running_job(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     changes = list[JobChange]()
-    service.listen(lambda _, event: changes.append(event.change))
+    service.backend.listen(lambda _, event: changes.append(event.change))
     job = await submitted(service, new_file(tmp_path / "voice.wav", voice))
     await until(lambda: job.record.segments)
     monkeypatch.setattr(service.fleet.files.memory, "place", no_room)
@@ -228,7 +228,7 @@ async def test_service_closes_its_journal_and_raises_if_a_plugin_part_fails_to_c
 
     given = {"engine": "scripted", "data_dir": tmp_path, "keep_jobs": True, "journal_key": "k" * 32}
     service = create_service(load_settings(**given))
-    service.add_part(Failing())
+    service.parts.append(Failing())
     with pytest.raises(RuntimeError, match="a part of a plugin"):
         await service.close()
     await create_service(load_settings(**given)).close()

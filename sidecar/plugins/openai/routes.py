@@ -107,7 +107,8 @@ class _OpenAITranscriptions:
 
     def __init__(self, service: Service) -> None:
         self._service = service
-        self._turns = retries.OpenAIQueueTurns(service.submissions, service.client_timeouts)
+        timeouts = service.backend.client_timeouts
+        self._turns = retries.OpenAIQueueTurns(service.submissions, timeouts)
 
     async def answer(
         self, request: Request, *, translate: bool = False, whisper_cpp: bool = False

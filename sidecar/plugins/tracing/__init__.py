@@ -38,7 +38,7 @@ def _http(service: Service, _: Any) -> HttpRoutes:
     from sidecar.plugins.tracing.arrivals import ArrivalRecorder
     from sidecar.plugins.tracing.part import Tracing
 
-    on = service.has_part(Tracing)
+    on = any(isinstance(part, Tracing) for part in service.parts)
     return HttpRoutes(routers=(), middleware=(ArrivalRecorder,) if on else ())
 
 

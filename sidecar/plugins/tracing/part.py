@@ -16,7 +16,7 @@ class Tracing:
         loader, now = service.fleet.files.loader, service.now
         traces = JobTraces(
             exporter,
-            service.listen,
+            service.backend.listen,
             lambda: service.spec.name,
             lambda: loader.last_load(now()),
             now,

@@ -222,7 +222,7 @@ def build_router(service: Service) -> APIRouter:
         ended = recent.of(identity.owner)
         others = [job for job in unfinished if job.id not in ended]
         jobs = [*ended.values(), *(job_info(job, positions.get(job.id)) for job in others)]
-        await service.count_shared_jobs()
+        await service.backend.count()
         queued = service.queue.depth
         body = VvvQueueStatus(your_jobs=jobs, total_queued=queued)
         return responses.json_response(body.model_dump())

@@ -173,7 +173,7 @@ def test_tracing_is_off_by_default(tmp_path: Path, monkeypatch: pytest.MonkeyPat
         monkeypatch.delenv(name)
     settings = load_settings(engine="scripted", data_dir=tmp_path)
     service = create_service(settings)
-    assert not service.has_part(Tracing)
+    assert not any(isinstance(part, Tracing) for part in service.parts)
     layers = [layer.cls.__name__ for layer in create_app(settings, service).user_middleware]
     assert "ArrivalRecorder" not in layers
 

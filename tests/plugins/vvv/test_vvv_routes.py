@@ -250,7 +250,7 @@ async def test_hotwords_in_query_or_form_are_the_engines_prompt_and_the_form_win
     else:
         del given["data" if place == "query" else "params"]
     prompts = []
-    service.listen(lambda job, event: prompts.append(job.options.prompt_with_hotwords))
+    service.backend.listen(lambda job, event: prompts.append(job.options.prompt_with_hotwords))
     transport = httpx.ASGITransport(app=create_app(service.settings, service))
     async with httpx.AsyncClient(transport=transport, base_url="http://localhost") as client:
         files = {"audio": ("a.wav", wav(SECOND))}
