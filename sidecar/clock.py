@@ -13,9 +13,7 @@ Clock = Callable[[], float]
 """Seconds since 1970, in UTC."""
 
 
-def wall_time() -> float:
-    """Return the time of day, in seconds since 1970."""
-    return time.time()
+wall_time: Clock = time.time
 
 
 def format_utc(seconds: float) -> str:

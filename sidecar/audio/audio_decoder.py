@@ -16,10 +16,10 @@ from sidecar import errors
 from sidecar.audio import SAMPLE_RATE, Block, audio_format, ffmpeg
 from sidecar.audio.audio_info import FFMPEG_DECODER, PCM_DECODER, AudioInfo
 from sidecar.audio.channel_survey import ChannelSurvey
-from sidecar.audio.channels import ChannelMix, SelectedChannel
 from sidecar.audio.ffmpeg_output import AudioTrack, RecordingHeader, track_names
 from sidecar.audio.loudness import PeakMeter
-from sidecar.audio.signal_conditioning import DcOffsetRemover
+from sidecar.audio.selected_channel import SelectedChannel
+from sidecar.audio.signal_conditioning import ChannelMix, DcOffsetRemover
 from sidecar.audio.wav_decoder import WavDecoder, readable_parts
 
 LINK_SCAN_BUDGET_S = 0.5

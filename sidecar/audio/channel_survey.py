@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from sidecar.audio import Block
-from sidecar.audio.signal_conditioning import ChannelMixer, Frames
+from sidecar.audio.signal_conditioning import ACTIVE_ENERGY, ChannelMixer, Frames, bounded
 
 _DEAD_ENERGY = 1e-6
 """Energy of a channel without a signal, as a share of the loudest (`ChannelMixer` has the same)."""
@@ -18,8 +18,6 @@ _ALIKE_ENERGY = 1e-3
 add noise to each. Speech that is so much quieter than other speech cannot be recognized."""
 _MIN_FITTED = 1e-6
 """Energy, as a share of a channel's, below which no filter between two channels is fitted to it."""
-ACTIVE_ENERGY = 1e-4
-"""Share of the loudest piece from which one has speech: -40 dB."""
 
 _FRAME_S = 0.1
 _QUIETER = 4.0
@@ -205,9 +203,3 @@ class FittedChannels:
 def frame_samples(rate: int) -> int:
     """Return the samples of a frame at a sample rate in Hz."""
     return max(2, round(_FRAME_S * rate))
-
-
-def bounded(frames: Frames) -> Frames:
-    """Return finite samples in [-1, 1]."""
-    bounded: Frames = np.clip(np.nan_to_num(frames), -1.0, 1.0)
-    return bounded

@@ -20,7 +20,6 @@ from functools import partial
 import numpy as np
 
 from sidecar.audio import Block, audio_format, ffmpeg_command
-from sidecar.audio.channels import ChannelMix, MakeMixer
 from sidecar.audio.ffmpeg_output import (
     STALL_TIMEOUT_S,
     FfmpegLog,
@@ -29,6 +28,7 @@ from sidecar.audio.ffmpeg_output import (
     RecordingHeader,
     TimedOutput,
 )
+from sidecar.audio.signal_conditioning import ChannelMix, MakeMixer
 from sidecar.audio.stream_links import Link, channels_claimed, find_links, is_truncated
 from sidecar.errors import (
     BUSY_ERRNOS,

@@ -131,8 +131,9 @@ class _WavReader:
 
     def _part_at(self, position: int) -> WavPart | None:
         """Return the part of the header at ``position``."""
-        begin, order = position, self._order_at(position)
-        if order is None:
+        begin, head = position, audio_format.read_file_at(self._fd, position, 12)
+        order = _MAGIC.get(head[:4])
+        if order is None or head[8:] != b"WAVE":
             return None
         position += 12
         layout, data_bytes = (0, 0, 0, 0, 0, 0), _UNKNOWN
@@ -200,10 +201,6 @@ class _WavReader:
                 self._signs[begin] = position + at
             position += _SEARCH_BYTES
         return self._signs.setdefault(begin, position if position < self._size else None)
-
-    def _order_at(self, position: int) -> str | None:
-        head = audio_format.read_file_at(self._fd, position, 12)
-        return _MAGIC.get(head[:4]) if head[8:12] == b"WAVE" else None
 
     def _chunk_at(self, position: int, order: str) -> tuple[bytes, int, bytes]:
         """Return the name and the length of a chunk, and the first bytes of its body."""

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from array import array
 from collections.abc import Callable
-from typing import TypeAlias
+from typing import Protocol, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -22,6 +23,15 @@ _OTHER_REFERENCE_GAIN = 2.0
 _FADE_S = 0.01
 _PIECE_S = 0.25
 """Least time for which channels are weighed: a cable may turn them over for a word."""
+
+ACTIVE_ENERGY = 1e-4
+"""Share of the loudest piece from which one has speech: -40 dB."""
+_MEASURED_S = 0.25
+_DOMINANCE = 10.0
+"""Ratio of the energies of two microphones, one of which the speaker wears."""
+_MIN_DOMINATED_S, _MIN_DOMINATED_SHARE = 1.0, 0.6
+"""Seconds in which each of two channels dominates, and the share of all speech in which one does:
+in music and in a room with two microphones it is less."""
 
 _MIN_OFFSET = 0.05
 """Share of full scale. Less changes no words, and recordings without a fault stay as they are."""
@@ -81,6 +91,64 @@ class ChannelMixer:
             taken[:] = True
         weights: Block = (taken / taken.sum()).astype(np.float32)
         return weights
+
+
+def bounded(frames: Frames) -> Frames:
+    """Return finite samples in [-1, 1]."""
+    bounded: Frames = np.clip(np.nan_to_num(frames), -1.0, 1.0)
+    return bounded
+
+
+class Mixer(Protocol):
+    """Mixer of the blocks of one part of a recording."""
+
+    def mix(self, frames: Frames) -> Block:
+        """Return the next block, shape (samples,), of ``frames``, shape (samples, channels)."""
+
+
+MakeMixer = Callable[[int, int], Mixer]
+"""Maker of the mixer of a part by its sample rate and number of channels."""
+
+
+class ChannelMix:
+    """Mix of all channels, which measures whether two of them have different speakers."""
+
+    def __init__(self) -> None:
+        self._energies = array("f")
+        """Energies of the first channel and the second, for each `_MEASURED_S` seconds."""
+
+    def __call__(self, rate: int, channels: int) -> Mixer:
+        """Return the mixer of a part."""
+        mixer = ChannelMixer(rate, channels)
+        return _MeasuredPair(mixer, rate, self._energies) if channels == 2 else mixer
+
+    @property
+    def different_speakers(self) -> bool:
+        """Return whether now one channel has the speech, now the other, as if each were the
+        microphone of one speaker."""
+        least = ACTIVE_ENERGY * max(self._energies, default=0.0)
+        pairs = zip(self._energies[::2], self._energies[1::2], strict=True)
+        active = [pair for pair in pairs if max(pair) > least]
+        dominated = [
+            sum(pair[one] > _DOMINANCE * pair[1 - one] for pair in active) for one in (0, 1)
+        ]
+        enough = min(dominated) * _MEASURED_S >= _MIN_DOMINATED_S
+        return enough and sum(dominated) >= _MIN_DOMINATED_SHARE * len(active)
+
+
+class _MeasuredPair:
+    """Mixer of two channels whose energies are measured."""
+
+    def __init__(self, mixer: Mixer, rate: int, energies: array[float]) -> None:
+        self._mixer, self._energies = mixer, energies
+        self._piece = max(1, round(_MEASURED_S * rate))
+
+    def mix(self, frames: Frames) -> Block:
+        """Mix, and add the energies of the pieces."""
+        if len(frames):
+            for piece in np.array_split(bounded(frames), max(1, len(frames) // self._piece)):
+                self._energies.extend(piece.var(axis=0).tolist())
+        return self._mixer.mix(frames)
 
 
 class Resampler:

@@ -11,12 +11,11 @@ import numpy as np
 from sidecar import errors
 from sidecar.audio import Block, audio_format, file_layout
 from sidecar.audio.audio_info import MAX_CHANNELS, MAX_RATE, MIN_RATE, is_plausible
-from sidecar.audio.channels import MakeMixer
 from sidecar.audio.codecs import decode_a_law, decode_mu_law
 from sidecar.audio.ffmpeg_output import RecordingHeader
 from sidecar.audio.file_layout import A_LAW, FLOAT, MU_LAW, PCM, SCALED_FLOAT, WavPart
 from sidecar.audio.open_ended_layout import read_open_ended_part
-from sidecar.audio.signal_conditioning import Frames, Resampler
+from sidecar.audio.signal_conditioning import Frames, MakeMixer, Resampler
 
 _BLOCK_SAMPLES = 1 << 16
 """Samples times channels that are decoded at once: 256 KiB, which stay in a processor's cache (ten
@@ -37,14 +36,6 @@ class ImplausibleHeader(errors.AudioUndecodable):
     """Valid header with values that no recording can have."""
 
 
-def _check_plausible(rate: int, channels: int) -> None:
-    if not is_plausible(rate, channels):
-        raise ImplausibleHeader(
-            f"The audio claims {rate} Hz and {channels} channels.",
-            hint=f"{MIN_RATE} to {MAX_RATE} Hz and up to {MAX_CHANNELS} channels work.",
-        )
-
-
 def readable_parts(fd: int, container: audio_format.AudioContainer) -> list[WavPart]:
     """Return the parts of an open WAV file, or the samples of another one that ffmpeg would not
     decode to their end, if `WavDecoder` can decode all of them.
@@ -62,7 +53,12 @@ def readable_parts(fd: int, container: audio_format.AudioContainer) -> list[WavP
         parts = [] if part is None else [part]
     if not parts or not parts[0].sample_bytes or _reader(parts[0]) is None:
         return []
-    _check_plausible(parts[0].rate, parts[0].channels)
+    rate, channels = parts[0].rate, parts[0].channels
+    if not is_plausible(rate, channels):
+        raise ImplausibleHeader(
+            f"The audio claims {rate} Hz and {channels} channels.",
+            hint=f"{MIN_RATE} to {MAX_RATE} Hz and up to {MAX_CHANNELS} channels work.",
+        )
     return parts if all(map(_is_readable, parts)) else []
 
 

@@ -334,7 +334,7 @@ def _decoded(path: Path, channels: int) -> Generator[bytes, None, None]:
 
     from sidecar.audio.audio_decoder import equal_blocks, open_audio, probe_audio
     from sidecar.audio.channel_survey import ChannelSurvey
-    from sidecar.audio.channels import SelectedChannel
+    from sidecar.audio.selected_channel import SelectedChannel
 
     with ExitStack() as stack:
         blocks = []

@@ -63,11 +63,12 @@ def parse_options(
     """
     prompt, hotwords = parse_prompt(given)
     counts = parse_speaker_counts(given)
+    sent_language = parse_text("language", given.get("language"))
     channels = parse_choice("channels", given.get("channels"), ChannelMode.MIX)
     given_names = given.get("channel_names")
     return TranscribeOptions(
         precision=parse_precision(parse_text("precision", given.get("precision")) or AUTO),
-        language=parse_language(parse_text("language", given.get("language")) or language),
+        language=parse_language(sent_language) if sent_language else language,
         diarize=parse_flag("diarize", given.get("diarize"), default=True),
         diarization=parse_choice("diarization", given.get("diarization"), diarization),
         prompt=prompt,

@@ -165,12 +165,7 @@ class AudioProbe:
             errors.EngineFailed, errors.MachineBusy: no process could do it.
         """
         plain = [one and asdict(one) for one in embeddings]
-        try:
-            found = await self._ask(identity, "part", self.embedding_s, prints=plain, into=into)
-        except errors.BadAudio:  # raised if the process keeps dying
-            raise errors.EngineFailed(
-                "The speaker embedding of the clip could not be computed."
-            ) from None
+        found = await self._ask(identity, "part", self.embedding_s, prints=plain, into=into)
         return (found["groups"], found["likeness"]) if found else None
 
     async def diarized(
@@ -198,14 +193,7 @@ class AudioProbe:
             packed = await self._threads_of(identity, "pack", 1).run(pack)
             limit_s = self.embedding_s + transcript.duration / DIARIZED_S_PER_S
             given: dict[str, Any] = {"kept": kept, "packed": packed, "count": count}
-            try:
-                found = await self._ask(identity, "diarize", limit_s, **given)
-            except errors.AudioDecodeTimeout:
-                raise errors.MachineBusy(
-                    f"The recording was not diarized again within {limit_s:.0f} s."
-                ) from None
-            except errors.BadAudio:  # raised if the process keeps dying
-                raise errors.EngineFailed("The recording could not be diarized again.") from None
+            found = await self._ask(identity, "diarize", limit_s, **given)
         return b64decode(found["result"]), found["lost_names"]
 
     async def _ask(
@@ -217,7 +205,8 @@ class AudioProbe:
         **arguments: Any,
     ) -> dict[str, Any]:
         """Return the answer of a process; retry in a fresh one if an idle one has died. The timeout
-        counts from when the process is ready."""
+        counts from when the process is ready. Without a file neither it nor a death can be the
+        audio's fault."""
         async with self._lanes.held(identity):
             self._stay()
             try:
@@ -228,7 +217,7 @@ class AudioProbe:
                     try:
                         async with asyncio.timeout(self.start_s):
                             await worker.ask("ready")
-                        late = errors.AudioDecodeTimeout
+                        late = errors.AudioDecodeTimeout if fds else errors.MachineBusy
                         async with asyncio.timeout(timeout_s):
                             return await worker.ask(operation, fds, **arguments)
                     except (TimeoutError, errors.MachineBusy) as error:
@@ -244,6 +233,8 @@ class AudioProbe:
             finally:
                 self._stay()  # another file may have ended meanwhile
                 self._idle = asyncio.get_running_loop().call_later(self.idle_s, self._drop)
+        if not fds:
+            raise errors.EngineFailed("The process that compares voices died.")
         raise errors.AudioUndecodable("The audio crashed the decoder that probed it.")
 
     async def close(self) -> None:

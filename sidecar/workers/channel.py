@@ -204,12 +204,13 @@ if sys.platform == "win32":
             _winapi.CloseHandle(target)
 
 
-class SendCredit:
-    """Credit of a sender: bytes that were sent and not yet read."""
+class Credit:
+    """Credit of one end of a call: bytes that were sent and not yet read there, and bytes that were
+    read here and not yet acknowledged."""
 
     def __init__(self, window: int = CREDIT_WINDOW_BYTES) -> None:
         self._window = window
-        self._unread = 0
+        self._unread = self._owed = 0
 
     def allows(self, size: int) -> bool:
         """Return whether a frame of ``size`` bytes may be sent now."""
@@ -225,19 +226,11 @@ class SendCredit:
         """Count bytes that the other side has read."""
         self._unread = max(0, self._unread - size)
 
-
-class ReceiveCredit:
-    """Credit of a receiver: bytes that were read and not yet acknowledged."""
-
-    def __init__(self, window: int = CREDIT_WINDOW_BYTES) -> None:
-        self._step = window // 2
-        self._owed = 0
-
     def read(self, size: int) -> int:
         """Count a frame that was read; return the bytes to grant now, 0 if too few for a
         message."""
         self._owed += size
-        if self._owed < self._step:
+        if self._owed < self._window // 2:
             return 0
         owed, self._owed = self._owed, 0
         return owed

@@ -19,8 +19,8 @@ from typing import Any, cast
 from sidecar.audio import SAMPLE_RATE
 from sidecar.audio.audio_decoder import DecodedAudio, Decoder
 from sidecar.audio.channel_survey import ChannelSurvey
-from sidecar.audio.channels import SelectedChannel
 from sidecar.audio.loudness import PeakMeter
+from sidecar.audio.selected_channel import SelectedChannel
 from sidecar.interfaces.engine_interface import ChannelMode, TranscribeOptions
 from sidecar.transcripts.channel_merge import (
     TranscribedChannel,

@@ -43,7 +43,7 @@ class RpcCall:
         self.unread_bytes = 0
         """Bytes of answers that were received and not read yet."""
         self._wrong: errors.SidecarError | channel.ChannelClosed | None = None
-        self._incoming, self._outgoing = channel.ReceiveCredit(), channel.SendCredit()
+        self._credit = channel.Credit()
         self._room = asyncio.Event()
 
     async def answers(self) -> AsyncIterator[tuple[dict[str, Any], bytes]]:
@@ -55,7 +55,7 @@ class RpcCall:
         """
         while (frame := await self._answers.get()) is not None:
             self.unread_bytes -= frame.size
-            if granted := self._incoming.read(frame.size):
+            if granted := self._credit.read(frame.size):
                 self._connection.send_nowait({"call": self.number, "granted": granted})
             yield frame.message["answer"], frame.raw
         if self._wrong is not None:
@@ -70,12 +70,12 @@ class RpcCall:
         """
         frame = channel.encode_frame({"call": self.number, "told": message}, raw)
         size = len(frame) + channel.FRAME_OVERHEAD_BYTES
-        while not self._outgoing.allows(size) and not self.over.is_set():
+        while not self._credit.allows(size) and not self.over.is_set():
             self._room.clear()
             await self._room.wait()
         if self.over.is_set():
             raise self._wrong if isinstance(self._wrong, channel.ChannelClosed) else RpcCallEnded()
-        self._outgoing.sent(size)
+        self._credit.sent(size)
         await self._connection.send(frame)
 
     def cancel(self) -> None:
@@ -92,7 +92,7 @@ class RpcCall:
                 if self.unread_bytes > self._connection.max_unread_bytes:
                     self._connection.close("more of a call than may lie unread")
             case {"granted": int(size)}:
-                self._outgoing.granted(size)
+                self._credit.granted(size)
                 self._room.set()
             case {"error": wrong}:
                 self.end(errors.from_wire(wrong))

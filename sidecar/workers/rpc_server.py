@@ -17,7 +17,6 @@ from typing import Any
 
 from sidecar import files
 from sidecar.workers import channel
-from sidecar.workers.channel import ReceiveCredit, SendCredit
 
 LIVE_OPERATION = "live"
 """Operation whose calls are sessions: each goes on after it was begun (`worker_live_session`)."""
@@ -75,7 +74,7 @@ class RpcRequest:
         self._received: deque[channel.ChannelFrame] = deque()
         self._taken_bytes = 0
         """Bytes of input that were taken and not acknowledged."""
-        self._outgoing, self._incoming = SendCredit(), ReceiveCredit()
+        self._credit = channel.Credit()
         self._last_frame = b""
         """Answer that is sent with the end."""
 
@@ -98,7 +97,7 @@ class RpcRequest:
             channel.ChannelClosed: the other side is gone.
         """
         with self._changed:
-            granted, self._taken_bytes = self._incoming.read(self._taken_bytes), 0
+            granted, self._taken_bytes = self._credit.read(self._taken_bytes), 0
         if granted:
             self._sender.send({"call": self.number, "granted": granted})
 
@@ -113,11 +112,11 @@ class RpcRequest:
         message = {"call": self.number, "answer": answer}
         frame = channel.encode_frame(message, raw)
         with self._changed:
-            while not (self._cancelled or self._outgoing.allows(len(frame))):
+            while not (self._cancelled or self._credit.allows(len(frame))):
                 self._changed.wait()
             if self._cancelled:
                 raise CallCancelled
-            self._outgoing.sent(len(frame))
+            self._credit.sent(len(frame))
         if last:
             self._last_frame = frame
         else:
@@ -148,7 +147,7 @@ class RpcRequest:
                 case {"told": dict()}:
                     self._received.append(frame)
                 case {"granted": int(size)}:
-                    self._outgoing.granted(size)
+                    self._credit.granted(size)
                 case {"cancel": _}:
                     self._cancelled = True
             self._changed.notify_all()

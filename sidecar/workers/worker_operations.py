@@ -19,8 +19,8 @@ from sidecar import errors
 from sidecar.audio import SAMPLE_RATE, audio_decoder
 from sidecar.audio.audio_info import AudioInfo
 from sidecar.audio.channel_survey import ChannelSurvey
-from sidecar.audio.channels import SelectedChannel
 from sidecar.audio.ffmpeg_output import AudioTrack, track_names
+from sidecar.audio.selected_channel import SelectedChannel
 from sidecar.engines import create_engine
 from sidecar.interfaces import engine_interface
 from sidecar.serialization import from_plain

@@ -12,7 +12,7 @@ import os
 import threading
 from collections import deque
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
-from contextlib import aclosing, asynccontextmanager, nullcontext, suppress
+from contextlib import asynccontextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from typing import IO, Any
 
@@ -212,9 +212,9 @@ class WorkerProcess:
     ) -> dict[str, Any]:
         """Run one operation and return its last answer; empty if it has none."""
         answer: dict[str, Any] = {}
-        async with aclosing(self.call(operation, fds, **arguments)) as frames:
-            async for frame in frames:
-                answer = frame
+        async with self.calling(operation, fds, **arguments) as call:
+            async for answer, _ in call.answers():
+                pass
         return answer
 
     @property

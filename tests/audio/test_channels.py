@@ -8,7 +8,8 @@ from recordings import run_ffmpeg, wav
 
 from sidecar.audio.audio_decoder import open_audio, probe_audio
 from sidecar.audio.channel_survey import ChannelSurvey
-from sidecar.audio.channels import ChannelMix, SelectedChannel
+from sidecar.audio.selected_channel import SelectedChannel
+from sidecar.audio.signal_conditioning import ChannelMix
 
 RATE = 16_000
 NOISE = np.random.default_rng(1)

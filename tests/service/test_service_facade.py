@@ -193,7 +193,7 @@ async def test_transcription_pace_is_stored_for_the_next_start_without_transcrip
     assert (known["engine"], known["precision"]) == ("scripted", "fp32")
     assert known["per_s"] > 0.0
     again = create_service(load_settings(engine="scripted", data_dir=tmp_path))
-    seconds = again.forecast(1000.0, TranscribeOptions()).seconds
+    seconds = again.job_engine.forecast(1000.0, TranscribeOptions()).seconds
     assert seconds == pytest.approx(1000.0 * known["per_s"])
 
 

@@ -11,7 +11,7 @@ from recordings import wav
 from sidecar.audio import SAMPLE_RATE
 from sidecar.audio.audio_decoder import DecodedAudio, open_audio, probe_audio
 from sidecar.audio.channel_survey import ChannelSurvey
-from sidecar.audio.channels import SelectedChannel
+from sidecar.audio.selected_channel import SelectedChannel
 from sidecar.engines.scripted_engine import ScriptedEngine
 from sidecar.interfaces.engine_interface import LoadOptions, TranscribeOptions
 from sidecar.transcripts.transcript import (

@@ -21,8 +21,7 @@ from sidecar.workers import channel
 from sidecar.workers.channel import (
     CREDIT_WINDOW_BYTES,
     FRAME_OVERHEAD_BYTES,
-    ReceiveCredit,
-    SendCredit,
+    Credit,
     encode_frame,
 )
 from sidecar.workers.rpc_client import MAX_UNREAD_BYTES, RpcCall, RpcCallEnded, RpcConnection
@@ -208,7 +207,7 @@ async def test_worker_that_exceeds_its_credit_is_disconnected(ends: Ends) -> Non
 
 
 def test_frame_larger_than_window_is_sent_if_nothing_is_unread() -> None:
-    outgoing, incoming = SendCredit(100), ReceiveCredit(100)
+    outgoing, incoming = Credit(100), Credit(100)
     assert outgoing.allows(1000)
     outgoing.sent(1000)
     assert not outgoing.allows(1)

@@ -122,7 +122,6 @@ async def read_json(request: Request, *, declared: bool = False) -> dict[str, An
     if declared and request_headers.media_type(request) != "application/json":
         raise errors.ContentTypeUnsupported(hint="Send application/json.")
     body = bytearray()
-    _refuse_encoded(request)
     if _declared_length(request) > MAX_JSON_BYTES:
         raise errors.JsonTooLarge()
 
@@ -161,7 +160,6 @@ async def read_form(
         errors.UploadsFull: too much is being uploaded already.
     """
     settings = service.settings
-    _refuse_encoded(request)
     limit = settings.max_upload_mb << 20
     most = limit + FORM_OVERHEAD_BYTES + sum(long.values())
     if (declared := _declared_length(request)) > most:
@@ -235,18 +233,16 @@ def is_raw_recording(request: Request) -> bool:
 
 
 def _declared_length(request: Request) -> int:
-    value = request.headers.get("content-length", "")
-    return int(value) if value.isdigit() else 0
-
-
-def _refuse_encoded(request: Request) -> None:
-    """Refuse a compressed body: its size would not be what it claims."""
+    """Return the bytes that the body claims to have; 0 if it claims none. Refuse a compressed one:
+    its size would not be what it claims."""
     for name, plain in ("Content-Encoding", "identity"), ("Transfer-Encoding", "chunked"):
         if request.headers.get(name, "").strip().lower() not in ("", plain):
             raise errors.ContentTypeUnsupported(
                 f"The request has a {name}, and bodies are not decoded.",
                 hint=f"Send the body as it is, without {name}.",
             )
+    value = request.headers.get("content-length", "")
+    return int(value) if value.isdigit() else 0
 
 
 def _boundary(request: Request) -> bytes:

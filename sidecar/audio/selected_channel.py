@@ -1,37 +1,17 @@
-"""Channels of a recording: all of them mixed, or one without the bleed of the others.
-
-`ChannelMix`, `ChannelSurvey` (`channel_survey`) and `SelectedChannel` make the mixer of each part
-of a recording.
-"""
+"""One channel of a recording, without the bleed of the others."""
 
 from __future__ import annotations
-
-from array import array
-from collections.abc import Callable
-from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
 
 from sidecar.audio import Block
-from sidecar.audio.channel_survey import (
-    ACTIVE_ENERGY,
-    ChannelSurvey,
-    FittedChannels,
-    bounded,
-    frame_samples,
-)
-from sidecar.audio.signal_conditioning import ChannelMixer, Frames
+from sidecar.audio.channel_survey import ChannelSurvey, FittedChannels, frame_samples
+from sidecar.audio.signal_conditioning import ACTIVE_ENERGY, Frames, Mixer
 
 Mask = npt.NDArray[np.bool_]
 Energies = npt.NDArray[np.float32]
 
-_PIECE_S = 0.25
-_DOMINANCE = 10.0
-"""Ratio of the energies of two microphones, one of which the speaker wears."""
-_MIN_DOMINATED_S, _MIN_DOMINATED_SHARE = 1.0, 0.6
-"""Seconds in which each of two channels dominates, and the share of all speech in which one does:
-in music and in a room with two microphones it is less."""
 _MIN_BLEED_FRAMES, _MIN_PREDICTABLE = 20, 0.15
 """Frames in which bleed is looked for, and the share of a channel's energy there that another one
 predicts: speech of its own has a twentieth or less, by chance."""
@@ -42,58 +22,6 @@ _HOLD_FRAMES, _MEDIAN_FRAMES, _REACH_FRAMES = 2, 5, 1
 """Frames for which a room holds the sound of another channel; in the majority of which a channel is
 open; and by which it opens early and closes late. With one more of the last, the beginnings of the
 other's words are recognized here: twice the word errors in a recording with bleed at -20 dB."""
-
-
-class Mixer(Protocol):
-    """Mixer of the blocks of one part of a recording."""
-
-    def mix(self, frames: Frames) -> Block:
-        """Return the next block, shape (samples,), of ``frames``, shape (samples, channels)."""
-
-
-MakeMixer = Callable[[int, int], Mixer]
-"""Maker of the mixer of a part by its sample rate and number of channels."""
-
-
-class ChannelMix:
-    """Mix of all channels, which measures whether two of them have different speakers."""
-
-    def __init__(self) -> None:
-        self._energies = array("f")
-        """Energies of the first channel and the second, for each `_PIECE_S` seconds."""
-
-    def __call__(self, rate: int, channels: int) -> Mixer:
-        """Return the mixer of a part."""
-        mixer = ChannelMixer(rate, channels)
-        return _MeasuredPair(mixer, rate, self._energies) if channels == 2 else mixer
-
-    @property
-    def different_speakers(self) -> bool:
-        """Return whether now one channel has the speech, now the other, as if each were the
-        microphone of one speaker."""
-        least = ACTIVE_ENERGY * max(self._energies, default=0.0)
-        pairs = zip(self._energies[::2], self._energies[1::2], strict=True)
-        active = [pair for pair in pairs if max(pair) > least]
-        dominated = [
-            sum(pair[one] > _DOMINANCE * pair[1 - one] for pair in active) for one in (0, 1)
-        ]
-        enough = min(dominated) * _PIECE_S >= _MIN_DOMINATED_S
-        return enough and sum(dominated) >= _MIN_DOMINATED_SHARE * len(active)
-
-
-class _MeasuredPair:
-    """Mixer of two channels whose energies are measured."""
-
-    def __init__(self, mixer: Mixer, rate: int, energies: array[float]) -> None:
-        self._mixer, self._energies = mixer, energies
-        self._piece = max(1, round(_PIECE_S * rate))
-
-    def mix(self, frames: Frames) -> Block:
-        """Mix, and add the energies of the pieces."""
-        if len(frames):
-            for piece in np.array_split(bounded(frames), max(1, len(frames) // self._piece)):
-                self._energies.extend(piece.var(axis=0).tolist())
-        return self._mixer.mix(frames)
 
 
 class SelectedChannel:
