@@ -13,7 +13,7 @@ import threading
 from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import IO, Any
 
 from sidecar import files
 from sidecar.workers import channel
@@ -161,10 +161,11 @@ class BegunCallsPage:
         """Raises:
         OSError: there is no memory or no file descriptor left.
         """
-        if hasattr(os, "memfd_create"):
-            self._file = open(os.memfd_create("executing"), "r+b", buffering=0)  # noqa: SIM115
-        else:
-            self._file = files.temporary()
+        self._file: IO[bytes] = (
+            open(os.memfd_create("executing"), "r+b", buffering=0)  # noqa: SIM115
+            if hasattr(os, "memfd_create")
+            else files.temporary()
+        )
         self._file.truncate(_PAGE_BYTES)
 
     @property

@@ -211,11 +211,9 @@ class WorkerProcess:
         self, operation: str, fds: Sequence[int] = (), **arguments: Any
     ) -> dict[str, Any]:
         """Run one operation and return its last answer; empty if it has none."""
-        answer: dict[str, Any] = {}
         async with self.calling(operation, fds, **arguments) as call:
-            async for answer, _ in call.answers():
-                pass
-        return answer
+            answers = [answer async for answer, _ in call.answers()]
+        return answers[-1] if answers else {}
 
     @property
     def reading_s(self) -> float:

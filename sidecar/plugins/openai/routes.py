@@ -137,7 +137,7 @@ class _OpenAITranscriptions:
             if isinstance(job, OpenAIKeptJob) or job.ended:
                 return
             if retries.timed_out(request, _now() - arrived):
-                service.client_timeouts.leave(job, started.digest)
+                service.backend.client_timeouts.leave(job, started.digest)
             else:
                 cancel()
 
@@ -185,7 +185,9 @@ class _OpenAITranscriptions:
                 job = OpenAIKeptJob(self._service, identity, record)
                 return _OpenAIStartedJob(job, digest, replayed)
             if digest:
-                left = await self._service.client_timeouts.take(identity.owner, digest, source)
+                left = await self._service.backend.client_timeouts.take(
+                    identity.owner, digest, source
+                )
                 if left is not None:
                     log.info("job %s is the answer to a retry of its request", left.id)
                     return _OpenAIStartedJob(left, digest)

@@ -63,7 +63,10 @@ async def service(tmp_path: Path) -> AsyncIterator[Service]:
 def turns(service: Service) -> retries.OpenAIQueueTurns:
     """Those who come again wait as long as a test does."""
     return retries.OpenAIQueueTurns(
-        service.submissions, service.client_timeouts, held_s=2 * PATIENCE_S, held_poll_s=0.001
+        service.submissions,
+        service.backend.client_timeouts,
+        held_s=2 * PATIENCE_S,
+        held_poll_s=0.001,
     )
 
 
