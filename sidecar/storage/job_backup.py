@@ -54,7 +54,12 @@ def back_up_jobs(folder: Path, target: Path) -> BackupSummary:
             already or cannot be written.
         errors.DiskFull: there is no space for it.
     """
-    if not (folder / JOURNAL_FILE).is_file():
+    try:
+        there = files.exists(folder / JOURNAL_FILE)
+    except OSError as error:
+        text = f"The kept jobs in {folder} cannot be read: {error.strerror}."
+        raise files.unusable_error(text, folder, error) from None
+    if not there:
         raise SettingsInvalid(
             f"There are no kept jobs in {folder}.", hint="Name the folder: --jobs-dir."
         )

@@ -203,7 +203,7 @@ class FolderStorage:
         if not self._named:
             return
         try:
-            folder = self._path if self._path.exists() else self._path.parent
+            folder = self._path if files.exists(self._path) else self._path.parent
             if not stat.S_ISDIR(folder.stat().st_mode):
                 raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR))
             if not os.access(folder, os.W_OK | os.X_OK):

@@ -17,6 +17,8 @@ from sidecar.cli import run
 from sidecar.config.settings import Settings
 from sidecar.jobs.recovery import JobPersistence
 from sidecar.storage.job_backup import back_up_jobs, restore_jobs
+from sidecar.storage.job_journal import JOURNAL_FILE
+from sidecar.storage.recording_storage import FolderStorage
 from sidecar.storage.speaker_store import SqliteSpeakerStore
 
 pytestmark = [
@@ -128,6 +130,24 @@ def test_permission_error_names_the_owner_and_a_remedy(what: str, data: Path) ->
     gives = f"As root run: chown {USER} {data}/{name}"
     usual = "Set VIBEVOICE_DATA_DIR to a usable folder."
     assert refused.value.hint == (gives if what == "a file" else usual)
+
+
+@pytest.mark.parametrize(
+    "uses",
+    [
+        lambda folder: back_up_jobs(folder, folder / "saved.tar"),
+        lambda folder: FolderStorage(folder, named=True).check(),
+    ],
+    ids=["kept jobs", "a shared folder of recordings"],
+)
+def test_folder_that_may_not_be_looked_at_is_not_taken_for_a_missing_one(
+    uses: Callable[[Path], object], data: Path
+) -> None:
+    make_private(data / "closed")
+    (data / "closed" / "jobs").mkdir()
+    files.touch(data / "closed" / "jobs" / JOURNAL_FILE)
+    with as_service(), pytest.raises(errors.SettingsInvalid, match="Permission denied"):
+        uses(data / "closed" / "jobs")
 
 
 def test_unreadable_file_of_another_user_names_the_uid_and_the_chown_command(data: Path) -> None:
