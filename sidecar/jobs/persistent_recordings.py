@@ -4,7 +4,7 @@ import contextlib
 import logging
 import os
 from collections import defaultdict
-from collections.abc import Container
+from collections.abc import Callable, Container
 
 from sidecar import errors
 from sidecar.audio import audio_source, upload_spool
@@ -47,15 +47,18 @@ class PersistentRecordings:
         cipher: Cipher,
         *,
         shared: bool = False,
+        discard: Callable[[str], None] | None = None,
         store_timeout_s: float = STORE_TIMEOUT_S,
     ) -> None:
         """``shared``: whether other services have to find the recordings, so that a file that a
-        client named by path is copied. ``store_timeout_s``: as `STORE_TIMEOUT_S`."""
+        client named by path is copied. ``discard``: deletes a recording, also an incomplete one, if
+        the storage does not. ``store_timeout_s``: as `STORE_TIMEOUT_S`."""
         self._store_timeout_s = store_timeout_s
         self._storing = 0
         self.unanswered = False
         """Whether the storage has not answered since it had to take a recording."""
         self._storage, self._cipher, self._shared = storage, cipher, shared
+        self._discard = discard or storage.delete
         self._store_code = store_code(cipher)
         self.archive = RecordingArchive(storage, settings.keep_recordings_mb << 20)
         """Recordings for playback."""
@@ -110,7 +113,11 @@ class PersistentRecordings:
         encrypted = audio_source.HashingStream(
             self._cipher.encrypt_recording(audio_source.read_chunks(source.fd), name)
         )
-        self._storage.put(name, encrypted, synced=synced)
+        try:
+            self._storage.put(name, encrypted, synced=synced)
+        except errors.StorageUnreachable:  # it may have the recording all the same
+            self._delete(name)
+            raise
         self.unanswered = False
         return audio_source.StoredRecordingRef(
             name, encrypted.sha256, encrypted.size, self._storage.kind
@@ -168,12 +175,11 @@ class PersistentRecordings:
     def delete(self, ref: audio_source.RecordingRef) -> None:
         """Delete a recording without a job: its job was refused, or its client has disconnected."""
         if isinstance(ref, audio_source.StoredRecordingRef):
-            with contextlib.suppress(OSError, errors.SidecarError):  # the next start deletes it
-                self._storage.delete(ref.name)
+            self._delete(ref.name)
 
-    def close(self) -> None:
-        """Close the storage."""
-        self._storage.close()
+    def _delete(self, name: str) -> None:
+        with contextlib.suppress(OSError, errors.SidecarError):  # the next start deletes it
+            self._discard(name)
 
     def _check(self, ref: audio_source.StoredRecordingRef) -> None:
         """Raise if the recording is in a storage that this service does not

@@ -73,9 +73,8 @@ class JobPersistence(PersistentRecordings):
         self._sweep()
 
     def close(self) -> None:
-        """Close the store and the recordings; this blocks on the disk."""
+        """Close the store; this blocks on the disk."""
         self.event_log.close()
-        super().close()
 
     def _sweep(self) -> None:
         """Delete recordings of this store that no job needs: their jobs were never accepted, or

@@ -70,7 +70,8 @@ class RecordingStorage(Protocol):
         """Return the kind of storage: a job names the kind that has its recording."""
 
     def put(self, name: str, pieces: Iterable[bytes], *, synced: bool = True) -> None:
-        """Write a stream. If that fails, or the stream does, nothing is left. ``synced``: it
+        """Write a stream. If that fails, or the stream does, nothing is left, unless the storage
+        does not answer: then it may have the recording, or an incomplete one. ``synced``: it
         survives a loss of power.
 
         Raises:
@@ -93,14 +94,7 @@ class RecordingStorage(Protocol):
         """
 
     def delete(self, name: str) -> None:
-        """Delete a recording within a moment; a missing one does nothing.
-
-        Raises:
-            OSError: it cannot be deleted now.
-        """
-
-    def delete_now(self, name: str) -> None:
-        """Delete a recording, and return once that is done; a missing one does nothing.
+        """Delete a recording; a missing one does nothing.
 
         Raises:
             OSError: it cannot be deleted now.
@@ -109,9 +103,6 @@ class RecordingStorage(Protocol):
     def ages(self) -> Mapping[str, float]:
         """Return all recordings, with their ages in seconds by the storage's own clock. An
         incomplete one is listed, and deleted, by a name that ends with `PARTIAL_SUFFIX`."""
-
-    def close(self) -> None:
-        """Close the storage."""
 
 
 class FolderStorage:
@@ -281,10 +272,6 @@ class FolderStorage:
         except FileNotFoundError:
             self._check_mounted()
 
-    def delete_now(self, name: str) -> None:
-        """Delete a recording; a missing one does nothing."""
-        self.delete(name)
-
     def ages(self) -> Mapping[str, float]:
         """Return all files but the mark, with the seconds since their last change."""
         self._check_mounted()
@@ -295,9 +282,6 @@ class FolderStorage:
             with contextlib.suppress(FileNotFoundError):  # another service deleted it meanwhile
                 found[path.name] = now - path.stat().st_mtime
         return found
-
-    def close(self) -> None:
-        """Do nothing: the storage has no open resources."""
 
     def _opened(self, name: str) -> int:
         """Return a descriptor of a file that `put` wrote; symbolic links are refused."""

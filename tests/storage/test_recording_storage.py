@@ -15,7 +15,7 @@ from typing import Any, BinaryIO
 import pytest
 from job_event_histories import submitted
 from open_descriptors import opened
-from service_process import PATIENCE_S, until, wait_until
+from service_process import PATIENCE_S, until
 from uploads import read, upload
 
 from sidecar import errors, files
@@ -63,13 +63,10 @@ FOLDER, BUCKET = "folder", "bucket"
 
 
 @pytest.fixture(params=[FOLDER, BUCKET])
-def storage(path: Path, request: pytest.FixtureRequest) -> Iterator[RecordingStorage]:
+def storage(path: Path, request: pytest.FixtureRequest) -> RecordingStorage:
     if request.param == FOLDER:
-        made: RecordingStorage = FolderStorage(path)
-    else:
-        made = bucket_at(request.getfixturevalue("bucket"))
-    with closing(made):
-        yield made
+        return FolderStorage(path)
+    return bucket_at(request.getfixturevalue("bucket"))
 
 
 def bucket_at(address: str) -> S3Storage:
@@ -111,7 +108,7 @@ def test_stored_recording_is_read_whole_and_from_any_position_until_it_is_delete
     assert [*storage.ages()] == ["a-job"]
     storage.delete("a-job")
     storage.delete("a-job")
-    wait_until(lambda: not storage.ages(), "it is gone")
+    assert not storage.ages()
     for look in (storage.open, lambda name: [*storage.read(name)]):
         with pytest.raises(FileNotFoundError):
             look("a-job")
@@ -236,7 +233,7 @@ def test_unmounted_uploads_share_is_storage_unreachable_until_it_is_mounted_agai
             lambda: started.open("a-job"),  # noqa: B023
             lambda: [*started.read("a-job")],  # noqa: B023
             lambda: started.put("another", [b"a recording"]),  # noqa: B023
-            lambda: started.delete_now("a-job"),  # noqa: B023
+            lambda: started.delete("a-job"),  # noqa: B023
             lambda: started.ages(),  # noqa: B023
         ):
             with pytest.raises(errors.StorageUnreachable, match="not mounted"):

@@ -1,4 +1,4 @@
-"""Recordings in an S3 bucket: client, upload, deferred deletion.
+"""Recordings in an S3 bucket.
 
 An object appears once the server has all of it: a small one is sent at once, a larger one as a
 multipart upload. Other objects of the bucket are not touched: those of this service are below the
@@ -12,11 +12,8 @@ import email.utils
 import itertools
 import logging
 import re
-import threading
 import time
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from functools import partial
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from sidecar import errors
@@ -38,10 +35,6 @@ MAX_CONNECTIONS = 16
 """Connections in the pool, for as many threads."""
 DEFAULT_REGION = "us-east-1"
 """Region for servers without regions."""
-MIN_RETRY_PAUSE_S, MAX_RETRY_PAUSE_S = 1.0, 60.0
-"""Back-off after a failed deletion: the first pause and the maximum."""
-CLOSE_TIMEOUT_S = 3.0
-"""Time for which the service's shutdown waits for queued deletions."""
 OBJECT_SUFFIX = ".sealed"
 """Suffix of the objects of this service."""
 PART_BYTES = 8 << 20
@@ -148,7 +141,7 @@ class S3Client:
             except (BotoCoreError, HTTPClientError, OSError) as error:
                 if attempt == MAX_ATTEMPTS - 1:
                     raise S3Unavailable(type(error).__name__) from None
-            time.sleep(backoff_s(attempt, 0.5, MAX_RETRY_PAUSE_S))
+            time.sleep(backoff_s(attempt, 0.5, 2.0))
         return answer
 
 
@@ -181,67 +174,6 @@ def _response_error(call: str, response: Mapping[str, Any]) -> Exception:
     return S3Refused(code, status)
 
 
-class S3DeletionQueue:
-    """Queue of deletions, run one after another in a thread that starts with the first."""
-
-    def __init__(self) -> None:
-        self._news = threading.Condition()
-        self._waiting: deque[Callable[[], None]] = deque()
-        self._thread: threading.Thread | None = None
-        self._closing = False
-
-    def put(self, remove: Callable[[], None]) -> None:
-        """Queue a deletion; it is retried as long as it raises an `errors.SidecarError`."""
-        with self._news:
-            self._waiting.append(remove)
-            if self._thread is None:
-                thread = threading.Thread(target=self._run, name="removal", daemon=True)
-                try:
-                    thread.start()
-                    self._thread = thread
-                except RuntimeError as error:  # the system has no threads left
-                    log.warning("no thread for deletions; the next deletion starts one: %s", error)
-            self._news.notify_all()
-
-    def close(self) -> None:
-        """Wait a moment for the queued deletions."""
-        with self._news:
-            self._closing = True
-            self._news.notify_all()
-            self._news.wait_for(lambda: not self._waiting or self._thread is None, CLOSE_TIMEOUT_S)
-            if self._waiting:
-                log.warning(
-                    "%d recordings could not be deleted before the end; a later start deletes them",
-                    len(self._waiting),
-                )
-
-    def _run(self) -> None:
-        pause_s = 0.0
-        while True:
-            with self._news:
-                if pause_s:
-                    self._news.wait_for(lambda: self._closing, pause_s)
-                self._news.wait_for(lambda: self._waiting or self._closing)
-                if not self._waiting or (self._closing and pause_s):
-                    self._thread = None
-                    self._news.notify_all()
-                    return
-                remove = self._waiting[0]
-            try:
-                remove()
-            except errors.SidecarError as error:
-                pause_s = min(max(2 * pause_s, MIN_RETRY_PAUSE_S), MAX_RETRY_PAUSE_S)
-                log.warning("a recording cannot be deleted now and is tried again: %s", error.code)
-                self._waiting.rotate(-1)  # try another one first
-                continue
-            except Exception:
-                log.exception("internal error while a recording was deleted")
-            pause_s = 0.0
-            with self._news:
-                self._waiting.popleft()
-                self._news.notify_all()
-
-
 class S3Storage:
     """`RecordingStorage` in an S3 bucket."""
 
@@ -250,7 +182,6 @@ class S3Storage:
     def __init__(self, client: S3Client, bucket: str, prefix: str) -> None:
         """``prefix``: prefix of all keys; empty, or ends with a slash."""
         self._client, self._bucket, self._prefix = client, bucket, prefix
-        self._deletions = S3DeletionQueue()
 
     def put(self, name: str, pieces: Iterable[bytes], *, synced: bool = True) -> None:
         """Send a stream; the server answers once it is stored."""
@@ -262,11 +193,7 @@ class S3Storage:
                     raise errors.SpoolUnwritable("A recording of that name already exists.")
                 first = next(parts, b"")
                 if len(first) < PART_BYTES:
-                    try:
-                        self._ask("put_object", Key=self._key(name), Body=first)
-                    except S3Unavailable:  # the object may be there all the same
-                        self.delete(name)
-                        raise
+                    self._ask("put_object", Key=self._key(name), Body=first)
                 else:
                     self._put_parts(name, itertools.chain([first], parts))
         except OSError as error:  # the source of the stream cannot be read
@@ -304,10 +231,6 @@ class S3Storage:
                 raise
 
     def delete(self, name: str) -> None:
-        """Queue the deletion of a recording."""
-        self._deletions.put(partial(self.delete_now, name))
-
-    def delete_now(self, name: str) -> None:
         """Delete a recording; a missing one does nothing."""
         with _s3_errors_as_ours(), contextlib.suppress(FileNotFoundError):
             if not name.endswith(PARTIAL_SUFFIX):
@@ -332,10 +255,6 @@ class S3Storage:
                     ages[f"{name}{PARTIAL_SUFFIX}"] = _server_time(page) - self._touched(upload)
         return ages
 
-    def close(self) -> None:
-        """Wait a moment for the queued deletions."""
-        self._deletions.close()
-
     def check(self) -> None:
         """Check the access: write an object, list and delete it.
 
@@ -357,26 +276,16 @@ class S3Storage:
 
     def _put_parts(self, name: str, parts: Iterable[bytes]) -> None:
         of = {"Key": self._key(name)}
-        try:
-            of["UploadId"] = self._ask("create_multipart_upload", **of)["UploadId"]
-        except S3Unavailable:  # it may have begun
-            self.delete(f"{name}{PARTIAL_SUFFIX}")
-            raise
+        of["UploadId"] = self._ask("create_multipart_upload", **of)["UploadId"]
         try:
             sent = []
             for number, part in enumerate(parts, 1):
                 answer = self._ask("upload_part", **of, PartNumber=number, Body=part)
                 sent.append({"PartNumber": number, "ETag": answer["ETag"]})
             self._ask("complete_multipart_upload", **of, MultipartUpload={"Parts": sent})
-        except S3Unavailable:
-            self._deletions.put(partial(self._abort, of))
-            self.delete(name)  # the last call may have succeeded
-            raise
-        except BaseException:
-            try:
+        except BaseException as error:
+            if not isinstance(error, S3Unavailable):
                 self._abort(of)
-            except errors.SidecarError:
-                self._deletions.put(partial(self._abort, of))
             raise
 
     def _abort(self, of: Mapping[str, str]) -> None:

@@ -59,7 +59,6 @@ class SharedJobBackend(JobBackend):
         if isinstance(storage, FolderStorage):
             storage.join(code, partial(call_once, address, UPLOADS_FOLDER))
         rows = JobRows(cipher)
-        self.persistent_recordings = PersistentRecordings(settings, storage, cipher, shared=True)
         self._database = PostgresDatabase(address)
         self._follower = JobFollower(self._database, rows, service_id, now)
         limits = RetentionLimits(
@@ -69,6 +68,10 @@ class SharedJobBackend(JobBackend):
         )
         self._retention = SharedRetention(
             self._database, storage, code, parts.storage_threads, limits, metrics, now
+        )
+        discard = self._retention.discard
+        self.persistent_recordings = PersistentRecordings(
+            settings, storage, cipher, shared=True, discard=discard
         )
         # a slow call must not delay a heartbeat
         self._heartbeat_database = PostgresDatabase(address, 1)
@@ -155,7 +158,6 @@ class SharedJobBackend(JobBackend):
         await self._membership.leave()
         await self.store.close()
         await asyncio.gather(self._database.close(), self._heartbeat_database.close())
-        self.persistent_recordings.close()
 
 
 def _preferences(engine: JobEngine) -> ClaimPreferences:

@@ -15,7 +15,7 @@ from sidecar.jobs.job_store import Expiry
 from sidecar.jobs.retention import CLOCK_SET_WITHIN_S, expiry, report_displaced
 from sidecar.observability.metrics import JobMetrics
 from sidecar.plugins.shared_jobs import postgres_database
-from sidecar.storage.recording_storage import RecordingStorage, names_of
+from sidecar.storage.recording_storage import PARTIAL_SUFFIX, RecordingStorage, names_of
 
 log = logging.getLogger(__name__)
 
@@ -38,6 +38,8 @@ _EXPIRIES = f"""
 _PURGE = f"""
     SELECT * FROM vibevoice.purge_1(%s,
         %s + extract(epoch FROM clock_timestamp() - {_NOW})::float8, %s, %s, %s)"""  # noqa: S608
+_DISCARD = """
+    INSERT INTO vibevoice.doomed_recordings SELECT unnest(%s::text[]) ON CONFLICT DO NOTHING"""
 _DOOMED = "SELECT name FROM vibevoice.doomed_recordings ORDER BY random() LIMIT %s"
 _DELETED = """
     DELETE FROM vibevoice.doomed_recordings WHERE name IN (
@@ -90,6 +92,8 @@ class SharedRetention:
         self._unsettled: set[str] = set()
         """Owners of jobs that ended since their last purge."""
         self._unsettle, self._doomed = asyncio.Event(), asyncio.Event()
+        self._discarded = list[str]()
+        """Names to be marked for deletion."""
 
     def settle(self, owner: str) -> None:
         """Schedule a purge of an owner, one of whose jobs ended or was edited. If the database does
@@ -116,6 +120,11 @@ class SharedRetention:
         most_s, space_bytes = self.limits.retention_s, self.limits.result_bytes
         return {job: expiry(most_s - age_s, held, space_bytes) for job, age_s, held in rows}
 
+    def discard(self, name: str) -> None:
+        """Schedule the deletion of a recording that no job needs, also an incomplete one; in any
+        thread."""
+        self._discarded.extend([name, f"{name}{PARTIAL_SUFFIX}"])
+
     def delete_recordings_soon(self) -> None:
         """Schedule the deletion of recordings that the database has marked for it."""
         self._doomed.set()
@@ -135,6 +144,9 @@ class SharedRetention:
         Raises:
             errors.JournalUnreachable: the database does not answer.
         """
+        if discarded := [*self._discarded]:
+            await self._database.fetch(_DISCARD, (discarded,))
+            del self._discarded[: len(discarded)]
         doomed = await self._database.fetch(_DOOMED, (self.max_recordings,))
         gone = list[str]()
         try:
@@ -229,7 +241,7 @@ class SharedRetention:
 
     async def _deleted(self, name: str) -> bool:
         try:
-            await self._threads.run(self._storage.delete_now, name)
+            await self._threads.run(self._storage.delete, name)
         except errors.StorageUnreachable:
             raise
         except (OSError, errors.SidecarError) as error:

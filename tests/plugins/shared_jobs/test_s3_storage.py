@@ -7,7 +7,6 @@ import os
 import ssl
 import subprocess
 import sys
-import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
@@ -38,7 +37,6 @@ from sidecar.plugins.shared_jobs.postgres_database import migrate_postgres
 from sidecar.plugins.shared_jobs.s3_storage import (
     PART_BYTES,
     S3Client,
-    S3DeletionQueue,
     S3Storage,
     S3Unavailable,
 )
@@ -56,11 +54,10 @@ def settings_of(address: str, **more: Any) -> Settings:
 
 
 @pytest.fixture
-def opened(any_storage_server: Given, bucket: str) -> Iterator[S3Storage]:
+def opened(any_storage_server: Given, bucket: str) -> S3Storage:
     made = create_recording_storage(settings_of(bucket), Path("nowhere"))
     assert isinstance(made, S3Storage)
-    with closing(made):
-        yield made
+    return made
 
 
 @pytest.mark.slow_except("environment0", "environment2")
@@ -122,10 +119,10 @@ def test_storage_server_with_untrusted_certificate_is_refused_until_its_ca_is_co
             check_storage(create_recording_storage(settings, Path("nowhere")))
         assert "AWS_CA_BUNDLE" in refused.value.hint
         monkeypatch.setenv("AWS_CA_BUNDLE", str(pair.certificate))
-        with closing(create_recording_storage(settings, Path("nowhere"))) as believed:
-            check_storage(believed)
-            believed.put("a-job", [b"a recording"])
-            assert [*believed.read("a-job")] == [b"a recording"]
+        believed = create_recording_storage(settings, Path("nowhere"))
+        check_storage(believed)
+        believed.put("a-job", [b"a recording"])
+        assert [*believed.read("a-job")] == [b"a recording"]
 
 
 def test_missing_s3_extra_is_refused_with_install_command(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -150,10 +147,9 @@ def test_doctor_names_the_bucket_and_its_error(
 
 def test_missing_bucket_is_not_reported_as_missing_recording(opened: S3Storage) -> None:
     missing = create_recording_storage(settings_of("s3://no-such-bucket-here"), Path("nowhere"))
-    with closing(missing):
-        for storage, error in ((opened, FileNotFoundError), (missing, errors.StorageUnreachable)):
-            with pytest.raises(error):
-                storage.open("recording")
+    for storage, error in ((opened, FileNotFoundError), (missing, errors.StorageUnreachable)):
+        with pytest.raises(error):
+            storage.open("recording")
 
 
 class ProxyWithoutServer(FileHost):
@@ -184,7 +180,7 @@ def test_404_of_a_proxy_is_storage_unreachable_and_not_a_missing_recording(
         proxy.body = body
         storage = S3Storage(S3Client(proxy.url), BUCKET, "asr/")
         kept = PersistentRecordings(Settings(), storage, Cipher(KEY, bytes(16)), shared=True)
-        for call in (lambda: kept.open(record), lambda: storage.delete_now("a"), storage.ages):
+        for call in (lambda: kept.open(record), lambda: storage.delete("a"), storage.ages):
             with pytest.raises(errors.StorageUnreachable):
                 call()
         with pytest.raises(errors.StorageUnreachable):
@@ -229,12 +225,12 @@ def test_page_that_a_proxy_answers_with_200_is_storage_unreachable_for_each_call
     with PageForAll() as proxy:
         proxy.kind, proxy.etag = kind, etag
         storage = S3Storage(S3Client(proxy.url), BUCKET, "asr/")
-        storage.delete = storage.delete_now  # type: ignore[method-assign]
+        storage.delete = storage.delete  # type: ignore[method-assign]
         calls: list[Callable[[], object]] = [
             lambda: storage.put("small", [b"a recording"]),
             lambda: storage.put("large", [bytes(2 * PART_BYTES)]),
             lambda: storage.range("small", 0, 9),
-            lambda: storage.delete_now("small"),
+            lambda: storage.delete("small"),
         ]
         if "html" in kind:
             calls.append(storage.ages)
@@ -279,7 +275,7 @@ def test_empty_answers_that_a_storage_server_calls_html_are_taken_as_success(
         storage = S3Storage(client, BUCKET, "asr/")
         storage.put("small", [b"a recording"])
         storage.put("large", [bytes(2 * PART_BYTES)])
-        storage.delete_now("small")
+        storage.delete("small")
         client.ask("abort_multipart_upload", Bucket=BUCKET, Key="asr/large.sealed", UploadId="u")
 
 
@@ -299,21 +295,6 @@ def test_object_that_only_a_proxy_called_missing_is_opened(
     assert [*opened.read("whole")] == [b"a recording"]
     with pytest.raises(FileNotFoundError):
         opened.open("whole-")
-
-
-def test_deletion_that_finds_no_thread_stays_queued_until_the_next_has_one(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    def no_thread(thread: threading.Thread) -> None:
-        raise RuntimeError("can't start new thread")
-
-    queue, removed = S3DeletionQueue(), list[str]()
-    with monkeypatch.context() as busy:
-        busy.setattr(threading.Thread, "start", no_thread)
-        queue.put(lambda: removed.append("first"))
-    queue.put(lambda: removed.append("second"))
-    wait_until(lambda: removed == ["first", "second"], "both are done")
-    queue.close()
 
 
 def test_foreign_objects_in_bucket_are_not_listed(
@@ -361,8 +342,8 @@ def test_unfinished_multipart_upload_is_listed_with_age_and_deleted(
 
 
 @pytest.mark.slow
-def test_death_of_the_storage_server_leaves_no_partial_object_and_loses_no_whole_one(
-    storage_server: ObjectStorage, opened: S3Storage
+async def test_death_of_the_storage_server_leaves_no_partial_object_and_loses_no_whole_one(
+    storage_server: ObjectStorage, opened: S3Storage, journal: str, tmp_path: Path
 ) -> None:
     data = os.urandom(2 * PART_BYTES)
     opened.put("whole", [data])
@@ -384,7 +365,10 @@ def test_death_of_the_storage_server_leaves_no_partial_object_and_loses_no_whole
         storage_server.start()
         starting.result()
     assert b"".join(opened.read("whole")) == data
-    wait_until(lambda: [*opened.ages()] == ["whole"], "nothing of the other is left")
+    async with service(journal, tmp_path, storage=opened) as shared:
+        shared.retention.discard("half")
+        await shared.retention.delete_recordings()
+    assert [*opened.ages()] == ["whole"], "nothing of the other is left"
 
 
 @pytest.mark.slow
@@ -401,9 +385,7 @@ def test_put_and_read_at_a_silent_storage_server_time_out_as_storage_unreachable
             quick.put("another", [b"a recording"])
         with pytest.raises(errors.StorageUnreachable):
             next(iter(quick.read("whole")))
-        quick.close()
-    with closing(patient):
-        assert [*patient.read("whole")] == [b"a recording"]
+    assert [*patient.read("whole")] == [b"a recording"]
 
 
 LARGE_MB, MOST_MB = 128, 80

@@ -209,7 +209,7 @@ async def test_recording_that_cannot_be_deleted_is_deleted_by_a_later_sweep(
         raise errors.StorageUnreachable()
 
     with monkeypatch.context() as away:
-        away.setattr(one.storage, "delete_now", refuse)
+        away.setattr(one.storage, "delete", refuse)
         job = await done(one, "me", "a")
         assert await ids(one, "me") == [job.id]
         assert [*one.storage.ages()] == ["a"]
@@ -305,7 +305,7 @@ async def test_results_over_the_limit_are_purged_and_recordings_marked_while_sto
             answers.wait()
             raise errors.StorageUnreachable()
 
-        monkeypatch.setattr(one.storage, "delete_now", silent)
+        monkeypatch.setattr(one.storage, "delete", silent)
         one.retention.settle_delay_s = 0.01
         one.tasks.append(asyncio.create_task(one.retention.run()))
         last = list[str]()
