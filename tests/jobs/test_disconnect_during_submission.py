@@ -214,7 +214,7 @@ async def test_recording_of_disconnected_client_is_read_and_not_a_file_that_reus
         go_on.set()
         await settled()
     assert b"".join(reads) == long
-    assert recordings(settings) == []
+    await until(lambda: recordings(settings) == [])
 
 
 async def test_submission_without_free_descriptor_is_refused_and_leaves_no_job_recording_or_place(
