@@ -135,6 +135,8 @@ class _EndedJob:
     ended_at: float
     young_at: float
     """Begin of its retention: reads and edits by its owner renew it."""
+    used_at: float | None = None
+    """Last use of a job of before the start, in seconds since 1970, until its age is final."""
     weight: int = 0
     edited: bool = False
     noted_at: float = -math.inf
@@ -173,8 +175,6 @@ class Retention:
         self._space_bytes, self._metrics = space_bytes, metrics
         self._ended: dict[str, _EndedJob] = {}
         """In the order of their ends, last reads or last edits."""
-        self._used_at = dict[str, float]()
-        """Last uses of jobs of before the start, as long as their ages are not final."""
         self._timer: asyncio.TimerHandle | None = None
         self._closed = False
         event_log.listen(self._on_event)
@@ -187,9 +187,8 @@ class Retention:
 
     def renew(self, job_id: str) -> None:
         """Restart the retention of a result, because its owner has read it."""
-        self._used_at.pop(job_id, None)
         if (ended_job := self._ended.pop(job_id, None)) is not None:
-            ended_job.young_at = time.monotonic()
+            ended_job.young_at, ended_job.used_at = time.monotonic(), None
             self._ended[job_id] = ended_job
             if ended_job.young_at - ended_job.noted_at > READ_NOTE_INTERVAL_S:
                 self._note_read(ended_job)
@@ -244,8 +243,7 @@ class Retention:
         if event.ends:
             self._add(_EndedJob(record, now, now))
         elif (ended_job := self._ended.pop(record.id, None)) is not None:
-            self._used_at.pop(record.id, None)
-            ended_job.record, ended_job.young_at = record, now
+            ended_job.record, ended_job.young_at, ended_job.used_at = record, now, None
             self._add(ended_job)
         held = [*self._held_bytes(record.owner)]
         last = max((one for one, _ in held), key=lambda one: one.ended_at, default=None)
@@ -257,9 +255,8 @@ class Retention:
     def remember(self, record: JobRecord, used_at: float) -> None:
         """Add a job of before the service's start that ended, or was last read or edited, at
         ``used_at`` (seconds since 1970); the oldest first."""
-        self._used_at[record.id] = used_at
         at = self._to_monotonic(used_at)
-        self._add(_EndedJob(record, at, at))
+        self._add(_EndedJob(record, at, at, used_at))
 
     def _to_monotonic(self, wall_time: float) -> float:
         return time.monotonic() - max(0.0, self._now() - wall_time)
@@ -287,15 +284,14 @@ class Retention:
             self._event_log.note_read(ended_job.record.id, self._now() - age_s)
 
     def _remove(self, job_id: str) -> None:
-        self._used_at.pop(job_id, None)
         self._ended.pop(job_id, None)
 
     def _delete_expired(self) -> None:
         self._timer = None
-        for job_id, used_at in self._used_at.items():  # the clock may have been set meanwhile
-            ended_job = self._ended[job_id]
-            ended_job.ended_at = ended_job.young_at = self._to_monotonic(used_at)
-        self._used_at.clear()
+        for one in self._ended.values():
+            if one.used_at is not None:  # the clock may have been set meanwhile
+                one.ended_at = one.young_at = self._to_monotonic(one.used_at)
+                one.used_at = None
         oldest_kept = time.monotonic() - self._retention_s
         for job_id, ended_job in list(self._ended.items()):
             if ended_job.young_at > oldest_kept:
@@ -305,11 +301,10 @@ class Retention:
 
     def _set_timer(self) -> None:
         """Schedule the next deletion for the expiry of the oldest result."""
-        if self._timer is not None or self._closed or not self._ended:
+        if self._timer or self._closed or not self._ended or self._retention_s == math.inf:
             return
-        if self._retention_s == math.inf:
-            return
-        young_at = next(iter(self._ended.values())).young_at
-        due_at = self.clock_set_within_s if self._used_at else young_at + self._retention_s
+        oldest = next(iter(self._ended.values()))  # those of before the start come first
+        clock_unsure = oldest.used_at is not None
+        due_at = self.clock_set_within_s if clock_unsure else oldest.young_at + self._retention_s
         wait_s = max(0.0, due_at - time.monotonic())
         self._timer = asyncio.get_running_loop().call_later(wait_s, self._delete_expired)
