@@ -70,36 +70,21 @@ class Dispatcher:
         self._runner: asyncio.Task[None] | None = None
         wait_queue.watch(self._news.set)
 
-    def open(self, on_dispatcher_end: Callable[[Dispatcher, BaseException | None], None]) -> None:
-        """Start the dispatcher task; ``on_dispatcher_end`` is called if the task ends
-        without `close`: a fault."""
-        runner = asyncio.get_running_loop().create_task(
+    def open(self, on_end: Callable[[asyncio.Task[None]], None]) -> None:
+        """Start to take jobs; ``on_end`` is called if that ends without `close`: a fault."""
+        self._runner = asyncio.get_running_loop().create_task(
             self._dispatch(), name=f"dispatcher-{self.number}"
         )
-        self._runner = runner
-
-        def over(task: asyncio.Task[None]) -> None:
-            if task is self._runner:
-                self._runner = None
-                self.wait_queue.shut(self.number)
-                on_dispatcher_end(self, None if task.cancelled() else task.exception())
-
-        runner.add_done_callback(over)
+        self._runner.add_done_callback(lambda task: None if self._closing else on_end(task))
 
     async def close(self) -> None:
         """Stop; a job that runs and has not ended is queued again."""
         self._closing = True
-        runner, self._runner = self._runner, None
-        if runner is not None:
+        if self._runner is not None:
             if self.run is not None:
                 self.run.interrupt()
-            runner.cancel()
-            await asyncio.wait({runner})
-
-    @property
-    def is_open(self) -> bool:
-        """Return whether the dispatcher task runs."""
-        return self._runner is not None
+            self._runner.cancel()
+            await asyncio.wait({self._runner})
 
     async def _dispatch(self) -> None:
         while not self._closing:
@@ -292,7 +277,7 @@ class JobQueue(SubmissionQueue):
         self._end_all(errors.ShuttingDown())
 
     async def broken(self) -> None:
-        """Wait until no dispatcher works any more although the queue was not closed: a fault."""
+        """Wait until a dispatcher has ended although the queue was not closed: a fault."""
         await self._broken.wait()
 
     @property
@@ -413,18 +398,11 @@ class JobQueue(SubmissionQueue):
             self._put_off.append(job)
             self._wait_queue.halt()  # the service ends: start no more jobs
 
-    def _on_dispatcher_end(self, dispatcher: Dispatcher, error: BaseException | None) -> None:
-        """Report the end of a dispatcher. Without any, every job would wait for ever: end the
-        jobs and accept no more."""
-        if any(one.is_open for one in self.dispatchers):
-            log.critical(
-                "internal error: a dispatcher ended; the others go on",
-                exc_info=error,
-            )
-            return
+    def _on_dispatcher_end(self, task: asyncio.Task[None]) -> None:
+        """End the jobs and accept no more: some would wait for ever."""
         log.critical(
-            "internal error: the last dispatcher ended; the service fails its jobs and stops",
-            exc_info=error,
+            "internal error: a dispatcher ended; the service fails its jobs and stops",
+            exc_info=None if task.cancelled() else task.exception(),
         )
         self.draining = True
         self._end_all(errors.EngineFailed("The service stops after an internal error."))

@@ -36,17 +36,11 @@ minutes of work on a usual card."""
 @dataclass(slots=True)
 class RunningJob:
     """Running job of one dispatcher, which began at ``begun_at`` (`time.monotonic`). ``beside``:
-    whether others ran at the same time. ``shut``: whether the dispatcher has ended."""
+    whether others ran at the same time."""
 
     job: Job | None = None
     begun_at: float = 0.0
     beside: bool = False
-    shut: bool = False
-
-    @property
-    def free(self) -> bool:
-        """Return whether a job could start."""
-        return self.job is None and not self.shut
 
 
 class QueuePosition(NamedTuple):
@@ -218,14 +212,9 @@ class WaitQueue:
         """Start no more jobs: those that wait are left to the next start of the service."""
         self._halted = True
 
-    def shut(self, at: int) -> None:
-        """Start no more jobs at a dispatcher, which has ended."""
-        self._running_jobs[at].shut = True
-        self._changed()
-
     def free(self) -> int:
         """Return the number of dispatchers at which a job could start now."""
-        return sum(one.free for one in self._running_jobs)
+        return sum(one.job is None for one in self._running_jobs)
 
     def first(self) -> Job:
         """Return the job that has waited longest; at least one waits."""
@@ -238,7 +227,7 @@ class WaitQueue:
         turns."""
         if self._halted or not self._jobs:
             return None
-        before = sum(one.free for one in self._running_jobs[:at])
+        before = sum(one.job is None for one in self._running_jobs[:at])
         long = self._long_concurrency - sum(is_long(job) for job in self._running())
         due = (
             job for job in self.in_order(before + 1) if not is_long(job) or (long := long - 1) >= 0
@@ -307,8 +296,6 @@ class WaitQueue:
 
     def _open_in_s(self, running: RunningJob, now: float) -> float:
         """Return the seconds until a dispatcher could start a job, with the engine's load."""
-        if running.shut:
-            return math.inf
         engine, job = self._engine, running.job
         if job is None or job.ended:
             return 0.0

@@ -1,6 +1,5 @@
 """Several places for one queue: a real engine, whose process does several jobs at once."""
 
-import asyncio
 import os
 import shutil
 from collections.abc import Callable, Sequence
@@ -114,35 +113,6 @@ async def test_drain_finishes_both_running_jobs_and_fails_waiting_one(
         hold.release()
         await queue.drain(PATIENCE_S)
         assert await over(jobs) == [JobState.DONE] * 2 + [JobState.FAILED]
-
-
-@pytest.mark.slow
-async def test_end_of_one_of_two_dispatchers_is_logged_and_the_other_runs_all_jobs(
-    new_job: NewJob,
-    caplog: pytest.LogCaptureFixture,
-    hold: Hold,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    calls, due = 0, WaitQueue.due
-
-    def chosen(self: WaitQueue, at: int) -> Job | None:
-        nonlocal calls
-        calls += 1
-        if calls == 2:
-            raise asyncio.CancelledError
-        return due(self, at)
-
-    monkeypatch.setattr(WaitQueue, "due", chosen)
-    async with queue_on(OverheardJoint(), concurrency=2) as queue:
-        broken = asyncio.ensure_future(queue.broken())
-        jobs = await started(queue, *(new_job() for _ in range(3)))
-        await until(lambda: calls == 2)
-        hold.release()
-        assert await over(jobs) == [JobState.DONE] * 3
-        assert not broken.done()
-        broken.cancel()
-    (record,) = [record for record in caplog.records if record.levelname == "CRITICAL"]
-    assert "a dispatcher ended; the others go on" in record.message
 
 
 async def test_concurrent_jobs_run_alone_and_uncounted_after_a_hanging_disk_killed_their_worker(

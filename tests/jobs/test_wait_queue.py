@@ -147,12 +147,11 @@ async def test_each_free_dispatcher_has_its_own_next_job(recording: Path) -> Non
     for job in jobs[:2]:
         lineup.join(job)
     assert [lineup.due(at) for at in range(3)] == [*jobs[:2], None]
-    lineup.shut(0)
-    assert (lineup.due(1), lineup.due(2), lineup.free()) == (*jobs[:2], 2)
     lineup.begin(jobs[0], 1)
-    assert (lineup.due(2), lineup.free()) == (jobs[1], 1)
+    assert (lineup.due(0), lineup.due(2), lineup.free()) == (jobs[1], None, 2)
     lineup.join(jobs[2])
-    assert (lineup.position(jobs[1].id), lineup.position(jobs[2].id)) == ((0, 0.0), (1, 10.0))
+    assert (lineup.due(0), lineup.due(2)) == (*jobs[1:],)
+    assert (lineup.position(jobs[1].id), lineup.position(jobs[2].id)) == ((0, 0.0), (1, 0.0))
 
 
 async def test_long_recordings_take_at_most_their_places_and_short_one_gets_the_rest(
