@@ -107,8 +107,8 @@ class JobEngine:
         """Return a job's seconds of work by its memory plan; None if unknown."""
         if (admission := self.engine.coming.admission) is None:
             return None
-        info, memory = job.audio_info, self.engine.memory.now(self.engine.coming)
-        estimate = admission.estimate(precision, info.total_s, job.options, memory)[0]
+        info, memory = job.record.audio_info, self.engine.memory.now(self.engine.coming)
+        estimate = admission.estimate(precision, info.total_s, job.record.options, memory)[0]
         return estimate.seconds and estimate.seconds * info.channels
 
     def work_s(self, audio_s: float | None) -> float:

@@ -270,9 +270,7 @@ class JobQueue(SubmissionQueue):
                 errors.ShuttingDown(), lambda one: one.durable and bool(one.resume_points)
             )
         running = [job for job in self._running if job not in self._put_off]
-        for job in self._wait_queue:
-            self._end(job, errors.ShuttingDown())
-        self._wait_queue.clear()
+        self._end_waiting(errors.ShuttingDown())
         await cancel_after(grace_s, asyncio.gather(*(job.over() for job in running)))
         self._end_all(errors.ShuttingDown())
 
@@ -376,10 +374,13 @@ class JobQueue(SubmissionQueue):
 
     def _end_all(self, error: errors.SidecarError) -> None:
         """End waiting and running jobs."""
-        for job in self._wait_queue:
-            self._end(job, error)
-        self._wait_queue.clear()
+        self._end_waiting(error)
         self._stop_runs(error)
+
+    def _end_waiting(self, error: errors.SidecarError) -> None:
+        for job in self._wait_queue:
+            self._wait_queue.leave(job)
+            self._end(job, error)
 
     def _stop_runs(
         self, error: errors.SidecarError, which: Callable[[JobRecord], bool] = lambda record: True

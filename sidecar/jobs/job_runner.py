@@ -8,7 +8,6 @@ from contextlib import aclosing
 from dataclasses import replace
 
 from sidecar import errors
-from sidecar.audio.audio_info import AudioInfo
 from sidecar.audio.audio_source import AudioSource
 from sidecar.errors import Fault
 from sidecar.interfaces.engine_interface import EngineSpec, Precision, TranscribeOptions
@@ -66,16 +65,6 @@ class Job:
     def id(self) -> str:
         """Return the id of the job."""
         return self.record.id
-
-    @property
-    def options(self) -> TranscribeOptions:
-        """Return the options of the request."""
-        return self.record.options
-
-    @property
-    def audio_info(self) -> AudioInfo:
-        """Return what was probed of the recording."""
-        return self.record.audio_info
 
     @property
     def state(self) -> JobState:
@@ -195,12 +184,9 @@ class Job:
         self._changed.set()
 
     def _append(self, change: JobChange) -> None:
-        if self.ended:
-            return
-        assert self._event_log is not None, "it was never submitted"
-        self.record = self._event_log.append(self.id, change)
-        if self.ended:
-            self.source.close()
+        if not self.ended:
+            assert self._event_log is not None, "it was never submitted"
+            self._event_log.append(self.id, change)
 
     def _on_event(self, record: JobRecord, event: JobEvent) -> None:
         """Update the record and wake up waiting tasks."""
@@ -208,6 +194,7 @@ class Job:
         changed, self._changed = self._changed, asyncio.Event()
         changed.set()
         if record.over:
+            self.source.close()
             self._over.set()
             for callback in self._end_callbacks:
                 callback()
@@ -315,7 +302,7 @@ class JobRun:
         # if the engine dies again, no other job's work is lost
         alone = job.by_itself and not self._engine.model.spec.remote
         beside = self._engine.sharing.concurrent and not alone
-        lease = self._engine.lease(job.options.precision, job.arrived_at, alone)
+        lease = self._engine.lease(job.record.options.precision, job.arrived_at, alone)
         async with lease as engine:
             since = reported = time.monotonic()
             plan = await self._plan(job, engine.precision)
@@ -328,7 +315,8 @@ class JobRun:
             resumes = job.record.durable and self._engine.model.spec.resumes
             resume_points = job.record.resume_points if resumes else None
             events = engine.transcribe(
-                RecordingRequest(job.source, job.audio_info, plan, resume_points), self._max_s
+                RecordingRequest(job.source, job.record.audio_info, plan, resume_points),
+                self._max_s,
             )
             kept: transcript.ResumePoint | None = None
             try:

@@ -183,7 +183,7 @@ class LocalJobStore:
         least_s = reservations.UNKNOWN_AUDIO_CHARGE_S if late else 0.0
         audio_s = sum(
             reservations.charged_audio_s(one.work_s, least_s, one.channels)
-            for one in (job.audio_info for job in waiting)
+            for one in (job.record.audio_info for job in waiting)
         )
         return OwnerLoad(len(self._queue.of(owner)), len(waiting), audio_s, least_s)
 
@@ -216,18 +216,11 @@ class LocalJobStore:
         """Cancel a job and return it as it is then; a private one may be deleted by that."""
         if record.over:
             return record
-        ended = [record]
-
-        def note_end(ended_record: JobRecord, event: JobEvent) -> None:
-            ended.append(ended_record)
-
-        self._event_log.listen(note_end, record.id)
-        live = self._queue.live(record.id)
-        if live is not None:
+        if (live := self._queue.live(record.id)) is not None:
             self._queue.cancel(live)
-        else:  # it was recovered, and its recording is still being opened
-            self._event_log.append(record.id, CancelledChange())
-        return ended[-1]
+            return live.record
+        # it was recovered, and its recording is still being opened
+        return self._event_log.append(record.id, CancelledChange())
 
     def _delete(self, record: JobRecord) -> None:
         self._cancel(record)

@@ -347,10 +347,8 @@ class TranscriptEditor:
                     "other numbers; an edit needs 'If-Match' now."
                 )
             step, splits = await self._resolve_request(identity, before, request)
-            after = await self._in_turn(identity, record.history.after, before, step, 0.0)
-            ready = before, before if after is None else after[1]
             try:
-                return before, await self._store.edit(record, EditedChange(step, ready)), splits
+                return before, await self._edited(identity, record, before, step), splits
             except errors.TranscriptChanged:  # another edit came first
                 if splits and attempt == SPLIT_ATTEMPTS:
                     raise
@@ -393,15 +391,25 @@ class TranscriptEditor:
             )
             result, names = await self._probe.diarized(identity, kept, before, word_ranges, count)
             step = (transcript_edits.DiarizeAgain(result, *counts),)
-            after = await self._in_turn(identity, record.history.after, before, step, 0.0)
-            ready = before, before if after is None else after[1]
             try:
-                job = await self._store.edit(record, EditedChange(step, ready))
+                job = await self._edited(identity, record, before, step)
                 return before, job, EditsNotCarried(tuple(names), reassigned)
             except errors.TranscriptChanged:  # another edit came first
                 if attempt == SPLIT_ATTEMPTS:
                     raise
         raise AssertionError("the loop has no end")
+
+    async def _edited(
+        self,
+        identity: Identity,
+        record: JobRecord,
+        before: Transcript,
+        step: transcript_edits.EditStep,
+    ) -> JobRecord:
+        """Return the job after a step on its transcript; raises as `JobStore.edit`."""
+        after = await self._in_turn(identity, record.history.after, before, step, 0.0)
+        ready = before, before if after is None else after[1]
+        return await self._store.edit(record, EditedChange(step, ready))
 
     async def _in_turn(self, identity: Identity, work: Callable[..., T], *args: Any) -> T:
         """Return the result of ``work`` on a transcript, computed in a thread when it is the

@@ -127,7 +127,7 @@ async def requeue_unfinished(
         event_log.append(job_id, RequeuedChange(counts_as))
     if unfinished:
         log.info("%d persisted jobs are queued again", len(unfinished))
-    threads, logged = ThreadLimiter("opening", len(unfinished)), ""
+    threads = ThreadLimiter("opening", len(unfinished))
     tries = dict[str, asyncio.Task[Exception | None]]()
     try:
         while unfinished:
@@ -144,13 +144,6 @@ async def requeue_unfinished(
                     waiting[job_id] = error
             queue.breakers.openings({known_error(error) for error in waiting.values()})
             if waiting:
-                first = next(iter(waiting))
-                message = (
-                    f"{len(waiting)} jobs wait until their recordings can be opened; the first is "
-                    f"{first}: {waiting[first]}"
-                )
-                log.log(logging.DEBUG if message == logged else logging.WARNING, "%s", message)
-                logged = message
                 await asyncio.sleep(retry_s)
                 mount_retries -= 1
             unfinished = {one: 0.0 if one in tries else unfinished[one] for one in waiting}

@@ -10,7 +10,7 @@ from weakref import WeakValueDictionary
 
 from sidecar import clock, errors
 from sidecar.audio.audio_info import AudioInfo
-from sidecar.audio.audio_source import AudioSource, RecordingRef, recording_ref
+from sidecar.audio.audio_source import AudioSource, recording_ref
 from sidecar.auth.identity import Identity, Scope
 from sidecar.concurrency import BackgroundTaskGroup, ThreadLimiter
 from sidecar.config.settings import Settings
@@ -181,17 +181,22 @@ class JobSubmissions:
                 if audio_info.tracks:
                     audio_info = replace(audio_info, tracks=())
                 admitted = await self._admit(identity, audio_info, options)
-                durable = self._recordings is not None and (kept or self._backend.shares)
+                recordings = self._recordings if kept or self._backend.shares else None
                 record = JobRecord.submitted(
                     self._now(),
-                    await self._store_recording(source, kept) if durable else recording_ref(source),
+                    # A waiting client loses its connection with the power: no sync delays it.
+                    recording_ref(source)
+                    if recordings is None
+                    else await recordings.store_in_thread(
+                        self._storage_threads, source, synced=kept
+                    ),
                     audio_info,
                     admitted,
                     owner=identity.owner,
                     kept=kept,
                     priority=priority,
                     key=key,
-                    durable=durable,
+                    durable=recordings is not None,
                 )
                 job = Job(source, record)
                 if self.observer is not None:
@@ -309,11 +314,6 @@ class JobSubmissions:
         if (precision, voiceprints) == (options.precision, options.voiceprints):
             return options
         return replace(options, precision=precision, voiceprints=voiceprints)
-
-    async def _store_recording(self, source: AudioSource, kept: bool) -> RecordingRef:
-        assert self._recordings is not None
-        # If the power fails, a waiting client loses its connection: a sync would only delay it.
-        return await self._recordings.store_in_thread(self._storage_threads, source, synced=kept)
 
     def _refuse(
         self,

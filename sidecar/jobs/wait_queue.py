@@ -51,9 +51,9 @@ class QueuePosition(NamedTuple):
     wait_s: float
 
 
-def is_long(job: Job | JobRecord) -> bool:
+def is_long(record: JobRecord) -> bool:
     """Return whether a job is long, with all channels; of an unknown length it may be."""
-    return (job.audio_info.work_s or math.inf) > LONG_AUDIO_S
+    return (record.audio_info.work_s or math.inf) > LONG_AUDIO_S
 
 
 GuessJobSeconds = Callable[[Job, Precision], float | None]
@@ -125,7 +125,7 @@ class WaitQueue:
 
     def wanted(self, job: Job) -> Precision:
         """Return the precision at which a job would run now."""
-        return self._engine.resolve(job.options.precision, job.arrived_at)
+        return self._engine.resolve(job.record.options.precision, job.arrived_at)
 
     def join(self, job: Job) -> None:
         """Add a job."""
@@ -133,7 +133,9 @@ class WaitQueue:
             self._shares = self._shares.joined(job.record.owner)
         wanted = self.wanted(job)
         guess_s = None if self._predictor.knows(wanted) else self._guess(job, wanted)
-        self._predicted[job.id] = self._predictor.seconds(wanted, job.audio_info.work_s, guess_s)
+        self._predicted[job.id] = self._predictor.seconds(
+            wanted, job.record.audio_info.work_s, guess_s
+        )
         self._jobs[job.id] = job
         self._changed()
 
@@ -175,7 +177,9 @@ class WaitQueue:
         else:
             waiting = [job, *self._jobs.values()]
             self._jobs = {one.id: one for one in sorted(waiting, key=lambda one: one.arrived_at)}
-            if (error := self._refusal(job.options)) is not None:  # the model was changed meanwhile
+            if (
+                error := self._refusal(job.record.options)
+            ) is not None:  # the model was changed meanwhile
                 job.refuse(error)
         self._shares = self._shares.refunded(job.record.owner, back_s)
         self._changed()
@@ -200,14 +204,6 @@ class WaitQueue:
             return job.not_before
         return max(job.not_before, self.breakers.held_until(kept=job.record.kept))
 
-    def clear(self) -> None:
-        """Remove all waiting jobs."""
-        for job_id in self._jobs:
-            del self._predicted[job_id]
-        self._jobs.clear()
-        self._values.clear()
-        self._changed()
-
     def halt(self) -> None:
         """Start no more jobs: those that wait are left to the next start of the service."""
         self._halted = True
@@ -228,9 +224,11 @@ class WaitQueue:
         if self._halted or not self._jobs:
             return None
         before = sum(one.job is None for one in self._running_jobs[:at])
-        long = self._long_concurrency - sum(is_long(job) for job in self._running())
+        long = self._long_concurrency - sum(is_long(job.record) for job in self._running())
         due = (
-            job for job in self.in_order(before + 1) if not is_long(job) or (long := long - 1) >= 0
+            job
+            for job in self.in_order(before + 1)
+            if not is_long(job.record) or (long := long - 1) >= 0
         )
         first = [*islice(due, before + 1)]
         if len(first) <= before:
@@ -253,13 +251,13 @@ class WaitQueue:
         return (
             job
             for job in ordered
-            if self._held_until(job) <= now and self._refusal(job.options) is None
+            if self._held_until(job) <= now and self._refusal(job.record.options) is None
         )
 
     def _model_changed(self) -> None:
         """Note for each waiting job whether it can run with the model of the moment."""
         for job in self._jobs.values():
-            error = self._refusal(job.options)
+            error = self._refusal(job.record.options)
             if error is not None or job.record.refused is not None:
                 job.refuse(error)
         self._changed()
@@ -350,7 +348,7 @@ class WaitQueue:
         """Predict a job's seconds of work by what is known now. Shares of owners use the prediction
         at its arrival instead: a new one would change what an owner has had."""
         wanted, predicted_s = self.wanted(job), self._predicted[job.id]
-        return self._predictor.seconds(wanted, job.audio_info.work_s, guess_s=predicted_s)
+        return self._predictor.seconds(wanted, job.record.audio_info.work_s, guess_s=predicted_s)
 
     def _learn(self, job: Job) -> None:
         record = job.record

@@ -346,15 +346,16 @@ class Service:
 
     async def _planned(self, job: Job, precision: Precision) -> TranscribeOptions:
         """Return a starting job's options: with enrolled speakers and its memory plan."""
-        if self.job_engine.refusal(job.options) is not None:  # another model was loaded meanwhile
+        record = job.record
+        if self.job_engine.refusal(record.options) is not None:  # another model was loaded meanwhile
             raise JobUnsuited
         options = await self.enrolled_speakers.with_enrolled_speakers(
-            job.options, job.record.owner, kept=job.record.kept
+            record.options, record.owner, kept=record.kept
         )
-        mixed = job.audio_info.channels == 1  # separate ones are diarized one by one
-        if job.record.kept and options.diarize and job.options.recognise and mixed:
+        mixed = record.audio_info.channels == 1  # separate ones are diarized one by one
+        if record.kept and options.diarize and record.options.recognise and mixed:
             options = replace(options, keeps_diarization=True)
-        return self.job_engine.plan(options, job.audio_info.total_s, precision)
+        return self.job_engine.plan(options, record.audio_info.total_s, precision)
 
     async def _preload(self) -> None:
         try:

@@ -313,7 +313,7 @@ async def test_job_is_planned_with_memory_that_is_free_at_its_start(
     engine = JobEngine(settings, host)
 
     async def plan(job: Job, precision: Precision) -> TranscribeOptions:
-        return engine.plan(job.options, job.audio_info.total_s, precision)
+        return engine.plan(job.record.options, job.record.audio_info.total_s, precision)
 
     queue = engine.queue(JobEventLog(), plan)
     queue.open()

@@ -75,7 +75,7 @@ async def test_jobs_of_planned_engine_share_a_lease_only_with_a_shared_memory_pl
     async def plan(job: Job, precision: Precision) -> TranscribeOptions:
         if next(refusals, None) is not None:
             raise errors.GpuOutOfMemory()
-        return replace(job.options, memory=MemoryPlan(together=2, places=2 * shared))
+        return replace(job.record.options, memory=MemoryPlan(together=2, places=2 * shared))
 
     async with queue_on(slot, concurrency=2, plan=plan) as queue:
         jobs = await started(queue, *(new_job() for _ in range(2)))
@@ -92,7 +92,7 @@ async def test_jobs_that_need_the_engine_for_themselves_run_one_by_one_and_in_tu
     async def plan(job: Job, precision: Precision) -> TranscribeOptions:
         if job.by_itself:
             order.append(job.id)
-        return job.options
+        return job.record.options
 
     async with queue_on(slot, concurrency=4, plan=plan) as queue:
         jobs = await started(queue, *(new_job() for _ in range(6)))

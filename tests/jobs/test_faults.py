@@ -160,7 +160,7 @@ def plan_that_fails(error: Exception, jobs: Collection[Job]) -> OptionsPlanner:
     async def plan(job: Job, precision: Precision) -> TranscribeOptions:
         if job in jobs:
             raise error
-        return job.options
+        return job.record.options
 
     return plan
 
@@ -282,7 +282,7 @@ async def test_jobs_whose_recordings_cannot_be_opened_are_logged_once_over_many_
         await until(lambda: len(tries) >= 6)
         settings.spool_dir.unlink()
         await work
-    assert caplog.text.count("2 jobs wait") == 1
+    assert caplog.text.count("jobs wait until this is over") == 1
 
 
 async def test_kept_job_whose_client_file_is_unreadable_at_restart_fails_as_forbidden_path(
@@ -515,7 +515,7 @@ async def test_recording_whose_close_fails_stops_no_dispatcher_and_is_not_closed
     async def plan(one: Job, precision: Precision) -> TranscribeOptions:
         if one is job:
             raise errors.WontFit()
-        return one.options
+        return one.record.options
 
     def close_late(fd: int) -> None:
         close(fd)
@@ -578,7 +578,7 @@ async def test_kept_jobs_wait_without_a_counted_attempt_until_the_upstream_is_ba
         tried.append(job)
         if away:
             raise error(retry_after=0)
-        return job.options
+        return job.record.options
 
     async with queue_on(OverheardSlot(), plan=plan, fault_retry_s=0.01) as queue:
         await started(queue, *kept)
@@ -678,7 +678,7 @@ async def test_all_kept_jobs_run_at_once_as_soon_as_one_shows_that_the_upstream_
         tried.append(job)
         if away:
             raise UpstreamRefused()
-        return job.options
+        return job.record.options
 
     slot = OverheardJoint()
     async with queue_on(slot, plan=plan, concurrency=2, fault_retry_s=0.01) as queue:

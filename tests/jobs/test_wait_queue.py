@@ -306,7 +306,7 @@ def test_recording_is_long_by_the_audio_of_all_its_channels(
     path = tmp_path / "call.wav"
     path.write_bytes(voice)
     job = job_of(path)
-    facts = replace(job.audio_info, total_s=0.6 * LONG_AUDIO_S, channels=channels)
+    facts = replace(job.record.audio_info, total_s=0.6 * LONG_AUDIO_S, channels=channels)
     assert is_long(replace(job.record, audio_info=facts)) is (channels == 2)
     job.source.close()
 

@@ -53,7 +53,7 @@ def scripted_model(precision: Precision) -> LoadedModel[EngineSpec]:
 
 async def as_asked(job: Job, precision: Precision) -> TranscribeOptions:
     """The plan of a job that gets what it asks for."""
-    return job.options
+    return job.record.options
 
 
 class OverheardSlot(Engine[EngineSpec]):
