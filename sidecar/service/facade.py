@@ -347,7 +347,9 @@ class Service:
     async def _planned(self, job: Job, precision: Precision) -> TranscribeOptions:
         """Return a starting job's options: with enrolled speakers and its memory plan."""
         record = job.record
-        if self.job_engine.refusal(record.options) is not None:  # another model was loaded meanwhile
+        if (
+            self.job_engine.refusal(record.options) is not None
+        ):  # another model was loaded meanwhile
             raise JobUnsuited
         options = await self.enrolled_speakers.with_enrolled_speakers(
             record.options, record.owner, kept=record.kept
