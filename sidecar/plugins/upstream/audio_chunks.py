@@ -110,7 +110,7 @@ def cut_into_chunks(
 
     ``even``: desired length, which the cuts follow as far as pauses allow.
     """
-    held = np.empty(rate, np.int16)
+    held: list[npt.NDArray[np.int16]] = []
     count, start, number = 0, 0, 1
 
     def sized() -> tuple[int, int]:
@@ -123,21 +123,18 @@ def cut_into_chunks(
 
     size, zone = sized()
     for block in audio:
-        while len(block):
-            if count == size:
-                cut = size - zone + _quietest(held[size - zone : size], rate)
-                rest = held[cut:count].copy()
-                yield AudioChunk(start / rate, held[:cut], rate, last=False)
-                held = rest  # the yielded chunk owns the old buffer
-                count, start, number = len(rest), start + cut, number + 1
-                size, zone = sized()
-            part, block = block[: size - count], block[size - count :]
-            if count + len(part) > len(held):
-                held = np.resize(held, min(size, 2 * (count + len(part))))
-            held[count : count + len(part)] = to_16_bit(part)
-            count += len(part)
+        held.append(to_16_bit(block))
+        count += len(block)
+        while count > size:
+            samples = np.concatenate(held)
+            cut = size - zone + _quietest(samples[size - zone : size], rate)
+            yield AudioChunk(start / rate, samples[:cut], rate, last=False)
+            held = [samples[cut:].copy()]
+            del samples  # the yielded chunk owns it
+            count, start, number = count - cut, start + cut, number + 1
+            size, zone = sized()
     if count:
-        yield AudioChunk(start / rate, held[:count], rate, last=True)
+        yield AudioChunk(start / rate, np.concatenate(held), rate, last=True)
 
 
 def to_16_bit(block: Block) -> npt.NDArray[np.int16]:
@@ -156,17 +153,13 @@ def _quietest(samples: npt.NDArray[np.int16], rate: int) -> int:
 
 @dataclass(frozen=True, slots=True)
 class ChunkResult:
-    """Result of a chunk, and the server (host and port) that gave it."""
+    """Result of a chunk between two times of the recording, and the server (host and port) that
+    gave it."""
 
-    chunk: AudioChunk
+    start_s: float
+    end_s: float
     answer: UpstreamAnswer
     server: str
-
-    def without_samples(self) -> ChunkResult:
-        """Return what of it is needed until the end: silence for its samples, which can be
-        freed."""
-        nothing = np.broadcast_to(np.zeros(1, np.int16), len(self.chunk.samples))
-        return replace(self, chunk=replace(self.chunk, samples=nothing))
 
 
 def time_words(chunk: AudioChunk, answer: UpstreamAnswer) -> UpstreamAnswer:
@@ -233,7 +226,7 @@ def assign_speakers(
     """
     assigned: list[Segment] = []
     for number, one in enumerate(results):
-        segments = shift_segments(one.answer.segments, one.chunk.start_s)
+        segments = shift_segments(one.answer.segments, one.start_s)
         if not diarize:
             segments = [replace(segment, speaker=None) for segment in segments]
         elif not one.answer.diarized:
@@ -248,7 +241,7 @@ def _link_speakers(
     segments: Sequence[Segment], turns: Sequence[SpeakerTurn], first: int, result: ChunkResult
 ) -> list[Segment]:
     """Map a chunk's own speakers to those of the turns; one without a match is a new speaker."""
-    chunk_turns = turns_within(turns, result.chunk.start_s, result.chunk.end_s)
+    chunk_turns = turns_within(turns, result.start_s, result.end_s)
     speakers = match_speakers(
         turn_agreement(chunk_turns, speaker_turns_of(segments), MIN_SHARED_S), 0.0
     )

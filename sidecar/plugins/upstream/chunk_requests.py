@@ -145,13 +145,9 @@ class ChunkRequests:
                 dialect = await upstream.ready()
                 if dialect not in requests:
                     taken = options_without(options, left_out[upstream.name])
-                    requests[dialect] = dialect.chunk_request(chunk.duration_s, taken)
+                    requests[dialect] = dialect.chunk_request(taken, chunk.duration_s, flac)
                 answer = await upstream.transcribe(
-                    dialect,
-                    requests[dialect],
-                    flac,
-                    lambda segments: on_segments(chunk, segments),
-                    timeout_s,
+                    requests[dialect], lambda segments: on_segments(chunk, segments)
                 )
             except ChunkTooLarge as found:
                 too_large = found.error
@@ -165,7 +161,7 @@ class ChunkRequests:
                 upstream.load.succeeded()
                 left_out[upstream.name].update(answer.ignored)
                 answer = await asyncio.to_thread(time_words, chunk, answer)
-                return [ChunkResult(chunk, answer, upstream.name)]
+                return [ChunkResult(chunk.start_s, chunk.end_s, answer, upstream.name)]
             finally:
                 upstream.load.running -= 1
             upstream.load.succeeded()  # it answered, and is free for the halves
@@ -178,7 +174,7 @@ class ChunkRequests:
                 for half in chunk.halves()
                 for result in await self.transcribe(half, options, left_out, on_segments)
             ]
-            lengths = [one.chunk.duration_s for one in results if one.server == upstream.name]
+            lengths = [one.end_s - one.start_s for one in results if one.server == upstream.name]
             if lengths and not isinstance(too_large, UpstreamGarbled):  # which is of this recording
                 upstream.longest_s = min(upstream.longest_s, max(lengths))
             return results

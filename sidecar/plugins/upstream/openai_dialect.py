@@ -15,7 +15,7 @@ from typing import Any
 
 from sidecar import openai_http
 from sidecar.audio import SAMPLE_RATE
-from sidecar.interfaces.engine_interface import AUTO, TranscribeOptions
+from sidecar.interfaces.engine_interface import AUTO
 from sidecar.interfaces.language_tags import LANGUAGE_NAMES, language_code
 from sidecar.plugins.upstream import upstream_dialect
 from sidecar.plugins.upstream.upstream_dialect import (
@@ -24,6 +24,7 @@ from sidecar.plugins.upstream.upstream_dialect import (
     SPEAKERS,
     TEXT,
     WORDS,
+    ChunkRequest,
     UpstreamAnswer,
     UpstreamDialect,
     UpstreamRequest,
@@ -100,32 +101,29 @@ def _richest_form(model: str) -> str:
     return SPEAKERS if DIARIZING_MODEL_WORD in model else WORDS
 
 
-class OpenAiChunkRequest:
+class OpenAiChunkRequest(ChunkRequest):
     """Request of one chunk, sent again without what the server refuses, or with a higher
     temperature after a loop."""
 
-    def __init__(
-        self, dialect: UpstreamDialect, duration_s: float, options: TranscribeOptions
-    ) -> None:
-        self._model, self._duration_s, forms = dialect.model, duration_s, [*FORMS]
-        self._forms = forms[forms.index(dialect.form or _richest_form(dialect.model)) :]
+    def __post_init__(self) -> None:
+        self._forms = FORMS[FORMS.index(self.dialect.form or _richest_form(self.dialect.model)) :]
         wanted = {
-            "prompt": options.prompt_with_hotwords,
-            "language": language_code(options.language),
+            "prompt": self.options.prompt_with_hotwords,
+            "language": language_code(self.options.language),
         }
         self._refusable = {name: value for name, value in wanted.items() if value}
-        self._left_out = ["max_tokens"] if options.max_tokens is not None else []
-        self._temperature = options.temperature
+        self._left_out = ["max_tokens"] if self.options.max_tokens is not None else []
+        self._temperature = self.options.temperature
         self._retries = 0
         self._body = bytearray()
 
-    def next_request(self, flac: bytes) -> UpstreamRequest:
+    def next_request(self) -> UpstreamRequest:
         """Return the request with all that the server has not refused of it."""
         self._body.clear()
-        fields = {"model": self._model, **FIELDS_OF_FORMS[self._forms[0]], **self._refusable}
+        fields = {"model": self.dialect.model, **FIELDS_OF_FORMS[self._forms[0]], **self._refusable}
         if self._temperature:
             fields["temperature"] = f"{self._temperature:g}"
-        return UpstreamRequest(TRANSCRIPTIONS_PATH, fields)
+        return UpstreamRequest(TRANSCRIPTIONS_PATH, self.form(fields, "file"))
 
     def feed(self, data: bytes) -> list[Segment]:
         """Add to the body; its segments are known only at the end."""
@@ -138,10 +136,10 @@ class OpenAiChunkRequest:
             body = json.loads(self._body)
             if body.get("error"):
                 raise upstream_dialect.error_of_message(body["error"])
-            answer = parse_openai_answer(body, self._duration_s)
+            answer = parse_openai_answer(body, self.duration_s)
         except upstream_dialect.PARSE_ERRORS:
             raise upstream_dialect.garbled("is no transcription") from None
-        kept, lost_s = drop_loops(answer.segments, self._duration_s)
+        kept, lost_s = drop_loops(answer.segments, self.duration_s)
         if lost_s and (sampling := loop_guard.retry_sampling(self._retries)) is not None:
             self._retries += 1
             self._temperature = sampling.temperature
@@ -165,7 +163,7 @@ class OpenAiChunkRequest:
             self._left_out.append(next(iter(named or self._refusable)))
             del self._refusable[self._left_out[-1]]
         elif not isinstance(error, upstream_dialect.ChunkTooLarge) and len(self._forms) > 1:
-            del self._forms[0]
+            self._forms = self._forms[1:]
         else:
             return error
         return upstream_dialect.AskAgain()

@@ -9,12 +9,13 @@ from typing import Any
 
 from sidecar import errors
 from sidecar.errors import ErrorKind
-from sidecar.interfaces.engine_interface import AUTO, TranscribeOptions
+from sidecar.interfaces.engine_interface import AUTO
 from sidecar.openai_http import RequestRefused
 from sidecar.plugins.upstream import upstream_dialect
 from sidecar.plugins.upstream.errors import UpstreamBusy, UpstreamFailed, UpstreamRefused
 from sidecar.plugins.upstream.upstream_dialect import (
     SPEAKERS,
+    ChunkRequest,
     UpstreamAnswer,
     UpstreamDialect,
     UpstreamRequest,
@@ -23,6 +24,11 @@ from sidecar.transcripts import transcript
 
 TRANSCRIBE_PATH = "/transcribe"
 NDJSON = "application/x-ndjson"
+OPTIONS = (
+    *("diarize", "diarization", "num_speakers", "min_speakers", "max_speakers", "words"),
+    *("language", "prompt", "hotwords", "precision", "windows", "temperature", "max_tokens"),
+)
+"""Options that are sent along; 'diarize' also if it is false."""
 MAX_AUDIO_S = 3600.0
 """The server would take five hours (its default); an hour limits memory here to 115 MB."""
 _SERVER_TROUBLE_KINDS = {
@@ -56,39 +62,20 @@ def waiting_jobs(health: bytes) -> int:
         return 0
 
 
-class SidecarChunkRequest:
+class SidecarChunkRequest(ChunkRequest):
     """Request of one chunk; the answer is NDJSON, or one JSON body from an older build."""
 
-    def __init__(
-        self, dialect: UpstreamDialect, duration_s: float, options: TranscribeOptions
-    ) -> None:
-        self._duration_s, self._options = duration_s, options
+    def __post_init__(self) -> None:
         self._rest = bytearray()
         self._body: Any = None
 
-    def next_request(self, flac: bytes) -> UpstreamRequest:
+    def next_request(self) -> UpstreamRequest:
         """Return the request with all options, because the server knows them all."""
-        self._rest.clear()
-        self._body = None
-        options = self._options
-        fields: dict[str, str | list[str]] = {
-            "diarize": str(options.diarize).lower(),
-            "diarization": options.diarization.value,
-            "language": options.language,
-            "precision": options.precision.value,
-            "windows": options.windows.value,
-            "temperature": f"{options.temperature:g}",
-        }
-        if options.words:
-            fields["words"] = "true"
-        if options.prompt:
-            fields["prompt"] = options.prompt
-        if options.hotwords:
-            fields["hotwords"] = ", ".join(options.hotwords)
-        fields |= {name: str(count) for name, count in options.speaker_counts.items()}
-        if options.max_tokens is not None:
-            fields["max_tokens"] = str(options.max_tokens)
-        return UpstreamRequest(TRANSCRIBE_PATH, fields, "audio", kept_alive=True, accept=NDJSON)
+        self.__post_init__()
+        sent = {name: getattr(self.options, name) for name in OPTIONS}
+        fields = {name: _field(sent[name]) for name in OPTIONS if sent[name] or name == "diarize"}
+        content = self.form(fields, "audio")
+        return UpstreamRequest(TRANSCRIBE_PATH, content, NDJSON, kept_alive=True)
 
     def feed(self, data: bytes) -> list[transcript.Segment]:
         """Add to the body and return the segments in it."""
@@ -102,7 +89,7 @@ class SidecarChunkRequest:
         """Return the transcript."""
         self._segments_of(self._rest)
         try:
-            return parse_sidecar_answer(self._body, self._duration_s)
+            return parse_sidecar_answer(self._body, self.duration_s)
         except upstream_dialect.PARSE_ERRORS:
             raise upstream_dialect.garbled("is no transcript") from None
 
@@ -113,7 +100,7 @@ class SidecarChunkRequest:
         try:
             match json.loads(line):
                 case {"segment": dict(fields)}:
-                    return [_segment(fields, self._duration_s, self._options.diarize)]
+                    return [_segment(fields, self.duration_s, self.options.diarize)]
                 case {"failed": dict(fields)}:
                     headers = {"retry-after": str(fields.get("retry_after", ""))}
                     status, body = int(fields["status"]), json.dumps(fields).encode()
@@ -140,6 +127,12 @@ class SidecarChunkRequest:
         if error.fault is not errors.Fault.RECORDING:
             return UpstreamRefused(message, hint=error.hint)
         return error
+
+
+def _field(value: object) -> str:
+    if isinstance(value, tuple):
+        return ", ".join(value)
+    return str(value).lower() if isinstance(value, bool) else str(value)
 
 
 def parse_sidecar_answer(body: Mapping[str, Any], duration_s: float) -> UpstreamAnswer:

@@ -8,7 +8,7 @@ from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -30,13 +30,11 @@ from sidecar.plugins.upstream.openai_dialect import openai_dialect
 from sidecar.plugins.upstream.probe_memory import read_forms, remember_form
 from sidecar.plugins.upstream.sidecar_dialect import sidecar_dialect, waiting_jobs
 from sidecar.plugins.upstream.upstream_dialect import (
-    FLAC,
     AskAgain,
     ChunkRequest,
     ChunkTooLarge,
     UpstreamAnswer,
     UpstreamDialect,
-    UpstreamRequest,
 )
 from sidecar.plugins.upstream.vllm_dialect import vllm_dialect
 from sidecar.transcripts.transcript import Segment
@@ -165,11 +163,11 @@ class UpstreamClient:
 
     async def probe(self, dialect: UpstreamDialect) -> UpstreamAnswer:
         """Return the answer to a second of speech."""
-        request = dialect.chunk_request(SPEECH_S, TranscribeOptions())
         speech = await asyncio.to_thread(second_of_speech)
+        request = dialect.chunk_request(TranscribeOptions(), SPEECH_S, speech)
         while True:
             try:
-                return await self._answer(request, speech, lambda _: None, self.timeout_s(SPEECH_S))
+                return await self._answer(request, lambda _: None)
             except AskAgain:
                 continue
             except (UpstreamRefusedRecording, ChunkTooLarge) as error:  # it is of none
@@ -188,12 +186,7 @@ class UpstreamClient:
         self.load.waiting = max(0, waiting_jobs(body) - self.load.running)
 
     async def transcribe(
-        self,
-        dialect: UpstreamDialect,
-        chunk_request: ChunkRequest,
-        flac: bytes,
-        on_segments: SegmentsCallback,
-        timeout_s: float,
+        self, request: ChunkRequest, on_segments: SegmentsCallback
     ) -> UpstreamAnswer:
         """Send a chunk and return the answer; report segments to ``on_segments`` as they arrive.
 
@@ -203,29 +196,24 @@ class UpstreamClient:
         """
         while True:
             try:
-                return await self._answer(chunk_request, flac, on_segments, timeout_s)
+                return await self._answer(request, on_segments)
             except AskAgain:
                 continue
             except UpstreamRefusedRecording:
-                await self.probe(dialect)
+                await self.probe(request.dialect)
                 raise
 
     async def _answer(
-        self,
-        chunk_request: ChunkRequest,
-        flac: bytes,
-        on_segments: SegmentsCallback,
-        timeout_s: float,
+        self, chunk_request: ChunkRequest, on_segments: SegmentsCallback
     ) -> UpstreamAnswer:
-        request = chunk_request.next_request(flac)
-        headers = self._headers | {"Accept": request.accept}
-        content = _request_content(request, flac)
+        request, timeout_s = chunk_request.next_request(), self.timeout_s(chunk_request.duration_s)
+        sent = {"headers": self._headers | {"Accept": request.accept}, **request.content}
         try:
             with _http_errors():
                 async with (
                     asyncio.timeout(timeout_s) as deadline,
                     openai_http.accepted(
-                        self._client, "POST", self._url + request.path, headers=headers, **content
+                        self._client, "POST", self._url + request.path, **sent
                     ) as response,
                 ):
                     silence_s, until = self._limits.stream_silence_timeout_s, deadline.when() or 0.0
@@ -249,21 +237,14 @@ class UpstreamClient:
     async def _detect_dialect(self) -> UpstreamDialect:
         kind = self._options.dialect
         if kind in (AUTO, "sidecar"):
-            status, body = await self._get(HEALTH_PATH)
+            _, body = await self._get(HEALTH_PATH)
             if (dialect := sidecar_dialect_of(body)) is not None:
                 return dialect
             if kind == "sidecar":
-                _check_not_away(status)
                 return sidecar_dialect(SAMPLE_RATE)
         status, body = await self._get(MODELS_PATH)
-        if kind == AUTO or not self._options.model:
-            _check_not_away(status)
         if status in (401, 403):
             raise upstream_dialect.error_of_refusal(openai_http.RequestRefused(status, {}, body))
-        if kind == AUTO and status != 200 and not self._options.model:
-            raise UpstreamRefused(
-                "The upstream does not say what it is.", hint="Set VIBEVOICE_UPSTREAM_DIALECT."
-            )
         return dialect_of(kind, body, self._options.model)
 
     async def _get(self, path: str) -> tuple[int, bytes]:
@@ -276,6 +257,8 @@ class UpstreamClient:
                         self._client, self._url + path, headers=self._headers
                     )
         except openai_http.RequestRefused as refused:
+            if refused.status in _AWAY:
+                raise UpstreamUnreachable(f"The upstream answered {refused.status}.") from None
             return refused.status, refused.body
         except (UpstreamFailed, UpstreamTimeout):
             raise UpstreamUnreachable from None
@@ -299,24 +282,10 @@ async def _limited_body(
         hear()
 
 
-def _check_not_away(status: int) -> None:
-    """Raise an error if the status is that of a proxy whose server is away, or of a server that
-    starts: it does not say what the server is."""
-    if status in _AWAY:
-        raise UpstreamUnreachable(f"The upstream answered {status}.")
-
-
 def _wrong_event(first: bytes | None) -> Exception:
     return upstream_dialect.garbled(
         "has an event without end" if first is None else "is no stream of events"
     )
-
-
-def _request_content(request: UpstreamRequest, flac: bytes) -> dict[str, Any]:
-    """Return the arguments for httpx."""
-    if request.body is not None:
-        return {"content": request.body}
-    return {"data": dict(request.fields), "files": {request.file_field: ("audio.flac", flac, FLAC)}}
 
 
 @contextmanager

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import json
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass, field, replace
-from typing import Any, Protocol, TypeVar
+from dataclasses import dataclass, replace
+from typing import Any, TypeVar
 
 from sidecar import errors
 from sidecar.interfaces.engine_interface import AUTO, TranscribeOptions
@@ -130,16 +131,13 @@ def options_without(options: TranscribeOptions, names: Collection[str]) -> Trans
 
 @dataclass(frozen=True, slots=True)
 class UpstreamRequest:
-    """HTTP request: a JSON body, or a form with the audio as its only file."""
+    """HTTP request; ``content``: arguments of httpx for its body. ``accept``: its Accept header.
+    ``kept_alive``: the answer has no long pause before its first byte, either."""
 
     path: str
-    fields: Mapping[str, str | list[str]] = field(default_factory=dict)
-    file_field: str = "file"
-    body: bytes | None = None
-    kept_alive: bool = False
-    """True if the answer has no long pause before its first byte, either."""
+    content: Mapping[str, Any]
     accept: str = "*/*"
-    """Accept header of the request."""
+    kept_alive: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,22 +158,40 @@ class UpstreamAnswer:
     ignored: tuple[str, ...] = ()
 
 
-class ChunkRequest(Protocol):
-    """Request of a chunk, sent once or several times, until there is an answer. Each method may
-    raise an `UpstreamError`, `ChunkTooLarge` or `AskAgain`."""
+@dataclass
+class ChunkRequest(ABC):
+    """Request of a chunk of ``duration_s`` seconds, sent once or several times, until there is an
+    answer. Each method may raise an `UpstreamError`, `ChunkTooLarge` or `AskAgain`."""
 
-    def next_request(self, flac: bytes) -> UpstreamRequest:
-        """Return the request to send now; ``flac`` is the chunk as FLAC. Discard an unfinished
-        answer, except if the server can go on from it."""
+    dialect: UpstreamDialect
+    options: TranscribeOptions
+    duration_s: float
+    flac: bytes
 
+    @abstractmethod
+    def __post_init__(self) -> None:
+        """Begin without an answer."""
+
+    @abstractmethod
+    def next_request(self) -> UpstreamRequest:
+        """Return the request to send now. Discard an unfinished answer, except if the server can go
+        on from it."""
+
+    @abstractmethod
     def feed(self, data: bytes) -> list[Segment]:
         """Add to the answer and return the new segments."""
 
+    @abstractmethod
     def finish(self) -> UpstreamAnswer:
         """Return the answer after its end."""
 
+    @abstractmethod
     def refused(self, refusal: RequestRefused) -> Exception:
         """Return what a refusal means, to be raised."""
+
+    def form(self, fields: Mapping[str, str | list[str]], file: str) -> dict[str, Any]:
+        """Return the content of a request with fields, and the audio as ``file``."""
+        return {"data": fields, "files": {file: ("audio.flac", self.flac, FLAC)}}
 
 
 @dataclass(frozen=True, slots=True)
@@ -194,13 +210,15 @@ class UpstreamDialect:
     health: str
     rate: int
     longest_s: float
-    request: Callable[[UpstreamDialect, float, TranscribeOptions], ChunkRequest]
+    request: Callable[[UpstreamDialect, TranscribeOptions, float, bytes], ChunkRequest]
     model: str = ""
     form: str = ""
     diarizes: bool = True
     by_voices: bool = False
     prompt: bool = False
 
-    def chunk_request(self, duration_s: float, options: TranscribeOptions) -> ChunkRequest:
+    def chunk_request(
+        self, options: TranscribeOptions, duration_s: float, flac: bytes
+    ) -> ChunkRequest:
         """Return the request of a chunk of ``duration_s`` seconds."""
-        return self.request(self, duration_s, options)
+        return self.request(self, options, duration_s, flac)

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections import defaultdict, deque
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor, wait
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from queue import Empty, SimpleQueue
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING
 
 from sidecar.audio import SAMPLE_RATE
 from sidecar.audio.signal_conditioning import Resampler
@@ -32,8 +32,6 @@ if TYPE_CHECKING:
     from sidecar.diarization.speaker_identification import DiarizedSpeakers
     from sidecar.diarization.speaker_models import SpeakerModels
 
-
-Result = TypeVar("Result")
 
 CANCEL_POLL_S = 0.05
 """Poll interval for cancellation."""
@@ -75,7 +73,6 @@ class UpstreamTranscription:
         self._over = False
         self._futures: set[Future[list[audio_chunks.ChunkResult]]] = set()
         self._diarization: UpstreamDiarization | None = None
-        self._fed_s = 0.0
         self._left_out = defaultdict[str, set[str]](set)
         self._results: list[audio_chunks.ChunkResult] = []
         self._upstream_count = len(chunk_requests.upstreams)
@@ -104,7 +101,7 @@ class UpstreamTranscription:
     def _events(self) -> Iterator[TranscriptionEvent]:
         chunk_requests = self._chunk_requests
         limit_s = chunk_requests.limits.probe_timeout_s
-        self._wait(chunk_requests.run(chunk_requests.get_ready(limit_s)))
+        chunk_requests.run(chunk_requests.get_ready(limit_s)).result()
         pending: deque[_PendingChunk] = deque()
         audio = engine_interface.InterruptibleAudio(self._audio, self._check)
         even, longest_s = self._even_s(), chunk_requests.longest_s
@@ -146,9 +143,6 @@ class UpstreamTranscription:
 
     def _feed_diarization(self, chunk: audio_chunks.AudioChunk) -> None:
         """Feed the next chunk to the diarization."""
-        if chunk.end_s <= self._fed_s:
-            return
-        self._fed_s = chunk.end_s
         if self._diarization is None and (models := shared_speaker_models()) is not None:
             self._diarization = UpstreamDiarization(
                 models, self._options, lambda: self._over or self._cancelled()
@@ -185,7 +179,7 @@ class UpstreamTranscription:
         self._check()
         self._futures.discard(pending.future)
         results = pending.future.result()
-        if self._options.diarize and len(results) > 1:
+        if self._options.diarize and len(results) > 1 and self._diarization is None:
             # it was too large, and each part has its own speakers now
             self._feed_diarization(pending.chunk)
         for result in results:
@@ -206,12 +200,12 @@ class UpstreamTranscription:
 
     def _take(self, result: audio_chunks.ChunkResult) -> Iterator[TranscriptionEvent]:
         """Add an answer and yield the segments not yet reported, with speakers as known so far."""
-        self._results.append(result.without_samples())
+        self._results.append(result)
         # Segments that were streamed came without speakers: do not wait for those of the others.
         lacking = not (result.answer.diarized or self._chunk_requests.by_voices)
         turns = self._known_turns() if self._options.diarize and lacking else ()
         yield from self._report(self._assigned([result], turns))
-        yield self._progress(result.chunk.end_s)
+        yield self._progress(result.end_s)
 
     def _assigned(
         self, results: Sequence[audio_chunks.ChunkResult], turns: Sequence[SpeakerTurn]
@@ -251,24 +245,12 @@ class UpstreamTranscription:
             return transcript
         from sidecar.diarization.speaker_identification import identify_speakers
 
-        speakers = (
-            None
-            if self._diarization is None
-            else self._wait(self._diarization.submit(self._diarization.speakers))
-        )
+        speakers = None if self._diarization is None else self._diarization.speakers()
         return identify_speakers(transcript, speakers, self._options)
 
     def _known_turns(self) -> Sequence[SpeakerTurn]:
         """Return the turns of all chunks so far; none if diarization does not run here."""
-        if self._diarization is None:
-            return ()
-        return self._wait(self._diarization.submit(self._diarization.known_turns))
-
-    def _wait(self, future: Future[Result]) -> Result:
-        while not future.done():
-            self._check()
-            wait([future], CANCEL_POLL_S)
-        return future.result()
+        return () if self._diarization is None else self._diarization.known_turns()
 
     def _check(self) -> None:
         if self._cancelled():
@@ -298,10 +280,6 @@ class UpstreamDiarization:
         """Submit the next chunk; return at once."""
         self._fed.append(self._thread.submit(self._diarize, chunk))
 
-    def submit(self, work: Callable[[], Result]) -> Future[Result]:
-        """Submit `known` or `speakers`, to be called once all submitted audio is diarized."""
-        return self._thread.submit(work)
-
     def close(self) -> None:
         """Drop audio that is not diarized yet; ``stop`` must return true by now, or all be done."""
         self._thread.shutdown(wait=False, cancel_futures=True)
@@ -324,7 +302,8 @@ class UpstreamDiarization:
         return self._diarizer.speakers()
 
     def known_turns(self) -> list[SpeakerTurn]:
-        """Return the turns of all audio that was fed. They are final after the last chunk."""
+        """Return the turns of all audio that was fed, once it is diarized, or ``stop`` says so.
+        They are final after the last chunk."""
         while self._fed:
-            self._fed.pop().result()  # done by now; errors are raised here
+            self._fed.pop().result()
         return self._diarizer.turns

@@ -15,7 +15,6 @@ from collections.abc import Sequence
 from typing import Any
 
 from sidecar.audio import VIBEVOICE_SAMPLE_RATE
-from sidecar.interfaces.engine_interface import TranscribeOptions
 from sidecar.openai_http import DONE, EVENT_STREAM, RequestRefused, loads
 from sidecar.plugins.upstream import upstream_dialect
 from sidecar.plugins.upstream.errors import UpstreamFailed
@@ -23,6 +22,7 @@ from sidecar.plugins.upstream.upstream_dialect import (
     FLAC,
     SPEAKERS,
     AskAgain,
+    ChunkRequest,
     ChunkTooLarge,
     UpstreamAnswer,
     UpstreamDialect,
@@ -77,9 +77,8 @@ class VllmAnswerReader(loop_guard.GuardedAnswer):
             raise upstream_dialect.garbled("has an event that is none") from None
         return self.take(zlib.crc32(text.encode()), text) if text else ([], None)
 
-    def end_here(self, count: int) -> None:
-        """End the answer after its ``count``-th segment."""
-        del self.segments[count:]
+    def end_here(self) -> None:
+        """End the answer after its segments."""
         self.parser = VibeVoiceOutputParser(None)
         self.parser.feed("[]")
         self.over = True
@@ -105,62 +104,61 @@ def vllm_dialect(model: str) -> UpstreamDialect:
     )
 
 
-class VllmChunkRequest:
+class VllmChunkRequest(ChunkRequest):
     """Request of one chunk, in one answer or in several that continue each other."""
 
-    def __init__(
-        self, dialect: UpstreamDialect, duration_s: float, options: TranscribeOptions
-    ) -> None:
-        self._dialect = dialect
-        self._duration_s = duration_s
-        self._options = options
-        self._prompt, self._goes_on = options.prompt_with_hotwords, True
-        self._kept_segments: list[Segment] = []
-        self._prefix = ""
+    def __post_init__(self) -> None:
+        self._prompt, self._goes_on = self.options.prompt_with_hotwords, True
         self._sampling: loop_guard.SamplingOptions | None = None
         self._loop_start, self._retries, self._recoveries, self._loops = -1, 0, 0, 0
-        self._reader = VllmAnswerReader(duration_s)
+        self._begin("", [])
 
-    def next_request(self, flac: bytes) -> UpstreamRequest:
+    def _begin(self, prefix: str, segments: Sequence[Segment]) -> None:
+        """Begin an answer that continues these segments, whose text is ``prefix``."""
+        self._prefix = prefix
+        self._reader = VllmAnswerReader(self.duration_s, prefix, segments)
+
+    def _keep(self, count: int) -> None:
+        """Begin an answer that continues the last up to its ``count``-th segment."""
+        self._begin(self._reader.text_until(count), self._reader.segments[:count])
+
+    def next_request(self) -> UpstreamRequest:
         """Return the chat with the audio, and the complete segments of the last answer."""
-        self._keep_segments(len(self._reader.segments))
-        if not self._goes_on:
-            self._kept_segments, self._prefix = [], ""
-        self._reader = VllmAnswerReader(self._duration_s, self._prefix, self._kept_segments)
-        return UpstreamRequest(CHAT_COMPLETIONS_PATH, body=self._body(flac), accept=EVENT_STREAM)
+        self._keep(len(self._reader.segments) if self._goes_on else 0)
+        return UpstreamRequest(CHAT_COMPLETIONS_PATH, {"content": self._body()}, EVENT_STREAM)
 
-    def _body(self, flac: bytes) -> bytes:
+    def _body(self) -> bytes:
         instruction = (
             f"with extra info: {self._prompt}\n\nPlease {PROMPT_KEYS}"
             if self._prompt
             else f"please {PROMPT_KEYS}"
         )
-        text = f"This is a {self._duration_s:.2f} seconds audio, {instruction}"
+        text = f"This is a {self.duration_s:.2f} seconds audio, {instruction}"
         audio = {"url": f"data:{FLAC};base64,{AUDIO_PLACEHOLDER}"}
         content = [{"type": "audio_url", "audio_url": audio}, {"type": "text", "text": text}]
         messages: list[dict[str, Any]] = [
             {"role": "system", "content": SYSTEM_PROMPT},
             {"role": "user", "content": content},
         ]
-        sampling = self._sampling or loop_guard.SamplingOptions(self._options.temperature, 0.95)
+        sampling = self._sampling or loop_guard.SamplingOptions(self.options.temperature, 0.95)
         greedy = not sampling.temperature
         body: dict[str, Any] = {
-            "model": self._dialect.model,
+            "model": self.dialect.model,
             "stream": True,
             "stream_options": {"include_usage": True},
             "temperature": sampling.temperature,
             "top_p": 1.0 if greedy else sampling.top_p,
             "messages": messages,
         }
-        if self._options.max_tokens is not None:  # else as many as fit
-            body["max_tokens"] = self._options.max_tokens
+        if self.options.max_tokens is not None:  # else as many as fit
+            body["max_tokens"] = self.options.max_tokens
         if self._prefix:
             begun = self._prefix.removeprefix("assistant").lstrip()  # the template adds the role
             messages.append({"role": "assistant", "content": begun})
             body |= {"add_generation_prompt": False, "continue_final_message": True}
         placeholder = json.dumps(AUDIO_PLACEHOLDER).strip('"').encode()
         before, after = json.dumps(body).encode().split(placeholder, 1)
-        return b"".join((before, base64.b64encode(flac), after))  # avoids copies of 100 MB
+        return b"".join((before, base64.b64encode(self.flac), after))  # avoids copies of 100 MB
 
     def feed(self, data: bytes) -> list[Segment]:
         """Add an event and return the segments that it completes."""
@@ -180,18 +178,18 @@ class VllmChunkRequest:
         segments = reader.segments + reader.parser.finish()
         if reader.usage > MAX_PROMPT_INFLATION * self._prompt_tokens() and not self._prefix:
             raise ChunkTooLarge(upstream_dialect.garbled("took in more than was sent"))
-        cut = reader.length and self._options.max_tokens is None
-        if cut and self._duration_s > 60.0:
+        cut = reader.length and self.options.max_tokens is None
+        if cut and self.duration_s > 60.0:
             raise ChunkTooLarge(upstream_dialect.garbled("ran out of tokens"))
         if not segments and not reader.parser.ended:
             raise upstream_dialect.garbled("is no list of segments")
         truncated = reader.parser.truncated
-        left_out = ("prompt",) if self._prompt != self._options.prompt_with_hotwords else ()
+        left_out = ("prompt",) if self._prompt != self.options.prompt_with_hotwords else ()
         return UpstreamAnswer(
             tuple(sort_by_time(segments)),
             diarized=True,
             notices=loop_guard.loop_notices(segments, self._loops, truncated=truncated),
-            ignored=(*self._options.speaker_counts, *left_out),
+            ignored=(*self.options.speaker_counts, *left_out),
         )
 
     def refused(self, refusal: RequestRefused) -> Exception:
@@ -209,13 +207,8 @@ class VllmChunkRequest:
         return AskAgain()
 
     def _prompt_tokens(self) -> float:
-        audio_tokens = math.ceil(self._duration_s * TOKENS_PER_S)
+        audio_tokens = math.ceil(self.duration_s * TOKENS_PER_S)
         return audio_tokens + TOKENS_BESIDE + len(self._prompt)
-
-    def _keep_segments(self, count: int) -> None:
-        """Keep the answer up to its ``count``-th segment for the next request to continue."""
-        self._prefix = self._reader.text_until(count)
-        self._kept_segments = self._reader.segments[:count]
 
     def _recover(self, loop: loop_guard.RepetitionLoop) -> None:
         """End a request that loops; raise `AskAgain` to retry before the loop, or skip its
@@ -231,22 +224,20 @@ class VllmChunkRequest:
         if self._recoveries > MAX_LOOP_RETRIES:
             raise ChunkTooLarge(upstream_dialect.garbled("repeats itself"))
         content = self._reader.parser.open_content
-        self._keep_segments(count)
+        self._keep(count)
         self._sampling = sampling
         if sampling is not None:
             self._retries += 1
-            self._reader = VllmAnswerReader(self._duration_s, self._prefix, self._kept_segments)
             raise AskAgain
         skip = loop_guard.next_skipped_audio(
-            self._kept_segments[-1].end if self._kept_segments else 0.0,
-            self._duration_s,
+            segments[count - 1].end if count else 0.0,
+            self.duration_s,
             claimed_end_s=content.end if content else None,
         )
         if skip is None:
-            self._reader.end_here(count)
+            self._reader.end_here()
             return
-        self._prefix = f"{self._prefix},{skip.text}" if self._prefix else ANSWER_OPENING + skip.text
-        self._kept_segments = [*self._kept_segments, skip.segment()]
-        self._loop_start, self._retries = len(self._kept_segments), 0
-        self._reader = VllmAnswerReader(self._duration_s, self._prefix, self._kept_segments)
+        opening = f"{self._prefix}," if self._prefix else ANSWER_OPENING
+        self._begin(opening + skip.text, [*segments[:count], skip.segment()])
+        self._loop_start, self._retries = count + 1, 0
         raise AskAgain

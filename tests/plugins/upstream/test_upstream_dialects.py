@@ -136,8 +136,8 @@ FIELDS = [
 )
 def test_random_answers_raise_only_errors_of_an_upstream(make: Any, body: bytes) -> None:
     for blocks in ([body], [body, b"[DONE]"]):
-        chunk_request = make().chunk_request(10.0, SOME)
-        chunk_request.next_request(b"fLaC")
+        chunk_request = make().chunk_request(SOME, 10.0, b"fLaC")
+        chunk_request.next_request()
         try:
             for data in blocks:
                 chunk_request.feed(data)
@@ -161,7 +161,7 @@ def test_random_answers_raise_only_errors_of_an_upstream(make: Any, body: bytes)
 )
 def test_vllm_event_of_unexpected_shape_is_an_error_of_the_upstream(event: dict[str, Any]) -> None:
     with pytest.raises((UpstreamGarbled, UpstreamFailed)):
-        vllm_dialect("v").chunk_request(9.0, SOME).feed(json.dumps(event).encode())
+        vllm_dialect("v").chunk_request(SOME, 9.0, b"").feed(json.dumps(event).encode())
 
 
 def test_words_are_assigned_to_segments_and_times_stay_in_the_chunk() -> None:
@@ -208,8 +208,8 @@ def test_language_name_of_an_upstream_becomes_its_code(named: str | None, code: 
 def test_openai_diarizing_model_is_asked_for_speakers_and_its_labels_are_numbered() -> None:
     dialect = openai_dialect("gpt-4o-transcribe-diarize")
     assert dialect.diarizes
-    upstream_request = dialect.chunk_request(5.0, SOME).next_request(b"")
-    assert upstream_request.fields["response_format"] == "diarized_json"
+    upstream_request = dialect.chunk_request(SOME, 5.0, b"").next_request()
+    assert upstream_request.content["data"]["response_format"] == "diarized_json"
     segments = [
         {"id": "0", "start": 0.0, "end": 1.0, "text": "Yes.", "speaker": "B"},
         {"id": "1", "start": 1.0, "end": 2.0, "text": "No.", "speaker": "A"},
@@ -220,8 +220,10 @@ def test_openai_diarizing_model_is_asked_for_speakers_and_its_labels_are_numbere
 
 def test_vllm_request_has_audio_prompt_and_options_in_the_form_of_its_plugin() -> None:
     options = TranscribeOptions(prompt="Ada, Bob", max_tokens=99, temperature=0.3)
-    upstream_request = vllm_dialect("vibevoice").chunk_request(28.28, options).next_request(b"fLaC")
-    body = json.loads(upstream_request.body or b"")
+    upstream_request = (
+        vllm_dialect("vibevoice").chunk_request(options, 28.28, b"fLaC").next_request()
+    )
+    body = json.loads(upstream_request.content["content"])
     assert upstream_request.path == "/v1/chat/completions"
     audio, text = body["messages"][1]["content"]
     assert audio["audio_url"]["url"] == "data:audio/flac;base64,ZkxhQw=="
@@ -230,7 +232,8 @@ def test_vllm_request_has_audio_prompt_and_options_in_the_form_of_its_plugin() -
         "these keys: Start time, End time, Speaker ID, Content"
     )
     assert (body["max_tokens"], body["temperature"], body["top_p"]) == (99, 0.3, 0.95)
-    plain = json.loads(vllm_dialect("v").chunk_request(1.0, SOME).next_request(b"").body or b"")
+    short = vllm_dialect("v").chunk_request(SOME, 1.0, b"").next_request()
+    plain = json.loads(short.content["content"])
     assert "max_tokens" not in plain  # more than there is room for would be refused
     assert plain["messages"][1]["content"][1]["text"].startswith(
         "This is a 1.00 seconds audio, please transcribe"
@@ -259,7 +262,7 @@ def test_error_code_of_another_vibevoice_asr_decides_what_it_means_and_is_kept_i
     known = {error.code: error for error in errors.all_errors()}[code]()
     headers = {} if known.retry_after is None else {"retry-after": str(known.retry_after)}
     refusal = RequestRefused(STATUS[known.kind], headers, json.dumps(problem_body(known)).encode())
-    error = sidecar_dialect(16_000).chunk_request(9.0, SOME).refused(refusal)
+    error = sidecar_dialect(16_000).chunk_request(SOME, 9.0, b"").refused(refusal)
     assert type(error) is (found or type(known))
 
 
@@ -305,9 +308,9 @@ def test_segments_streamed_by_another_vibevoice_asr_are_read_early_and_a_whole_a
     told = b"".join(
         json.dumps(one).encode() + b"\n\n" for one in ({"segment": segment}, {"result": whole})
     )
-    chunk_request = sidecar_dialect(16_000).chunk_request(10.0, TranscribeOptions())
+    chunk_request = sidecar_dialect(16_000).chunk_request(TranscribeOptions(), 10.0, b"fLaC")
     for body, early in ((told, [1]), (json.dumps(whole).encode(), [])):
-        assert "ndjson" in chunk_request.next_request(b"fLaC").accept
+        assert "ndjson" in chunk_request.next_request().accept
         found = [one for at in range(len(body)) for one in chunk_request.feed(body[at : at + 1])]
         assert [one.speaker for one in found] == early
         assert [one.text for one in chunk_request.finish().segments] == ["Yes."]
@@ -350,7 +353,7 @@ def test_error_within_a_stream_means_what_its_status_would() -> None:
         (problem, UpstreamBusy),
         ({**problem, "retry_after": ""}, UpstreamFailed),
     ):
-        chunk_request = sidecar_dialect(16_000).chunk_request(10.0, TranscribeOptions())
+        chunk_request = sidecar_dialect(16_000).chunk_request(TranscribeOptions(), 10.0, b"fLaC")
         with pytest.raises(error):
             chunk_request.feed(json.dumps({"failed": said}).encode() + b"\n")
 

@@ -4,10 +4,9 @@ import contextlib
 import socket
 import threading
 from collections import deque
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from itertools import pairwise
-from typing import Any
 
 import numpy as np
 import pytest
@@ -30,7 +29,6 @@ from sidecar.plugins.upstream.errors import (
     UpstreamUnreachable,
 )
 from sidecar.plugins.upstream.load_balancer import FailoverLimits
-from sidecar.plugins.upstream.upstream_dialect import UpstreamAnswer
 from sidecar.transcripts.transcript import (
     Finished,
     Progress,
@@ -147,23 +145,21 @@ def test_busy_upstream_is_not_waited_for_if_another_is_free(
 def test_request_beyond_the_timeout_for_its_audio_length_is_ended_and_tried_again(
     proxy: FaultyProxy, noise: Sound, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    transcribe, limits = upstream_client.UpstreamClient.transcribe, set()
+    timeout_s, asked = upstream_client.UpstreamClient.timeout_s, list[float]()
 
-    def hastily(
-        there: upstream_client.UpstreamClient, *asked: Any
-    ) -> Coroutine[None, None, UpstreamAnswer]:
-        """With a moment for a request that is to be slow, and any time for the others."""
-        *what, timeout_s = asked
-        limits.add(timeout_s)
-        return transcribe(there, *what, 0.1 if proxy.plan else PATIENCE_S)
+    def hastily(there: upstream_client.UpstreamClient, duration_s: float) -> float:
+        """Any time for all attempts together, and a moment for a request that is to be slow."""
+        asked.append(timeout_s(there, duration_s))
+        return 0.1 if proxy.plan and len(asked) > 1 else PATIENCE_S
 
-    monkeypatch.setattr(upstream_client.UpstreamClient, "transcribe", hastily)
+    monkeypatch.setattr(upstream_client.UpstreamClient, "timeout_s", hastily)
     # until the moment was long enough to send it
     persistent = replace(PATIENT_LIMITS, broken_servers=99)
     proxy.plan.append("slow")
     assert Engine(proxy.url, limits=persistent, timeout=0.5).transcript(noise).segments
     assert proxy.hung_up.wait(PATIENCE_S)
-    assert limits == {persistent.extra_timeout_s + 0.5 * 12}
+    assert set(asked) == {persistent.extra_timeout_s + 0.5 * 12}
+    asked.clear()
     proxy.plan.extend(["slow"] * 9)
     with pytest.raises(UpstreamTimeout):
         Engine(proxy.url).transcript(noise)
