@@ -40,6 +40,7 @@ Result = TypeVar("Result")
 log = logging.getLogger(__name__)
 
 LONGEST_CHUNK_S = 3600.0
+"""An hour limits memory here to 115 MB."""
 MIN_SPLIT_CHUNK_S = 5.0
 """A chunk shorter than twice this is not split: its length is not the problem."""
 

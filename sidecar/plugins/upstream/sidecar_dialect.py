@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 from collections.abc import Mapping
 from typing import Any
@@ -29,24 +30,13 @@ OPTIONS = (
     *("language", "prompt", "hotwords", "precision", "windows", "temperature", "max_tokens"),
 )
 """Options that are sent along; 'diarize' also if it is false."""
-MAX_AUDIO_S = 3600.0
-"""The server would take five hours (its default); an hour limits memory here to 115 MB."""
-_SERVER_TROUBLE_KINDS = {
-    ErrorKind.BUSY,
-    ErrorKind.FAILED,
-    ErrorKind.STORAGE_FULL,
-    ErrorKind.CONFLICT,
-    ErrorKind.CANCELLED,
-    ErrorKind.TIMEOUT,
-}
-"""Errors of the server itself; the other kinds are about the recording or the request."""
 _SPEAKER = re.compile(r"Speaker_(\d{1,4})")
 
 
 def sidecar_dialect(rate: int, *, by_voices: bool = False) -> UpstreamDialect:
     """Return the dialect of a server that cuts, diarizes and guards against loops by itself."""
     return UpstreamDialect(
-        *("sidecar", "/health", rate, MAX_AUDIO_S, SidecarChunkRequest),
+        *("sidecar", "/health", rate, math.inf, SidecarChunkRequest),
         form=SPEAKERS,
         by_voices=by_voices,
         prompt=True,
@@ -120,7 +110,8 @@ class SidecarChunkRequest(ChunkRequest):
         if error is None or isinstance(error, errors.Unauthorized):
             return general
         message = f"The upstream answered {refusal.status}: {error.detail}"
-        if error.kind in _SERVER_TROUBLE_KINDS:
+        failed = isinstance(general, UpstreamFailed | UpstreamBusy)
+        if failed and error.kind is not ErrorKind.WONT_FIT:
             return UpstreamFailed(message, hint=error.hint)
         if error.kind is ErrorKind.TOO_LARGE:
             return upstream_dialect.ChunkTooLarge(error)
@@ -155,12 +146,10 @@ def parse_problem(body: bytes) -> errors.SidecarError | None:
     """Return this project's error that a problem's body names; None if it names none."""
     try:
         values = json.loads(body)
-        known = {error.code for error in errors.all_errors()}
-        if values["code"] not in known:
-            return None
-        return errors.from_wire({"detail": str(values["detail"]), "code": values["code"]})
+        error = errors.from_wire({"detail": str(values["detail"]), "code": values["code"]})
     except upstream_dialect.PARSE_ERRORS:
         return None
+    return None if type(error) is errors.SidecarError else error
 
 
 def _segment(one: Mapping[str, Any], duration_s: float, diarized: bool) -> transcript.Segment:
