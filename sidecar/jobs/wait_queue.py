@@ -36,11 +36,13 @@ minutes of work on a usual card."""
 @dataclass(slots=True)
 class RunningJob:
     """Running job of one dispatcher, which began at ``begun_at`` (`time.monotonic`). ``beside``:
-    whether others ran at the same time."""
+    whether others ran at the same time. ``passed``: whether a job that needs the engine for itself
+    waited then."""
 
     job: Job | None = None
     begun_at: float = 0.0
     beside: bool = False
+    passed: bool = False
 
 
 class QueuePosition(NamedTuple):
@@ -156,7 +158,10 @@ class WaitQueue:
         others = [one for one in self._running_jobs if one.job is not None]
         for one in others:
             one.beside = True
-        self._running_jobs[at] = RunningJob(job, time.monotonic(), beside=bool(others))
+        passed = any(one.by_itself for one in self._jobs.values())
+        self._running_jobs[at] = RunningJob(
+            job, time.monotonic(), beside=bool(others), passed=passed
+        )
         self._changed()
 
     def finish(self, job: Job, at: int) -> None:
@@ -218,9 +223,8 @@ class WaitQueue:
 
     def due(self, at: int) -> Job | None:
         """Return the next job of a dispatcher, after free ones before it have taken theirs; None if
-        they take all, the queue is halted, or the job has to wait until it or another one that
-        needs the engine for itself can be by itself: it would keep the dispatcher, and others'
-        turns."""
+        they take all, the queue is halted, or one that needs the engine for itself runs or waits.
+        While it waits, others pass it that end before those for which it waits."""
         if self._halted or not self._jobs:
             return None
         before = sum(one.job is None for one in self._running_jobs[:at])
@@ -233,11 +237,19 @@ class WaitQueue:
         first = [*islice(due, before + 1)]
         if len(first) <= before:
             return None
-        *earlier, job = first
-        beside = [*earlier, *self._running()]
-        if self._engine.model.spec.remote or not any(one.by_itself for one in (job, *beside)):
-            return job  # no job takes part of an upstream from others
-        return None if beside else job
+        running = [*self._running()]
+        if self._engine.model.spec.remote or not any(one.by_itself for one in (*first, *running)):
+            return first[before]  # no job takes part of an upstream from others
+        if not (before or running):
+            return first[0]
+        if any(one.by_itself for one in running):
+            return None
+        now, awaited = time.monotonic(), (one for one in self._running_jobs if not one.passed)
+        left_s = max((self._open_in_s(one, now) for one in awaited if one.job), default=0.0)
+        passing = (
+            one for one in chain(first, due) if not one.by_itself and self._takes_s(one) < left_s
+        )
+        return next(islice(passing, before, None), None)
 
     def in_order(self, dispatchers: int = 1) -> Iterator[Job]:
         """Yield waiting jobs in the order in which so many free ``dispatchers`` would run them, but

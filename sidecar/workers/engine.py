@@ -9,8 +9,8 @@ import asyncio
 import logging
 import math
 import time
-from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import AsyncExitStack, asynccontextmanager, contextmanager, suppress
+from collections.abc import AsyncIterator, Callable
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass, field, replace
 from typing import Any, Generic
 
@@ -73,9 +73,6 @@ class Engine(Generic[Spec]):
         self.memory_plan = MemoryPlan()
         """Memory plan of the load, then of the job that began last; without places if none runs."""
         self.sharing = sharing
-        self.exclusive = 0
-        """Leases without others at the same time that are held or waited for, of an engine that
-        has several."""
         self._memory = memory or MemoryAccount()
         self._watchers: list[Callable[[], None]] = []
         self._options = load or LoadOptions()
@@ -184,8 +181,6 @@ class Engine(Generic[Spec]):
         """
         beside = self.sharing.concurrent and not alone
         async with AsyncExitStack() as turn:
-            if alone:
-                turn.enter_context(self._exclusively())
             await turn.enter_async_context(self._in_turn())
             if not beside:
                 await self._unheld.wait()
@@ -265,14 +260,6 @@ class Engine(Generic[Spec]):
         changing = self._loading is not None
         held = self.model, self.worker_pid, self.memory_plan, self.loaded, changing, self._holders
         return ModelHolder(*held)
-
-    @contextmanager
-    def _exclusively(self) -> Iterator[None]:
-        self.exclusive += 1
-        try:
-            yield
-        finally:
-            self.exclusive -= 1
 
     @asynccontextmanager
     async def _in_turn(self) -> AsyncIterator[None]:

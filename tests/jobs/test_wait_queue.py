@@ -362,6 +362,37 @@ def test_job_that_kept_the_engine_in_vain_rests_for_twice_as_long(recording: Pat
 
 
 @virtual_time
+async def test_jobs_that_end_before_running_ones_pass_one_that_waits_to_be_by_itself(
+    recording: Path,
+) -> None:
+    """Their own ends count for none that comes later, so they cannot keep it waiting for ever."""
+    lineup = WaitQueue(LoadedSlot(), guess=by_owner, concurrency=3)
+    running, alone, longer, short, shorter = jobs = [
+        job_of(recording, owner=owner) for owner in ("a 3600", "b 10", "c 4000", "d 900", "e 800")
+    ]
+    alone.record = replace(alone.record, alone=True)
+    lineup.join(running)
+    lineup.begin(running, 0)
+    for job in jobs[1:]:
+        lineup.join(job)
+    assert [lineup.due(at) for at in (1, 2)] == [shorter, short]
+    lineup.begin(shorter, 1)
+    await asyncio.sleep(2000)  # real time: none, it is virtual
+    assert lineup.due(2) is short, "1600 s of the first are left"
+    lineup.leave(longer)
+    await asyncio.sleep(900)  # real time: none, it is virtual
+    assert lineup.due(2) is None, "700 s are left"
+    for job, at in ((running, 0), (shorter, 1)):
+        assert lineup.due(2) is None
+        job.enter(JobEventLog())
+        job.cancel()
+        lineup.finish(job, at)
+    assert [lineup.due(at) for at in range(3)] == [alone, None, None]
+    lineup.begin(alone, 0)
+    assert lineup.due(1) is None
+
+
+@virtual_time
 @pytest.mark.parametrize("remote", [False, True])
 async def test_job_in_which_a_service_died_starts_beside_others_only_at_a_remote_engine(
     remote: bool, recording: Path

@@ -244,7 +244,7 @@ class Walk:
         names = [one.model.name for one in service.fleet.recognizers.values()]
         assert service.models.names == [*dict.fromkeys(names)]
         asked = TranscribeOptions(precision=files.coming.precision)
-        forecast = service.forecast(SECONDS, asked)
+        forecast = service.job_engine.forecast(SECONDS, asked)
         if forecast.seconds is not None:
             (estimated,) = (key for key in KEYS if PACES[key].per_s == forecast.seconds / SECONDS)
             assert estimated.precision == forecast.precision
