@@ -28,7 +28,6 @@ from sidecar.errors import FieldInvalid, FieldMissing, SidecarError, TokenInvali
 from sidecar.gpu_memory.cards import find_card, forecast_on
 from sidecar.gpu_memory.memory_plan import JobForecast
 from sidecar.interfaces import request_options
-from sidecar.interfaces.engine_interface import TranscribeOptions
 from sidecar.interfaces.language_tags import MAX_SHOWN_CHARACTERS
 from sidecar.jobs.job_record import JobRecord
 from sidecar.jobs.job_runner import Job
@@ -331,7 +330,10 @@ def build_router(service: Service) -> APIRouter:
         identity = identity_of(request)
         later = wants_async(request.headers.getlist("prefer"))
         with await service.submissions.reserve_position(identity) as reservation:
-            source, options = await _read_request(request, service)
+            fields, source = await upload.read_fields(request, service)
+            with upload.close_on_error(source):
+                options = service.options(fields, TRANSCRIBE_FIELDS)
+                source = source or await upload.open_local(request, fields, service)
             job = await service.submissions.submit(
                 identity, source, options, reservation, kept=later
             )
@@ -364,16 +366,6 @@ def build_router(service: Service) -> APIRouter:
         return json_response(body | ({"warnings": [asdict(one) for one in odd]} if odd else {}))
 
     return router
-
-
-async def _read_request(
-    request: Request, service: Service
-) -> tuple[AudioSource, TranscribeOptions]:
-    """Return the recording and the options of a request, from JSON or a form."""
-    fields, source = await upload.read_fields(request, service)
-    with upload.close_on_error(source):
-        options = service.options(fields, TRANSCRIBE_FIELDS)
-        return source or await upload.open_local(request, fields, service), options
 
 
 def _named_length_s(service: Service, fields: upload.Fields) -> float | None:

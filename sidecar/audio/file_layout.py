@@ -155,7 +155,9 @@ class _WavReader:
                     order, encoding, channels, rate, frame_bytes, bits, start, claimed,
                     self._present(start, claimed, order), begin,
                 )  # fmt: skip
-            position = self._next(position, length)
+            end = position + 8 + length
+            padded = length % 2 and audio_format.read_file_at(self._fd, end, 4) not in _USUAL_CHUNKS
+            position = end + padded  # some writers leave the pad byte out
         return None
 
     def _present(self, start: int, claimed: int, order: str) -> int:
@@ -208,13 +210,6 @@ class _WavReader:
         head = audio_format.read_file_at(self._fd, position, 8 + 26)
         length = int.from_bytes(head[4:8], "little" if order == "<" else "big")
         return head[:4], length, head[8 : 8 + length]
-
-    def _next(self, position: int, length: int) -> int:
-        """Return where the chunk behind this one begins; some writers leave the pad byte out."""
-        end = position + 8 + length
-        return end + (
-            length % 2 and audio_format.read_file_at(self._fd, end, 4) not in _USUAL_CHUNKS
-        )
 
 
 def is_metadata(name: bytes) -> bool:

@@ -32,6 +32,7 @@ from sidecar.auth.identity import (
     Identity,
     OwnerLimits,
     RequestOrigin,
+    Scope,
     SignedCredential,
     bearer_token,
     is_loopback_address,
@@ -184,10 +185,12 @@ class AccessControl:
             errors.RateLimited: too many answers to wrong tokens are being delayed.
         """
         try:
-            identity = self.authenticator.identify(origin).at(origin)
+            identity = self.authenticator.identify(origin)
             token_required = not self.authenticator.local_only
             if self.hosts.may_be_rebound(origin, token_required=token_required):
                 identity = replace(identity, scopes=frozenset())
+            elif not origin.is_local:  # it may name no file of this machine
+                identity = replace(identity, scopes=identity.scopes - {Scope.AUDIO_PATH})
         except errors.TokenInvalid:
             await self.delay_wrong_token(origin)
             raise

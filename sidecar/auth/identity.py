@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import ipaddress
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from enum import StrEnum
 from functools import lru_cache
 
@@ -148,13 +148,6 @@ class Identity:
                 hint="Upload the file instead.",
             )
         raise errors.ScopeMissing(f"The token lacks the scope '{scope}'.")
-
-    def at(self, origin: RequestOrigin) -> Identity:
-        """Return the identity with the scopes that the origin of the request allows. Only a client
-        that is known to be on this machine may name its files."""
-        if origin.is_local:
-            return self
-        return replace(self, scopes=self.scopes - {Scope.AUDIO_PATH})
 
 
 ANONYMOUS = Identity("everybody", AuthMethod.PLACE, ALL_SCOPES)

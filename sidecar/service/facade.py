@@ -15,7 +15,7 @@ import uuid
 from collections.abc import Callable, Collection, Mapping
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, replace
-from typing import Any, Protocol, TypeVar
+from typing import Any, Protocol
 
 from sidecar import clock
 from sidecar.auth.identity import Identity, Scope
@@ -87,9 +87,6 @@ class ServicePart(Protocol):
 
     async def close(self) -> None:
         """Release everything; live sessions are closed before."""
-
-
-Part = TypeVar("Part", bound=ServicePart)
 
 
 class Service:
@@ -178,17 +175,6 @@ class Service:
     def spec(self) -> EngineSpec:
         """Return the spec of the engine for files, which `use_model` changes."""
         return self.fleet.files.model.spec
-
-    def part(self, part_class: type[Part]) -> Part:
-        """Return the part of that class.
-
-        Raises:
-            LookupError: the plugin that has it is off.
-        """
-        for part in self.parts:
-            if isinstance(part, part_class):
-                return part
-        raise LookupError(f"The service has no {part_class.__name__}.")
 
     async def open(self) -> None:
         """Start the background work; return at once."""

@@ -38,7 +38,6 @@ MAX_DOWNLOADS = 2
 PATIENCE_S = 5.0
 """Time for the disk: a list reads some files of each model. A longer deletion goes on."""
 _MAX_DISK_CALLS = 2
-_READ_BYTES = 1 << 16
 _OF_HUB = re.compile(r"^(HF|HUGGING_?FACE|PIP)_|_PROXY$", re.IGNORECASE)
 """Variables of the hub, of pip and of the way to them, which may have secrets."""
 
@@ -88,9 +87,8 @@ class ModelDownload:
         await self._process.wait()
         self._process.stdin.close()
         async with self._reading:
-            # Nobody reads the events after a stop, and a pipe closes only at its end.
-            while self._stopped and await self._process.stdout.read(_READ_BYTES):
-                pass
+            if self._stopped:  # nobody reads the events, and a pipe closes only at its end
+                await self._process.stdout.read()
 
 
 class LocalModels:

@@ -5,8 +5,8 @@ import logging
 import math
 import time
 from collections.abc import Callable
-from contextlib import aclosing
 from pathlib import Path
+from typing import Any
 
 from sidecar import errors
 from sidecar.checkpoints.checkpoint import checkpoint_name
@@ -158,10 +158,10 @@ class WorkerLoader:
             raise _load_failed_error(name, error) from None
         try:
             async with asyncio.timeout(LOAD_TIMEOUT_S):
-                call = worker.call("load", engine=factory, options=options.to_wire())
-                async with aclosing(call) as frames:
-                    async for frame in frames:
-                        self.loading = frame["loaded"]
+                asked: dict[str, Any] = {"engine": factory, "options": options.to_wire()}
+                async with worker.calling("load", **asked) as call:
+                    async for answer, _ in call.answers():
+                        self.loading = answer["loaded"]
         except BaseException as error:
             worker.kill()
             await worker.close()

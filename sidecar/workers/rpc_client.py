@@ -198,10 +198,13 @@ class RpcConnection(asyncio.Protocol):
             errors.MachineBusy: the machine has had no room for the files for long.
         """
         sent = refusals = 0
-        await self._wait_drained()
-        while beside and not sent:
-            if sys.platform == "win32":
-                break  # the frame has them, as handles
+        while not sent:
+            while not self._drained.is_set():  # descriptors bypass the write buffer
+                await self._drained.wait()
+            if self.closed is not None:
+                raise self.closed
+            if not beside or sys.platform == "win32":
+                break  # on Windows the frame has them, as handles
             try:
                 sent = socket.send_fds(self._sock, [frame], beside)
             except OSError as error:
@@ -211,7 +214,6 @@ class RpcConnection(asyncio.Protocol):
                 if refusals >= MAX_SEND_REFUSALS:
                     raise errors.MachineBusy(f"Files cannot be sent: {error}.") from None
                 await asyncio.sleep(channel.FULL_SOCKET_PAUSE_S)
-                await self._wait_drained()
         self._write(memoryview(frame)[sent:])
 
     def send_nowait(self, message: dict[str, Any]) -> None:
@@ -223,13 +225,6 @@ class RpcConnection(asyncio.Protocol):
         self._end(channel.ChannelClosed(why))
         if self._transport is not None:
             self._transport.abort()
-
-    async def _wait_drained(self) -> None:
-        """Wait until the write buffer is empty; file descriptors bypass this buffer."""
-        while not self._drained.is_set():  # another waiter may have filled it again
-            await self._drained.wait()
-        if self.closed is not None:
-            raise self.closed
 
     def _write(self, data: memoryview) -> None:
         if self._transport is not None and self.closed is None and data:

@@ -11,7 +11,7 @@ import logging
 import os
 import threading
 from collections import deque
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from typing import IO, Any
@@ -194,23 +194,14 @@ class WorkerProcess:
                     await self._stop(call)
                 self._connection.forget(call)
 
-    async def call(
-        self, operation: str, fds: Sequence[int] = (), **arguments: Any
-    ) -> AsyncGenerator[dict[str, Any], None]:
-        """Run one operation and yield its answers until it is done; as `calling`.
-
-        Raises:
-            WorkerDied: the process ended.
-            errors.SidecarError: the operation failed.
-        """
-        async with self.calling(operation, fds, **arguments) as call:
-            async for answer, _ in call.answers():
-                yield answer
-
     async def ask(
         self, operation: str, fds: Sequence[int] = (), **arguments: Any
     ) -> dict[str, Any]:
-        """Run one operation and return its last answer; empty if it has none."""
+        """Run one operation and return its last answer, empty if it has none; as `calling`.
+
+        Raises:
+            errors.SidecarError: the operation failed.
+        """
         async with self.calling(operation, fds, **arguments) as call:
             answers = [answer async for answer, _ in call.answers()]
         return answers[-1] if answers else {}

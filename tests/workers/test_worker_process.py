@@ -11,7 +11,7 @@ import subprocess
 import sys
 import tempfile
 import threading
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import aclosing, asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -42,8 +42,10 @@ PATIENT = WorkerOptions(cancel_grace_s=PATIENCE_S, ping_timeout_s=PATIENCE_S)
 """A busy machine is no hang."""
 
 
-def transcribe(worker: WorkerProcess, fd: int) -> Any:
-    return worker.call("transcribe", [fd], **REQUEST)
+async def transcribe(worker: WorkerProcess, fd: int) -> AsyncGenerator[dict[str, Any], None]:
+    async with worker.calling("transcribe", [fd], **REQUEST) as call:
+        async for answer, _ in call.answers():
+            yield answer
 
 
 @asynccontextmanager

@@ -82,7 +82,7 @@ class ConversationRegistry:
     @classmethod
     def of(cls, service: Service) -> Self:
         """Return the registry of a service."""
-        return service.part(cls)
+        return next(part for part in service.parts if isinstance(part, cls))
 
     def health(self) -> dict[str, Any]:
         """Return the field of `/health`."""
