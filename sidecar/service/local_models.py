@@ -106,8 +106,7 @@ class LocalModels:
     ) -> None:
         self._folders, self._in_use, self._patience_s = folders, in_use, patience_s
         self._downloads: set[ModelDownload] = set()
-        self._count = 0
-        """Of the downloads, and of those whose process is being started."""
+        self._starting = asyncio.Lock()
         self._disk = ThreadLimiter("models", _MAX_DISK_CALLS)
 
     async def all(self) -> list[CatalogueModel]:
@@ -130,32 +129,24 @@ class LocalModels:
         """
         identity.demand(Scope.ADMIN)
         resolve_repository(name)
-        if self._count >= MAX_DOWNLOADS:
-            raise errors.PullRunning(
-                f"{self._count} downloads are running.", hint="Wait until one has ended."
-            )
         words = ["pull", name, "--json", "--exit-with-stdin"]
         words += [f"--revision={revision}"] if revision else []
         command = own_command("sidecar.main", "-P")  # not the current folder's
         kept = {name: value for name, value in os.environ.items() if _OF_HUB.search(name)}
         env = worker_environment_of(os.environ) | kept  # no token of this service
-        self._count += 1
-        try:
+        async with self._starting:
+            if (count := len(self._downloads)) >= MAX_DOWNLOADS:
+                raise errors.PullRunning(
+                    f"{count} downloads are running.", hint="Wait until one has ended."
+                )
             process = await asyncio.create_subprocess_exec(
                 *command, *words, stdin=PIPE, stdout=PIPE, env=env
             )
-        except BaseException:
-            self._count -= 1
-            raise
-        download = ModelDownload(process)
-        self._downloads.add(download)
+            download = ModelDownload(process)
+            self._downloads.add(download)
         ending = asyncio.ensure_future(download.ended())
-        ending.add_done_callback(lambda _: self._forget(download))
+        ending.add_done_callback(lambda _: self._downloads.discard(download))
         return download
-
-    def _forget(self, download: ModelDownload) -> None:
-        self._downloads.discard(download)
-        self._count -= 1
 
     async def delete(self, identity: Identity, name: str) -> None:
         """Delete an installed model, or the part of one.

@@ -552,19 +552,19 @@ async def test_load_gets_memory_plan_and_slot_keeps_it_after_a_failed_reload(
     placement: LoadPlacement, monkeypatch: pytest.MonkeyPatch, build: Build
 ) -> None:
     told: list[tuple[str, bool, bool]] = []
-    call = WorkerProcess.call
+    calling = WorkerProcess.calling
 
     def watched(self: WorkerProcess, operation: str, *args: Any, **kwargs: Any) -> Any:
         if operation == "load":
             options = LoadOptions.from_wire(kwargs["options"])
             told.append((options.precision, options.evict_encoders, options.host_token_table))
-        return call(self, operation, *args, **kwargs)
+        return calling(self, operation, *args, **kwargs)
 
     class Frugal(MemoryAccount):
         def place(self, model: AnyModel) -> LoadPlan:
             return LoadPlan(placement, FRUGAL if model.precision is FP32 else MemoryPlan())
 
-    monkeypatch.setattr(WorkerProcess, "call", watched)
+    monkeypatch.setattr(WorkerProcess, "calling", watched)
     monkeypatch.setenv("VIBEVOICE_SCRIPTED_FAILS", "int8")
     slot = await preloaded(build(Frugal()))
     assert slot.memory_plan == FRUGAL
