@@ -81,8 +81,8 @@ class Dispatcher:
         """Stop; a job that runs and has not ended is queued again."""
         self._closing = True
         if self._runner is not None:
-            if self.run is not None:
-                self.run.interrupt()
+            if self.run is not None and not self.run.job.ended:
+                self.run.stop()
             self._runner.cancel()
             await asyncio.wait({self._runner})
 
@@ -110,7 +110,7 @@ class Dispatcher:
             except Exception:
                 if not self.wait_queue:
                     raise
-                due = self.wait_queue.first()
+                due = next(iter(self.wait_queue))
                 log.exception("internal error while job %s was started", due.id)
                 self.wait_queue.leave(due)
                 due.fail(errors.EngineFailed())
@@ -317,7 +317,7 @@ class JobQueue(SubmissionQueue):
         self._wait_queue.join(job)
         job.enter(self.event_log)
         if reservation is not None:
-            reservation.release()
+            reservation.close()
         job.source.settle()
         try:
             await job.written()
@@ -326,10 +326,10 @@ class JobQueue(SubmissionQueue):
             self.event_log.delete(job.id)  # a retry of the request creates a new job
             raise
 
-    def of(self, owner: str, *, running: bool = True) -> list[Job]:
-        """Return an owner's jobs that wait and, unless they are left out, those that run."""
-        live = [*self._wait_queue, *(self._running if running else ())]
-        return [job for job in live if job.record.owner == owner]
+    def of(self, owner: str) -> list[JobRecord]:
+        """Return an owner's jobs that wait and run."""
+        live = [*self._wait_queue, *self._running]
+        return [job.record for job in live if job.record.owner == owner]
 
     def resume(self, job: Job) -> None:
         """Queue a job of before the start. It was accepted then, so the limit does not apply."""
@@ -357,12 +357,13 @@ class JobQueue(SubmissionQueue):
         job.cancel()
         for run in self._runs:
             if run.job is job:
-                run.cancel()
+                run.stop()
 
     def interrupt(self) -> None:
         """Put running jobs back to the head of the queue."""
         for run in self._runs:
-            run.interrupt()
+            if not run.job.ended:
+                run.stop()
 
     @property
     def _runs(self) -> list[JobRun]:

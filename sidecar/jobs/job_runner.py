@@ -226,7 +226,6 @@ class JobRun:
         self._engine, self._breakers = engine, breakers
         self._plan = plan
         self._max_s = max_s
-        self._interrupted = False
         self._task = asyncio.current_task()
         job.worked_s = 0.0
         self._begun = time.monotonic()
@@ -241,10 +240,8 @@ class JobRun:
         try:
             await self._attempt()
             end = AttemptEnd()
-        except JobUnsuited:
+        except (JobUnsuited, asyncio.CancelledError):
             end = REQUEUED
-        except asyncio.CancelledError:
-            end = REQUEUED if self._interrupted else AttemptEnd((job_record.CancelledChange(),))
         except Exception as error:
             end = self._end_after(error)
         while self._task is not None and self._task.cancelling():
@@ -252,18 +249,9 @@ class JobRun:
         self.job.end_attempt(end)
         return end
 
-    def interrupt(self) -> None:
-        """Release the engine; a job that has not ended is queued again."""
-        if not self.job.ended:
-            self.stop()
-
     def stop(self) -> None:
-        """Release the engine; the job was ended from outside, or survives the service."""
-        self._interrupted = True
-        self.cancel()
-
-    def cancel(self) -> None:
-        """Cancel the run, unless it is the caller: then it sees that its job has ended."""
+        """Release the engine; a job that has not ended is queued again. If the run itself is the
+        caller, it sees that its job has ended."""
         if self._task is not None and asyncio.current_task() is not self._task:
             self._task.cancel()
 

@@ -178,14 +178,14 @@ class LocalJobStore:
 
     async def load(self, owner: str) -> OwnerLoad:
         """As `JobStore.load`."""
-        waiting = self._queue.of(owner, running=False)
+        jobs = self._queue.of(owner)
+        waiting = [one.audio_info for one in jobs if one.state is JobState.QUEUED]
         late = time.monotonic() - self._outlasted.get(owner, -math.inf) < HOUR_S
         least_s = reservations.UNKNOWN_AUDIO_CHARGE_S if late else 0.0
         audio_s = sum(
-            reservations.charged_audio_s(one.work_s, least_s, one.channels)
-            for one in (job.record.audio_info for job in waiting)
+            reservations.charged_audio_s(one.work_s, least_s, one.channels) for one in waiting
         )
-        return OwnerLoad(len(self._queue.of(owner)), len(waiting), audio_s, least_s)
+        return OwnerLoad(len(jobs), len(waiting), audio_s, least_s)
 
     def note_fetched(self, record: JobRecord) -> None:
         """As `JobStore.note_fetched`."""

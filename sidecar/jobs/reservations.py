@@ -23,11 +23,7 @@ UNKNOWN_AUDIO_CHARGE_S = 3600.0
 
 
 class Reservation(ExitStack):
-    """Reservation that is released once, at the end of a ``with`` or before."""
-
-    def release(self) -> None:
-        """Release it; a second call does nothing."""
-        self.close()
+    """Reservation that is released once, at the end of a ``with`` or before by `close`."""
 
 
 @dataclass(slots=True)

@@ -69,7 +69,7 @@ class JobSubmissions:
         self._key_locks: WeakValueDictionary[tuple[str, str], asyncio.Lock] = WeakValueDictionary()
         """Locks of idempotency keys with a submission in progress."""
         self._queue_limit = settings.queue_limit
-        self._reservations = reservations.Reservations(
+        self.reservations = reservations.Reservations(
             settings.queue_limit + 1, settings.upload_room_mb << 20
         )
         self._deletions = BackgroundTaskGroup()
@@ -88,30 +88,19 @@ class JobSubmissions:
         """
         if key is None or await self._store.by_key(identity.owner, key) is None:
             await self._check_limits(identity)
-        return self._reservations.reserve_position(identity.owner)
+        return self.reservations.reserve_position(identity.owner)
 
     @property
     def full(self) -> bool:
         """Return whether the queue, with its reservations, accepts no more jobs. A queue that shuts
         down is not full: its waiting clients have to get that error instead."""
         try:
-            self._queue.check_capacity(self._reservations.reserved)
+            self._queue.check_capacity(self.reservations.reserved)
         except errors.ShuttingDown:
             return False
         except errors.QueueFull:
             return True
         return False
-
-    def reserve_upload(
-        self, identity: Identity, declared: int = 0
-    ) -> reservations.UploadReservation:
-        """Reserve the upload of a body of ``declared`` bytes; 0: unknown.
-
-        Raises:
-            errors.UploadsFull: too many uploads are in progress, of this owner or of all.
-            errors.UploadsLimited: the owner has uploaded as much as it may.
-        """
-        return self._reservations.reserve_upload(identity, declared)
 
     async def open_path(self, identity: Identity, path: str) -> AudioSource:
         """Open a recording on this machine by the path that a client sent.
@@ -262,15 +251,15 @@ class JobSubmissions:
 
     async def _check_limits(self, identity: Identity) -> None:
         """Raise as `reserve_position` does, if the owner may not queue one more job."""
-        self._queue.check_capacity(self._reservations.reserved, identity.owner)
+        self._queue.check_capacity(self.reservations.reserved, identity.owner)
         if identity.limits.jobs is None and not identity.limits.shares:
             return
         load = await self._store.load(identity.owner)
-        reserved = self._reservations.owners[identity.owner]
+        reserved = self.reservations.owners[identity.owner]
         free = self._queue_limit - self._queue.depth
         reservations.check_jobs(identity, load.jobs + reserved)
         reservations.check_queue(
-            identity, load.waiting + reserved, free - self._reservations.reserved
+            identity, load.waiting + reserved, free - self.reservations.reserved
         )
 
     def _with_separate_channels(

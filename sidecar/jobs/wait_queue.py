@@ -217,10 +217,6 @@ class WaitQueue:
         """Return the number of dispatchers at which a job could start now."""
         return sum(one.job is None for one in self._running_jobs)
 
-    def first(self) -> Job:
-        """Return the job that has waited longest; at least one waits."""
-        return next(iter(self._jobs.values()))
-
     def due(self, at: int) -> Job | None:
         """Return the next job of a dispatcher, after free ones before it have taken theirs; None if
         they take all, the queue is halted, or one that needs the engine for itself runs or waits.

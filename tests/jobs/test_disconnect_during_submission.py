@@ -72,7 +72,7 @@ async def uploaded(service: Service, data: bytes) -> AudioSource:
     spool = UploadSpool(service.settings.spool_dir)
     with ExitStack() as held:
         held.callback(spool.close)
-        body = held.enter_context(service.submissions.reserve_upload(ANONYMOUS))
+        body = held.enter_context(service.submissions.reservations.reserve_upload(ANONYMOUS))
         for piece in (data[: 1 << 20], data[1 << 20 :]):
             body.grow(len(piece))
             spool.add(piece)

@@ -82,13 +82,10 @@ class Held:
     job: Job
     lane: Dispatcher
 
-    def cancel(self) -> None:
+    def stop(self) -> None:
         if self.job.ended:
             self.lane.run = None
             self.lane.wait_queue.finish(self.job, self.lane.number)
-
-    def stop(self) -> None:
-        """There is nothing to stop."""
 
 
 class Local:
@@ -128,7 +125,7 @@ class Local:
                 lane.run = Held(job, lane)  # type: ignore[assignment]
             self._log.append(job_id, change)
             if lane.run is not None:
-                lane.run.cancel()
+                lane.run.stop()
 
     async def events(self, job_id: str) -> Sequence[JobEvent]:
         """The events of a job as they are kept for those who go on with it."""

@@ -20,8 +20,8 @@ def test_reservation_released_twice_counts_once() -> None:
     room = Reservations(2, 100)
     with room.reserve_position() as first, room.reserve_position():
         assert room.reserved == 2
-        first.release()
-        first.release()
+        first.close()
+        first.close()
         assert room.reserved == 1
     assert room.reserved == 0
 
@@ -31,7 +31,7 @@ def test_upload_over_limit_of_concurrent_uploads_is_refused() -> None:
     with room.reserve_upload(ANONYMOUS):
         with room.reserve_upload(ANONYMOUS), pytest.raises(errors.UploadsFull):
             room.reserve_upload(ANONYMOUS)
-        room.reserve_upload(ANONYMOUS).release()
+        room.reserve_upload(ANONYMOUS).close()
     assert (room.bodies, room.body_bytes) == (0, 0)
 
 
@@ -96,7 +96,7 @@ def test_declared_upload_bytes_count_only_against_their_owner() -> None:
     other = room.reserve_upload(owner("bob"), 90)
     other.grow(90)
     first.grow(10)
-    first.release()
+    first.close()
     room.reserve_upload(ada, 45)
 
 
@@ -116,7 +116,7 @@ def test_growing_upload_of_owner_over_fair_share_is_refused_and_one_within_it_gr
     with pytest.raises(errors.UploadsFull):
         large.grow(1)
     small.grow(20)
-    large.release()
+    large.close()
     small.grow(1)
 
 
@@ -145,11 +145,11 @@ def test_owner_within_fair_share_is_never_refused(
             except errors.UploadsFull:
                 own = room.uploads[owner(name).owner]
                 assert own.bodies * owners > places or own.bytes * owners > most_bytes
-                body.release()
+                body.close()
                 going.remove((whose, body))
     assert room.bodies == len(going) <= 2 * places
     for _, body in going:
-        body.release()
+        body.close()
     assert not room.uploads
 
 

@@ -170,7 +170,7 @@ async def read_form(
     else:
         form = _MultipartForm(service, file, query, _boundary(request), long)
     identity = request_headers.identity_of(request)
-    body = service.submissions.reserve_upload(identity, declared)
+    body = service.submissions.reservations.reserve_upload(identity, declared)
     received = 0
 
     async def take(chunk: bytes) -> None:
@@ -188,12 +188,12 @@ async def read_form(
         upload = await form.finish()
     except BaseException:
         form.spool.close()
-        body.release()
+        body.close()
         raise
     if identity.limits.shares:
-        upload.source.on_settled(body.release)
+        upload.source.on_settled(body.close)
     else:
-        body.release()
+        body.close()
     return upload
 
 

@@ -126,7 +126,7 @@ class SharedJobQueue(SubmissionQueue, ClientTimeouts):
                     raise errors.QueueFull(error.detail, retry_after=later_s) from None
                 raise
         if reservation is not None:
-            reservation.release()
+            reservation.close()
         job.source.settle()
         job.source.close()  # the nodes read it from the storage
 

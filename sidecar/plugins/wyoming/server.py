@@ -224,7 +224,9 @@ class WyomingRecording:
         self._spool = UploadSpool(settings.spool_dir)
         with ExitStack() as stack:
             self.reservation = stack.enter_context(reservation)
-            self._body = stack.enter_context(service.submissions.reserve_upload(identity))
+            self._body = stack.enter_context(
+                service.submissions.reservations.reserve_upload(identity)
+            )
             stack.callback(self._spool.close)
             self._stack = stack.pop_all()
         self._spool.add(bytes(WAV_HEAD_BYTES))

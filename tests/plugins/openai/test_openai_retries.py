@@ -125,7 +125,7 @@ async def test_many_retries_of_one_owner_leave_places_to_other_owners(
     assert {type(one) for one in told} == {errors.QueueFull}
     bob = asyncio.create_task(ask(BOB))
     await settle()
-    places.pop().release()
+    places.pop().close()
     await bob
     assert served.index("bob") <= 2, "behind the one whose turn it was, and one of its line"
     await asyncio.wait([*asking])
