@@ -40,8 +40,6 @@ class SharedJobQueue(SubmissionQueue, ClientTimeouts):
         names."""
         self.follows_all = False
         """True if jobs are followed that no client waits for."""
-        self._parted = False
-        """True if waiting clients got `errors.ShuttingDown`."""
 
     def open(self) -> None:
         """Start to claim and run jobs, if this service is a node."""
@@ -133,8 +131,6 @@ class SharedJobQueue(SubmissionQueue, ClientTimeouts):
     def expect(self, job: Job, name: str = "") -> None:
         """Follow a private job whose client waits here, by its id or this ``name``; it is deleted
         once it has ended."""
-        if self._parted and not job.ended:
-            job.fail_clients(errors.ShuttingDown())
         if job.ended:
             self._store.delete_soon(job.id)
             return
@@ -153,9 +149,17 @@ class SharedJobQueue(SubmissionQueue, ClientTimeouts):
         self._store.leave_soon(name, digest)
 
     async def take(self, owner: str, digest: str, source: AudioSource) -> Job | None:
-        """As `ClientTimeouts.take`."""
+        """As `ClientTimeouts.take`.
+
+        Raises:
+            errors.ShuttingDown: this service stops; the job stays left.
+        """
         name = secrets.token_hex(8)
-        if (record := await self._store.take(owner, digest, name)) is None:
+        record = await self._store.take(owner, digest, name)
+        if self.draining:
+            self._store.leave_soon(name, digest)
+            raise errors.ShuttingDown()
+        if record is None:
             return None
         source.close()
         job = Job(source, record)
@@ -179,7 +183,6 @@ class SharedJobQueue(SubmissionQueue, ClientTimeouts):
         """Wait until the clients here have their answers, at most ``grace_s``;
         the others get an error."""
         await cancel_after(grace_s, asyncio.gather(*(job.over() for job in self._awaited)))
-        self._parted = True
         for job in [*self._awaited]:
             del self._awaited[job]
             self._follower.unfollow(job)  # the error replaces its end elsewhere
