@@ -9,7 +9,6 @@ from sidecar.plugins.shared_jobs.settings import SharedJobSettings
 from sidecar.plugins.shared_jobs.storage_selection import (
     check_storage,
     create_recording_storage,
-    describe_storage,
 )
 from sidecar.service.system_checks import CheckFinding, CheckState
 from sidecar.storage.encryption import journal_key
@@ -25,16 +24,14 @@ def check_shared_jobs(settings: Settings) -> CheckFinding:
         text = describe_database(address)
         storage = create_recording_storage(settings, folder)
         check_storage(storage, patience_s=0.0)
-        where = describe_storage(settings, folder)
         cipher = known_cipher(address, secret)
         uploads = SharedJobSettings.of(settings).uploads
         if cipher is not None and isinstance(storage, FolderStorage):
             if uploads:
                 storage.join(store_code(cipher))
                 storage.check_joined()
-                where = str(storage)
             else:
                 storage.check_owner(store_code(cipher))
     except errors.SettingsInvalid as error:
         return CheckFinding("kept jobs", CheckState.BAD, error.detail, error.hint)
-    return CheckFinding("kept jobs", CheckState.GOOD, f"{text}; recordings in {where}")
+    return CheckFinding("kept jobs", CheckState.GOOD, f"{text}; recordings in {storage}")

@@ -19,6 +19,7 @@ from typing import Any
 from sidecar import errors
 from sidecar.audio.upload_spool import storage_error
 from sidecar.concurrency import backoff_s
+from sidecar.config.secret_settings import host_of
 from sidecar.installation import install_command
 from sidecar.storage.encryption import rechunk
 from sidecar.storage.recording_storage import PARTIAL_SUFFIX
@@ -54,17 +55,22 @@ _DELETIONS = {"delete_object", "abort_multipart_upload"}
 """Calls whose answers are empty."""
 
 
-class S3Unavailable(Exception):
-    """The storage does not answer now; whether the request was carried out is unknown. Its text is
+class S3Unavailable(errors.StorageUnreachable):
+    """The storage does not answer now; whether the request was carried out is unknown. ``reason``:
     the class name of an error, whose message contains addresses."""
 
+    def __init__(self, reason: str) -> None:
+        super().__init__(f"The storage of recordings does not answer: {reason}.")
+        self.reason = reason
 
-class S3Refused(Exception):
-    """The storage answers, and rejects the request."""
 
-    def __init__(self, code: str, status: int) -> None:
-        super().__init__(code)
-        self.code, self.status = code, status
+class S3Refused(errors.StorageUnreachable):
+    """The storage answers, and rejects the request (invalid keys, a missing bucket): the data may
+    be there once that is corrected. ``reason``: its code for that."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(f"The storage of recordings rejects requests: {reason}.")
+        self.reason = reason
 
 
 class S3Client:
@@ -113,13 +119,18 @@ class S3Client:
         except (BotoCoreError, ValueError) as error:
             raise errors.SettingsInvalid(f"The S3 storage cannot be used: {error}") from None
 
+    @property
+    def host(self) -> str:
+        """Return the server's host and port."""
+        return host_of(self._client.meta.endpoint_url)
+
     def ask(self, call: str, **what: Any) -> Mapping[str, Any]:
         """Make a call, named as in botocore. A body in the answer (`get_object`) is read here,
         whole.
 
         Raises:
             FileNotFoundError: there is no such object.
-            S3Unavailable, S3Refused: it was not done, as far as is known.
+            S3Unavailable, S3Refused, errors.DiskFull: it was not done, as far as is known.
         """
         from botocore.exceptions import BotoCoreError, ClientError, HTTPClientError
 
@@ -166,12 +177,15 @@ def _check_origin(call: str, answer: Mapping[str, Any]) -> None:
 def _response_error(call: str, response: Mapping[str, Any]) -> Exception:
     code = str(response.get("Error", {}).get("Code", ""))
     status = int(response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0))
-    if code == "NoSuchKey" or (call == "head_object" and status == 404):  # HEAD has no body
+    gone = code == "NoSuchUpload" and call in _DELETIONS
+    if gone or code == "NoSuchKey" or (call == "head_object" and status == 404):  # HEAD has no body
         return FileNotFoundError("there is no such object")
     # a proxy answers 404, without a code of S3, while the server behind it restarts
     if (status >= 500 and status != 507) or (status == 404 and code in ("", "404")):
         return S3Unavailable(code or str(status))
-    return S3Refused(code, status)
+    if code in _QUOTA_CODES or status == 507:
+        return errors.DiskFull("The S3 storage is full.")
+    return S3Refused(code)
 
 
 class S3Storage:
@@ -183,19 +197,21 @@ class S3Storage:
         """``prefix``: prefix of all keys; empty, or ends with a slash."""
         self._client, self._bucket, self._prefix = client, bucket, prefix
 
+    def __str__(self) -> str:
+        return f"s3://{self._bucket}/{self._prefix}".rstrip("/") + f" at {self._client.host}"
+
     def put(self, name: str, pieces: Iterable[bytes], *, synced: bool = True) -> None:
         """Send a stream; the server answers once it is stored."""
         parts = rechunk(pieces, PART_BYTES)
         try:
-            with _s3_errors_as_ours():
-                with contextlib.suppress(FileNotFoundError):
-                    self._ask("head_object", Key=self._key(name))
-                    raise errors.SpoolUnwritable("A recording of that name already exists.")
-                first = next(parts, b"")
-                if len(first) < PART_BYTES:
-                    self._ask("put_object", Key=self._key(name), Body=first)
-                else:
-                    self._put_parts(name, itertools.chain([first], parts))
+            with contextlib.suppress(FileNotFoundError):
+                self._ask("head_object", Key=self._key(name))
+                raise errors.SpoolUnwritable("A recording of that name already exists.")
+            first = next(parts, b"")
+            if len(first) < PART_BYTES:
+                self._ask("put_object", Key=self._key(name), Body=first)
+            else:
+                self._put_parts(name, itertools.chain([first], parts))
         except OSError as error:  # the source of the stream cannot be read
             raise storage_error(error) from None
 
@@ -213,26 +229,24 @@ class S3Storage:
     def range(self, name: str, at: int, size: int) -> bytes:
         """Return ``size`` bytes from the offset ``at``; they must exist."""
         span = f"bytes={at}-{at + size - 1}"
-        with _s3_errors_as_ours():
-            return bytes(self._ask("get_object", Key=self._key(name), Range=span)["Body"])
+        return bytes(self._ask("get_object", Key=self._key(name), Range=span)["Body"])
 
     def _size(self, name: str) -> int:
         """Return the stored bytes of a recording."""
         key = self._key(name)
-        with _s3_errors_as_ours():
-            try:
-                return int(self._ask("head_object", Key=key)["ContentLength"])
-            except FileNotFoundError:
-                # HEAD has no body that says whether the object, the bucket or the server is missing
-                page = self._ask("list_objects_v2", Prefix=key, MaxKeys=1)
-                for one in page.get("Contents", ()):
-                    if one["Key"] == key:
-                        return int(one["Size"])
-                raise
+        try:
+            return int(self._ask("head_object", Key=key)["ContentLength"])
+        except FileNotFoundError:
+            # HEAD has no body that says whether the object, the bucket or the server is missing
+            page = self._ask("list_objects_v2", Prefix=key, MaxKeys=1)
+            for one in page.get("Contents", ()):
+                if one["Key"] == key:
+                    return int(one["Size"])
+            raise
 
     def delete(self, name: str) -> None:
         """Delete a recording; a missing one does nothing."""
-        with _s3_errors_as_ours(), contextlib.suppress(FileNotFoundError):
+        with contextlib.suppress(FileNotFoundError):
             if not name.endswith(PARTIAL_SUFFIX):
                 self._ask("delete_object", Key=self._key(name))
                 return
@@ -245,21 +259,20 @@ class S3Storage:
         """Return all recordings with their ages in seconds, including multipart
         uploads that never ended."""
         ages: dict[str, float] = {}
-        with _s3_errors_as_ours():
-            for page in self._pages("list_objects_v2", ("ContinuationToken",), self._prefix):
-                for one in page.get("Contents", ()):
-                    if (name := self._name(one["Key"])) is not None:
-                        ages[name] = _server_time(page) - one["LastModified"].timestamp()
-            for page, upload in self._unfinished(self._prefix):
-                if (name := self._name(upload["Key"])) is not None:
-                    ages[f"{name}{PARTIAL_SUFFIX}"] = _server_time(page) - self._touched(upload)
+        for page in self._pages("list_objects_v2", ("ContinuationToken",), self._prefix):
+            for one in page.get("Contents", ()):
+                if (name := self._name(one["Key"])) is not None:
+                    ages[name] = _server_time(page) - one["LastModified"].timestamp()
+        for page, upload in self._unfinished(self._prefix):
+            if (name := self._name(upload["Key"])) is not None:
+                ages[f"{name}{PARTIAL_SUFFIX}"] = _server_time(page) - self._touched(upload)
         return ages
 
     def check(self) -> None:
         """Check the access: write an object, list and delete it.
 
         Raises:
-            FileNotFoundError, S3Unavailable, S3Refused: that cannot be done.
+            FileNotFoundError, S3Unavailable, S3Refused, errors.DiskFull: that cannot be done.
         """
         key = self._key("look")  # always the same: if the deletion fails, the next check deletes it
         self._ask("list_objects_v2", Prefix=self._prefix, MaxKeys=1)
@@ -289,12 +302,8 @@ class S3Storage:
             raise
 
     def _abort(self, of: Mapping[str, str]) -> None:
-        with _s3_errors_as_ours(), contextlib.suppress(FileNotFoundError):
-            try:
-                self._ask("abort_multipart_upload", **of)
-            except S3Refused as refused:
-                if refused.code != "NoSuchUpload":
-                    raise
+        with contextlib.suppress(FileNotFoundError):
+            self._ask("abort_multipart_upload", **of)
 
     def _unfinished(self, prefix: str) -> Iterator[tuple[Any, Any]]:
         """Yield multipart uploads that never ended, each with its page of the list."""
@@ -305,7 +314,7 @@ class S3Storage:
                 for upload in page.get("Uploads", ()):
                     yield page, upload
         except S3Refused as refused:
-            if refused.code not in _UNSUPPORTED_CODES:
+            if refused.reason not in _UNSUPPORTED_CODES:
                 raise
             log.info(
                 "the S3 storage cannot list incomplete multipart uploads; set a lifecycle rule "
@@ -333,23 +342,6 @@ class S3Storage:
 
     def _ask(self, call: str, **what: Any) -> Mapping[str, Any]:
         return self._client.ask(call, Bucket=self._bucket, **what)
-
-
-@contextlib.contextmanager
-def _s3_errors_as_ours() -> Iterator[None]:
-    """Translate errors of the server. A server that rejects requests (invalid keys,
-    a missing bucket) is treated like one that does not answer: the data may be
-    there once that is corrected."""
-    try:
-        yield
-    except S3Unavailable as error:
-        log.warning("the S3 storage does not answer: %s; calls are retried", error)
-        raise errors.StorageUnreachable() from None
-    except S3Refused as error:
-        if error.code in _QUOTA_CODES or error.status == 507:
-            raise errors.DiskFull("The S3 storage is full.") from None
-        log.error("the S3 storage rejects a request: %s; check the bucket and the keys", error)
-        raise errors.StorageUnreachable("The storage of recordings rejects requests.") from None
 
 
 class S3Object:

@@ -6,9 +6,8 @@ import time
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from sidecar.config import secret_settings
 from sidecar.config.settings import Settings
-from sidecar.errors import SettingsInvalid
+from sidecar.errors import DiskFull, SettingsInvalid
 from sidecar.plugins.shared_jobs.s3_storage import S3Client, S3Refused, S3Storage, S3Unavailable
 from sidecar.plugins.shared_jobs.settings import SharedJobSettings
 from sidecar.storage.recording_storage import FolderStorage, RecordingStorage
@@ -75,13 +74,15 @@ def check_storage(
         try:
             storage.check()
             return
+        except DiskFull as error:
+            raise SettingsInvalid(error.detail, hint="Delete what is not needed there.") from None
         except S3Refused as error:
-            hint = _HINTS.get(error.code, _KEYS_HINT)
+            hint = _HINTS.get(error.reason, _KEYS_HINT)
             raise SettingsInvalid(
-                f"The S3 storage rejects the request: {error.code}.", hint=hint
+                f"The S3 storage rejects the request: {error.reason}.", hint=hint
             ) from None
         except (S3Unavailable, FileNotFoundError) as error:
-            reason = str(error)
+            reason = error.reason if isinstance(error, S3Unavailable) else str(error)
             if "Credential" in reason:
                 raise SettingsInvalid("The S3 storage requires keys.", hint=_KEYS_HINT) from None
             if reason == "SSLError" or time.monotonic() >= until:
@@ -90,15 +91,6 @@ def check_storage(
                     hint=_HINTS.get(reason, _UNREACHABLE_HINT),
                 ) from None
         time.sleep(retry_pause_s)
-
-
-def describe_storage(settings: Settings, folder: Path) -> str:
-    """Return the location of recordings, for messages to users."""
-    uploads = SharedJobSettings.of(settings).uploads
-    if uploads is None or Path(uploads).is_absolute():
-        return uploads or str(folder)
-    endpoint = _endpoint()
-    return f"{uploads} at {secret_settings.host_of(endpoint) if endpoint else 'AWS'}"
 
 
 def _endpoint() -> str:
