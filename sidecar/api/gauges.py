@@ -177,7 +177,7 @@ def _engine(role: EngineRole, one: AnyEngine) -> dict[str, Any]:
         "engine": one.spec.name,
         "precision": one.precision.value,
         "state": one.state.value,
-        "load_percent": load_percent(one.loading),
+        "load_percent": load_percent(one.loader.loading),
         "pid": one.worker_pid,
         "on_gpu": one.on_gpu,
         **{name.removesuffix("_total"): value(one) for name, _, value in _ENGINE_NUMBERS},

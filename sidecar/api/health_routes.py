@@ -134,7 +134,7 @@ async def health_response(service: Service) -> Response:
             "requested_precision": settings.precision.value,
             "device": fleet.files.device,
             "engine_state": files.state.value,
-            "load_percent": load_percent(files.loading),
+            "load_percent": load_percent(files.loader.loading),
             "worker_pid": files.worker_pid,
             "live_engine": live and live.spec.name,
             "live_engine_state": live and live.state.value,
@@ -165,7 +165,7 @@ async def health_response(service: Service) -> Response:
 def _status(service: Service) -> str:
     if service.queue.draining:
         return "stopping"
-    return "ok" if service.fleet.files.loading is None else "loading"
+    return "ok" if service.fleet.files.loader.loading is None else "loading"
 
 
 def load_percent(loading: float | None) -> int | None:

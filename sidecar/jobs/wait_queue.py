@@ -307,7 +307,7 @@ class WaitQueue:
             return 0.0
         if not engine.loaded:
             load_s = self._predictor.load_s(engine.coming.precision)
-            return load_s * (1.0 - (engine.loading or 0.0)) + self._takes_s(job)
+            return load_s * (1.0 - (engine.loader.loading or 0.0)) + self._takes_s(job)
         elapsed_s = now - max(running.begun_at, engine.loader.loaded_at)
         return remaining_s(
             self._takes_s(job),

@@ -134,11 +134,6 @@ class Engine(Generic[Spec]):
         return self._holders > 0
 
     @property
-    def loading(self) -> float | None:
-        """Return the share of a load that is done (0 to 1); None if no load is in progress."""
-        return self.loader.loading
-
-    @property
     def loaded(self) -> bool:
         """Return whether the model is in memory."""
         return self.loader.loading is None and self._worker is not None
@@ -146,7 +141,7 @@ class Engine(Generic[Spec]):
     @property
     def state(self) -> EngineState:
         """Return the current state."""
-        if self.loading is not None:
+        if self.loader.loading is not None:
             return EngineState.LOADING
         if self.worker is None:
             return EngineState.STUCK if self.loader.shutdowns.stuck else EngineState.ABSENT
@@ -195,7 +190,7 @@ class Engine(Generic[Spec]):
             try:
                 if beside:
                     await turn.aclose()
-                yield EngineLease(worker, self.model.precision, self._set_memory, beside=beside)
+                yield EngineLease(worker, self.model.precision, self._set_memory, beside)
             finally:
                 self._hold(-1)
 

@@ -28,33 +28,25 @@ class RecordingRequest(NamedTuple):
     resume_points: Sequence[ResumePoint] | None = None
 
 
+@dataclass(frozen=True, slots=True)
 class EngineLease:
-    """Right to use a loaded engine, until the lease ends.
+    """Right to use a loaded engine, until the lease ends. ``precision``: of the model.
+    ``set_memory`` is called with the plan of each job. ``beside``: its calls run concurrently with
+    earlier ones.
 
     The engine may end earlier: it dies, or is reloaded under live sessions. Calls then raise
     `WorkerDied`, and their caller takes another lease.
     """
 
-    def __init__(
-        self,
-        worker: worker_process.WorkerProcess,
-        precision: Precision,
-        set_memory: Callable[[MemoryPlan], None],
-        *,
-        beside: bool = False,
-    ) -> None:
-        """``set_memory`` is called with the plan of each job. ``beside``: its calls run
-        concurrently with earlier ones."""
-        self._worker = worker
-        self._call_options = {"beside": True} if beside else {}
-        self._set_memory = set_memory
-        self.precision = precision
-        """Precision at which the engine is loaded."""
+    worker: worker_process.WorkerProcess
+    precision: Precision
+    set_memory: Callable[[MemoryPlan], None]
+    beside: bool = False
 
     @property
     def alive(self) -> bool:
         """Return whether it can be called."""
-        return self._worker.alive
+        return self.worker.alive
 
     def calling(
         self, operation: str, fds: Sequence[int] = (), **arguments: Any
@@ -65,7 +57,7 @@ class EngineLease:
         Raises:
             WorkerDied: the engine's process ended.
         """
-        return self._worker.calling(operation, fds, **arguments)
+        return self.worker.calling(operation, fds, **arguments)
 
     async def transcribe(
         self, recording: RecordingRequest, max_s: float
@@ -76,7 +68,7 @@ class EngineLease:
             WorkerDied: the engine's process ended.
             errors.SidecarError: the engine refused or failed it.
         """
-        self._set_memory(recording.options.memory)
+        self.set_memory(recording.options.memory)
         resume_points = recording.resume_points
         wanted = {
             "facts": recording.audio_info.to_wire(),
@@ -85,7 +77,8 @@ class EngineLease:
             "settled": None if resume_points is None else [to_wire(one) for one in resume_points],
         }
         fds = [recording.source.fd]
-        async with self.calling("transcribe", fds, **wanted, **self._call_options) as call:
+        beside = {"beside": True} if self.beside else {}
+        async with self.calling("transcribe", fds, **wanted, **beside) as call:
             async for frame, _ in call.answers():
                 yield from_wire(frame["event"])
 

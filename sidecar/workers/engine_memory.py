@@ -97,7 +97,7 @@ class EngineMemory(MemoryAccount):
         self._least = 0
         """Bytes that stay reserved while nothing is loaded: of a live engine that was planned
         beside that for files."""
-        if live and choice.fits and self.on_gpu(self.first):
+        if live and choice.fits and self.on_gpu(choice):
             assert self.first.footprint is not None
             self._least = self.first.footprint.needed_bytes
             self._release(self.first)
@@ -122,7 +122,7 @@ class EngineMemory(MemoryAccount):
         spec, checkpoint = spec_on_device(choice.spec, gpu), choice.checkpoint
         model = LoadedModel(name, choice, spec, spec.precisions[0])
         if checkpoint is not None and choice.spec.planned:
-            on_gpu, limit_mb = self.on_gpu(model), self._settings.memory_limit_mb
+            on_gpu, limit_mb = self.on_gpu(model.choice), self._settings.memory_limit_mb
             spec, admission = memory_admission.admission_of(
                 checkpoint.config,
                 spec,
@@ -149,7 +149,7 @@ class EngineMemory(MemoryAccount):
 
     def _concurrency(self, choice: EngineChoice[Any]) -> int:
         spec, upstream, gpu = choice.spec, choice.upstream, self._devices.gpu.seen
-        on_gpu = self._uses_gpu(choice)
+        on_gpu = self.on_gpu(choice)
         narrow = on_gpu and gpu is not None and not gpu.bf16
         if not isinstance(spec, EngineSpec) or narrow:
             return 1  # fp16 may have to be widened, which would change what others decode
@@ -157,13 +157,10 @@ class EngineMemory(MemoryAccount):
         each = min(self._settings.batch or most, spec.together)
         return each * (len(upstream.urls) if upstream is not None else 1)
 
-    def _uses_gpu(self, choice: EngineChoice[Any]) -> bool:
+    def on_gpu(self, choice: EngineChoice[Any]) -> bool:
+        """Return whether a model uses the GPU; one without a checkpoint never does."""
         there = self._devices.gpu.seen is not None and self._settings.device != "cpu"
         return there and choice.checkpoint is not None
-
-    def on_gpu(self, model: AnyModel) -> bool:
-        """Return whether a model uses the GPU; one without a checkpoint never does."""
-        return self._uses_gpu(model.choice)
 
     @property
     def reserved_bytes(self) -> int:
@@ -227,7 +224,9 @@ class EngineMemory(MemoryAccount):
         """As of `MemoryAccount`."""
         held, size = self._held(), model.idle_bytes(plan.memory)
         if plan.placement is LoadPlacement.BESIDE and held.pid is not None:
-            own_bytes = self._devices.gpu.own_bytes(self._name) if self.on_gpu(held.model) else 0
+            own_bytes = (
+                self._devices.gpu.own_bytes(self._name) if self.on_gpu(held.model.choice) else 0
+            )
             size += max(held.model.idle_bytes(held.memory), own_bytes)
         self._coming = model
         self._reserve(model, size)
@@ -267,20 +266,20 @@ class EngineMemory(MemoryAccount):
             self._device_of(model).ledger.reserve(self._name, self._least)
 
     def _device_of(self, model: AnyModel) -> gpu_devices.GpuMonitor | gpu_devices.HostMemoryMonitor:
-        return self._devices.gpu if self.on_gpu(model) else self._devices.host
+        return self._devices.gpu if self.on_gpu(model.choice) else self._devices.host
 
     def _holding(self, on_gpu: bool) -> gpu_devices.EngineMemoryHolding:
         """Return the bytes that the process holds of the GPU, or of the host."""
         held, coming = self._held(), self._coming
-        comes = coming is not None and self.on_gpu(coming) is on_gpu
-        if held.pid is None or self.on_gpu(held.model) is not on_gpu:
+        comes = coming is not None and self.on_gpu(coming.choice) is on_gpu
+        if held.pid is None or self.on_gpu(held.model.choice) is not on_gpu:
             return gpu_devices.EngineMemoryHolding(coming=comes)
         weights_bytes = held.model.idle_bytes(held.memory)
         return gpu_devices.EngineMemoryHolding(held.pid, weights_bytes, coming=comes)
 
     def _state(self, model: AnyModel, held_precision: Precision | None) -> MemoryState:
         gpu, watch = self._devices.gpu.seen, self._devices.gpu
-        if gpu is None or not self.on_gpu(model):
+        if gpu is None or not self.on_gpu(model.choice):
             free_bytes = self._devices.host.free_bytes(self._name)
             return MemoryState(free_bytes, held_precision, on_gpu=False)
         return MemoryState(

@@ -37,22 +37,15 @@ class ModelLoadRequest:
     precision: Precision = Precision.AUTO
 
 
-@dataclass(frozen=True, slots=True)
-class _Request:
-    """Request of a client of the protocol for a model, which is being carried out."""
-
-    choices: Sequence[EngineChoice[EngineSpec]]
-    """The models to load."""
-    task: asyncio.Task[None]
-
-
 class ModelRegistry:
     """Models that clients request of the ``engines``, by role."""
 
     def __init__(self, settings: Settings, engines: Mapping[str, RoleEngine[EngineSpec]]) -> None:
         self._settings, self._engines = settings, engines
-        self._requests: dict[str, _Request] = {}
-        """By the name of the model."""
+        self._requests: dict[
+            str, tuple[asyncio.Task[None], Sequence[EngineChoice[EngineSpec]]]
+        ] = {}
+        """By the name of the model: what carries out a request, and the models that it loads."""
         self._lock = asyncio.Lock()
         self.failed: dict[str, str] = {}
         """Error code of the last model that could not be loaded, by its name."""
@@ -75,7 +68,7 @@ class ModelRegistry:
         start; an adapter's model has a folder of its own."""
         models = [(engine.first, *engine.models) for engine in self._engines.values()]
         choices = [model.choice for each in models for model in each]
-        choices += [one for each in self._requests.values() for one in each.choices]
+        choices += [one for _, requested in self._requests.values() for one in requested]
         found = [one.checkpoint for one in choices if one.checkpoint is not None]
         weights = [file.parent for one in found for file in one.weight_files]
         return [*(one.folder for one in found), *weights]
@@ -148,7 +141,7 @@ class ModelRegistry:
 
     async def close(self) -> None:
         """Cancel the requests that are being carried out."""
-        tasks = [one.task for one in self._requests.values()]
+        tasks = [task for task, _ in self._requests.values()]
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
@@ -166,12 +159,12 @@ class ModelRegistry:
         """Start the changes of engines, by role, one after the other."""
         work = self._change(model_id, changes)
         task = asyncio.get_running_loop().create_task(work, name="model")
-        self._requests[model_id] = _Request(choices, task)
+        self._requests[model_id] = task, choices
         task.add_done_callback(lambda task: self._ended(model_id, task))
         return task
 
     def _ended(self, model_id: str, task: asyncio.Task[None]) -> None:
-        if (request := self._requests.get(model_id)) is not None and request.task is task:
+        if model_id in self._requests and self._requests[model_id][0] is task:
             del self._requests[model_id]
         if not task.cancelled() and (fault := task.exception()) is not None:
             log.error("internal error while a model was loaded or unloaded", exc_info=fault)

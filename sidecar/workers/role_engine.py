@@ -76,7 +76,7 @@ class RoleEngine(Engine[Spec]):
     @property
     def on_gpu(self) -> bool:
         """Return whether the model uses the GPU; one without a checkpoint never does."""
-        return self.memory.on_gpu(self.model)
+        return self.memory.on_gpu(self.model.choice)
 
     @property
     def device(self) -> str:

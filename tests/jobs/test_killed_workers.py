@@ -74,7 +74,7 @@ async def test_job_whose_worker_is_killed_as_it_loads_is_done_by_another_worker(
     known, slot = worker_pids(), OverheardSlot()
     async with queue_on(slot, fault_retry_s=0.01) as queue:
         (job,) = await started(queue, new_job())
-        await until(lambda: slot.loading)
+        await until(lambda: slot.loader.loading)
         monkeypatch.delenv("VIBEVOICE_SCRIPTED_LOAD")
         for pid in worker_pids() - known:
             os.kill(pid, signal.SIGKILL)

@@ -124,7 +124,7 @@ async def test_after_failed_reload_old_precision_serves_and_a_lease_of_the_new_o
     old = slot.worker_pid
     with pytest.raises(errors.ModelLoadFailed, match="set to fail in int8"):
         await slot.reload(INT8)
-    assert (slot.precision, slot.state, slot.loading) == (FP32, EngineState.READY, None)
+    assert (slot.precision, slot.state, slot.loader.loading) == (FP32, EngineState.READY, None)
     assert (slot.worker_pid == old) is (placement is LoadPlacement.BESIDE)
     async with slot.lease() as engine:
         assert engine.precision is FP32
@@ -141,7 +141,7 @@ async def test_after_failed_restore_of_old_engine_next_lease_loads_it(
     monkeypatch.setenv("VIBEVOICE_SCRIPTED_SPEED", "no number")
     with pytest.raises(errors.ModelLoadFailed):
         await slot.reload(INT8)
-    assert (slot.state, slot.worker_pid, slot.loading) == (EngineState.ABSENT, None, None)
+    assert (slot.state, slot.worker_pid, slot.loader.loading) == (EngineState.ABSENT, None, None)
     monkeypatch.delenv("VIBEVOICE_SCRIPTED_SPEED")
     async with slot.lease() as engine:
         assert engine.precision is FP32
@@ -186,7 +186,7 @@ async def test_reload_waits_for_lease_and_precedes_next_lease(build: Build) -> N
         await asyncio.sleep(0)
         following = asyncio.ensure_future(precision_of_a_lease(slot))
         await settle()
-        assert (looker.asked, slot.loading) == ([FP32], None)
+        assert (looker.asked, slot.loader.loading) == ([FP32], None)
         seen.append(engine.precision)
     await reload
     assert [*seen, await following] == [FP32, INT8]
@@ -471,7 +471,7 @@ async def test_worker_that_cannot_start_raises_machine_busy_leaks_nothing_and_ol
                 await precision_of_a_lease(slot, INT8)
         if sys.platform == "linux":
             assert len(os.listdir("/proc/self/fd")) <= open_before
-        assert (slot.state, slot.worker_pid, slot.loading) == expected
+        assert (slot.state, slot.worker_pid, slot.loader.loading) == expected
     assert await precision_of_a_lease(slot) is FP32
 
 
