@@ -105,7 +105,7 @@ async def fill(store: Service, count: int) -> None:
 
 async def claimed(store: Service) -> Any:
     """Claim the next job, of which there is one."""
-    claim = await store.claims.claim(uuid.uuid4().hex, ClaimPreferences())
+    claim = await store.claims.claim(uuid.uuid4().hex, ClaimPreferences(store.can))
     assert claim is not None, "nothing to claim"
     return claim
 

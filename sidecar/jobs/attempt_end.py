@@ -39,11 +39,6 @@ class AttemptEnd:
     error: errors.SidecarError | None = None
     vain_s: float = 0.0
 
-    @property
-    def unable_node(self) -> bool:
-        """Return whether another node is to try the job."""
-        return self.changes == (RequeuedChange(CountsAs.UNABLE_NODE),)
-
 
 REQUEUED = AttemptEnd((RequeuedChange(),))
 """The job waits for its next turn."""

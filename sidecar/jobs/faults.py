@@ -11,7 +11,6 @@ from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
 
 from sidecar import errors
-from sidecar.bounded_dict import BoundedDict
 from sidecar.concurrency import backoff_s
 from sidecar.errors import Fault
 
@@ -36,8 +35,6 @@ _ERRNOS_OF_RECORDING = {
     *(errno.EINVAL, errno.ENXIO, errno.ENAMETOOLONG),
 }
 """There is no such recording, or something else has its name."""
-MAX_FAULTY_JOBS = 1000
-"""Jobs that are remembered because they met a fault."""
 
 
 def fault_of(error: BaseException) -> Fault:
@@ -151,27 +148,3 @@ class Breakers:
             return backoff_s(attempts, self._retry_s, LONGEST_PAUSES * self._retry_s)
         first_s = REST_PAUSES * self._retry_s
         return backoff_s(attempts - 1, first_s, LONGEST_PAUSES * first_s)
-
-
-class FaultHistory:
-    """Jobs that met a fault of the node or the storage. It tells one that only they have, such as a
-    bad sector, from one that all jobs would meet."""
-
-    def __init__(self) -> None:
-        self._met = BoundedDict[str, int](MAX_FAULTY_JOBS)
-        """Jobs, and `_well` when they met it first."""
-        self._well = 0
-        """Number of jobs that met none."""
-
-    def note_well(self, job_id: str) -> None:
-        """Note that a job met no fault."""
-        self._met.pop(job_id, None)
-        self._well += 1
-
-    def note_fault(self, job_id: str) -> bool:
-        """Note that a job met a fault; return whether all may have to wait: none went well between
-        another's fault and this one. A job that met it before others went well has it alone."""
-        before = self._met.pop(job_id, self._well)
-        general = before == self._well and self._well in self._met.values()
-        self._met[job_id] = before
-        return general

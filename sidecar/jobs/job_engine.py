@@ -5,7 +5,9 @@
 """
 
 import math
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import replace
+from functools import partial
 
 from sidecar.concurrency import BackgroundTaskGroup
 from sidecar.config.settings import Settings
@@ -14,6 +16,7 @@ from sidecar.errors import LanguageUnsupported, ModelUnsuited, SidecarError
 from sidecar.gpu_memory.memory_admission import MemoryAdmission, MemoryState
 from sidecar.gpu_memory.memory_plan import UNKNOWN_LENGTH_NOTE, UNMEASURED_NOTE, JobForecast
 from sidecar.interfaces.engine_interface import (
+    AUTO,
     EngineSpec,
     Precision,
     TranscribeOptions,
@@ -26,6 +29,10 @@ from sidecar.jobs.job_runner import Job, OptionsPlanner
 from sidecar.observability.logs import default_data_folder
 from sidecar.transcripts.transcript import Progress
 from sidecar.workers.role_engine import RoleEngine
+
+ENGINE, LANGUAGE, TRANSLATE = "engine:", "language:", "translate"
+ANY_LANGUAGE = f"{LANGUAGE}*"
+"""Words of what engines can do, and of what jobs need; the last stands for all languages."""
 
 
 class JobEngine:
@@ -48,6 +55,13 @@ class JobEngine:
         """Return the spec of the model's engine."""
         return self.engine.model.spec
 
+    @property
+    def capabilities(self) -> Sequence[str]:
+        """Return the words of what the model can do."""
+        spec = self.spec
+        languages = [f"{LANGUAGE}{one}" for one in spec.languages] or [ANY_LANGUAGE]
+        return [f"{ENGINE}{spec.name}", *languages, *([TRANSLATE] if spec.translates else [])]
+
     def queue(self, event_log: JobEventLog, plan: OptionsPlanner) -> JobQueue:
         """Return a queue that runs jobs here and writes to a log. ``plan``: planner of the options
         of a job at its begin."""
@@ -65,16 +79,12 @@ class JobEngine:
 
     def refusal(self, options: TranscribeOptions) -> SidecarError | None:
         """Return why the model cannot do what is asked for; None if it can."""
-        spec, tag = self.engine.model.spec, options.language
-        if not spec.speaks(tag):
-            return LanguageUnsupported(
-                f"The engine '{spec.name}' does not support the language '{tag}'.",
-                hint=f"It knows: {abbreviate_names(spec.languages)}. "
-                f"{language_hint(tag, self._settings)}",
-            )
-        if options.translate and not spec.translates:
-            return ModelUnsuited(f"The engine '{spec.name}' does not translate.")
-        return None
+        needs = needs_of(options)
+        return self.refusal_of(needs, self.capabilities) if needs else None
+
+    def refusal_of(self, needs: Iterable[str], can: Collection[str]) -> SidecarError | None:
+        """As `engine_refusal`, with this service's hints."""
+        return engine_refusal(needs, can, partial(language_hint, settings=self._settings))
 
     def admit(self, options: TranscribeOptions, audio_s: float | None) -> Precision:
         """Return the precision to request for a job, so that it fits.
@@ -199,3 +209,42 @@ class JobEngine:
     async def close(self) -> None:
         """Persist the durations."""
         await self._duration_file.persist(self.predictor.fits)
+
+
+def needs_of(options: TranscribeOptions) -> Sequence[str]:
+    """Return the words of what a job needs of an engine."""
+    tag = options.language
+    language = [] if tag == AUTO else [f"{LANGUAGE}{tag.split('-')[0].lower()}"]
+    return [*language, *([TRANSLATE] if options.translate else [])]
+
+
+def unmet_needs(needs: Iterable[str], can: Collection[str]) -> Sequence[str]:
+    """Return the needs that are not met."""
+    any_language = ANY_LANGUAGE in can
+    return [
+        need
+        for need in needs
+        if need not in can and not (any_language and need.startswith(LANGUAGE))
+    ]
+
+
+def engine_refusal(
+    needs: Iterable[str], can: Collection[str], hint: Callable[[str], str]
+) -> SidecarError | None:
+    """Return why an engine cannot do a job; None if it can. ``hint``: what to do for a language
+    that it does not know."""
+    unmet, engine = unmet_needs(needs, can), "".join(_words(can, ENGINE))
+    for need in unmet:
+        if need.startswith(LANGUAGE):
+            tag = need.removeprefix(LANGUAGE)
+            return LanguageUnsupported(
+                f"The engine '{engine}' does not support the language '{tag}'.",
+                hint=f"It knows: {abbreviate_names(_words(can, LANGUAGE))}. {hint(tag)}",
+            )
+    if TRANSLATE in unmet:
+        return ModelUnsuited(f"The engine '{engine}' does not translate.")
+    return None
+
+
+def _words(can: Iterable[str], kind: str) -> tuple[str, ...]:
+    return tuple(one.removeprefix(kind) for one in can if one.startswith(kind))

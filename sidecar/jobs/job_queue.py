@@ -338,6 +338,7 @@ class JobQueue(SubmissionQueue):
             return
         job.enter(self.event_log, known=True)
         self._wait_queue.join(job)
+        self._wait_queue.check_model(job)
 
     def live(self, job_id: str) -> Job | None:
         """Return the job with this id, if it waits or runs."""

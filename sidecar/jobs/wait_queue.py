@@ -182,10 +182,7 @@ class WaitQueue:
         else:
             waiting = [job, *self._jobs.values()]
             self._jobs = {one.id: one for one in sorted(waiting, key=lambda one: one.arrived_at)}
-            if (
-                error := self._refusal(job.record.options)
-            ) is not None:  # the model was changed meanwhile
-                job.refuse(error)
+            self.check_model(job)  # it was changed meanwhile
         self._shares = self._shares.refunded(job.record.owner, back_s)
         self._changed()
 
@@ -263,12 +260,15 @@ class WaitQueue:
         )
 
     def _model_changed(self) -> None:
-        """Note for each waiting job whether it can run with the model of the moment."""
         for job in self._jobs.values():
-            error = self._refusal(job.record.options)
-            if error is not None or job.record.refused is not None:
-                job.refuse(error)
+            self.check_model(job)
         self._changed()
+
+    def check_model(self, job: Job) -> None:
+        """Note whether a waiting job can run with the model of the moment."""
+        error = self._refusal(job.record.options)
+        if error is not None or job.record.refused is not None:
+            job.refuse(error)
 
     def position(self, job_id: str) -> QueuePosition | None:
         """Return the position of a job; None if it does not wait."""

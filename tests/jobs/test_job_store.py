@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from fake_claims import ANYTHING
 from instrumented_slot import FACTS, OverheardSlot, queue_on
 from job_event_histories import submitted
 from postgres import Cluster
@@ -173,7 +174,7 @@ class Shared:
             await self._one.database.fetch(
                 "UPDATE vibevoice.jobs SET claim = id, node = 'one' WHERE id = %s", (job_id,)
             )
-            claim = await self._one.claims.claim(job_id, ClaimPreferences())
+            claim = await self._one.claims.claim(job_id, ClaimPreferences(ANYTHING))
             assert claim is not None
             self._running[job_id] = claim, claim.record
         claim, before = self._running[job_id]

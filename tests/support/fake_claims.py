@@ -5,12 +5,16 @@ from __future__ import annotations
 
 import asyncio
 import math
+import time
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import reduce
 
 from sidecar import clock, errors
+from sidecar.jobs.faults import passes
+from sidecar.jobs.job_engine import engine_refusal, unmet_needs
 from sidecar.jobs.job_record import (
     CancelledChange,
     CountsAs,
@@ -25,9 +29,30 @@ from sidecar.jobs.job_record import (
 )
 from sidecar.jobs.job_record import UnschedulableChange as Told
 from sidecar.plugins.shared_jobs import claims
+from sidecar.plugins.shared_jobs.job_needs import NodeCapabilities, needs_of_job
 
-Verdict = tuple[JobFailure | None, float]
-"""What a node said of a job, and when."""
+ANYTHING = NodeCapabilities(
+    (
+        *("engine:scripted", "language:*", "translate"),
+        *("storage:folder", "storage:bucket", "long"),
+    ),
+    1e6,
+)
+
+
+def refusal_of(needs: Iterable[str], can: Collection[str]) -> errors.SidecarError | None:
+    """Why an engine cannot do a job, with a hint."""
+    return engine_refusal(needs, can, lambda tag: f"Nobody knows '{tag}'.")
+
+
+@dataclass(frozen=True)
+class PutOff:
+    """Why a node left a job to others, when and for how long, and how often it did."""
+
+    failure: JobFailure
+    at_s: float
+    for_s: float
+    tries: int
 
 
 @dataclass
@@ -52,6 +77,10 @@ class SharedJobs:
         self.nodes: list[FakeClaims] = []
         self.lost: list[JobEvent] = []
         self.now_s = 0.0
+
+    def now(self) -> float:
+        """The time, which a test may set forward."""
+        return self.now_s + time.monotonic()  # real time: rests are long, or the time is virtual
 
     def add(self, record: JobRecord) -> None:
         self.jobs[record.id] = Stored(record, record)
@@ -106,9 +135,9 @@ class SharedJobs:
 
 
 class FakeClaims(claims.ClaimStore):
-    """The jobs as one node sees them. ``down``: the database is away, and ``missed`` has the calls
-    meanwhile. ``unanswered``: so many calls are carried out without an answer. ``deaf``: it is told
-    of no end."""
+    """The jobs as one node sees them. ``can``: what it tells the others that it can do. ``down``:
+    the database is away, and ``missed`` has the calls meanwhile. ``unanswered``: so many calls are
+    carried out without an answer. ``deaf``: it is told of no end."""
 
     def __init__(self, shared: SharedJobs, *, works: bool = True) -> None:
         self.shared = shared
@@ -118,7 +147,8 @@ class FakeClaims(claims.ClaimStore):
         self.missed: list[str] = []
         self.claimed: list[str] = []
         self.reports: list[tuple[int, Sequence[JobEvent]]] = []
-        self.verdicts: dict[str, Verdict] = {}
+        self.put_offs: dict[str, PutOff] = {}
+        self.can, self.asides, self.since_s = ANYTHING, 0, shared.now()
         self.tell_waiting: Callable[[], None] = lambda: None
         self.tell_ended: Callable[[str], None] = lambda job_id: None
         if works:
@@ -128,14 +158,28 @@ class FakeClaims(claims.ClaimStore):
         """This node is there no more."""
         self.shared.nodes.remove(self)
 
+    @contextmanager
+    def aside(self) -> Iterator[None]:
+        """Give this node no job within this context."""
+        self.asides += 1
+        try:
+            yield
+        finally:
+            self.asides -= 1
+            self.tell_waiting()
+
     async def claim(self, token: str, offer: claims.ClaimPreferences) -> claims.Claim | None:
         self._reach("claim")
-        job = self._of(token) or self._next()
+        job = self._of(token) or self._next(offer.can)
         if job is not None and job.token != token:
             job.node, job.token = self, token
             self.claimed.append(job.record.id)
         self._answer()
-        return None if job is None else claims.Claim(token, job.record, more=bool(self._waiting()))
+        if job is None:
+            return None
+        before = self.put_offs.get(job.record.id)
+        tries = before.tries if before is not None else 0
+        return claims.Claim(token, job.record, tries=tries, more=bool(self._waiting()))
 
     async def report(
         self, token: str, base: int, record: JobRecord, events: Sequence[JobEvent]
@@ -165,27 +209,35 @@ class FakeClaims(claims.ClaimStore):
         self._reach("mine")
         return frozenset(job.token for job in self.shared.jobs.values() if job.node is self)
 
-    async def judge(self, verdicts: Mapping[str, JobFailure | None]) -> None:
-        self._reach("judge")
-        self.verdicts |= {job_id: (one, self.shared.now_s) for job_id, one in verdicts.items()}
-        self._answer()
+    async def put_off(
+        self, token: str, job_id: str, error: errors.SidecarError, for_s: float
+    ) -> None:
+        before = self.put_offs.get(job_id)
+        tries = before.tries if before is not None else 0
+        if self._of(token) is not None:
+            self.put_offs[job_id] = PutOff(
+                JobFailure.of(error), self.shared.now(), for_s, tries + 1
+            )
+        await self.release(token)
 
-    async def unjudged(self, most: int) -> Sequence[JobRecord]:
-        self._reach("unjudged")
-        return [
-            record
-            for record in self._waiting()
-            if not self._judged(record.id)
-            and not any(node.verdict_of(record.id) is None for node in self.shared.nodes)
-        ][:most]
-
-    async def end_unschedulable(self, patience_s: float, every_s: float = 0.0) -> None:
+    async def end_unschedulable(
+        self, patience_s: float, every_s: float = 0.0, most: int = claims.UNSCHEDULABLE_BATCH
+    ) -> None:
         self._reach("end_unschedulable")
         for record in self._waiting():
-            said = [node.verdict_of(record.id) for node in self.shared.nodes]
-            refusals = [one for one in said if isinstance(one, JobFailure)]
+            said = [node.why_not(record) for node in self.shared.nodes]
+            refusals = [one for one in said if one is not None]
             all_refuse = bool(said) and len(refusals) == len(said)
             self._tell(self.shared.jobs[record.id], refusals if all_refuse else [], patience_s)
+
+    def why_not(self, record: JobRecord) -> JobFailure | None:
+        """Why this node cannot do a job now; None if it can."""
+        if (error := self.can.refusal(*needs_of_job(record), refusal_of)) is not None:
+            return JobFailure.of(error)
+        put_off = self.put_offs.get(record.id)
+        if put_off is None or (passes(put_off.failure.error()) and not self._rests(record.id)):
+            return None
+        return put_off.failure
 
     def on_waiting(self, tell: Callable[[], None]) -> None:
         self.tell_waiting = tell
@@ -207,20 +259,28 @@ class FakeClaims(claims.ClaimStore):
             job.refused_since = math.inf
             self.shared.append(job.record.id, Told(None))
             return
-        job.refused_since = min(job.refused_since, self.shared.now_s)
+        job.refused_since = min(job.refused_since, self.shared.now())
+        came_s = max(node.since_s for node in self.shared.nodes)
         failure = JobFailure.of(claims.unschedulable_error(refusals))
-        ends = self.shared.now_s - job.refused_since >= patience_s and claims.are_final(refusals)
+        ends = self.shared.now() - max(
+            came_s, job.refused_since
+        ) >= patience_s and claims.are_final(refusals)
         self.shared.append(job.record.id, FailedChange(failure) if ends else Told(failure))
 
     def _of(self, token: str) -> Stored | None:
         jobs = self.shared.jobs.values()
         return next((job for job in jobs if token and job.token == token), None)
 
-    def _next(self) -> Stored | None:
+    def _next(self, can: NodeCapabilities) -> Stored | None:
         """The oldest job of the owner that has the fewest claimed."""
         busy = Counter(self.shared.get(job_id).owner for job_id in self.shared.claimed)
         fit = [
-            one for one in self._waiting() if not isinstance(self.verdict_of(one.id), JobFailure)
+            one
+            for one in self._waiting()
+            if not unmet_needs(needs_of_job(one)[0], can.words)
+            and needs_of_job(one)[1] <= can.longest_s
+            and not self._rests(one.id)
+            and not self.asides
         ]
         records = sorted(fit, key=lambda one: busy[one.owner])
         return self.shared.jobs[records[0].id] if records else None
@@ -231,14 +291,10 @@ class FakeClaims(claims.ClaimStore):
             job.record for job in jobs if job.record.state is JobState.QUEUED and job.node is None
         ]
 
-    def _judged(self, job_id: str) -> bool:
-        """Whether this node judged a job a moment ago."""
-        _, at = self.verdicts.get(job_id, (None, -math.inf))
-        return self.shared.now_s - at < claims.ELIGIBILITY_TTL_S
-
-    def verdict_of(self, job_id: str) -> JobFailure | str | None:
-        """Why this node cannot do a job, None if it can, "" if it did not say."""
-        return self.verdicts[job_id][0] if job_id in self.verdicts else ""
+    def _rests(self, job_id: str) -> bool:
+        """Whether this node leaves a job to others now."""
+        put_off = self.put_offs.get(job_id)
+        return put_off is not None and self.shared.now() < put_off.at_s + put_off.for_s
 
     def _reach(self, call: str) -> None:
         if self.down:

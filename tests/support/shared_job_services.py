@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TypeVar
 
 import pytest
+from fake_claims import ANYTHING, refusal_of
 from postgres import KEY
 from retention_of_jobs import job_metrics
 from service_process import PATIENCE_S
@@ -18,11 +19,13 @@ from sidecar.audio.audio_info import AudioInfo
 from sidecar.audio.audio_source import OpenUploadRef, StoredRecordingRef
 from sidecar.clock import Clock, wall_time
 from sidecar.concurrency import ThreadLimiter
+from sidecar.errors import SidecarError
 from sidecar.interfaces.engine_interface import TranscribeOptions
 from sidecar.jobs.job_record import JobChange, JobEvent, JobRecord, ReportedChange, StartedChange
 from sidecar.observability.metrics import JobMetrics
 from sidecar.plugins.shared_jobs.claims import Claim, ClaimPreferences, ClaimStore
 from sidecar.plugins.shared_jobs.job_follower import JobFollower
+from sidecar.plugins.shared_jobs.job_needs import NodeCapabilities
 from sidecar.plugins.shared_jobs.job_rows import JobRows, replay_events
 from sidecar.plugins.shared_jobs.membership import Membership
 from sidecar.plugins.shared_jobs.postgres_database import PostgresDatabase, migrate_postgres
@@ -71,6 +74,7 @@ class Service:
     claims: ClaimStore
     tally: JobMetrics
     code: str
+    can: NodeCapabilities = ANYTHING
     tasks: list[asyncio.Task[None]] = field(default_factory=list)
     _next: int = 0
 
@@ -81,16 +85,32 @@ class Service:
             await self.jobs.submit(record)
         return records
 
-    async def claim(self, offer: ClaimPreferences = ClaimPreferences()) -> Claim | None:  # noqa: B008
+    async def claim(self, offer: ClaimPreferences | None = None) -> Claim | None:
         """Claim the next job with a token of its own."""
         self._next += 1
-        return await self.claims.claim(f"{self.membership.id}-{self._next}", offer)
+        token = f"{self.membership.id}-{self._next}"
+        return await self.claims.claim(token, offer or ClaimPreferences(self.can))
 
-    async def claimed(self, offer: ClaimPreferences = ClaimPreferences()) -> Claim:  # noqa: B008
+    async def claimed(self, offer: ClaimPreferences | None = None) -> Claim:
         """Claim the next job, which there is."""
         claim = await self.claim(offer)
         assert claim is not None
         return claim
+
+    async def refuse(self, error: SidecarError, *jobs: JobRecord, for_s: float = 1e6) -> None:
+        """Leave these jobs to others, as if this node had claimed them."""
+        for job in jobs:
+            await self.database.fetch(
+                "UPDATE vibevoice.jobs SET claim = id, node = %s WHERE id = %s",
+                (self.membership.id, job.id),
+            )
+            await self.claims.put_off(job.id, job.id, error, for_s)
+
+    async def accept(self, *jobs: JobRecord) -> None:
+        """Leave these jobs to others no more."""
+        forget = "UPDATE vibevoice.jobs SET put_off = put_off - %s WHERE id = ANY (%s)"
+        ids = [job.id for job in jobs]
+        await self.database.fetch(forget, (self.membership.id, ids))
 
     async def report(self, claim: Claim, base: JobRecord, *changes: JobChange) -> JobRecord | None:
         """Report what happens to a job; the record after it, None where the claim is lost."""
@@ -144,13 +164,13 @@ async def service(
     jobs = PostgresJobStore(
         database, rows, name, follower, retention, lambda s: s / 10, queue_limit, tally
     )
-    claims = ClaimStore(database, rows, name, retention, tally)
-    membership = Membership(database, name, works=works)
+    claims = ClaimStore(database, rows, name, retention, tally, refusal_of)
+    membership = Membership(database, name, works=works, capabilities=lambda: made.can)
     await database.open()
-    await membership.register()
     made = Service(
         database, rows, storage, follower, retention, membership, jobs, claims, tally, code
     )
+    await membership.register()
     made.tasks.append(asyncio.create_task(follower.run()))
     try:
         yield made

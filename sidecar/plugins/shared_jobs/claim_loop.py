@@ -1,38 +1,28 @@
-"""Claim loop of a node, and the eligibility of the node for jobs."""
+"""Claim loop of a node."""
 
 import asyncio
-import contextlib
 import logging
 import time
 import uuid
-from collections.abc import Awaitable, Callable, Coroutine, Iterator
-from contextlib import contextmanager
+from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import replace
 from functools import partial
 
 from sidecar import errors
-from sidecar.audio.audio_source import AudioSource, StoredRecordingRef
-from sidecar.bounded_dict import BoundedDict
+from sidecar.audio.audio_source import AudioSource
 from sidecar.concurrency import BackgroundTaskGroup, ThreadLimiter, cancel_after
 from sidecar.jobs import job_record
-from sidecar.jobs.attempt_end import AttemptEnd, poison_error
-from sidecar.jobs.faults import MAX_FAULTY_JOBS, FaultHistory, passes
-from sidecar.jobs.job_engine import JobEngine
+from sidecar.jobs.attempt_end import may_pass_on, poison_error
+from sidecar.jobs.faults import known_error, passes
 from sidecar.jobs.job_event_log import JobEventLog
 from sidecar.jobs.job_queue import JobQueue
-from sidecar.jobs.job_record import JobFailure, JobRecord
+from sidecar.jobs.job_record import JobEvent, JobFailure, JobRecord
 from sidecar.jobs.persistent_recordings import opening_timeout_s
 from sidecar.jobs.wait_queue import is_long
 from sidecar.plugins.shared_jobs import postgres_database
-from sidecar.plugins.shared_jobs.claims import (
-    ELIGIBILITY_TTL_S,
-    Claim,
-    ClaimPreferences,
-    ClaimStore,
-)
+from sidecar.plugins.shared_jobs.claims import Claim, ClaimPreferences, ClaimStore
 from sidecar.plugins.shared_jobs.held_claims import ClaimedJob, HeldClaim, HeldClaims
 from sidecar.storage.recording_storage import answering
-from sidecar.workers.engine_lease import EngineState
 
 log = logging.getLogger(__name__)
 
@@ -43,106 +33,11 @@ ENGINE_STOP_TIMEOUT_S = 5.0
 ENGINE_STOP_POLL_S = 0.02
 
 
-LIVE_DECODER = "live"
-"""Decoder of a recording that was transcribed in a live session: it cannot be opened again."""
 UNSCHEDULABLE_AFTER_S = 600.0
-"""Seconds that a job waits while every available node refuses it. Time without any node does not
-count. All services that share jobs must use the same value."""
+"""Seconds that a job waits while no available node can do it. Time without any node does not count.
+All services that share jobs must use the same value."""
 UNSCHEDULABLE_CHECK_INTERVAL_S = 3.0
 """Seconds between two searches for unschedulable jobs, by one node for all."""
-ELIGIBILITY_BATCH = 20
-"""Jobs that are judged at once: a memory plan takes milliseconds of the event loop."""
-
-
-def ineligibility(
-    record: JobRecord, engine: JobEngine, max_s: float, storage: str = "folder"
-) -> errors.SidecarError | None:
-    """Return why this node cannot do a job now; None if it can. ``max_s``: the longest recording
-    that it accepts, in seconds. ``storage``: the kind of its storage of recordings."""
-    if engine.engine.state is EngineState.STUCK:
-        return errors.EngineStuck()
-    if record.audio_info.decoder == LIVE_DECODER:
-        return errors.AudioLost("The live session of this job did not end.")
-    if isinstance(record.audio, StoredRecordingRef) and record.audio.storage != storage:
-        return errors.StorageUnreachable(
-            f"The recording is in a {record.audio.storage}, but this service uses a {storage}.",
-            hint="Start it with the storage of the recording (VIBEVOICE_UPLOADS).",
-        )
-    if (error := engine.refusal(record.options)) is not None:
-        return error
-    work_s = record.audio_info.work_s
-    if work_s is not None and work_s > max_s:
-        return errors.AudioTooLong(
-            f"The recording has {work_s / 3600:.1f} h; the limit is {max_s / 3600:.1f} h."
-        )
-    try:
-        engine.admit(record.options, record.audio_info.total_s)
-    except errors.SidecarError as error:
-        return error
-    return None
-
-
-class EligibilityJudge:
-    """Judge of the eligibility of one node for jobs."""
-
-    def __init__(
-        self,
-        claims: ClaimStore,
-        refusal: Callable[[JobRecord], errors.SidecarError | None],
-        patience_s: float = UNSCHEDULABLE_AFTER_S,
-        every_s: float = UNSCHEDULABLE_CHECK_INTERVAL_S,
-    ) -> None:
-        """``refusal``: why this node cannot do a job now; None if it can. ``patience_s``: seconds
-        that a job waits that all nodes refuse. ``every_s``: between two searches for such jobs."""
-        self._claims, self._refusal = claims, refusal
-        self._patience_s, self._every_s = patience_s, every_s
-        self._avoided = BoundedDict[str, tuple[float, JobFailure]](MAX_FAULTY_JOBS)
-        """Jobs that this node avoids, until when by the loop's clock, and why."""
-
-    def avoid(self, job_id: str, failure: JobFailure, for_s: float) -> None:
-        """Refuse a job for a while: it took its place here for long, and in vain."""
-        self._avoided[job_id] = asyncio.get_running_loop().time() + for_s, failure
-
-    def failure(self, record: JobRecord) -> JobFailure | None:
-        """Return why this node cannot do a job; None if it can."""
-        until, avoided = self._avoided.get(record.id, (0.0, None))
-        if asyncio.get_running_loop().time() < until:
-            return avoided
-        try:
-            error = self._refusal(record)
-        except Exception:
-            log.exception(
-                "internal error while the eligibility of job %s was determined", record.id
-            )
-            error = errors.SidecarError()
-        return None if error is None else JobFailure.of(error)
-
-    async def refuse(self, job_id: str, failure: JobFailure) -> None:
-        """Persist that this node cannot do a job; retried while the database does not answer."""
-        await postgres_database.retry_while_unavailable(
-            partial(self._claims.judge, {job_id: failure})
-        )
-
-    async def judge_waiting(self) -> None:
-        """Judge the next jobs that no node is known to be able to do.
-
-        Raises:
-            errors.JournalUnreachable: the database does not answer.
-        """
-        verdicts = dict[str, JobFailure | None]()
-        for record in await self._claims.unjudged(ELIGIBILITY_BATCH):
-            verdicts[record.id] = self.failure(record)
-            await asyncio.sleep(0)  # each verdict may take a while
-        if verdicts:
-            await self._claims.judge(verdicts)
-
-    async def end_unschedulable(self) -> None:
-        """End jobs that all nodes have refused for ``patience_s``.
-
-        Raises:
-            errors.JournalUnreachable: the database does not answer.
-        """
-        await self._claims.end_unschedulable(self._patience_s, self._every_s)
 
 
 class ClaimLoop:
@@ -154,9 +49,6 @@ class ClaimLoop:
     idle_poll_s = 3.0
     """Seconds after which an idle node asks for a job without a notification, since freed memory
     causes none."""
-    storage_backoff_s = 5.0
-    """Seconds without claims after a recording could not be opened: all nodes ask a storage that
-    does not answer."""
     final_report_s = 3.0
     """Seconds at least for the last reports of a node that stops; others expire it after so long
     without heartbeats."""
@@ -167,35 +59,35 @@ class ClaimLoop:
         log: JobEventLog,
         queue: JobQueue,
         open_recording: Callable[[job_record.JobRecord], AudioSource],
-        judge: EligibilityJudge,
+        admit: Callable[[JobRecord], object],
         threads: ThreadLimiter,
         *,
-        preferences: Callable[[], ClaimPreferences] = ClaimPreferences,
+        preferences: Callable[[], ClaimPreferences],
         concurrency: int = 1,
         long_concurrency: int | None = None,
+        patience_s: float = UNSCHEDULABLE_AFTER_S,
     ) -> None:
         """``log``: that of ``queue``, with the claimed jobs only. ``open_recording``: opens that of
-        a job, in one of ``threads``. ``concurrency``, ``long_concurrency``: as of `JobQueue`."""
+        a job, in one of ``threads``. ``admit``: raises an error if a job cannot run now.
+        ``concurrency``, ``long_concurrency``: as of `JobQueue`. ``patience_s``: seconds that a job
+        waits that no node can do."""
         self._claims, self.queue = claims, queue
-        self._open_recording, self._judge, self._threads = open_recording, judge, threads
-        self._preferences, self._concurrency = preferences, concurrency
+        self._open_recording, self._admit, self._threads = open_recording, admit, threads
+        self._preferences, self._patience_s = preferences, patience_s
+        self._concurrency = concurrency
         self._long_concurrency = concurrency if long_concurrency is None else long_concurrency
         self.held = HeldClaims(claims, log, queue)
         """Claims, including those whose last report is being sent."""
         self.record_timeout_s: Callable[[JobRecord], float] = opening_timeout_s
         """Seconds to open the recording of a job."""
-        self.paused: errors.SidecarError | None = None
-        """Error of this node or of the storage, if it could open no recording since."""
-        self._paused_at = 0.0
-        self._faults = FaultHistory()
         self._pending_token = ""
         """Token of a claim call without an answer: the claim may exist."""
         self._more = True
         """Whether jobs may wait without a notification to come."""
-        self._aside = 0
         self._draining = False
         self._waiting, self._missed = asyncio.Event(), asyncio.Event()
         self._claiming, self._checking = BackgroundTaskGroup(), BackgroundTaskGroup()
+        log.listen(self._on_event)
 
     def open(self) -> None:
         """Start to claim."""
@@ -223,19 +115,9 @@ class ClaimLoop:
         await self._release_all(self.final_report_s)
         await self._checking.close()
 
-    @contextmanager
-    def aside(self) -> Iterator[None]:
-        """Claim nothing within this context."""
-        self._aside += 1
-        try:
-            yield
-        finally:
-            self._aside -= 1
-            self.held.capacity_freed.set()
-
     async def _claim_forever(self) -> None:
         while True:
-            while self._full or self._aside:
+            while self._full:
                 self.held.capacity_freed.clear()
                 await self.held.capacity_freed.wait()
             held_s = self.queue.breakers.held_until(kept=True) - time.monotonic()
@@ -247,7 +129,7 @@ class ClaimLoop:
                 self._more = True
                 continue
             try:
-                held = await self._claimed_fit()
+                held = await self._claimed()
             except Exception:
                 log.exception("internal error while a job was claimed; claiming goes on")
                 await asyncio.sleep(postgres_database.FAULT_RETRY_PAUSE_S)
@@ -257,51 +139,34 @@ class ClaimLoop:
 
     @property
     def _full(self) -> bool:
-        """Return whether the next job may have to wait: a claim does not choose short ones."""
-        busy = self.held.busy
-        full = len(busy) >= self._concurrency or sum(map(is_long, busy)) >= self._long_concurrency
-        return full or self.held.by_itself
-
-    async def _claimed_fit(self) -> HeldClaim | None:
-        """Claim the next job that this node can do. Others are refused, and a poison job ends."""
-        while (held := await self._claimed()) is not None:
-            if (end := poison_error(held.claimed_record)) is not None:
-                self.held.append(held, job_record.FailedChange(job_record.JobFailure.of(end)))
-            elif (failure := self._judge.failure(held.claimed_record)) is not None:
-                await self._refuse(held, failure)
-            else:
-                return held
-        return None
+        """Return whether the next job would have to wait."""
+        return len(self.held.busy) >= self._concurrency or self.held.by_itself
 
     async def _claimed(self) -> HeldClaim | None:
         """Claim the next job; retried while the database does not answer."""
         token = self._pending_token = uuid.uuid4().hex
         self._more = True
         self._waiting.clear()
-        busy = bool(self.held.busy)
 
         def ask() -> Awaitable[Claim | None]:
-            preferences = self._preferences()
-            return self._claims.claim(token, replace(preferences, begins=not busy))
+            return self._claims.claim(token, self._current_preferences())
 
         claim = await postgres_database.retry_while_unavailable(ask)
         self._pending_token = ""
         self._more = claim is not None and claim.more
-        if claim is None:
-            if time.monotonic() - self._paused_at > 2 * ELIGIBILITY_TTL_S:
-                self.paused = None  # no job waits, not even one that is refused for it
-            return None
-        return self.held.add(claim)
+        return None if claim is None else self.held.add(claim)
 
-    async def _refuse(self, held: HeldClaim, failure: job_record.JobFailure) -> None:
-        """Leave a job that this node cannot do to others, and judge other waiting jobs."""
-        await self._judge.refuse(held.id, failure)
-        await self.held.release(held)
-        with contextlib.suppress(errors.JournalUnreachable):
-            await self._judge.judge_waiting()
+    def _current_preferences(self) -> ClaimPreferences:
+        preferences, busy = self._preferences(), self.held.busy
+        if sum(map(is_long, busy)) >= self._long_concurrency:
+            preferences = replace(preferences, can=preferences.can.without_long())
+        return replace(preferences, begins=not busy)
 
     async def _begin(self, held: HeldClaim) -> None:
-        """Open the recording, and queue the job."""
+        """Open the recording, and queue the job; a poison job ends."""
+        if (end := poison_error(held.claimed_record)) is not None:
+            self.held.append(held, job_record.FailedChange(JobFailure.of(end)))
+            return
         job = await self._job(held)
         while self.queue.live(held.id) is not None:
             # an earlier claim on it was lost here, and its engine has yet to stop
@@ -314,91 +179,54 @@ class ClaimLoop:
         await cancel_after(ENGINE_STOP_POLL_S, self.held.capacity_freed.wait())
 
     async def _job(self, held: HeldClaim) -> ClaimedJob | None:
-        clock = asyncio.get_running_loop().time
-        begun = clock()
+        """Return a claimed job with its open recording; None if it is not run here."""
+        record, begun, admitted = held.claimed_record, time.monotonic(), False
         try:
-            async with answering(self.record_timeout_s(held.claimed_record)):
-                source = await self._threads.run(self._open_recording, held.claimed_record)
+            self._admit(record)
+            admitted = True
+            async with answering(self.record_timeout_s(record)):
+                source = await self._threads.run(self._open_recording, record)
         except Exception as error:
-            known = error if isinstance(error, errors.SidecarError) else errors.SidecarError()
-            if known is not error:
-                log.exception("internal error while the recording of job %s was opened", held.id)
-            if passes(error):
-                self._put_off(held, known, clock() - begun)
+            if (known := known_error(error)) is not error:
+                log.exception("internal error while job %s was taken up", held.id)
+            if passes(known):
+                self.queue.breakers.failed(known)
+            if passes(known) or not admitted:
+                self._leave(held, known, time.monotonic() - begun)
             else:
                 self._not_opened(held, known)
-        else:
-            return self._made(held, source)
-        return None
-
-    def _made(self, held: HeldClaim, source: AudioSource) -> ClaimedJob | None:
-        self.paused = None
-        self._faults.note_well(held.id)
+            return None
         if held not in self.held:  # the job was ended, or the claim lost, meanwhile
             source.close()
             return None
-        leave = partial(self._leave, held)
-        held.job = ClaimedJob(source, held.claimed_record, held.flushed, leave)
+        held.job = ClaimedJob(source, record, held.flushed, partial(self._leave, held))
         return held.job
 
-    def _leave(self, held: HeldClaim, end: AttemptEnd) -> None:
-        """Leave a job to other nodes after an attempt that met an error."""
-        assert end.error is not None
-        if end.unable_node:
-            self._spawn(self._pass_on(held, end.error))
-        else:
-            self._put_off(held, end.error, end.vain_s)
+    def _leave(
+        self, held: HeldClaim, error: errors.SidecarError | None = None, vain_s: float = 0.0
+    ) -> None:
+        """Leave a job to other nodes. After an error others go before it here, too, for at least
+        twice the time for which it kept them waiting in vain."""
+        self._spawn(self.held.leave(held) if error is None else self._put_off(held, error, vain_s))
 
-    def _put_off(self, held: HeldClaim, error: errors.SidecarError, took_s: float) -> None:
-        """Leave a job, without a counted attempt, to nodes without this fault; here others go
-        before it, for twice the time that its opening took, or that it kept the engine in vain, if
-        that was long. If they meet it too, claim none for a moment."""
-        level = logging.WARNING if self.paused is None else logging.DEBUG  # it may last for hours
-        log.log(level, "job %s is released for another node: %s", held.id, error)
-        self.paused, self._paused_at = error, time.monotonic()
-        if not passes(JobFailure.of(error).error()):
-            # By its code, from which its fault is judged later, it would not pass.
-            error = (
-                errors.MachineBusy()  # the error's own text blames the request
-                if isinstance(error, errors.BadRequest)
-                else errors.MachineBusy(error.detail, hint=error.hint)
-            )
-        rest_s = 2 * took_s
-        if rest_s > ELIGIBILITY_TTL_S:
-            self._judge.avoid(held.id, JobFailure.of(error), rest_s)
-        if held in self.held:
-            if self._faults.note_fault(held.id):
-                self._spawn(self._rest())
-            self._spawn(self._pass_on(held, error))
-
-    async def _rest(self) -> None:
-        with self.aside():
-            await asyncio.sleep(self.storage_backoff_s)
+    async def _put_off(self, held: HeldClaim, error: errors.SidecarError, vain_s: float) -> None:
+        log.info("job %s is left to other nodes: %s", held.id, error)
+        rest_s = self.queue.breakers.rest_s(error, held.tries + 1)
+        if passes(error) and not passes(JobFailure.of(error).error()):
+            # By its code, which others judge, it would not pass; its own text blames a client.
+            error = errors.MachineBusy()
+        await self.held.leave(held, error, max(rest_s, 2 * vain_s))
 
     def _not_opened(self, held: HeldClaim, error: errors.SidecarError) -> None:
         log.warning("job %s is not run here: its recording cannot be opened: %s", held.id, error)
         if held not in self.held:
             return
-        if self._passes_on(held, error):
+        if may_pass_on(held.claimed_record):
             self.held.append(held, job_record.StartedChange())
             self.held.append(held, job_record.RequeuedChange(job_record.CountsAs.UNABLE_NODE))
+            self._leave(held, error)
         else:
-            self.held.append(held, job_record.FailedChange(job_record.JobFailure.of(error)))
-
-    def _passes_on(self, held: HeldClaim, error: errors.SidecarError) -> bool:
-        """Return whether another node will try a job; it gets the job once that is reported."""
-        if not held.may_pass_on:
-            return False
-        self._spawn(self._pass_on(held, error))
-        return True
-
-    async def _pass_on(self, held: HeldClaim, error: errors.SidecarError) -> None:
-        await held.flushed()
-        if held in self.held:  # not ended by its client meanwhile
-            await self._judge.refuse(held.id, job_record.JobFailure.of(error))
-        await held.flushed()
-        if held in self.held:
-            await self.held.release(held)
+            self.held.append(held, job_record.FailedChange(JobFailure.of(error)))
 
     async def _release_all(self, within_s: float) -> None:
         pending_token, self._pending_token = self._pending_token, ""
@@ -409,8 +237,11 @@ class ClaimLoop:
         self._missed.clear()
         await self.held.check(self._pending_token)
         if not self._draining:
-            await self._judge.judge_waiting()
-            await self._judge.end_unschedulable()
+            await self._claims.end_unschedulable(self._patience_s, UNSCHEDULABLE_CHECK_INTERVAL_S)
+
+    def _on_event(self, record: JobRecord, event: JobEvent) -> None:
+        if record.over and is_long(record):
+            self._waiting.set()  # the last claim may have left long jobs out
 
     def _ended_elsewhere(self, job_id: str) -> None:
         if job_id:

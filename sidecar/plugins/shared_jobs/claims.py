@@ -23,6 +23,7 @@ from sidecar.jobs.sqlite_event_log import UnreadableRecord
 from sidecar.observability.health import outcome_of_error
 from sidecar.observability.metrics import JobMetrics
 from sidecar.plugins.shared_jobs import job_rows
+from sidecar.plugins.shared_jobs.job_needs import NodeCapabilities, RefusalOf
 from sidecar.plugins.shared_jobs.postgres_database import PostgresDatabase, Row
 from sidecar.plugins.shared_jobs.postgres_settings import MAX_RETRY_PAUSE_S, MIN_RETRY_PAUSE_S
 from sidecar.plugins.shared_jobs.shared_retention import SharedRetention
@@ -30,9 +31,8 @@ from sidecar.transcripts.transcript_formats import render_result
 
 log = logging.getLogger(__name__)
 
-# Memory and loaded engines change within half a minute, and a verdict costs milliseconds.
-ELIGIBILITY_TTL_S = 30.0
-"""Seconds for which a node's verdict about a job holds."""
+UNREADABLE_REST_S = 30.0
+"""Seconds for which a node leaves a job that it cannot read to others."""
 UNSCHEDULABLE_BATCH = 1000
 """Refused jobs of one call: tenths of a second."""
 WAITING, ENDED = "vibevoice_waiting", "vibevoice_ended"
@@ -50,33 +50,35 @@ _PAGE = """
             WHERE job = %s AND seq > %s AND seq <= %s ORDER BY seq LIMIT %s) following) sized
     WHERE before < %s ORDER BY seq"""
 REFUSED_JOBS = """
-    SELECT job, seq, nodes, told, ARRAY(
-        SELECT failure FROM vibevoice.refusals r WHERE r.job = due.job AND r.node = ANY (nodes)
-        ORDER BY r.node), for_s >= %s
-    FROM vibevoice.refused_1 due WHERE NOT told OR for_s >= %s ORDER BY told, random() LIMIT %s"""
-"""Jobs that all nodes refuse: their nodes' reasons, whether these were told, and whether they may
-end for that. In any order: those that wait for a fault to be over must not hide others."""
+    SELECT job, seq, needs, lasts_s, put_off, nodes, told, for_s >= %s
+    FROM vibevoice.refused_1 WHERE NOT told OR for_s >= %s ORDER BY told, random() LIMIT %s"""
+"""Jobs that no node can do, whether this was told, and whether they may end for it. In any order:
+those that wait for a fault to be over must not hide others."""
+_NODES = "SELECT id, can, longest_s FROM vibevoice.services WHERE id = ANY (%s)"
 
 
 @dataclass(frozen=True, slots=True)
 class Claim:
     """Claimed job. ``token``: of this claim, sent with every report. ``record``: the job at
-    the claim. ``begins``: whether the claim counts as the start of an attempt. ``more``:
-    whether other jobs may wait."""
+    the claim. ``begins``: whether the claim counts as the start of an attempt. ``tries``: how often
+    its node put it off. ``more``: whether other jobs may wait."""
 
     token: str
     record: JobRecord
     begins: bool = False
+    tries: int = 0
     more: bool = field(default=True, compare=False)
 
 
 @dataclass(frozen=True, slots=True)
 class ClaimPreferences:
-    """Preferences of a node: requested precisions that need no load now, and for how many seconds
-    the loaded one has been loaded. ``loaded``: values of `Precision` as requested, for example
-    ``{"auto", "fp16"}``; empty if nothing is loaded. ``begins``: whether an attempt of the job
-    begins at once and alone, so that the claim counts as one if the node dies."""
+    """Preferences of a node: what it can do now, requested precisions that need no load now, and
+    for how many seconds the loaded one has been loaded. ``loaded``: values of `Precision` as
+    requested, for example ``{"auto", "fp16"}``; empty if nothing is loaded. ``begins``: whether an
+    attempt of the job begins at once and alone, so that the claim counts as one if the node
+    dies."""
 
+    can: NodeCapabilities
     loaded: frozenset[str] = frozenset()
     loaded_for_s: float = 0.0
     begins: bool = False
@@ -96,29 +98,42 @@ class ClaimStore:
         node_id: str,
         retention: SharedRetention,
         metrics: JobMetrics,
+        engine_refusal: RefusalOf,
     ) -> None:
         self._database, self._rows, self._node = database, rows, node_id
         self._retention, self._metrics = retention, metrics
+        self._engine_refusal = engine_refusal
 
     async def claim(self, token: str, preferences: ClaimPreferences) -> Claim | None:
-        """Claim the next job in fair order that this node has not refused in the last
-        `ELIGIBILITY_TTL_S`. Return None if there is none. If the token has a claim
-        already, return that one."""
-        loaded = [*preferences.loaded], preferences.loaded_for_s, MAX_PASSED_OVER_S
-        rows = await self._database.call("claim_1", self._node, token, *loaded, preferences.begins)
+        """Claim the next job in fair order that this node can do and does not leave to others now.
+        Return None if there is none. If the token has a claim already, return that one."""
+        rows = await self._database.call(
+            "claim_1",
+            self._node,
+            token,
+            [*preferences.can.words],
+            preferences.can.longest_s,
+            [*preferences.loaded],
+            preferences.loaded_for_s,
+            MAX_PASSED_OVER_S,
+            preferences.begins,
+        )
         if not rows:
             return None
-        job_id, seq, submitted, more = rows[0]
+        job_id, seq, submitted, tries, more = rows[0]
+        reason: SidecarError = JournalUnreachable("The events of the job cannot be read.")
         try:
             record = await self._replayed_to(self._rows.record(job_id, submitted), seq)
-            return Claim(token, record, preferences.begins, more)
-        except UnreadableRecord as error:
-            await self._refuse_unreadable(job_id, error)
+            return Claim(token, record, preferences.begins, tries, more)
+        except job_rows.DamagedRecord as error:
+            job_rows.log_unreadable(job_id, error)
+            reason = AudioLost("The record of the job is damaged.")
+        except UnreadableRecord as error:  # nodes of a later release may yet start
+            job_rows.log_unreadable(job_id, error)
+            reason = JournalUnreachable("A later release wrote the record of the job.")
         except JournalUnreachable:
             log.warning("job %s is left to other nodes: its events cannot be read here", job_id)
-            reason = JournalUnreachable("The events of the job cannot be read.")
-            await self.judge({job_id: JobFailure.of(reason)})
-        await self.release(token)
+        await self.put_off(token, job_id, reason, UNREADABLE_REST_S)
         return None
 
     async def _replayed_to(self, record: JobRecord, last: int) -> JobRecord:
@@ -198,47 +213,40 @@ class ClaimStore:
         )
         return frozenset(claim for (claim,) in rows)
 
-    async def judge(self, failures: Mapping[str, JobFailure | None]) -> None:
-        """Persist, by job id, why this node cannot do a job; None if it can."""
-        encrypted = [
-            self._rows.encrypt_failure(job_id, self._node, failure) if failure else None
-            for job_id, failure in failures.items()
-        ]
-        await self._database.call("judge_1", self._node, [*failures], encrypted)
-
-    async def unjudged(self, most: int) -> Sequence[JobRecord]:
-        """Return waiting jobs, as they were submitted, that no live node is known to be able to
-        run. Those that this node judged in the last `ELIGIBILITY_TTL_S` are left out."""
-        records = []
-        for job_id, submitted in await self._database.call("unjudged_1", self._node, most):
-            try:
-                records.append(self._rows.record(job_id, submitted))
-            except UnreadableRecord as error:
-                await self._refuse_unreadable(job_id, error)
-        return records
+    async def put_off(self, token: str, job_id: str, error: SidecarError, for_s: float) -> None:
+        """Release a claimed job, and leave it to other nodes for ``for_s`` seconds because of an
+        error."""
+        failure = self._rows.encrypt_failure(job_id, self._node, JobFailure.of(error))
+        await self._database.call("put_off_1", token, for_s, not passes(error), failure)
 
     async def end_unschedulable(
         self, patience_s: float, every_s: float = 0.0, most: int = UNSCHEDULABLE_BATCH
     ) -> None:
-        """Mark each waiting job that all live nodes reject, and end it after ``patience_s``, unless
-        one of them rejects it for a fault of its own or of the storage, which may be over in a
-        moment.
+        """Mark each waiting job that no live node can do, and end it after ``patience_s``, unless
+        one of them leaves it to others for a fault of its own or of the storage, which may be over
+        in a moment.
         ``every_s``: not if another node did so in the last seconds. ``most``: jobs of this call."""
         if not await self._database.call("turn_1", "refused", every_s):
             return
-        for job_id, seq, nodes, reported, encrypted, late in await self._database.fetch(
-            REFUSED_JOBS, (patience_s, patience_s, most)
-        ):
+        await self._database.call("tell_open_1")
+        jobs = await self._database.fetch(REFUSED_JOBS, (patience_s, patience_s, most))
+        nodes_there = {node for row in jobs for node in row[5]}
+        rows = await self._database.fetch(_NODES, ([*nodes_there],)) if jobs else ()
+        known = {node: NodeCapabilities(tuple(can), longest_s) for node, can, longest_s in rows}
+        for job_id, seq, needs, lasts_s, put_off, nodes, told, late in jobs:
             try:
                 failures = [
-                    self._rows.failure(job_id, node, one)
-                    for node, one in zip(nodes, encrypted, strict=True)
+                    self._reason(known[node], needs, lasts_s)
+                    or self._rows.failure(job_id, node, put_off[node]["failure"])
+                    for node in nodes
                 ]
+            except KeyError:  # a node has gone, or can do it now
+                continue
             except UnreadableRecord as error:
                 job_rows.log_unreadable(job_id, error)
                 continue
             ends = late and are_final(failures)
-            if reported and not ends:
+            if told and not ends:
                 continue
             failure = JobFailure.of(unschedulable_error(failures))
             kind = job_record.FailedChange if ends else job_record.UnschedulableChange
@@ -251,6 +259,12 @@ class ClaimStore:
             if lasted_s is not None:
                 self._metrics.failed(failure.code, lasted_s, outcome_of_error(failure.error()))
 
+    def _reason(
+        self, node: NodeCapabilities, needs: Sequence[str], lasts_s: float
+    ) -> JobFailure | None:
+        error = node.refusal(needs, lasts_s, self._engine_refusal)
+        return None if error is None else JobFailure.of(error)
+
     def on_waiting(self, callback: Callable[[], None]) -> None:
         """Call ``callback`` when there may be a job to claim."""
         self._database.listen(WAITING, lambda _: callback())
@@ -259,14 +273,6 @@ class ClaimStore:
         """Call ``callback`` with the id of each claimed job that another service ended or deleted;
         with "" if a notification may have been lost."""
         self._database.listen(ENDED, callback)
-
-    async def _refuse_unreadable(self, job_id: str, error: UnreadableRecord) -> None:
-        """Leave a job to nodes that can read it, those of a later release; they may yet start."""
-        job_rows.log_unreadable(job_id, error)
-        reason: SidecarError = JournalUnreachable("A later release wrote the record of the job.")
-        if isinstance(error, job_rows.DamagedRecord):
-            reason = AudioLost("The record of the job is damaged.")
-        await self.judge({job_id: JobFailure.of(reason)})
 
 
 def _worked_s(record: JobRecord) -> float:

@@ -7,7 +7,6 @@ from collections.abc import Callable, Mapping
 from sidecar import errors
 from sidecar.audio.audio_source import AudioSource
 from sidecar.concurrency import cancel_after
-from sidecar.jobs.faults import fault_of
 from sidecar.jobs.job_queue import SubmissionQueue
 from sidecar.jobs.job_runner import Job
 from sidecar.jobs.job_store import ClientTimeouts
@@ -85,19 +84,12 @@ class SharedJobQueue(SubmissionQueue, ClientTimeouts):
     def paused(self) -> errors.SidecarError | None:
         """Return why this node starts no jobs now, although some wait: the storage of recordings
         does not answer, for example."""
-        return (
-            None
-            if self._claim_loop is None
-            else self._claim_loop.paused or self._claim_loop.queue.paused
-        )
+        return next(iter(self.faults.values()), None) if self.depth else None
 
     @property
     def faults(self) -> Mapping[errors.Fault, errors.SidecarError]:
         """As `SubmissionQueue.faults`, of this node."""
-        if self._claim_loop is None:
-            return {}
-        paused, faults = self._claim_loop.paused, self._claim_loop.queue.faults
-        return faults if paused is None else {**faults, fault_of(paused): paused}
+        return {} if self._claim_loop is None else self._claim_loop.queue.faults
 
     async def submit(self, job: Job, *, reservation: Reservation | None = None) -> None:
         """Accept a job, as `JobQueue.submit`.

@@ -7,8 +7,9 @@ from functools import partial
 
 from sidecar.audio.audio_source import AudioSource
 from sidecar.concurrency import cancel_after
+from sidecar.errors import SidecarError
 from sidecar.jobs import job_record
-from sidecar.jobs.attempt_end import AttemptEnd, may_pass_on
+from sidecar.jobs.attempt_end import AttemptEnd
 from sidecar.jobs.job_event_log import JobEventLog
 from sidecar.jobs.job_queue import JobQueue
 from sidecar.jobs.job_record import JobChange, JobEvent, JobRecord
@@ -33,10 +34,11 @@ class ClaimedJob(Job):
         source: AudioSource,
         record: JobRecord,
         reported: Callable[[], Awaitable[None]],
-        leave: Callable[[AttemptEnd], None],
+        leave: Callable[[SidecarError | None, float], None],
     ) -> None:
-        """``reported``: waits until all its events so far are persisted. ``leave``: releases the
-        job after an error, for another node or until later."""
+        """``reported``: waits until all its events so far are persisted. ``leave``: leaves the job
+        to other nodes, because of an error if there is one, after the seconds for which it kept the
+        engine in vain."""
         super().__init__(source, record)
         self._reported, self._leave = reported, leave
         self.claimed = True
@@ -51,9 +53,14 @@ class ClaimedJob(Job):
         without this fault; here it ends without a report."""
         super().end_attempt(end)
         if self.claimed and not self.ended and end.error is not None:
-            self._leave(end)
+            self._leave(end.error, end.vain_s)
             self.stop_reporting()
             self.cancel()
+
+    def refuse(self, error: SidecarError | None) -> None:
+        """Leave the job to nodes whose models can do it."""
+        if error is not None and self.claimed:
+            self._leave(None, 0.0)
 
     async def written(self) -> None:
         """Wait until its events so far are persisted, however long the database does not
@@ -78,6 +85,8 @@ class HeldClaim:
         self._claims, self._log = claims, log
         self.token, self.claimed_record, self.id = claim.token, claim.record, claim.record.id
         """Token, the job as it was claimed (`job` has it as it is now), and its id."""
+        self.tries = claim.tries
+        """How often this node put the job off."""
         self.job: ClaimedJob | None = None
         """None until its recording is open."""
         self._base = claim.record.seq
@@ -91,12 +100,6 @@ class HeldClaim:
         """Set, and replaced, each time that the database has more events."""
         self._over = False
         log.listen(self._on_event, self.id)
-
-    @property
-    def may_pass_on(self) -> bool:
-        """Return whether another node may try the job after this one."""
-        record = self.claimed_record if self.job is None else self.job.record
-        return may_pass_on(record)
 
     async def flushed(self) -> None:
         """Wait until all events so far are persisted, or never will be. The start of an attempt
@@ -203,9 +206,18 @@ class HeldClaims:
         """Append an event to a job, to be reported."""
         self._log.append(held.id, change)
 
-    async def release(self, held: HeldClaim) -> None:
-        """Release a claim; retried while the database does not answer."""
-        await retry_while_unavailable(partial(self._claims.release, held.token))
+    async def leave(
+        self, held: HeldClaim, error: SidecarError | None = None, for_s: float = 0.0
+    ) -> None:
+        """Report what is left to report, and leave a job to other nodes: because of an error, for
+        ``for_s`` seconds. Retried while the database does not answer."""
+        await held.flushed()
+        if held not in self:  # ended by its client meanwhile
+            return
+        call = partial(self._claims.release, held.token)
+        if error is not None:
+            call = partial(self._claims.put_off, held.token, held.id, error, for_s)
+        await retry_while_unavailable(call)
         self._drop(held)
 
     async def release_all(self, within_s: float, pending_token: str) -> None:
@@ -257,9 +269,7 @@ class HeldClaims:
             held.job.stop_reporting()
         if self._record(held).state is job_record.JobState.RUNNING:
             self.append(held, job_record.RequeuedChange())
-        await held.flushed()
-        if held in self:
-            await self.release(held)
+        await self.leave(held)
 
     async def _report(self, held: HeldClaim) -> None:
         try:

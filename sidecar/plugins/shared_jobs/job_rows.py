@@ -2,6 +2,7 @@
 
 import json
 import logging
+from base64 import b64decode
 from collections.abc import Callable, Iterable
 from dataclasses import replace
 from functools import lru_cache
@@ -115,13 +116,14 @@ class JobRows:
         }
         return self._encrypt(record.id, json.dumps(values).encode(), f"{record.id}/summary")
 
-    def failure(self, job_id: str, node: str, encrypted: bytes) -> JobFailure:
-        """Decrypt why a node cannot do a job.
+    def failure(self, job_id: str, node: str, encoded: str) -> JobFailure:
+        """Decrypt why a node cannot do a job, from base64.
 
         Raises:
             UnreadableRecord: it is damaged, or of a later release.
         """
-        match sqlite_event_log.parse_change(self._decrypt(job_id, encrypted, f"{job_id}/{node}")):
+        encrypted = self._decrypt(job_id, b64decode(encoded), f"{job_id}/{node}")
+        match sqlite_event_log.parse_change(encrypted):
             case job_record.UnschedulableChange(JobFailure() as failure):
                 return failure
         raise sqlite_event_log.UnreadableRecord("no refusal")

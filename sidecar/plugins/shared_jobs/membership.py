@@ -6,13 +6,14 @@ still. No clock of the database or of another machine counts.
 
 import logging
 import time
-from collections.abc import Awaitable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 
 from sidecar import errors
 from sidecar.concurrency import cancel_after
 from sidecar.plugins.shared_jobs import postgres_database
+from sidecar.plugins.shared_jobs.job_needs import NodeCapabilities
 
 log = logging.getLogger(__name__)
 
@@ -63,25 +64,29 @@ class Membership:
         service_id: str,
         *,
         works: bool,
+        capabilities: Callable[[], NodeCapabilities] = NodeCapabilities,
         heartbeat_database: postgres_database.PostgresDatabase | None = None,
     ) -> None:
-        """``works``: whether it claims jobs. ``heartbeat_database``: a connection for heartbeats
-        only, which no slow call delays."""
+        """``works``: whether it claims jobs; ``capabilities``: which it can do.
+        ``heartbeat_database``: a connection for heartbeats only, which no slow call delays."""
         self.id, self.draining = service_id, False
         self._database, self._heartbeat_database = database, heartbeat_database or database
-        self._works = works
+        self._works, self._capabilities = works, capabilities
         self._observer = HeartbeatObserver()
         self.waiting = self.running = 0
         """Jobs of all services, as of the last observation or a second before."""
 
     async def register(self) -> None:
-        """Register this service, or send its heartbeat. If others had expired it, jobs whose
-        clients wait here are kept.
+        """Register this service, or send its heartbeat, with what it can do. If others had expired
+        it, jobs whose clients wait here are kept.
 
         Raises:
             errors.JournalUnreachable: the database does not answer.
         """
-        await self._heartbeat_database.call("beat_1", self.id, self._works, self.draining)
+        can = self._capabilities()
+        await self._heartbeat_database.call(
+            "beat_1", self.id, self._works, self.draining, [*can.words], can.longest_s
+        )
 
     async def send_heartbeat(self) -> None:
         """Increment the heartbeat, for ever: one row, which other calls lock only briefly."""

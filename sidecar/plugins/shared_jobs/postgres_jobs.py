@@ -40,6 +40,7 @@ from sidecar.jobs.wait_queue import QueuePosition
 from sidecar.observability.metrics import JobMetrics
 from sidecar.plugins.shared_jobs import job_rows
 from sidecar.plugins.shared_jobs.job_follower import JobFollower
+from sidecar.plugins.shared_jobs.job_needs import needs_of_job
 from sidecar.plugins.shared_jobs.postgres_database import (
     PostgresDatabase,
     Row,
@@ -139,6 +140,7 @@ class PostgresJobStore:
             record.kept,
             record.priority is Priority.INTERACTIVE,
             record.options.precision.value,
+            *needs_of_job(record),
             charged_audio_s(record.audio_info.work_s, channels=record.audio_info.channels),
             _work_s(record),
             *job_rows.recording_columns(record.audio),

@@ -3,20 +3,24 @@
 import asyncio
 import math
 import time
+from collections.abc import Callable
 from functools import partial
 
+from sidecar import errors
 from sidecar.concurrency import BackgroundTaskGroup, ThreadLimiter
 from sidecar.interfaces.engine_interface import Precision
 from sidecar.jobs.job_engine import JobEngine
 from sidecar.jobs.job_event_log import JobEventLog, JobListener
+from sidecar.jobs.job_record import JobRecord
 from sidecar.jobs.job_store import BackendParts, JobBackend
 from sidecar.jobs.local_jobs import count_event
 from sidecar.jobs.persistent_recordings import PersistentRecordings
 from sidecar.jobs.recovery import jobs_folder
-from sidecar.plugins.shared_jobs.claim_loop import ClaimLoop, EligibilityJudge, ineligibility
+from sidecar.plugins.shared_jobs.claim_loop import ClaimLoop
 from sidecar.plugins.shared_jobs.claims import ClaimPreferences, ClaimStore
 from sidecar.plugins.shared_jobs.front_queue import SharedJobQueue
 from sidecar.plugins.shared_jobs.job_follower import JobFollower
+from sidecar.plugins.shared_jobs.job_needs import LONG, STORAGE, NodeCapabilities
 from sidecar.plugins.shared_jobs.job_rows import JobRows
 from sidecar.plugins.shared_jobs.membership import Membership
 from sidecar.plugins.shared_jobs.postgres_database import (
@@ -30,6 +34,7 @@ from sidecar.plugins.shared_jobs.storage_selection import check_storage, create_
 from sidecar.storage.encryption import journal_key
 from sidecar.storage.job_journal import UPLOADS_FOLDER
 from sidecar.storage.recording_storage import FolderStorage, store_code
+from sidecar.workers.engine_lease import EngineState
 
 MAX_CONCURRENT_OPENS = 2
 DEFAULT_RETENTION_MB = 1024
@@ -73,12 +78,14 @@ class SharedJobBackend(JobBackend):
         self.persistent_recordings = PersistentRecordings(
             settings, storage, cipher, shared=True, discard=discard
         )
+        capabilities = partial(_capabilities, engine, storage.kind, settings.max_audio_hours * 3600)
         # a slow call must not delay a heartbeat
         self._heartbeat_database = PostgresDatabase(address, 1)
         self._membership = Membership(
             self._database,
             service_id,
             works=not settings.is_front,
+            capabilities=capabilities,
             heartbeat_database=self._heartbeat_database,
         )
         self.store = PostgresJobStore(
@@ -97,19 +104,17 @@ class SharedJobBackend(JobBackend):
             log = JobEventLog(now)
             log.listen(partial(count_event, metrics))
             queue = engine.queue(log, parts.plan)
-            claims = ClaimStore(self._database, rows, service_id, self._retention, metrics)
-            max_s = settings.max_audio_hours * 3600
-            kind = storage.kind
-            refused = partial(ineligibility, engine=engine, max_s=max_s, storage=kind)
-            judge = EligibilityJudge(claims, refused)
+            claims = ClaimStore(
+                self._database, rows, service_id, self._retention, metrics, engine.refusal_of
+            )
             node = ClaimLoop(
                 claims,
                 log,
                 queue,
                 self.persistent_recordings.open,
-                judge,
+                partial(_admit, engine),
                 ThreadLimiter("opening", MAX_CONCURRENT_OPENS),
-                preferences=partial(_preferences, engine),
+                preferences=partial(_preferences, engine, capabilities),
                 concurrency=engine.concurrency,
                 long_concurrency=engine.long_concurrency,
             )
@@ -160,12 +165,27 @@ class SharedJobBackend(JobBackend):
         await asyncio.gather(self._database.close(), self._heartbeat_database.close())
 
 
-def _preferences(engine: JobEngine) -> ClaimPreferences:
-    """Return the requested precisions that need no load now."""
+def _capabilities(engine: JobEngine, storage: str, longest_s: float) -> NodeCapabilities:
+    return NodeCapabilities((*engine.capabilities, f"{STORAGE}{storage}", LONG), longest_s)
+
+
+def _admit(engine: JobEngine, record: JobRecord) -> None:
+    """Raise an error if a job cannot run now."""
+    if engine.engine.state is EngineState.STUCK:
+        raise errors.EngineStuck()
+    engine.admit(record.options, record.audio_info.total_s)
+
+
+def _preferences(
+    engine: JobEngine, capabilities: Callable[[], NodeCapabilities]
+) -> ClaimPreferences:
+    """Return what the node can do, and the requested precisions that need no load now."""
     loaded = engine.engine
     if not loaded.loaded:
-        return ClaimPreferences()
+        return ClaimPreferences(capabilities())
     fits = (one for one in Precision if loaded.resolve(one, math.inf) is loaded.precision)
     return ClaimPreferences(
-        frozenset(one.value for one in fits), time.monotonic() - loaded.loader.loaded_at
+        capabilities(),
+        frozenset(one.value for one in fits),
+        time.monotonic() - loaded.loader.loaded_at,
     )

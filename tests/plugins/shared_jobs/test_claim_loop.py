@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import pytest
-from fake_claims import FakeClaims, SharedJobs
+from fake_claims import ANYTHING, FakeClaims, SharedJobs
 from instrumented_slot import OverheardSlot, as_asked, job_of
 from job_fixtures import Hold
 from service_process import PATIENCE_S, until
@@ -26,6 +26,7 @@ from sidecar.audio.audio_source import AudioSource
 from sidecar.concurrency import ThreadLimiter
 from sidecar.interfaces.engine_interface import Precision, TranscribeOptions
 from sidecar.jobs.attempt_end import attempt_end
+from sidecar.jobs.faults import RETRY_S, fault_of
 from sidecar.jobs.job_event_log import JobEventLog
 from sidecar.jobs.job_queue import DispatchOptions, JobQueue
 from sidecar.jobs.job_record import (
@@ -42,15 +43,19 @@ from sidecar.jobs.job_runner import Job
 from sidecar.jobs.local_jobs import count_event
 from sidecar.observability.health import OutcomeWindow
 from sidecar.observability.metrics import JobMetrics
-from sidecar.plugins.shared_jobs.claim_loop import ELIGIBILITY_BATCH, ClaimLoop, EligibilityJudge
-from sidecar.plugins.shared_jobs.claims import ELIGIBILITY_TTL_S, ClaimPreferences, are_final
+from sidecar.plugins.shared_jobs.claim_loop import ClaimLoop
+from sidecar.plugins.shared_jobs.claims import ClaimPreferences, are_final
+from sidecar.plugins.shared_jobs.job_needs import NodeCapabilities
 from sidecar.plugins.upstream.errors import UpstreamBusy, UpstreamLost, UpstreamUnreachable
 from sidecar.transcripts.transcript import ResumePoint, SegmentReady
 from sidecar.workers.worker_process import WorkerDied
 
 NEVER_S = 1e6
 LONG_S = 10.0
-QUICK = {"check_s": 0.05, "idle_poll_s": 0.1, "storage_backoff_s": 0.05}
+REST_S = 30.0
+"""Seconds for which a node leaves a job to others, the first time."""
+LATER_S = 1000.0
+QUICK = {"check_s": 0.05, "idle_poll_s": 0.1}
 UNCHECKED = QUICK | {"check_s": NEVER_S}
 T = TypeVar("T")
 
@@ -77,20 +82,30 @@ class Service:
         timings: dict[str, float],
         concurrency: int,
         long_concurrency: int | None,
+        retry_s: float,
     ) -> None:
         self.claims = FakeClaims(shared)
         self.log, self.tally = JobEventLog(), JobMetrics(OutcomeWindow(time.monotonic))
         self.log.listen(partial(count_event, self.tally))
         self.slot = OverheardSlot()
-        self.queue = JobQueue(self.slot, self.log, DispatchOptions(as_asked, 60), limit=64)
-        self.refuses: Callable[[JobRecord], errors.SidecarError | None] = lambda record: None
-        self.patience_s = NEVER_S
+        options = DispatchOptions(as_asked, 60, fault_retry_s=retry_s)
+        self.unsuited: errors.SidecarError | None = None
+        """Why the model can do no job."""
+        self.queue = JobQueue(
+            self.slot, self.log, options, limit=64, refusal=lambda options: self.unsuited
+        )
+        self.refusal: Exception | None = None
+        """Why no job can run now."""
         self.storage = True
         self.fault: Exception | None = None
         self.faults = dict[str, Exception]()
         """Of the recordings of single jobs."""
         self.opening = OpeningThreads()
-        self.preferences = ClaimPreferences()
+        self.preferences = ClaimPreferences(ANYTHING)
+
+        def admit(record: JobRecord) -> None:
+            if self.refusal is not None:
+                raise self.refusal
 
         def opened(record: JobRecord) -> AudioSource:
             if (fault := self.faults.get(record.id, self.fault)) is not None:
@@ -104,17 +119,31 @@ class Service:
             self.log,
             self.queue,
             opened,
-            EligibilityJudge(self.claims, lambda record: self.refuses(record), self.patience_s),
+            admit,
             self.opening,
             preferences=lambda: self.preferences,
             concurrency=concurrency,
             long_concurrency=long_concurrency,
+            patience_s=NEVER_S,
         )
         for name, value in timings.items():
             setattr(self.node, name, value)
 
     def refuses_all(self) -> None:
-        self.refuses = lambda record: errors.WontFit()
+        self.refusal = errors.WontFit()
+
+    def met(self, job: Job, error: Exception, vain_s: float = 0.0) -> None:
+        """As the queue does with a job that met an error."""
+        end = attempt_end(job.record, error, shared=True, vain_s=vain_s)
+        job.end_attempt(end)
+        if end.error is not None and fault_of(end.error) is not errors.Fault.RECORDING:
+            self.queue.breakers.failed(end.error)
+
+    def model_changed(self, unsuited: errors.SidecarError) -> None:
+        """Have another model, which can do no job."""
+        self.unsuited = unsuited
+        self.preferences = ClaimPreferences(NodeCapabilities(("engine:moonshine",)))
+        self.slot.set_spec(languages=("en",))
 
     async def close(self) -> None:
         self.opening.go_on.set()
@@ -132,13 +161,14 @@ async def services(
     *,
     concurrency: int = 1,
     long_concurrency: int | None = None,
+    retry_s: float = RETRY_S,
     run: bool = True,
 ) -> AsyncIterator[list[Service]]:
     """So many services; without ``run`` what they claim waits, and no engine is started."""
     async with AsyncExitStack() as stack:
         made = []
         for _ in range(count):
-            service = Service(shared, timings, concurrency, long_concurrency)
+            service = Service(shared, timings, concurrency, long_concurrency, retry_s)
             stack.push_async_callback(service.close)
             if run:
                 service.queue.open()
@@ -166,6 +196,12 @@ class Jobs(SharedJobs):
         self.add(job.record)
         job.source.close()
         return job.id
+
+    def lengthen(self, *job_ids: str) -> None:
+        """Make jobs long, as their headers say."""
+        for job in (self.jobs[one] for one in job_ids):
+            facts = replace(job.record.audio_info, total_s=1000.0)
+            job.record = job.submitted = replace(job.record, audio_info=facts)
 
     def changes(self, job_id: str, kind: type) -> int:
         return sum(isinstance(event.change, kind) for event in self.events(job_id))
@@ -395,26 +431,31 @@ async def test_calls_with_lost_answers_are_repeated_and_take_effect_once(
 
 
 @virtual_time
-async def test_node_at_its_limit_of_long_recordings_claims_no_more_jobs(shared: Jobs) -> None:
-    """A claim does not choose short recordings."""
-    ids = [shared.send() for _ in range(3)]
-    job = shared.jobs[ids[1]]
-    facts = replace(job.record.audio_info, total_s=1000.0)
-    job.record = job.submitted = replace(job.record, audio_info=facts)
+async def test_node_at_its_limit_of_long_recordings_claims_only_short_ones(shared: Jobs) -> None:
+    ids = [shared.send() for _ in range(5)]
+    shared.lengthen(*ids[1:3])
     async with services(1, shared, concurrency=3, long_concurrency=1, run=False) as (claimer,):
         await asyncio.sleep(LONG_S)
-        assert claimer.claims.claimed == ids[:2]
+        assert claimer.claims.claimed == [*ids[:2], ids[3]]
 
 
 @virtual_time
-async def test_node_claims_no_job_until_both_nested_pauses_of_its_claims_end(
-    claimer: Service, shared: Jobs
-) -> None:
-    with claimer.node.aside(), claimer.node.aside():
-        job_id = shared.send()
+async def test_node_claims_the_next_long_recording_as_soon_as_one_has_ended(shared: Jobs) -> None:
+    ids = [shared.send() for _ in range(2)]
+    shared.lengthen(*ids)
+    async with services(
+        1,
+        shared,
+        UNCHECKED | {"idle_poll_s": NEVER_S},
+        concurrency=2,
+        run=False,
+        long_concurrency=1,
+    ) as (claimer,):
+        job: Job = await until(lambda: claimer.queue.live(ids[0]))
         await asyncio.sleep(LONG_S)
-        assert not claimer.claims.claimed
-    await until(lambda: claimer.claims.claimed == [job_id])
+        assert claimer.claims.claimed == ids[:1]
+        job.fail(errors.EngineFailed())
+        await until(lambda: claimer.claims.claimed == ids)
 
 
 async def test_claim_has_current_preferences_of_node(
@@ -427,7 +468,7 @@ async def test_claim_has_current_preferences_of_node(
         return await claim(token, preferences)
 
     monkeypatch.setattr(one.claims, "claim", noted)
-    one.preferences = ClaimPreferences(frozenset({"auto", "int8"}), 3.0)
+    one.preferences = ClaimPreferences(ANYTHING, frozenset({"auto", "int8"}), 3.0)
     await shared.ended(shared.send())
     assert sent[-1] == replace(one.preferences, begins=True)
 
@@ -512,7 +553,7 @@ async def test_unanswered_claim_is_released_by_drain(claimer: Service, shared: J
 
 
 async def test_poison_job_fails_when_it_is_claimed(one: Service, shared: Jobs) -> None:
-    with one.node.aside():
+    with one.claims.aside():
         job_id = shared.send()
         for _ in range(2):
             for change in (StartedChange(), RequeuedChange(CountsAs.CRASH)):
@@ -529,7 +570,7 @@ async def test_job_whose_recording_cannot_be_opened_is_tried_by_another_node_and
 ) -> None:
     async with services(2, shared) as (blind, sighted):
         blind.storage = False
-        with sighted.node.aside():
+        with sighted.claims.aside():
             job_id = shared.send()
             await until(lambda: shared.changes(job_id, RequeuedChange) and not shared.claimed)
             assert shared.get(job_id).passed == 1
@@ -553,9 +594,8 @@ async def test_job_that_the_only_node_cannot_open_is_claimed_again_after_a_pause
     await until(lambda: shared.changes(job_id, RequeuedChange) and not shared.claimed)
     await asyncio.sleep(LONG_S)
     assert claimer.claims.claimed == [job_id]
-    assert code_of(claimer.claims.verdicts[job_id][0]) == "audio_lost"
+    assert code_of(claimer.claims.put_offs[job_id].failure) == "audio_lost"
     claimer.storage = True
-    shared.now_s += ELIGIBILITY_TTL_S
     await until(lambda: claimer.queue.live(job_id))
     assert claimer.claims.claimed == [job_id] * 2
 
@@ -574,7 +614,7 @@ async def test_unreachable_storage_costs_no_attempt_and_jobs_are_done_once_it_is
             one.fault = None
 
         def all_over() -> bool:
-            shared.now_s += ELIGIBILITY_TTL_S  # a job is refused at each fault
+            shared.now_s += LATER_S  # each job rests after a fault
             return all(shared.get(one).over for one in sent_ids)
 
         await until(all_over)
@@ -583,23 +623,20 @@ async def test_unreachable_storage_costs_no_attempt_and_jobs_are_done_once_it_is
             assert shared.changes(record.id, StartedChange) == 1
 
 
-@pytest.mark.parametrize("error", [errors.StorageUnreachable, errors.DiskFull])
 async def test_jobs_whose_recordings_alone_cannot_be_opened_keep_no_other_waiting(
-    shared: Jobs, error: type[errors.SidecarError]
+    shared: Jobs,
 ) -> None:
-    slow = QUICK | {"storage_backoff_s": NEVER_S}  # one pause, and no job is claimed any more
-    async with services(1, shared, slow) as (node,):
+    async with services(1, shared, retry_s=0.01) as (node,):
         bad = list[str]()
         for _ in range(3):
-            with node.node.aside():
+            with node.claims.aside():
                 bad.append(shared.send())
-                node.faults[bad[-1]] = error()
+                node.faults[bad[-1]] = errors.StorageUnreachable()
                 good = shared.send()
-                shared.now_s += ELIGIBILITY_TTL_S  # earlier ones are tried again
-                await until(lambda: all(node.claims.verdict_of(one) is None for one in bad[:-1]))
+                shared.now_s += LATER_S  # earlier ones are tried again
             await shared.done(good)
         assert {shared.get(one).state for one in bad} == {JobState.QUEUED}
-        assert code_of(node.claims.verdicts[bad[-1]][0]) == error.code
+        assert code_of(node.claims.put_offs[bad[-1]].failure) == "storage_unreachable"
 
 
 @pytest.mark.parametrize(
@@ -614,13 +651,12 @@ async def test_jobs_whose_recordings_alone_cannot_be_opened_keep_no_other_waitin
 async def test_fault_of_one_node_leaves_all_jobs_to_others_and_costs_no_attempt(
     shared: Jobs, fault: Exception, code: str
 ) -> None:
-    async with services(2, shared) as (full, free):
+    async with services(2, shared, retry_s=1.0) as (full, free):
         full.fault = fault
-        with free.node.aside():
+        with free.claims.aside():
             ids = [shared.send() for _ in range(2)]
             await until(lambda: {*full.claims.claimed} == {*ids} and not shared.claimed)
-            assert full.claims.claimed == ids, "one that does not fit stops no other"
-            assert {code_of(why) for why, _ in full.claims.verdicts.values()} == {code}
+            assert {code_of(one.failure) for one in full.claims.put_offs.values()} == {code}
         for record in await shared.done(*ids):
             assert shared.changes(record.id, RequeuedChange) == 0
             assert shared.changes(record.id, StartedChange) == 1
@@ -629,14 +665,13 @@ async def test_fault_of_one_node_leaves_all_jobs_to_others_and_costs_no_attempt(
 async def test_job_that_meets_fault_of_node_as_it_runs_keeps_resume_points_and_is_done_elsewhere(
     shared: Jobs, hold: Hold
 ) -> None:
-    async with services(1, shared, QUICK | {"storage_backoff_s": NEVER_S}) as (full,):
+    async with services(1, shared) as (full,):
         job_id = shared.send()
         await until(lambda: shared.get(job_id).resume_points)
         job = full.queue.live(job_id)
         assert job is not None
-        job.end_attempt(attempt_end(job.record, errors.DiskFull(), shared=True))
+        full.met(job, errors.DiskFull())
         await until(lambda: not shared.claimed and not full.node.held)
-        assert full.node.paused is not None
         waits = shared.get(job_id)
         assert (waits.state, waits.attempts, waits.passed) == (JobState.QUEUED, 0, 0)
         assert waits.resume_points
@@ -659,24 +694,18 @@ async def test_node_whose_upstream_is_away_leaves_jobs_to_others_until_it_is_bac
 
 
 @virtual_time
-async def test_node_pauses_claims_after_two_jobs_with_unreachable_storage_until_it_is_back(
-    shared: Jobs,
+async def test_jobs_rest_while_their_storage_is_unreachable_and_the_node_names_the_fault(
+    claimer: Service, shared: Jobs
 ) -> None:
-    slow = QUICK | {"storage_backoff_s": LONG_S}
-    async with services(1, shared, slow, run=False) as (claimer,):
-        claimer.fault = errors.StorageUnreachable()
-        ids = [shared.send() for _ in range(3)]
-        await until(lambda: len(claimer.claims.claimed) == 2 and not shared.claimed)
-        await asyncio.sleep(0.9 * LONG_S)
-        assert claimer.claims.claimed == ids[:2], "two jobs in turn: not one recording alone"
-        assert claimer.node.paused is claimer.fault
-        await asyncio.sleep(0.2 * LONG_S)
-        assert claimer.claims.claimed == ids
-        assert claimer.node.paused is claimer.fault, "all wait, and it is still away"
-        claimer.fault = None
-        shared.now_s += ELIGIBILITY_TTL_S  # they were refused
-        await until(lambda: claimer.queue.live(ids[0]))
-        assert claimer.node.paused is None
+    claimer.fault = errors.StorageUnreachable()
+    ids = [shared.send() for _ in range(3)]
+    await until(lambda: len(claimer.claims.claimed) == 3 and not shared.claimed)
+    await asyncio.sleep(0.5 * REST_S)
+    assert claimer.claims.claimed == ids
+    assert claimer.queue.faults == {errors.Fault.STORAGE: claimer.fault}
+    await until(lambda: len(claimer.claims.claimed) == 6)
+    claimer.fault = None
+    await until(lambda: claimer.queue.live(ids[0]))
 
 
 @virtual_time
@@ -692,15 +721,11 @@ async def test_job_whose_storage_hangs_as_it_is_opened_is_left_to_others_for_twi
     waits = shared.get(job_id)
     assert not shared.claimed
     assert (waits.state, waits.attempts, waits.passed) == (JobState.QUEUED, 0, 0)
-    assert code_of(claimer.claims.verdicts[job_id][0]) == "storage_unreachable"
+    assert code_of(claimer.claims.put_offs[job_id].failure) == "storage_unreachable"
     claimer.opening.go_on.set()
-    shared.now_s += ELIGIBILITY_TTL_S
-    await asyncio.sleep(timeout_s)
-    shared.now_s += ELIGIBILITY_TTL_S
-    await asyncio.sleep(LONG_S)
+    await asyncio.sleep(timeout_s + LONG_S)
     assert claimer.claims.claimed == [job_id], "it would have this node for most of the time"
     await asyncio.sleep(timeout_s)
-    shared.now_s += ELIGIBILITY_TTL_S
     await until(lambda: claimer.queue.live(job_id))
 
 
@@ -719,17 +744,14 @@ async def test_job_that_hung_on_storage_as_it_ran_is_left_to_other_nodes_for_twi
     """Its disk hung as it ran alone."""
     job = await begun_job(claimer, shared)
     job_id = job.id
-    hung = WorkerDied("killed", reading=True)
-    job.end_attempt(attempt_end(job.record, hung, shared=True, vain_s=4 * ELIGIBILITY_TTL_S))
+    claimer.met(job, WorkerDied("killed", reading=True), 4 * REST_S)
     await until(lambda: not shared.claimed)
     waits = shared.get(job_id)
     assert (waits.state, waits.attempts, waits.alone) == (JobState.QUEUED, 0, True)
-    assert code_of(claimer.claims.verdicts[job_id][0]) == "storage_unreachable"
-    shared.now_s += ELIGIBILITY_TTL_S
-    await asyncio.sleep(2 * ELIGIBILITY_TTL_S)
+    assert code_of(claimer.claims.put_offs[job_id].failure) == "storage_unreachable"
+    await asyncio.sleep(2 * REST_S)
     assert claimer.claims.claimed == [job_id], "it would have this node for most of the time"
-    await asyncio.sleep(6 * ELIGIBILITY_TTL_S)
-    shared.now_s += ELIGIBILITY_TTL_S
+    await asyncio.sleep(6 * REST_S)
     await until(lambda: len(claimer.claims.claimed) > 1)
 
 
@@ -738,13 +760,12 @@ async def test_job_put_off_after_long_work_is_claimed_again_as_soon_as_after_sho
     claimer: Service, shared: Jobs
 ) -> None:
     job = await begun_job(claimer, shared)
-    job.worked_s = 100 * ELIGIBILITY_TTL_S
-    job.end_attempt(attempt_end(job.record, errors.StorageUnreachable(), shared=True))
+    job.worked_s = 100 * REST_S
+    claimer.met(job, errors.StorageUnreachable())
     await until(lambda: not shared.claimed)
     begun = asyncio.get_running_loop().time()  # real time: none, it is virtual
-    shared.now_s += ELIGIBILITY_TTL_S
     await until(lambda: len(claimer.claims.claimed) > 1)
-    assert asyncio.get_running_loop().time() - begun < 10 * ELIGIBILITY_TTL_S
+    assert asyncio.get_running_loop().time() - begun < 10 * REST_S
 
 
 async def test_job_whose_model_does_not_load_on_one_node_is_done_by_another(
@@ -769,11 +790,11 @@ async def test_kept_job_of_a_node_without_upstream_is_left_to_another_and_costs_
     claimer: Service, shared: Jobs
 ) -> None:
     job = await begun_job(claimer, shared)
-    job.end_attempt(attempt_end(job.record, UpstreamUnreachable(), shared=True))
+    claimer.met(job, UpstreamUnreachable())
     await until(lambda: not shared.claimed)
     waits = shared.get(job.id)
     assert (waits.state, waits.attempts, waits.passed) == (JobState.QUEUED, 0, 0)
-    assert code_of(claimer.claims.verdicts[job.id][0]) == "upstream_unreachable"
+    assert code_of(claimer.claims.put_offs[job.id].failure) == "upstream_unreachable"
 
 
 @pytest.mark.parametrize(
@@ -791,10 +812,9 @@ async def test_fault_that_may_pass_ends_no_job_that_all_nodes_refuse_for_it(
 ) -> None:
     error.__cause__ = cause
     job = await begun_job(claimer, shared)
-    job.end_attempt(attempt_end(job.record, error, shared=True))
+    claimer.met(job, error)
     await until(lambda: not shared.claimed)
-    refusal = claimer.claims.verdicts[job.id][0]
-    assert refusal is not None
+    refusal = claimer.claims.put_offs[job.id].failure
     assert not are_final([refusal])
     assert "audio_path" not in refusal.detail
 
@@ -803,7 +823,7 @@ async def test_fault_that_may_pass_ends_no_job_that_all_nodes_refuse_for_it(
 async def test_job_with_new_resume_point_after_it_was_passed_on_is_passed_on_again(
     one: Service, shared: Jobs, error: type[errors.SidecarError], hold: Hold
 ) -> None:
-    with one.node.aside():
+    with one.claims.aside():
         job_id = shared.send()
         for change in (StartedChange(), RequeuedChange(CountsAs.UNABLE_NODE)):
             shared.append(job_id, change)
@@ -821,10 +841,10 @@ async def test_ineligible_node_refuses_job_with_reason_and_another_does_it(
     one: Service, shared: Jobs
 ) -> None:
     one.refuses_all()
-    with one.node.aside():
+    with one.claims.aside():
         ids = [shared.send() for _ in range(3)]
-    await until(lambda: len(one.claims.verdicts) == 3 and not shared.claimed)
-    assert {code_of(why) for why, _ in one.claims.verdicts.values()} == {"wont_fit"}
+    await until(lambda: len(one.claims.put_offs) == 3 and not shared.claimed)
+    assert {code_of(put_off.failure) for put_off in one.claims.put_offs.values()} == {"wont_fit"}
     await until(lambda: all(shared.get(each).refused for each in ids))
     assert {*Counter(one.claims.claimed).values()} <= {1}, "one that was refused is claimed again"
     async with services(1, shared) as (able,):
@@ -833,41 +853,31 @@ async def test_ineligible_node_refuses_job_with_reason_and_another_does_it(
     assert [shared.changes(each, StartedChange) for each in ids] == [1] * 3
 
 
-@virtual_time
-async def test_node_judges_all_waiting_jobs_in_batches(
-    claimer: Service, shared: Jobs, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    judged, judge = list[int](), claimer.claims.judge
-
-    async def noted(verdicts: dict[str, object]) -> None:
-        judged.append(len(verdicts))
-        await judge(verdicts)  # type: ignore[arg-type]
-
-    with claimer.node.aside():
-        await asyncio.sleep(LONG_S)  # it asks for no job any more
-        ids = [shared.send() for _ in range(3 * ELIGIBILITY_BATCH)]
-        monkeypatch.setattr(claimer.claims, "judge", noted)
-        claimer.refuses_all()
-        await until(lambda: {*claimer.claims.verdicts} >= {*ids})
-    assert judged == [ELIGIBILITY_BATCH] * 3
-
-
-async def test_exception_while_a_job_is_judged_refuses_it_as_internal(
+async def test_exception_while_a_job_is_admitted_leaves_it_to_others_as_internal(
     one: Service, shared: Jobs
 ) -> None:
-    def fails(record: JobRecord) -> errors.SidecarError | None:
-        raise KeyError(record.id)
-
-    one.refuses = fails
+    one.refusal = KeyError("a bug")
     job_id = shared.send()
-    await until(lambda: job_id in one.claims.verdicts and not shared.claimed)
-    assert code_of(one.claims.verdicts[job_id][0]) == "internal"
+    await until(lambda: job_id in one.claims.put_offs and not shared.claimed)
+    assert code_of(one.claims.put_offs[job_id].failure) == "internal"
+
+
+async def test_claimed_job_that_the_new_model_of_its_node_cannot_do_is_done_by_another(
+    claimer: Service, shared: Jobs
+) -> None:
+    ids = [shared.send()]
+    await until(lambda: claimer.queue.live(ids[0]))
+    claimer.model_changed(errors.LanguageUnsupported())
+    await claimer.slot.change(lambda model: model)
+    async with services(1, shared):
+        await shared.done(*ids)
+    assert claimer.claims.claimed == ids
 
 
 @virtual_time
-async def test_draining_node_judges_no_jobs(claimer: Service, shared: Jobs) -> None:
+async def test_draining_node_tells_nothing_of_waiting_jobs(claimer: Service, shared: Jobs) -> None:
     await claimer.node.drain(0.0)
-    claimer.refuses_all()
-    shared.send()
+    claimer.claims.can = NodeCapabilities(("engine:moonshine",))
+    job_id = shared.send()
     await asyncio.sleep(LONG_S)
-    assert not claimer.claims.verdicts
+    assert shared.get(job_id).refused is None

@@ -3,7 +3,7 @@
 import asyncio
 
 import pytest
-from fake_claims import FakeClaims, SharedJobs
+from fake_claims import ANYTHING, FakeClaims, SharedJobs
 from job_event_histories import submitted
 from service_process import until
 from virtual_time import virtual_time
@@ -30,7 +30,7 @@ class Work:
     async def open(self) -> None:
         record = submitted(durable=True)
         self.shared.add(record)
-        claim = await self.claims.claim("token", ClaimPreferences())
+        claim = await self.claims.claim("token", ClaimPreferences(ANYTHING))
         assert claim is not None
         self.id = record.id
         self.log.enter(record)

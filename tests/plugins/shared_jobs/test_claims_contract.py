@@ -8,18 +8,17 @@ from typing import Any
 from uuid import uuid4
 
 import pytest
-from fake_claims import FakeClaims, SharedJobs
+from fake_claims import ANYTHING, FakeClaims, SharedJobs
 from job_event_histories import submitted
-from service_process import PATIENCE_S, until
+from service_process import until
 from shared_job_services import Services, services
 
 from sidecar import errors
+from sidecar.interfaces.engine_interface import TranscribeOptions
 from sidecar.jobs.job_record import (
     CountsAs,
-    FailedChange,
     JobChange,
     JobEvent,
-    JobFailure,
     JobRecord,
     JobState,
     ReportedChange,
@@ -27,16 +26,12 @@ from sidecar.jobs.job_record import (
     StartedChange,
     apply_event,
 )
-from sidecar.plugins.shared_jobs.claims import (
-    ELIGIBILITY_TTL_S,
-    Claim,
-    ClaimPreferences,
-    ClaimStore,
-)
+from sidecar.plugins.shared_jobs.claims import Claim, ClaimPreferences, ClaimStore
+from sidecar.plugins.shared_jobs.job_needs import NodeCapabilities
 from sidecar.transcripts.transcript import Finished, Progress, ResumePoint, Transcript
 
-LONG = JobFailure.of(errors.AudioTooLong("It has 9.0 h.", hint="Cut it."))
-GREEK = JobFailure.of(errors.LanguageUnsupported("It knows no 'el'.", hint="It knows: en."))
+LONG = errors.AudioTooLong("It has 9.0 h.", hint="Cut it.")
+ENGLISH = replace(ANYTHING, words=("engine:moonshine", "language:en", "storage:folder", "long"))
 NEVER_S = 1e6
 RESUME_POINT = ResumePoint(1.0, "scripted", (), {"bytes": 1})
 DONE = ReportedChange(Finished(Transcript((), "", 3.0, "scripted", "fp32")))
@@ -44,9 +39,6 @@ DONE = ReportedChange(Finished(Transcript((), "", 3.0, "scripted", "fp32")))
 
 class MemoryJobs:
     """The fake, and what a test does to shared jobs beside claims."""
-
-    slack_s = 0.0
-    """Seconds that may pass by themselves: its clock stands still."""
 
     def __init__(self) -> None:
         self.shared = SharedJobs()
@@ -75,9 +67,11 @@ class MemoryJobs:
         """Have all that is noted lie so much further back."""
         self.shared.now_s += seconds
 
-    async def node(self) -> ClaimStore:
+    async def node(self, can: NodeCapabilities = ANYTHING) -> ClaimStore:
         """Return the claims of one more live node."""
-        return FakeClaims(self.shared)
+        node = FakeClaims(self.shared)
+        node.can = can
+        return node
 
     async def front(self) -> ClaimStore:
         """Return the claims of a service that is no node."""
@@ -94,8 +88,6 @@ class MemoryJobs:
 
 class DatabaseJobs:
     """`ClaimStore` of several services over one database; it has the methods of `MemoryJobs`."""
-
-    slack_s = PATIENCE_S
 
     def __init__(self, all_services: Services) -> None:
         self._services, self._one = all_services, all_services.one
@@ -119,12 +111,14 @@ class DatabaseJobs:
         await self._one.membership.expire({"a dead node": None})
 
     async def later(self, seconds: float) -> None:
-        back = "make_interval(secs => %s)"
-        shift = f"UPDATE vibevoice.refusals SET at = at - {back}, since = since - {back}"
-        await self._one.database.fetch(shift, (seconds, seconds))
+        for shift in SHIFTS:
+            await self._one.database.fetch(shift, (seconds,) * shift.count("%s"))
 
-    async def node(self) -> ClaimStore:
-        return (await self._services.more()).claims
+    async def node(self, can: NodeCapabilities = ANYTHING) -> ClaimStore:
+        made = await self._services.more()
+        made.can = can
+        await made.membership.register()
+        return made.claims
 
     async def front(self) -> ClaimStore:
         return (await self._services.more(works=False)).claims
@@ -138,6 +132,13 @@ class DatabaseJobs:
             await until(lambda database=database: database.listens)
 
 
+SHIFTS = (
+    "UPDATE vibevoice.services SET since = since - make_interval(secs => %s)",
+    """UPDATE vibevoice.jobs SET refused_since = refused_since - make_interval(secs => %s),
+        put_off = (SELECT coalesce(jsonb_object_agg(key,
+            value || jsonb_build_object('at', (value ->> 'at')::float8 - %s)), '{}')
+        FROM jsonb_each(put_off))""",
+)
 Store = MemoryJobs | DatabaseJobs
 
 
@@ -162,16 +163,27 @@ async def store(request: pytest.FixtureRequest) -> AsyncIterator[Store]:
         yield store
 
 
-async def added(store: Store, owner: str = "a") -> str:
-    record = replace(submitted(durable=True), owner=owner)
+async def added(store: Store, owner: str = "a", **options: Any) -> str:
+    record = replace(submitted(durable=True), owner=owner, options=TranscribeOptions(**options))
     await store.add(record)
     return record.id
 
 
+async def asked(node: ClaimStore, can: NodeCapabilities = ANYTHING) -> Claim | None:
+    return await node.claim(uuid4().hex, ClaimPreferences(can))
+
+
 async def claimed(node: ClaimStore) -> Claim:
-    claim = await node.claim(uuid4().hex, ClaimPreferences())
-    assert claim is not None
-    return claim
+    found = await asked(node)
+    assert found is not None
+    return found
+
+
+async def put_off(node: ClaimStore, error: errors.SidecarError, for_s: float = NEVER_S) -> str:
+    """Have a node claim the next job and leave it to others; the job's id."""
+    found = await claimed(node)
+    await node.put_off(found.token, found.record.id, error, for_s)
+    return found.record.id
 
 
 async def at_work(store: Store) -> tuple[ClaimStore, str, Claim]:
@@ -203,7 +215,7 @@ async def test_jobs_are_claimed_in_order_and_none_twice_by_two_nodes(store: Stor
     assert [claim.record.id for claim in claims] == ids
     assert len({claim.token for claim in claims}) == 3
     for node in (one, other):
-        assert await node.claim(uuid4().hex, ClaimPreferences()) is None
+        assert await asked(node) is None
 
 
 async def test_job_of_second_owner_is_claimed_before_second_job_of_first_owner(
@@ -225,9 +237,9 @@ async def test_claim_repeated_with_its_token_returns_the_same_job(store: Store) 
     node, token = await store.node(), uuid4().hex
     await added(store)
     await added(store)
-    first = await node.claim(token, ClaimPreferences())
+    first = await node.claim(token, ClaimPreferences(ANYTHING))
     assert first is not None
-    assert await node.claim(token, ClaimPreferences(frozenset({"fp16"}), 3.0)) == first
+    assert await node.claim(token, ClaimPreferences(ANYTHING, frozenset({"fp16"}), 3.0)) == first
     assert (await claimed(node)).record.id != first.record.id
 
 
@@ -318,7 +330,7 @@ async def test_reported_end_is_final_and_ends_the_claim(store: Store) -> None:
     await store.end(job_id)
     await node.release(claim.token)
     assert (await store.get(job_id)).state is JobState.DONE
-    assert await node.claim(uuid4().hex, ClaimPreferences()) is None
+    assert await asked(node) is None
 
 
 async def test_released_job_is_claimed_by_another_node_and_its_earlier_claim_is_void(
@@ -326,7 +338,7 @@ async def test_released_job_is_claimed_by_another_node_and_its_earlier_claim_is_
 ) -> None:
     one, job_id, claim = await at_work(store)
     other = await store.node()
-    assert await other.claim(uuid4().hex, ClaimPreferences()) is None
+    assert await asked(other) is None
     await one.release(claim.token)
     await one.release(claim.token)
     again = await claimed(other)
@@ -343,7 +355,7 @@ async def test_requeued_job_without_a_release_stays_claimed(store: Store) -> Non
     claim = await claimed(one)
     record = await says(one, claim, StartedChange(), RequeuedChange(CountsAs.CRASH))
     assert record.state is JobState.QUEUED
-    assert await other.claim(uuid4().hex, ClaimPreferences()) is None
+    assert await asked(other) is None
     assert await one.mine() == {claim.token}
 
 
@@ -361,59 +373,55 @@ async def test_claim_is_valid_until_it_is_lost_or_released_or_its_job_is_cancell
     assert await node.mine() == {kept.token}
 
 
-async def test_job_that_a_node_refused_is_claimed_only_by_others_until_it_accepts_the_job(
+async def test_job_that_a_node_put_off_is_claimed_only_by_others_until_it_has_rested(
     store: Store,
 ) -> None:
     one, other = await store.node(), await store.node()
-    refused, fit = await added(store), await added(store)
-    await one.judge({refused: LONG, fit: None})
+    rests, fit = await added(store), await added(store)
+    assert await put_off(one, LONG, 60.0) == rests
     assert (await claimed(one)).record.id == fit
-    assert await one.claim(uuid4().hex, ClaimPreferences()) is None
-    claim = await claimed(other)
-    assert claim.record.id == refused
-    await other.release(claim.token)
-    await one.judge({refused: None})
-    claim = await claimed(one)
-    await one.judge({refused: LONG})
-    await one.release(claim.token)
-    assert await one.claim(uuid4().hex, ClaimPreferences()) is None
-    await store.later(ELIGIBILITY_TTL_S + 1)
-    assert [record.id for record in await one.unjudged(9)] == [refused]
-    assert await one.claim(uuid4().hex, ClaimPreferences()) is None
-    await one.judge({refused: None})
-    assert (await claimed(one)).record.id == refused
+    assert await asked(one) is None
+    found = await claimed(other)
+    assert (found.record.id, found.tries) == (rests, 0)
+    await other.release(found.token)
+    assert await asked(one) is None
+    await store.later(61.0)
+    again = await claimed(one)
+    assert (again.record.id, again.tries) == (rests, 1)
 
 
-async def test_node_has_to_judge_jobs_that_no_live_node_accepted_and_it_did_not_refuse_lately(
+async def test_put_off_with_a_lost_claim_changes_nothing(store: Store) -> None:
+    node, job_id, lost = await at_work(store)
+    await node.release(lost.token)
+    await node.put_off(lost.token, job_id, LONG, NEVER_S)
+    assert (await claimed(node)).tries == 0
+
+
+async def test_job_is_claimed_only_by_a_node_that_can_do_what_it_needs(store: Store) -> None:
+    node = await store.node()
+    german = await added(store, language="de-AT")
+    greek = await added(store, language="el", translate=True)
+    english = await added(store, language="en")
+    found = await asked(node, ENGLISH)
+    assert found is not None
+    assert found.record.id == english
+    assert await asked(node, ENGLISH) is None
+    assert await asked(node, replace(ANYTHING, longest_s=1.0)) is None
+    able = replace(ENGLISH, words=(*ENGLISH.words, "language:el", "translate"))
+    found = await asked(node, able)
+    assert found is not None
+    assert found.record.id == greek
+    assert (await claimed(node)).record.id == german
+
+
+async def test_job_that_no_node_can_do_is_marked_refused_and_later_fails_as_unschedulable(
     store: Store,
 ) -> None:
-    one, other = await store.node(), await store.node()
-    ids = [await added(store) for _ in range(3)]
-    assert [record.id for record in await one.unjudged(2)] == ids[:2]
-    await one.judge({ids[0]: LONG, ids[1]: None})
-    assert [record.id for record in await one.unjudged(9)] == ids[2:]
-    assert {record.id for record in await other.unjudged(9)} == {ids[0], ids[2]}
-    await store.leave(one)
-    assert {record.id for record in await other.unjudged(9)} == {*ids}
-    await other.judge(dict.fromkeys(ids, GREEK))
-    assert not await other.unjudged(9)
-    await store.later(ELIGIBILITY_TTL_S + 1)
-    assert {record.id for record in await other.unjudged(9)} == {*ids}
-    await other.judge({ids[0]: None})
-    await claimed(other)
-    assert len(await other.unjudged(9)) == 2, "a claimed job waits no more"
-
-
-async def test_job_that_all_nodes_refuse_is_marked_refused_and_later_fails_as_unschedulable(
-    store: Store,
-) -> None:
-    one, other = await store.node(), await store.node()
-    job_id = await added(store)
-    await one.judge({job_id: LONG})
-    await other.judge({job_id: None})
+    one, other = await store.node(ENGLISH), await store.node()
+    job_id = await added(store, language="el")
     await one.end_unschedulable(0.0)
     assert (await store.get(job_id)).refused is None, "the other can do it"
-    await other.judge({job_id: GREEK})
+    await put_off(other, LONG, 60.0)
     await other.end_unschedulable(NEVER_S)
     refused = (await store.get(job_id)).refused
     assert refused is not None
@@ -422,68 +430,76 @@ async def test_job_that_all_nodes_refuse_is_marked_refused_and_later_fails_as_un
     count = len(await store.events(job_id))
     await one.end_unschedulable(NEVER_S)
     assert len(await store.events(job_id)) == count, "it was told again"
-    await other.judge({job_id: None})
+    able = await store.node()
     await one.end_unschedulable(NEVER_S)
     assert (await store.get(job_id)).refused is None
-    await other.judge({job_id: GREEK})
-    await one.end_unschedulable(60.0)
-    await store.later(61.0)
-    for node in (one, other):
-        await node.judge({job_id: LONG})
-    await one.end_unschedulable(62.0 + store.slack_s)
+    await put_off(able, LONG)
+    await one.end_unschedulable(NEVER_S)
+    await store.later(3600.0)
+    await one.end_unschedulable(7200.0)
     assert (await store.get(job_id)).state is JobState.QUEUED
-    await store.later(3.0)
-    await one.end_unschedulable(60.0)
+    await one.end_unschedulable(1800.0)
     record = await store.get(job_id)
     assert record.state is JobState.FAILED
     assert record.error is not None
     assert record.error.code == "unschedulable"
 
 
-async def test_job_that_a_node_refuses_for_a_temporary_fault_stays_queued(store: Store) -> None:
+async def test_time_in_which_another_node_came_counts_from_then(store: Store) -> None:
+    one = await store.node(ENGLISH)
+    job_id = await added(store, language="el")
+    await one.end_unschedulable(NEVER_S)
+    await store.later(3600.0)
+    await store.node(ENGLISH)
+    await one.end_unschedulable(1800.0)
+    record = await store.get(job_id)
+    assert record.state is JobState.QUEUED
+    assert record.refused is not None
+    assert "2 × language_unsupported" in record.refused.detail
+    await store.later(3600.0)
+    await one.end_unschedulable(1800.0)
+    assert (await store.get(job_id)).state is JobState.FAILED
+
+
+async def test_job_that_a_node_puts_off_for_a_temporary_fault_stays_queued(store: Store) -> None:
     one, other = await store.node(), await store.node()
     job_id = await added(store)
-    stuck, away = (JobFailure.of(one()) for one in (errors.EngineStuck, errors.StorageUnreachable))
-    for fault, second in ((stuck, LONG), (LONG, away), (stuck, stuck)):
-        await one.judge({job_id: fault})
-        await other.judge({job_id: second})
-        await store.later(61.0)
-        for node, why in ((one, fault), (other, second)):
-            await node.judge({job_id: why})
-        await one.end_unschedulable(60.0)
-        count = len(await store.events(job_id))
-        await one.end_unschedulable(60.0)
-        assert len(await store.events(job_id)) == count, "it was told again"
-        waiting = await store.get(job_id)
-        assert waiting.state is JobState.QUEUED
-        assert waiting.refused is not None
-    await one.judge({job_id: LONG})
-    await other.judge({job_id: LONG})
+    await put_off(one, errors.EngineStuck(), 7200.0)
+    await put_off(other, LONG)
+    await one.end_unschedulable(NEVER_S)
+    await store.later(3600.0)
     await one.end_unschedulable(60.0)
-    assert (await store.get(job_id)).state is JobState.FAILED
+    count = len(await store.events(job_id))
+    await one.end_unschedulable(60.0)
+    assert len(await store.events(job_id)) == count, "it was told again"
+    waiting = await store.get(job_id)
+    assert waiting.state is JobState.QUEUED
+    assert waiting.refused is not None
+    await store.later(7200.0)
+    await one.end_unschedulable(60.0)
+    assert (await store.get(job_id)).refused is None, "it may be over"
 
 
 async def test_job_stays_queued_and_is_not_marked_refused_while_no_node_is_live(
     store: Store,
 ) -> None:
-    front, node = await store.front(), await store.node()
-    job_id = await added(store)
-    await front.end_unschedulable(0.0)
-    await node.judge({job_id: LONG})
+    front, node = await store.front(), await store.node(ENGLISH)
+    job_id = await added(store, language="el")
     await store.leave(node)
     await front.end_unschedulable(0.0)
     record = await store.get(job_id)
     assert (record.state, record.refused) == (JobState.QUEUED, None)
 
 
-async def test_claimed_job_that_its_node_refuses_does_not_end_as_unschedulable(
+async def test_claimed_job_that_no_node_can_do_does_not_end_as_unschedulable(
     store: Store,
 ) -> None:
-    node, job_id, claim = await at_work(store)
-    await node.judge({job_id: LONG})
+    node = await store.node(ENGLISH)
+    job_id = await added(store, language="el")
+    await claimed(node)
     await node.end_unschedulable(0.0)
-    assert (await store.get(job_id)).state is JobState.QUEUED
-    await says(node, claim, FailedChange(LONG))
+    record = await store.get(job_id)
+    assert (record.state, record.refused) == (JobState.QUEUED, None)
 
 
 async def test_nodes_are_notified_of_claimable_jobs_and_of_jobs_ended_elsewhere(

@@ -6,7 +6,7 @@ from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 
 import pytest
-from fake_claims import FakeClaims, SharedJobs
+from fake_claims import ANYTHING, FakeClaims, SharedJobs
 from instrumented_slot import OverheardSlot, as_asked, job_of, submitted
 from job_fixtures import Hold
 from service_process import PATIENCE_S, until
@@ -19,7 +19,8 @@ from sidecar.jobs.job_queue import DispatchOptions, JobQueue
 from sidecar.jobs.job_record import JobRecord, JobState, RequeuedChange
 from sidecar.jobs.job_runner import Job
 from sidecar.jobs.reservations import Reservation
-from sidecar.plugins.shared_jobs.claim_loop import ClaimLoop, EligibilityJudge
+from sidecar.plugins.shared_jobs.claim_loop import ClaimLoop
+from sidecar.plugins.shared_jobs.claims import ClaimPreferences
 from sidecar.plugins.shared_jobs.front_queue import SharedJobQueue
 
 LIMIT = 3
@@ -132,9 +133,15 @@ async def both(store: Store) -> AsyncIterator[SharedJobQueue]:
     log, slot = JobEventLog(), OverheardSlot()
     queue = JobQueue(slot, log, DispatchOptions(as_asked, 60), limit=64)
     claims = FakeClaims(store.shared)
-    judge = EligibilityJudge(claims, lambda record: None, 1e6)
     node = ClaimLoop(
-        claims, log, queue, lambda record: record.audio.open(), judge, ThreadLimiter("opening", 2)
+        claims,
+        log,
+        queue,
+        lambda record: record.audio.open(),
+        lambda record: None,
+        ThreadLimiter("opening", 2),
+        preferences=lambda: ClaimPreferences(ANYTHING),
+        patience_s=1e6,
     )
     front = SharedJobQueue(store, store, LIMIT, store, node)
     front.open()

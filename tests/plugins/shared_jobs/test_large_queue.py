@@ -21,10 +21,10 @@ WAITING, ENDED = "('queued', NULL::timestamptz)", "('done', now())"
 CALLS = (
     "beat_1('node', true, false)",
     "expire_1('{node}', '{NULL}')",
-    """submit_1('new', 'owner 7', NULL, '', true, true, 'auto', 1, 1, NULL, NULL, NULL, NULL,
-        1000000)""",
-    "claim_1('node', 'another token', '{}', 0, 60)",
-    "judge_1('node', '{queued 7, queued 8}', ARRAY[NULL, ''::bytea])",
+    """submit_1('new', 'owner 7', NULL, '', true, true, 'auto', '{}', 1, 1, 1, NULL, NULL,
+        NULL, NULL, 1000000)""",
+    "claim_1('node', 'another token', '{}', 9, '{}', 0, 60)",
+    "put_off_1('token', 60, false, '')",
     """report_1('queued 9', 'token', 0, '{1}', '{1}', '{f}', '{begun}', '{NULL}', '{NULL}',
         'running', 0, 0, false, NULL)""",
     "leave_1('node/queued 7', 'request', 9)",
@@ -56,7 +56,9 @@ def test_calls_read_no_more_of_many_jobs_than_of_few(journal: str, analyzed: str
         costs = list[dict[str, int]]()
         for first, last in ((1, FEW), (FEW + 1, MANY)):
             asks.execute(FILL.format(first=first, last=last, states=f"{WAITING}, {ENDED}"))
-            asks.execute("UPDATE vibevoice.jobs SET claim = 'token' WHERE id = 'queued 9'")
+            asks.execute(
+                "UPDATE vibevoice.jobs SET claim = 'token', node = 'node' WHERE id = 'queued 9'"
+            )
             if analyzed == "now":
                 asks.execute("ANALYZE")
             costs.append({call: read(asks, call) for call in CALLS})

@@ -11,7 +11,7 @@ from service_process import until
 from shared_job_services import SEGMENT, Service, submitted
 
 from sidecar import errors
-from sidecar.jobs.job_record import JobFailure, JobState, StartedChange
+from sidecar.jobs.job_record import JobState, StartedChange
 from sidecar.plugins.shared_jobs.claims import WAITING
 from sidecar.plugins.shared_jobs.membership import (
     EXPIRY_HEARTBEATS,
@@ -19,7 +19,7 @@ from sidecar.plugins.shared_jobs.membership import (
     HeartbeatObserver,
 )
 
-NO = JobFailure.of(errors.AudioTooLong())
+NO = errors.AudioTooLong()
 
 
 def looked(*looks: tuple[float, float, dict[str, int]]) -> list[str]:
@@ -76,24 +76,20 @@ async def test_jobs_of_dead_service_are_claimable_again_and_the_started_one_is_i
     assert again == {begun.id, waiting.id}
 
 
-async def test_expiry_of_a_node_writes_rows_of_its_claimed_jobs_and_not_of_judged_ones(
-    one: Service, other: Service, journal: str
+async def test_expiry_of_a_node_writes_rows_of_its_claimed_jobs_and_not_of_those_it_put_off(
+    one: Service, journal: str
 ) -> None:
     jobs = await one.submit(*["a"] * 60)
-    await one.claims.judge({job.id: NO if at % 2 else None for at, job in enumerate(jobs)})
+    await one.refuse(NO, *jobs[1:])
     assert await one.claim() is not None
     with psycopg.connect(journal) as look:
         look.execute("SELECT vibevoice.expire_1('{one}', '{NULL}')")
         ((written,),) = look.execute(
             """SELECT sum(n_tup_upd + n_tup_del)::int FROM pg_stat_xact_user_tables
-                WHERE schemaname = 'vibevoice' AND relname IN ('jobs', 'refusals')"""
+                WHERE schemaname = 'vibevoice' AND relname = 'jobs'"""
         ).fetchall()
         look.rollback()
     assert written < 5
-    await one.membership.leave()
-    assert len(await other.claims.unjudged(99)) == 60
-    await other.database.call("tidy_1")
-    assert await other.database.fetch("SELECT FROM vibevoice.refusals") == []
 
 
 @pytest.mark.parametrize("call", ["expire", "follow"])
@@ -171,14 +167,12 @@ async def test_no_service_expires_while_synchronous_standby_is_missing(
     assert {*dict(await one.database.fetch(services))} == {"one", "other"}
 
 
-async def test_expiry_notifies_other_nodes_of_jobs_to_judge(one: Service, other: Service) -> None:
+async def test_expiry_notifies_other_nodes_of_jobs_to_claim(one: Service, other: Service) -> None:
     heard = list[str]()
     one.database.listen(WAITING, heard.append)
-    (job,) = await one.submit("a")
-    await other.claims.judge({job.id: None})
     await until(lambda: one.database.listens)
+    heard.clear()
     await one.membership.expire({"other": None})
-    assert [found.id for found in await one.claims.unjudged(9)] == [job.id]
     await until(lambda: heard)
 
 

@@ -28,7 +28,6 @@ from sidecar.jobs.job_event_log import DuplicateRequestKey
 from sidecar.jobs.job_record import (
     EditedChange,
     IdempotencyKey,
-    JobFailure,
     JobRecord,
     JobState,
     ReportedChange,
@@ -119,7 +118,7 @@ ROWS_READ = """SELECT (seq_tup_read + idx_tup_fetch)::int FROM pg_stat_xact_user
 MANY = """INSERT INTO vibevoice.jobs (id, owner, submitted, urgent, work_s, state, ended)
     SELECT md5(%s || i), 'many', ''::bytea, true, 60, %s, %s FROM generate_series(1, %s) i"""
 SUBMIT = """SELECT outcome FROM vibevoice.submit_1(gen_random_uuid()::text, 'me', NULL, '', true,
-    true, 'auto', 3, 3, NULL, NULL, NULL, NULL, %s)"""
+    true, 'auto', '{}', 3, 3, 3, NULL, NULL, NULL, NULL, %s)"""
 
 
 async def test_submission_reads_waiting_jobs_only_when_queue_is_nearly_full(
@@ -367,9 +366,9 @@ async def secret_job(front: Service, node: Service) -> JobRecord:
     audio = ClientFileRef(f"/recordings/{SECRETS[3]}", 4, 0)
     record = replace(submitted("me"), options=options, audio=audio)
     await front.jobs.submit(record)
-    await node.claims.judge({record.id: JobFailure.of(errors.AudioTooLong(SECRETS[0]))})
+    await node.refuse(errors.AudioTooLong(SECRETS[0]), record)
     await node.claims.end_unschedulable(1e6)
-    await node.claims.judge({record.id: None})
+    await node.accept(record)
     claim = await node.claimed()
     words = Segment(0.0, 1.0, SECRETS[0], 0)
     resume_point = ReportedChange(ResumePoint(1.0, "scripted", (words,), {"state": SECRETS[0]}))
@@ -386,10 +385,8 @@ async def test_no_table_has_plaintext_of_transcripts_or_requests(
     front: Service, node: Service
 ) -> None:
     waiting, *_ = await front.submit("me")
-    await node.claims.judge({waiting.id: JobFailure.of(errors.AudioTooLong(SECRETS[0]))})
-    await node.claims.judge({waiting.id: None})
+    await node.refuse(errors.AudioTooLong(SECRETS[0]), waiting)
     job = await secret_job(front, node)
-    await node.claims.judge({waiting.id: JobFailure.of(errors.AudioTooLong(SECRETS[0]))})
     tables = await front.database.fetch(
         "SELECT table_name FROM information_schema.tables WHERE table_schema = 'vibevoice'"
     )
@@ -437,13 +434,10 @@ async def test_jobs_of_swapped_or_damaged_rows_are_not_found_and_delay_no_other_
 
 async def test_deleted_job_leaves_no_row(front: Service, node: Service) -> None:
     (job,) = await front.submit("me")
-    await node.claims.judge({job.id: JobFailure.of(errors.AudioTooLong())})
-    await node.claims.judge({job.id: None})
     claim = await node.claimed()
-    await node.claims.judge({job.id: JobFailure.of(errors.AudioTooLong())})
     assert await node.report(claim, claim.record, StartedChange(), segment(0))
     await front.jobs.delete(job.id)
-    for table in ("jobs", "events", "refusals"):
+    for table in ("jobs", "events"):
         rows = await front.database.fetch(f"SELECT count(*) FROM vibevoice.{table}")
         assert rows == [(0,)], table
     assert await node.claims.mine() == frozenset()

@@ -171,7 +171,7 @@ def test_keda_counts_waiting_and_running_jobs_only(journal: str) -> None:
     scaled = ROOT / "deploy/k8s/overlays/cluster/scaledobject.yaml"
     (trigger,) = next(yaml.safe_load_all(scaled.read_text("utf-8")))["spec"]["triggers"]
     submit = """SELECT vibevoice.submit_1(
-        %s, 'owner', NULL, '', true, true, 'auto', 10, 10, NULL, NULL, NULL, NULL, 9)"""
+        %s, 'owner', NULL, '', true, true, 'auto', '{}', 10, 10, 10, NULL, NULL, NULL, NULL, 9)"""
     postgres_database.migrate_postgres(journal, KEY)
     with psycopg.connect(journal, autocommit=True) as asks:
         counts = []
@@ -179,7 +179,7 @@ def test_keda_counts_waiting_and_running_jobs_only(journal: str) -> None:
             (submit, ("first",)),
             (submit, ("second",)),
             ("SELECT vibevoice.beat_1('node', true, false)", ()),
-            ("SELECT vibevoice.claim_1('node', 'token', '{}', 0, 60)", ()),
+            ("SELECT vibevoice.claim_1('node', 'token', '{}', 9, '{}', 0, 60)", ()),
             ("SELECT vibevoice.cancel_1(%s)", ("first",)),
         ):
             asks.execute(change, values)

@@ -22,13 +22,16 @@ INSERT INTO vibevoice.passed VALUES (0);
 
 -- Registered services. Each service increments its own heartbeat (`beat`); the others observe by
 -- their own clocks whether it stands still. A new row begins with a number that no earlier row of
--- the service had.
+-- the service had. A node's row says what it `can` do, in words, and the longest recording that it
+-- accepts.
 CREATE TABLE vibevoice.services (
     id text PRIMARY KEY,
     beat bigint NOT NULL DEFAULT (extract(epoch FROM clock_timestamp()) * 1000)::bigint,
     works boolean NOT NULL,
     draining boolean NOT NULL DEFAULT false,
-    walked timestamptz NOT NULL DEFAULT '-infinity') WITH (fillfactor = 50);
+    can text[] NOT NULL DEFAULT '{}',
+    longest_s double precision NOT NULL DEFAULT 0,
+    since timestamptz NOT NULL DEFAULT clock_timestamp()) WITH (fillfactor = 50);
 
 -- Columns by which jobs are claimed, listed and purged are not encrypted; the rest is. Encrypted
 -- data cannot be compressed.
@@ -42,6 +45,8 @@ CREATE TABLE vibevoice.jobs (
     came timestamptz NOT NULL DEFAULT now(),
     urgent boolean NOT NULL,
     wanted text NOT NULL DEFAULT 'auto',     -- the requested precision
+    needs text[] NOT NULL DEFAULT '{}',      -- what its node has to be able to do, in words,
+    lasts_s double precision NOT NULL DEFAULT 0,  -- and the seconds of its recording
     audio_s double precision,                -- the seconds that it counts in its owner's limit
     work_s double precision NOT NULL CHECK (work_s >= 0 AND work_s < 'Infinity'),
     state text NOT NULL DEFAULT 'queued',
@@ -60,8 +65,9 @@ CREATE TABLE vibevoice.jobs (
     summary bytea,          -- the summary for lists of a job that is done
     recording text,                          -- its name in the storage, while it is there
     recording_bytes bigint,
-    able_by text,                            -- a node that can run it, perhaps expired since
-    refused_by text[],                       -- the nodes whose refusals its last `refused` event contains
+    put_off jsonb NOT NULL DEFAULT '{}',     -- by node: why, and for how long it leaves the job to others
+    refused_by text[],                       -- the nodes whose reasons its last `refused` event contains,
+    refused_since timestamptz,               -- and since when no node can do it
     left_as text,                            -- its client timed out: a code of its request, and
     left_until timestamptz                   -- when it is deleted unless the same request comes
 ) WITH (fillfactor = 80, autovacuum_vacuum_scale_factor = 0.02);
@@ -70,7 +76,7 @@ CREATE UNIQUE INDEX jobs_by_key ON vibevoice.jobs (owner, idempotency_key)
     WHERE idempotency_key IS NOT NULL;
 CREATE INDEX jobs_of_owner ON vibevoice.jobs (owner, place);
 CREATE INDEX jobs_open ON vibevoice.jobs (owner, place) WHERE ended IS NULL;
-CREATE INDEX jobs_waiting ON vibevoice.jobs (owner, urgent, (place + 0))  -- of no other index
+CREATE INDEX jobs_waiting ON vibevoice.jobs (owner, wanted, needs, urgent, (place + 0))
     WHERE state = 'queued' AND claim IS NULL;
 CREATE UNIQUE INDEX jobs_by_claim ON vibevoice.jobs (claim) WHERE claim IS NOT NULL;
 CREATE INDEX jobs_by_node ON vibevoice.jobs (node) WHERE node IS NOT NULL;
@@ -106,15 +112,6 @@ CREATE TABLE vibevoice.people (
     sealed bytea NOT NULL);
 ALTER TABLE vibevoice.people ALTER sealed SET STORAGE EXTERNAL;
 CREATE INDEX people_by_owner ON vibevoice.people (owner);
-
--- Why nodes cannot run jobs, by their last verdicts.
-CREATE TABLE vibevoice.refusals (
-    job text NOT NULL REFERENCES vibevoice.jobs (id) ON DELETE CASCADE,
-    node text NOT NULL,
-    since timestamptz NOT NULL DEFAULT clock_timestamp(),
-    at timestamptz NOT NULL DEFAULT clock_timestamp(),  -- time of the last refusal
-    failure bytea NOT NULL,
-    PRIMARY KEY (job, node));
 
 -- Deleted jobs, whose submission may yet be executed late by the server.
 CREATE TABLE vibevoice.tombstones (
@@ -181,28 +178,47 @@ CREATE FUNCTION vibevoice.finish_1(
     claim_ text DEFAULT NULL)
 RETURNS void LANGUAGE plpgsql AS $$
 BEGIN
-    DELETE FROM vibevoice.refusals WHERE job = job_;
     UPDATE vibevoice.events SET whole = NULL WHERE job = job_ AND whole IS NOT NULL;
     UPDATE vibevoice.jobs SET state = state_, ended = clock_timestamp(),
-        touched = clock_timestamp(), claim = NULL, node = NULL, able_by = NULL, refused_by = NULL,
+        touched = clock_timestamp(), claim = NULL, node = NULL, put_off = '{}',
         weight = weight + (SELECT coalesce(sum(octet_length(change)), 0) FROM vibevoice.events
             WHERE job = job_),
         summary = summary_, seq = coalesce(seq_, seq), reported_by = coalesce(claim_, reported_by)
     WHERE id = job_;
 END $$;
 
--- Owners with unfinished jobs, or only those with waiting jobs (`waits`, a constant, so that the index
--- suits); one index descent for each.
-CREATE FUNCTION vibevoice.owners_1(waits boolean) RETURNS TABLE (owner text) STABLE LANGUAGE sql
-AS $$
+-- Owners with unfinished jobs; one index descent for each.
+CREATE FUNCTION vibevoice.owners_1() RETURNS TABLE (owner text) STABLE LANGUAGE sql AS $$
     WITH RECURSIVE found (owner) AS (
-        SELECT min(j.owner) FROM vibevoice.jobs j
-            WHERE CASE WHEN waits THEN state = 'queued' AND claim IS NULL ELSE ended IS NULL END
+        SELECT min(j.owner) FROM vibevoice.jobs j WHERE ended IS NULL
         UNION ALL
         SELECT (SELECT min(j.owner) FROM vibevoice.jobs j
-            WHERE CASE WHEN waits THEN state = 'queued' AND claim IS NULL ELSE ended IS NULL END
-            AND j.owner > found.owner) FROM found WHERE found.owner IS NOT NULL)
+            WHERE ended IS NULL AND j.owner > found.owner) FROM found WHERE found.owner IS NOT NULL)
     SELECT found.owner FROM found WHERE found.owner IS NOT NULL $$;
+
+-- Kinds of waiting jobs: their owners, precisions and needs; one index descent for each.
+CREATE FUNCTION vibevoice.kinds_1() RETURNS TABLE (owner text, wanted text, needs text[])
+STABLE LANGUAGE sql AS $$
+    WITH RECURSIVE found AS (
+        (SELECT j.owner, j.wanted, j.needs FROM vibevoice.jobs j
+            WHERE state = 'queued' AND claim IS NULL ORDER BY 1, 2, 3 LIMIT 1)
+        UNION ALL
+        SELECT next.* FROM found CROSS JOIN LATERAL (
+            SELECT j.owner, j.wanted, j.needs FROM vibevoice.jobs j
+            WHERE state = 'queued' AND claim IS NULL
+                AND (j.owner, j.wanted, j.needs) > (found.owner, found.wanted, found.needs)
+            ORDER BY 1, 2, 3 LIMIT 1) next)
+    SELECT * FROM found $$;
+
+-- Return whether `can` has all `needs`; 'language:*' has every language.
+CREATE FUNCTION vibevoice.meets_1(can text[], needs text[]) RETURNS boolean IMMUTABLE LANGUAGE sql
+RETURN needs <@ (can || CASE WHEN 'language:*' = ANY (can) THEN ARRAY(
+    SELECT need FROM unnest(needs) need WHERE need LIKE 'language:%') END);
+
+-- Return whether a node left a job to others so lately that it does not claim it.
+CREATE FUNCTION vibevoice.rests_1(put_off jsonb, node text) RETURNS boolean STABLE LANGUAGE sql
+RETURN coalesce(extract(epoch FROM clock_timestamp()) BETWEEN (put_off -> node ->> 'at')::float8
+    AND (put_off -> node ->> 'at')::float8 + (put_off -> node ->> 'for_s')::float8, false);
 
 -- Register an owner, or one that had no unfinished jobs and returns. It starts at the work that has
 -- passed for all, so that no owner saves up work, and no long job waits for ever behind newcomers.
@@ -226,7 +242,7 @@ BEGIN
         FROM vibevoice.passed p WHERE owner = owner_ RETURNING o.had_s INTO tag;
     UPDATE vibevoice.passed SET had_s = greatest(had_s, tag - work_s, least(tag,
         had_s + work_s / (SELECT count(*) FROM (
-            SELECT w.owner FROM vibevoice.owners_1(false) w UNION SELECT owner_) wanted)));
+            SELECT w.owner FROM vibevoice.owners_1() w UNION SELECT owner_) wanted)));
 END $$;
 
 -- Settle what the owner of a claimed job was charged: by the prediction, which trusts a header. If
@@ -259,8 +275,8 @@ END $$;
 -- column; `follower_`: a service that is notified of its events.
 CREATE FUNCTION vibevoice.submit_1(
     id_ text, owner_ text, key_ text, submitted_ bytea, kept_ boolean, urgent_ boolean,
-    wanted_ text, audio_s_ float8, work_s_ float8, recording_ text, recording_bytes_ bigint,
-    awaited_ text, follower_ text, limit_ int)
+    wanted_ text, needs_ text[], lasts_s_ float8, audio_s_ float8, work_s_ float8,
+    recording_ text, recording_bytes_ bigint, awaited_ text, follower_ text, limit_ int)
 RETURNS TABLE (outcome text, job text) LANGUAGE plpgsql
 -- Planned once for a connection: else anew in each of its first five calls.
 SET plan_cache_mode = force_generic_plan SET enable_seqscan = off SET jit = off AS $$
@@ -281,10 +297,10 @@ BEGIN
         RETURN;
     END IF;
     PERFORM vibevoice.join_1(owner_);
-    INSERT INTO vibevoice.jobs (id, owner, idempotency_key, submitted, kept, urgent, wanted, audio_s,
-            work_s, recording, recording_bytes, awaited_as, followers)
-        VALUES (id_, owner_, key_, submitted_, kept_, urgent_, wanted_, audio_s_, work_s_,
-            recording_, recording_bytes_, awaited_, array_remove(ARRAY[follower_], NULL))
+    INSERT INTO vibevoice.jobs (id, owner, idempotency_key, submitted, kept, urgent, wanted, needs,
+            lasts_s, audio_s, work_s, recording, recording_bytes, awaited_as, followers)
+        VALUES (id_, owner_, key_, submitted_, kept_, urgent_, wanted_, needs_, lasts_s_, audio_s_,
+            work_s_, recording_, recording_bytes_, awaited_, array_remove(ARRAY[follower_], NULL))
         ON CONFLICT DO NOTHING;
     IF NOT FOUND THEN
         SELECT id INTO there FROM vibevoice.jobs
@@ -324,66 +340,54 @@ END $$;
 CREATE FUNCTION vibevoice.later_1(urgent boolean, came timestamptz) RETURNS boolean
     STABLE LANGUAGE sql RETURN NOT urgent AND came > statement_timestamp() - interval '10 min';
 
--- Return the next job for a node: of each owner the first that the node does not refuse; of these
--- the one whose owner would have had least by its end. `only_`: only jobs of these precisions.
--- `near_`: jobs of an owner and priority that are searched, since all claims wait for this; NULL:
--- all. Not NOT EXISTS: that would be a join that reads all refusals.
-CREATE FUNCTION vibevoice.next_1(node_ text, only_ text[], skip text[], near_ int)
+-- Return the next job for a node: of each owner the first that the node can do; of these the one
+-- whose owner would have had least by its end. `only_`: only jobs of these precisions.
+CREATE FUNCTION vibevoice.next_1(
+    node_ text, can_ text[], longest_s_ float8, only_ text[], skip text[])
 RETURNS TABLE (job text, wanted text, came timestamptz) STABLE LANGUAGE sql AS $$
-    SELECT first.id, first.wanted, first.came
-    FROM vibevoice.owners_1(true) o LEFT JOIN vibevoice.owners had USING (owner)
-    CROSS JOIN LATERAL (
-        SELECT head.* FROM (VALUES (true), (false)) kinds (urgent) CROSS JOIN LATERAL (
-            SELECT near.* FROM (
-                SELECT id, q.wanted, q.came, work_s, place + 0 AS place, q.urgent FROM vibevoice.jobs q
-                WHERE q.owner = o.owner AND q.urgent = kinds.urgent AND state = 'queued'
-                    AND claim IS NULL
-                ORDER BY place LIMIT near_) near
-            WHERE (only_ IS NULL OR near.wanted = ANY (only_)) AND NOT near.id = ANY (skip)
-                AND (SELECT r.at FROM vibevoice.refusals r
-                    WHERE r.job = near.id AND r.node = node_) IS NULL
-            ORDER BY near.place LIMIT 1) head
-        ORDER BY vibevoice.later_1(head.urgent, head.came), head.place LIMIT 1) first
+    SELECT first.id, first.wanted, first.came FROM (
+        SELECT DISTINCT ON (kind.owner) kind.owner, kind.wanted, head.*
+        FROM vibevoice.kinds_1() kind CROSS JOIN (VALUES (true), (false)) u (urgent)
+        CROSS JOIN LATERAL (
+            SELECT id, j.came, work_s, j.urgent, place + 0 AS place FROM vibevoice.jobs j
+            WHERE j.owner = kind.owner AND j.wanted = kind.wanted AND j.needs = kind.needs
+                AND j.urgent = u.urgent AND state = 'queued' AND claim IS NULL
+                AND lasts_s <= longest_s_ AND NOT id = ANY (skip)
+                AND NOT vibevoice.rests_1(put_off, node_)
+            ORDER BY place + 0 LIMIT 1) head
+        WHERE vibevoice.meets_1(can_, kind.needs) AND (only_ IS NULL OR kind.wanted = ANY (only_))
+        ORDER BY kind.owner, vibevoice.later_1(head.urgent, head.came), head.place) first
+    LEFT JOIN vibevoice.owners had USING (owner)
     ORDER BY greatest(had.had_s + first.work_s, (SELECT had_s FROM vibevoice.passed)), first.place
     LIMIT 1 $$;
 
--- Claim the next job. `loaded_`: the precisions that need no load, loaded for `loaded_for_s`
--- seconds; they pass over a due job for at most `passed_over_s` seconds. `begins_`: an attempt of
--- the job starts at once and alone, and counts from now on. `more`: other jobs may wait.
+-- Claim the next job. `can_`, `longest_s_`: what the node can do now. `loaded_`: the precisions that
+-- need no load, loaded for `loaded_for_s` seconds; they pass over a due job for at most
+-- `passed_over_s` seconds. `begins_`: an attempt of the job starts at once and alone, and counts
+-- from now on. `tries`: how often the node put it off. `more`: other jobs may wait.
 CREATE FUNCTION vibevoice.claim_1(
-    node_ text, claim_ text, loaded_ text[], loaded_for_s float8, passed_over_s float8,
-    begins_ boolean DEFAULT false)
-RETURNS TABLE (job text, seq bigint, submitted bytea, more boolean) LANGUAGE plpgsql
--- Whatever the statistics say: `jobs_waiting` has the first jobs of each owner in their order.
+    node_ text, claim_ text, can_ text[], longest_s_ float8, loaded_ text[], loaded_for_s float8,
+    passed_over_s float8, begins_ boolean DEFAULT false)
+RETURNS TABLE (job text, seq bigint, submitted bytea, tries int, more boolean) LANGUAGE plpgsql
+-- Whatever the statistics say: `jobs_waiting` has the first jobs of each kind in their order.
 SET enable_seqscan = off SET enable_bitmapscan = off SET enable_sort = off SET jit = off AS $$
 DECLARE due record; other record; had vibevoice.jobs; skip text[] := '{}';
 BEGIN
     -- One claim at a time, a few milliseconds each: each has to see what the one before took.
     PERFORM pg_advisory_xact_lock(8530221459172614241);
-    RETURN QUERY SELECT j.id, j.seq, j.submitted, true FROM vibevoice.jobs j
-        WHERE j.claim = claim_;
+    RETURN QUERY SELECT j.id, j.seq, j.submitted, coalesce((put_off -> node_ ->> 'tries')::int, 0),
+        true FROM vibevoice.jobs j WHERE j.claim = claim_;
     IF FOUND THEN RETURN; END IF;  -- the answer was lost, and is sent again
     PERFORM FROM vibevoice.services WHERE id = node_ AND NOT draining FOR KEY SHARE;
     IF NOT FOUND OR NOT EXISTS (SELECT FROM vibevoice.jobs WHERE state = 'queued' AND claim IS NULL)
         THEN RETURN; END IF;
     WHILE cardinality(skip) < 20 LOOP
-        SELECT * INTO due FROM vibevoice.next_1(node_, NULL, skip, 200);
-        IF NOT FOUND THEN  -- search beyond refused jobs: tenths of a second, so one node in 3 s, in turn
-            UPDATE vibevoice.services SET walked = clock_timestamp() FROM (
-                SELECT count(*) AS nodes, max(s.walked) AS last FROM vibevoice.services s
-                WHERE s.walked BETWEEN clock_timestamp() - interval '5 min' AND clock_timestamp()
-            ) w WHERE id = node_ AND NOT walked BETWEEN
-                    clock_timestamp() - nodes * interval '3 s' AND clock_timestamp()
-                AND (last < clock_timestamp() - interval '3 s') IS NOT FALSE;
-            IF FOUND THEN
-                SELECT * INTO due FROM vibevoice.next_1(node_, NULL, skip, NULL);
-            END IF;
-        END IF;
+        SELECT * INTO due FROM vibevoice.next_1(node_, can_, longest_s_, NULL, skip);
         EXIT WHEN NOT FOUND;
         IF cardinality(loaded_) > 0 AND NOT due.wanted = ANY (loaded_)
                 AND least(extract(epoch FROM clock_timestamp() - due.came), loaded_for_s)
                     < passed_over_s THEN
-            SELECT * INTO other FROM vibevoice.next_1(node_, loaded_, skip, 200);
+            SELECT * INTO other FROM vibevoice.next_1(node_, can_, longest_s_, loaded_, skip);
             IF FOUND THEN due := other; END IF;
         END IF;
         -- A row that another call has locked is passed over.
@@ -403,11 +407,11 @@ BEGIN
         END;
     END IF;
     IF had.id IS NULL THEN RETURN; END IF;
-    UPDATE vibevoice.jobs SET claim = claim_, node = node_, able_by = NULL, begins = begins_
+    UPDATE vibevoice.jobs SET claim = claim_, node = node_, begins = begins_
         WHERE id = had.id;
     PERFORM vibevoice.charge_1(had.owner, had.work_s);
     RETURN QUERY SELECT had.id, had.seq, had.submitted,
-        EXISTS (SELECT FROM vibevoice.jobs WHERE state = 'queued' AND claim IS NULL);
+        coalesce((had.put_off -> node_ ->> 'tries')::int, 0), EXISTS (SELECT FROM vibevoice.jobs WHERE state = 'queued' AND claim IS NULL);
 END $$;
 
 -- End the claim on a job whose row is locked, and give its owner the work back.
@@ -429,6 +433,20 @@ BEGIN
     PERFORM vibevoice.free_1(id) FROM (
         SELECT id FROM vibevoice.jobs WHERE claim = claim_ FOR UPDATE) held;
     PERFORM pg_notify('vibevoice_waiting', '');
+END $$;
+
+-- Release a claim, and leave the job to other nodes for a while. `final_`: its node cannot do it
+-- later either. `failure_`: why.
+CREATE FUNCTION vibevoice.put_off_1(claim_ text, for_s float8, final_ boolean, failure_ bytea)
+RETURNS void LANGUAGE plpgsql AS $$
+BEGIN
+    UPDATE vibevoice.jobs SET put_off = (
+        SELECT coalesce(jsonb_object_agg(key, value), '{}') FROM jsonb_each(put_off)
+        WHERE key IN (SELECT id FROM vibevoice.services)) || jsonb_build_object(node,
+            jsonb_build_object('at', extract(epoch FROM clock_timestamp()), 'for_s', for_s,
+                'tries', coalesce((put_off -> node ->> 'tries')::int, 0) + 1, 'final', final_,
+                'failure', encode(failure_, 'base64'))) WHERE claim = claim_;
+    PERFORM vibevoice.release_1(claim_);
 END $$;
 
 -- Append the events that a node reports of its job, all or nothing. Return whether they are
@@ -462,7 +480,7 @@ BEGIN
         PERFORM vibevoice.finish_1(job_, state_, summary_, last, claim_);
     ELSE
         UPDATE vibevoice.jobs SET seq = last, state = state_, reported_by = claim_, begins = false,
-            fraction = fraction_, refused_by = NULL WHERE id = job_;
+            fraction = fraction_, refused_by = NULL, refused_since = NULL WHERE id = job_;
     END IF;
     -- Commits with a notification are serialized, so there is none without a follower.
     IF j.followers <> '{}' THEN
@@ -476,13 +494,21 @@ END $$;
 
 -- Increment a service's heartbeat, or register it. If others had expired it, jobs whose clients
 -- wait at it are kept.
-CREATE FUNCTION vibevoice.beat_1(id_ text, works_ boolean, draining_ boolean)
-RETURNS void LANGUAGE plpgsql AS $$
+CREATE FUNCTION vibevoice.beat_1(id_ text, works_ boolean, draining_ boolean,
+    can_ text[] DEFAULT '{}', longest_s_ float8 DEFAULT 0) RETURNS void LANGUAGE plpgsql AS $$
+DECLARE had vibevoice.services;
 BEGIN
-    UPDATE vibevoice.services SET beat = beat + 1, draining = draining_ WHERE id = id_;
-    IF FOUND THEN RETURN; END IF;
-    INSERT INTO vibevoice.services (id, works, draining)
-        VALUES (id_, works_, draining_) ON CONFLICT (id) DO NOTHING;
+    SELECT * INTO had FROM vibevoice.services WHERE id = id_ FOR NO KEY UPDATE;
+    IF FOUND THEN
+        UPDATE vibevoice.services SET beat = beat + 1, draining = draining_, can = can_,
+            longest_s = longest_s_ WHERE id = id_;
+        IF NOT (can_ <@ had.can AND longest_s_ <= had.longest_s) THEN
+            PERFORM pg_notify('vibevoice_waiting', '');  -- jobs that it could not do before
+        END IF;
+        RETURN;
+    END IF;
+    INSERT INTO vibevoice.services (id, works, draining, can, longest_s)
+        VALUES (id_, works_, draining_, can_, longest_s_) ON CONFLICT (id) DO NOTHING;
     UPDATE vibevoice.jobs SET left_until = NULL WHERE id IN (
         SELECT id FROM vibevoice.jobs
         WHERE split_part(awaited_as, '/', 1) = id_ AND left_until IS NOT NULL
@@ -572,65 +598,37 @@ BEGIN
     RETURN true;
 END $$;
 
--- Persist which jobs a node can run (`failures` NULL) and which it cannot: waiting jobs, or jobs
--- that it has claimed. A waiting job that another call has locked is left to the node's next
--- verdict.
-CREATE FUNCTION vibevoice.judge_1(node_ text, jobs_ text[], failures bytea[])
-RETURNS void LANGUAGE plpgsql AS $$
-DECLARE one record;
-BEGIN
-    PERFORM FROM vibevoice.services WHERE id = node_ FOR KEY SHARE;
-    IF NOT FOUND THEN RETURN; END IF;  -- expired: it repeats its verdicts once it is registered
-    -- The states are written so that no index of waiting jobs applies, of which all would be read.
-    INSERT INTO vibevoice.refusals AS r (job, node, failure)
-        SELECT j.id, node_, f FROM unnest(jobs_, failures) u (i, f) JOIN vibevoice.jobs j ON j.id = i
-        WHERE f IS NOT NULL AND state || '' = 'queued' AND (claim IS NULL OR node = node_)
-        ORDER BY j.id FOR KEY SHARE OF j SKIP LOCKED
-        ON CONFLICT (job, node) DO UPDATE SET at = clock_timestamp(), failure = excluded.failure;
-    FOR one IN SELECT j.id, f, able_by, refused_by FROM unnest(jobs_, failures) u (i, f)
-            JOIN vibevoice.jobs j ON j.id = i WHERE state || coalesce(claim, '') = 'queued'
-            AND (f IS NULL OR able_by = node_) ORDER BY j.id FOR UPDATE OF j SKIP LOCKED LOOP
-        UPDATE vibevoice.jobs SET able_by = CASE WHEN one.f IS NULL THEN node_ END,
-            refused_by = NULL WHERE id = one.id;
-        CONTINUE WHEN one.f IS NOT NULL;
-        DELETE FROM vibevoice.refusals WHERE job = one.id AND node = node_;
-        IF one.refused_by IS NOT NULL THEN
-            PERFORM vibevoice.append_1(one.id, 'open');
-            PERFORM pg_notify('vibevoice_waiting', '');
-        END IF;
-    END LOOP;
-END $$;
-
--- Return waiting jobs that no node is known to be able to run, and that this one did not refuse
--- lately: those first that it has not judged for longest, or never since their submission.
-CREATE FUNCTION vibevoice.unjudged_1(node_ text, most int)
-RETURNS TABLE (job text, submitted bytea) STABLE LANGUAGE sql AS $$
-    SELECT j.id, j.submitted FROM vibevoice.jobs j
-    LEFT JOIN vibevoice.refusals r ON r.job = j.id AND r.node = node_
-    WHERE state = 'queued' AND claim IS NULL
-        AND NOT EXISTS (SELECT FROM vibevoice.services s WHERE s.id = able_by)
-        AND (r.at BETWEEN clock_timestamp() - interval '30 s' AND clock_timestamp()) IS NOT TRUE
-    ORDER BY coalesce(r.at, j.came), place LIMIT most $$;
-
--- Waiting jobs that all registered nodes refuse: these nodes, whether the last `refused` event has
--- them, and for how many seconds all nodes have refused. A node renews a refusal after 30 s; a busy
--- one that refuses 2000 jobs renews each within 5 min.
+-- Waiting jobs that no node which is there can do: these nodes, whether the last `refused` event has
+-- them, and for how many seconds that is so and no node came.
 CREATE VIEW vibevoice.refused_1 AS
-    SELECT id AS job, seq, nodes, refused_by IS NOT DISTINCT FROM nodes AS told,
-        extract(epoch FROM clock_timestamp() - since)::float8 AS for_s
-    FROM vibevoice.jobs JOIN (
-        SELECT r.job, array_agg(r.node ORDER BY r.node) AS nodes, max(since) AS since
-        FROM vibevoice.refusals r JOIN vibevoice.services s ON s.id = r.node
-        WHERE works AND NOT draining AND at > clock_timestamp() - interval '5 min'
-        GROUP BY r.job) said ON said.job = id
-    WHERE state = 'queued' AND claim IS NULL
-        AND NOT EXISTS (SELECT FROM vibevoice.services s WHERE s.id = able_by)
-        AND cardinality(nodes) = (
-            SELECT count(*) FROM vibevoice.services WHERE works AND NOT draining);
+    WITH there AS (SELECT * FROM vibevoice.services WHERE works AND NOT draining),
+    able AS MATERIALIZED (
+        SELECT kind.needs, there.id, longest_s
+        FROM (SELECT DISTINCT needs FROM vibevoice.kinds_1()) kind, there
+        WHERE vibevoice.meets_1(can, kind.needs))
+    SELECT j.id AS job, seq, needs, lasts_s, put_off, nodes,
+        refused_by IS NOT DISTINCT FROM nodes AS told, coalesce(extract(epoch FROM
+            clock_timestamp() - refused_since - greatest(last - refused_since, '0')), 0)::float8 AS for_s
+    FROM vibevoice.jobs j,
+        (SELECT array_agg(id ORDER BY id) AS nodes, max(since) AS last FROM there) nodes
+    WHERE state = 'queued' AND claim IS NULL AND nodes IS NOT NULL AND NOT EXISTS (
+        SELECT FROM able WHERE able.needs = j.needs AND lasts_s <= longest_s
+            AND NOT vibevoice.rests_1(put_off, able.id)
+            AND NOT coalesce((put_off -> able.id ->> 'final')::boolean, false));
+
+-- Append that a node can do jobs again. Those that another call has locked are left to the next time.
+CREATE FUNCTION vibevoice.tell_open_1() RETURNS void LANGUAGE sql AS $$
+    WITH open AS (
+        UPDATE vibevoice.jobs SET refused_by = NULL, refused_since = NULL WHERE id IN (
+            SELECT id FROM vibevoice.jobs WHERE state = 'queued' AND claim IS NULL
+                AND refused_by IS NOT NULL AND id NOT IN (SELECT job FROM vibevoice.refused_1)
+                AND EXISTS (SELECT FROM vibevoice.services WHERE works AND NOT draining)
+            ORDER BY id FOR UPDATE SKIP LOCKED) RETURNING id)
+    SELECT vibevoice.append_1(id, 'open') FROM open $$;
 
 -- Append that these nodes, which are all, refuse a job, or (`ends_`) end it for that, if its last
--- event is still `base` and all still refuse. Return the seconds since its submission, if this call
--- ended it.
+-- event is still `base` and still none can do it. Return the seconds since its submission, if this
+-- call ended it.
 CREATE FUNCTION vibevoice.tell_refused_1(
     job_ text, base bigint, nodes_ text[], ends_ boolean, change_ bytea)
 RETURNS float8 LANGUAGE plpgsql AS $$
@@ -638,13 +636,13 @@ DECLARE j vibevoice.jobs;
 BEGIN
     SELECT * INTO j FROM vibevoice.jobs WHERE id = job_ AND seq = base AND state = 'queued'
         AND claim IS NULL FOR UPDATE;
-    IF NOT FOUND OR cardinality(nodes_) > (SELECT count(*) FROM vibevoice.refusals
-        WHERE job = job_ AND node = ANY (nodes_)) OR EXISTS (
-        SELECT FROM vibevoice.services s WHERE s.id = j.able_by) THEN RETURN NULL; END IF;
+    IF NOT FOUND OR NOT EXISTS (SELECT FROM vibevoice.refused_1 r
+        WHERE r.job = job_ AND r.nodes = nodes_) THEN RETURN NULL; END IF;
     IF ends_ THEN
         PERFORM vibevoice.finish_1(job_, 'failed');
     ELSE
-        UPDATE vibevoice.jobs SET refused_by = nodes_ WHERE id = job_;
+        UPDATE vibevoice.jobs SET refused_by = nodes_,
+            refused_since = coalesce(refused_since, clock_timestamp()) WHERE id = job_;
     END IF;
     PERFORM vibevoice.append_1(job_, CASE WHEN ends_ THEN 'failed' ELSE 'refused' END, change_);
     RETURN CASE WHEN ends_ THEN extract(epoch FROM clock_timestamp() - j.came) END;
@@ -723,8 +721,7 @@ BEGIN
     SELECT name, NULL::bigint FROM given_up;
 END $$;
 
--- Delete owners without jobs, tombstones so old that no earlier call can still be executed, and
--- refusals of nodes that have expired: some ten thousand in a tenth of a second.
+-- Delete owners without jobs, and tombstones so old that no earlier call can still be executed.
 CREATE FUNCTION vibevoice.tidy_1() RETURNS void LANGUAGE plpgsql AS $$
 DECLARE idle text[];
 BEGIN
@@ -736,9 +733,6 @@ BEGIN
     DELETE FROM vibevoice.owners o WHERE owner = ANY (idle)
         AND NOT EXISTS (SELECT FROM vibevoice.jobs j WHERE j.owner = o.owner);
     DELETE FROM vibevoice.tombstones WHERE at < clock_timestamp() - interval '1 hour';
-    DELETE FROM vibevoice.refusals WHERE ctid = ANY (ARRAY(SELECT ctid FROM vibevoice.refusals
-        WHERE NOT EXISTS (SELECT FROM vibevoice.services s WHERE s.id = node)
-        LIMIT 20000 FOR UPDATE SKIP LOCKED));
 END $$;
 
 -- Leave the job that a client awaited, and timed out, to the same request (`key_`). A late execution
