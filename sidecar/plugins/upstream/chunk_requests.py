@@ -22,7 +22,6 @@ from sidecar.plugins.upstream.audio_chunks import AudioChunk, ChunkResult, time_
 from sidecar.plugins.upstream.errors import (
     UpstreamError,
     UpstreamGarbled,
-    UpstreamRefused,
     UpstreamRefusedRecording,
 )
 from sidecar.plugins.upstream.load_balancer import DEFAULT_LIMITS, ChunkAttempts, FailoverLimits
@@ -137,26 +136,25 @@ class ChunkRequests:
         timeout_s = self.upstreams[0].timeout_s(chunk.duration_s)
         now = time.monotonic()
         attempts = ChunkAttempts(now, now + 2 * timeout_s, self.limits)
-        requests: dict[UpstreamDialect, ChunkRequest] = {}
+        requests: dict[UpstreamDialect | str, ChunkRequest] = {}
         while True:
             upstream = await self._next_server(attempts)
             try:
                 if upstream.load.failures:
                     await upstream.check_health()  # before it gets a recording
                 dialect = await upstream.ready()
-                if dialect not in requests:
+                key = dialect if dialect.resumes else upstream.name
+                if key not in requests:
                     taken = options_without(options, left_out[upstream.name])
-                    requests[dialect] = dialect.chunk_request(taken, chunk.duration_s, flac)
+                    requests[key] = dialect.chunk_request(taken, chunk.duration_s, flac)
                 answer = await upstream.transcribe(
-                    requests[dialect], lambda segments: on_segments(chunk, segments)
+                    requests[key], lambda segments: on_segments(chunk, segments)
                 )
             except ChunkTooLarge as found:
                 too_large = found.error
             except UpstreamError as error:
                 log.info("upstream %s failed: %s", upstream.name, error.code)
                 attempts.failed(self.upstreams.index(upstream), self._failed(upstream, error))
-                if isinstance(error, UpstreamRefused):  # which says nothing of another
-                    requests.clear()
                 continue
             else:
                 upstream.load.succeeded()

@@ -13,7 +13,6 @@ from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from typing import Any
 
-from sidecar import openai_http
 from sidecar.audio import SAMPLE_RATE
 from sidecar.interfaces.engine_interface import AUTO
 from sidecar.interfaces.language_tags import LANGUAGE_NAMES, language_code
@@ -152,21 +151,17 @@ class OpenAiChunkRequest(ChunkRequest):
             ignored=tuple(self._left_out),
         )
 
-    def refused(self, refusal: openai_http.RequestRefused) -> Exception:
+    def simplify(self, said: str, *, too_large: bool) -> bool:
         """Leave out first what the server may refuse, then ask for a simpler form."""
-        error = upstream_dialect.error_of_refusal(refusal)
-        if refusal.status not in upstream_dialect.REFUSED_RECORDING:
-            return error
         if self._refusable:
-            message = openai_http.server_message(refusal.body).lower()
-            named = [name for name in self._refusable if name in message]
+            named = [name for name in self._refusable if name in said]
             self._left_out.append(next(iter(named or self._refusable)))
             del self._refusable[self._left_out[-1]]
-        elif not isinstance(error, upstream_dialect.ChunkTooLarge) and len(self._forms) > 1:
+        elif not too_large and len(self._forms) > 1:
             self._forms = self._forms[1:]
         else:
-            return error
-        return upstream_dialect.AskAgain()
+            return False
+        return True
 
 
 def parse_openai_answer(body: Mapping[str, Any], duration_s: float) -> UpstreamAnswer:

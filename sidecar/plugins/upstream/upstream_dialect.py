@@ -185,9 +185,18 @@ class ChunkRequest(ABC):
     def finish(self) -> UpstreamAnswer:
         """Return the answer after its end."""
 
-    @abstractmethod
     def refused(self, refusal: RequestRefused) -> Exception:
         """Return what a refusal means, to be raised."""
+        error, said = error_of_refusal(refusal), server_message(refusal.body).lower()
+        of_request = refusal.status in REFUSED_RECORDING
+        if of_request and self.simplify(said, too_large=isinstance(error, ChunkTooLarge)):
+            return AskAgain()
+        return error
+
+    def simplify(self, said: str, *, too_large: bool) -> bool:
+        """Leave out of the next request what the server may have refused, by what it said; return
+        whether there is anything."""
+        return False
 
     def form(self, fields: Mapping[str, str | list[str]], file: str) -> dict[str, Any]:
         """Return the content of a request with fields, and the audio as ``file``."""
@@ -196,14 +205,14 @@ class ChunkRequest(ABC):
 
 @dataclass(frozen=True, slots=True)
 class UpstreamDialect:
-    """Protocol of one upstream, and what it can: a value that does not change. Servers with the
-    same can go on from each other's answers.
+    """Protocol of one upstream, and what it can: a value that does not change.
 
     ``health``: path of its health check; ``prompt``: that answers at once, even while it works.
     ``rate``: that of its model, in Hz. ``longest_s``: longest audio of a request. ``form``: that in
     which it answers speech; '' if only a request shows it. ``by_voices``: it diarizes as this
     service does (`EngineSpec.by_voices`). Its chunks are requested without speakers if the whole
-    recording is diarized here.
+    recording is diarized here. ``resumes``: servers with this value go on from each other's
+    answers.
     """
 
     name: str
@@ -216,6 +225,7 @@ class UpstreamDialect:
     diarizes: bool = True
     by_voices: bool = False
     prompt: bool = False
+    resumes: bool = False
 
     def chunk_request(
         self, options: TranscribeOptions, duration_s: float, flac: bytes

@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from sidecar.audio import VIBEVOICE_SAMPLE_RATE
-from sidecar.openai_http import DONE, EVENT_STREAM, RequestRefused, loads
+from sidecar.openai_http import DONE, EVENT_STREAM, loads
 from sidecar.plugins.upstream import upstream_dialect
 from sidecar.plugins.upstream.errors import UpstreamFailed
 from sidecar.plugins.upstream.upstream_dialect import (
@@ -100,7 +100,8 @@ class VllmAnswerReader(loop_guard.GuardedAnswer):
 def vllm_dialect(model: str) -> UpstreamDialect:
     """Return the dialect of vLLM."""
     return UpstreamDialect(
-        *("vllm", "/health", VIBEVOICE_SAMPLE_RATE, LONGEST_S, VllmChunkRequest, model, SPEAKERS)
+        *("vllm", "/health", VIBEVOICE_SAMPLE_RATE, LONGEST_S, VllmChunkRequest, model, SPEAKERS),
+        resumes=True,
     )
 
 
@@ -192,19 +193,15 @@ class VllmChunkRequest(ChunkRequest):
             ignored=(*self.options.speaker_counts, *left_out),
         )
 
-    def refused(self, refusal: RequestRefused) -> Exception:
-        """Return the error; start anew if the server may not continue an answer, or not take the
-        prompt."""
-        error = upstream_dialect.error_of_refusal(refusal)
-        if refusal.status not in upstream_dialect.REFUSED_RECORDING:
-            return error
-        if self._prefix and not isinstance(error, ChunkTooLarge):
+    def simplify(self, said: str, *, too_large: bool) -> bool:
+        """Start anew if the server may not continue an answer, or not take the prompt."""
+        if self._prefix and not too_large:
             self._goes_on = False
         elif self._prompt:
             self._prompt = ""
         else:
-            return error
-        return AskAgain()
+            return False
+        return True
 
     def _prompt_tokens(self) -> float:
         audio_tokens = math.ceil(self.duration_s * TOKENS_PER_S)

@@ -194,6 +194,17 @@ def test_options_that_an_upstream_refuses_are_left_out_of_later_chunks_of_the_re
     assert [(one["language"], one["prompt"]) for one in there.asked] == [("uk", "Nagg")]
 
 
+def test_prompt_that_one_upstream_refuses_is_sent_to_another() -> None:
+    with MarkedUpstream("openai", WORDS) as one, MarkedUpstream("openai", WORDS) as other:
+        engine = Engine(one.url, other.url)
+        one.refuses = lambda fields, _: (400, "invalid") if "prompt" in fields else (500, "broken")
+        other.asked.clear()
+        found = engine.transcript(marked(12), diarize=False, prompt="Nagg")
+    assert found.text.split() == words_until(12)
+    assert found.notices == ()
+    assert [asked["prompt"] for asked in other.asked] == ["Nagg"]
+
+
 @pytest.mark.parametrize("dialect", ["openai", "vllm", "sidecar"])
 @pytest.mark.parametrize("seconds", [7, 31])
 @pytest.mark.parametrize("status", [400, 413, 415, 422])
