@@ -46,6 +46,8 @@ def pytest_configure(config: pytest.Config) -> None:
     # AMX sums bf16 for one row otherwise than for many: tiny checkpoints that are decoded in two
     # ways then differ in a token here and there.
     os.environ.setdefault("ONEDNN_MAX_CPU_ISA", "AVX512_CORE_BF16")
+    for word in os.environ.pop("MAKEFLAGS", "").split():  # `make test VENV=…` means no other make
+        os.environ.pop(word.partition("=")[0], None)
     # A shell that starts this in the background has it ignored, and so would all children.
     signal.signal(signal.SIGINT, signal.default_int_handler)
     _be_a_lesser_processor()
