@@ -19,7 +19,7 @@ URL ?=
 ID ?=
 CLIENTS := $(VENV)/clients
 STANDALONE := .cache/python-3.14
-STANDALONE_TESTS := $(addprefix tests/,config errors server transcripts workers)
+STANDALONE_TESTS := $(addprefix tests/,audio auth base cli client config errors server transcripts workers)
 # Three more than processors, because tests wait (with one more, two processors stood idle for 43 %
 # of a run); at most 8.
 PROCESSES ?= $(shell echo $$(( $$(getconf _NPROCESSORS_ONLN 2>/dev/null || echo 2) + 3 )))

@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ import tiny_streaming
 import tiny_vibevoice
 from command_terminal import Terminal
 from model_hub import COMMIT, CONFIG, NEWER, ORIGINAL_CONFIG, SHARDS, Hub, write_checkpoint
+from not_tested import missing_extra
 from service_process import PATIENCE_S, Server, free_port, run_command, wait_until
 
 from sidecar import engines, errors
@@ -660,6 +662,7 @@ def test_folder_of_model_path_is_listed_as_not_pulled(shell, tmp_path):
         assert part in line
 
 
+@pytest.mark.skipif(find_spec("torch") is None, reason=missing_extra("torch"))
 def test_doctor_reports_whisper_and_voxtral_without_weights_as_not_usable(shell):
     shown = shell.pull(command="doctor", VIBEVOICE_PORT=str(free_port())).stdout
     for title in ("whisper: Whisper (faster-whisper)", "voxtral: Voxtral Realtime (live only)"):
