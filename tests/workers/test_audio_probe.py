@@ -290,6 +290,13 @@ async def test_diarization_beyond_a_limit_that_grows_with_the_audio_raises_machi
         assert time.monotonic() - began == pytest.approx(limit_s, abs=1e-3)
 
 
+@virtual_time
+async def test_split_of_a_speaker_that_takes_too_long_raises_machine_busy() -> None:
+    async with probing(lambda: cast(WorkerProcess, BusyProcess())) as probe:
+        with pytest.raises(errors.MachineBusy):
+            await probe.parted(ANONYMOUS, [], None)
+
+
 async def test_idle_probe_process_that_died_is_replaced(studio: Studio) -> None:
     started: list[WorkerProcess] = []
 
