@@ -17,7 +17,7 @@ from fastapi import Request
 from sidecar.api.http.request_headers import is_peer_gone
 from sidecar.auth.identity import Identity
 from sidecar.auth.rate_limits import FairOwnerSemaphore, counted
-from sidecar.errors import JobNotFound, QueueFull, UploadStalled
+from sidecar.errors import JobNotFound, JobsLimited, QueueFull, UploadStalled
 from sidecar.jobs.job_event_log import SubscriberTooSlow
 from sidecar.jobs.job_record import JobRecord, apply_event
 from sidecar.jobs.job_store import ClientTimeouts
@@ -91,17 +91,18 @@ class OpenAIQueueTurns:
     ) -> Reservation | None:
         """Return a reservation as `JobSubmissions.reserve_position`.
 
-        Return `None` if the queue is full and the request may take over a job that its owner left,
-        for which it needs no reservation.
+        Return `None` if there is no place for the request, and it may take over a job that its
+        owner left, for which it needs none.
         """
         try:
             return await self._submissions.reserve_position(identity, key)
-        except QueueFull:
+        except (QueueFull, JobsLimited) as error:
             count = retry_count(request)
             may_return = count is not None and key is None
             if may_return and await self._timeouts.has_left(identity.owner):
                 return None
-            if not count or self._held[identity.owner] >= MAX_HELD_OF_OWNER:
+            may_wait = count and self._held[identity.owner] < MAX_HELD_OF_OWNER
+            if isinstance(error, JobsLimited) or not may_wait:
                 raise
         with counted(self._held, identity.owner), suppress(TimeoutError):
             async with asyncio.timeout(self._held_s), self._turn.held(identity):

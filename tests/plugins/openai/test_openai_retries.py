@@ -26,7 +26,7 @@ from virtual_time import virtual_time
 from sidecar import errors
 from sidecar.audio.audio_source import AudioSource
 from sidecar.audio.upload_spool import UploadSpool
-from sidecar.auth.identity import AuthMethod, Identity
+from sidecar.auth.identity import AuthMethod, Identity, OwnerLimits
 from sidecar.interfaces.engine_interface import TranscribeOptions
 from sidecar.jobs.job_record import IdempotencyKey, JobState
 from sidecar.jobs.job_runner import Job
@@ -140,6 +140,21 @@ async def test_retry_with_a_known_idempotency_key_needs_no_place_in_a_full_queue
         await submissions.submit_once(ADA, recording(), TranscribeOptions(), place, key)
     _places = await all_places(service)
     await turns.reserve(retry(), ADA, key.name)
+
+
+async def test_retry_for_the_only_job_that_its_owner_may_have_needs_no_place(
+    service: Service, turns: retries.OpenAIQueueTurns
+) -> None:
+    """The job that timed out is the one that counts."""
+    eve = Identity("eve", AuthMethod.JWT, limits=OwnerLimits(jobs=1))
+    job = await service.submissions.submit(eve, recording(), TranscribeOptions(), kept=False)
+    with pytest.raises(errors.JobsLimited):
+        await turns.reserve(retry(), eve, None)
+    service.backend.client_timeouts.leave(job, "digest")
+    assert await turns.reserve(retry(), eve, None) is None
+    with pytest.raises(errors.JobsLimited):
+        await turns.reserve(retry(), eve, "another")
+    assert await service.backend.client_timeouts.take(eve.owner, "digest", recording()) is job
 
 
 async def test_retry_that_waits_for_a_place_in_the_queue_is_refused_at_shutdown(
