@@ -353,9 +353,10 @@ RETURNS TABLE (job text, wanted text, came timestamptz) STABLE LANGUAGE sql AS $
             WHERE j.owner = kind.owner AND j.wanted = kind.wanted AND j.needs = kind.needs
                 AND j.urgent = u.urgent AND state = 'queued' AND claim IS NULL
                 AND lasts_s <= longest_s_ AND NOT id = ANY (skip)
-                AND NOT vibevoice.rests_1(put_off, node_)
+                AND NOT (put_off ? node_ AND vibevoice.rests_1(put_off, node_))
             ORDER BY place + 0 LIMIT 1) head
-        WHERE vibevoice.meets_1(can_, kind.needs) AND (only_ IS NULL OR kind.wanted = ANY (only_))
+        WHERE (kind.needs <@ can_ OR vibevoice.meets_1(can_, kind.needs))  -- the second costs more
+            AND (only_ IS NULL OR kind.wanted = ANY (only_))
         ORDER BY kind.owner, vibevoice.later_1(head.urgent, head.came), head.place) first
     LEFT JOIN vibevoice.owners had USING (owner)
     ORDER BY greatest(had.had_s + first.work_s, (SELECT had_s FROM vibevoice.passed)), first.place
@@ -613,8 +614,8 @@ CREATE VIEW vibevoice.refused_1 AS
         (SELECT array_agg(id ORDER BY id) AS nodes, max(since) AS last FROM there) nodes
     WHERE state = 'queued' AND claim IS NULL AND nodes IS NOT NULL AND NOT EXISTS (
         SELECT FROM able WHERE able.needs = j.needs AND lasts_s <= longest_s
-            AND NOT vibevoice.rests_1(put_off, able.id)
-            AND NOT coalesce((put_off -> able.id ->> 'final')::boolean, false));
+            AND NOT (put_off ? able.id AND ((put_off -> able.id ->> 'final')::boolean
+                OR vibevoice.rests_1(put_off, able.id))));
 
 -- Append that a node can do jobs again. Those that another call has locked are left to the next time.
 CREATE FUNCTION vibevoice.tell_open_1() RETURNS void LANGUAGE sql AS $$
