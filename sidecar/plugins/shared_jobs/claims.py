@@ -12,7 +12,6 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
-from sidecar.concurrency import backoff_s
 from sidecar.errors import AudioLost, JournalUnreachable, SidecarError, Unschedulable
 from sidecar.jobs import job_record
 from sidecar.jobs.faults import passes
@@ -25,7 +24,6 @@ from sidecar.observability.metrics import JobMetrics
 from sidecar.plugins.shared_jobs import job_rows
 from sidecar.plugins.shared_jobs.job_needs import NodeCapabilities, RefusalOf
 from sidecar.plugins.shared_jobs.postgres_database import PostgresDatabase, Row
-from sidecar.plugins.shared_jobs.postgres_settings import MAX_RETRY_PAUSE_S, MIN_RETRY_PAUSE_S
 from sidecar.plugins.shared_jobs.shared_retention import SharedRetention
 from sidecar.transcripts.transcript_formats import render_result
 
@@ -37,8 +35,6 @@ UNSCHEDULABLE_BATCH = 1000
 """Refused jobs of one call: tenths of a second."""
 WAITING, ENDED = "vibevoice_waiting", "vibevoice_ended"
 """Channels: a job may be claimed; a job was ended or deleted."""
-TAKE_UP_TRIES = 3
-"""Tries to read some events of a claimed job, before it is released and others are claimed."""
 PAGE_BYTES, PAGE_EVENTS = 1 << 20, 500
 """Events read at once. A recording of a day has 4,000 resume points with 110 MB of states,
 which no line carries within the time limit of a call."""
@@ -141,11 +137,11 @@ class ClaimStore:
 
         Raises:
             UnreadableRecord: an event is damaged, or of a later release.
-            errors.JournalUnreachable: the database did not answer `TAKE_UP_TRIES` times.
+            errors.JournalUnreachable: the database does not answer.
         """
         while record.seq < last:
             values = record.id, record.seq, last, PAGE_EVENTS, PAGE_BYTES
-            rows = await self._page(values)
+            rows = await self._database.fetch(_PAGE, values, binary=True)
             if not rows:
                 break
 
@@ -155,14 +151,6 @@ class ClaimStore:
             long = sum(len(row[4] or b"") for row in rows) > job_rows.DECRYPT_IN_THREAD_BYTES
             record = await asyncio.to_thread(after) if long else after()
         return replace(record, seq=last)  # also if the last event changed nothing
-
-    async def _page(self, values: Sequence[object]) -> Sequence[Row]:
-        for attempt in range(TAKE_UP_TRIES - 1):
-            try:
-                return await self._database.fetch(_PAGE, values, binary=True)
-            except JournalUnreachable:
-                await asyncio.sleep(backoff_s(attempt, MIN_RETRY_PAUSE_S, MAX_RETRY_PAUSE_S))
-        return await self._database.fetch(_PAGE, values, binary=True)
 
     async def report(
         self, token: str, base: int, record: JobRecord, events: Sequence[JobEvent]
