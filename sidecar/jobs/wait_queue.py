@@ -246,12 +246,15 @@ class WaitQueue:
 
     def in_order(self, dispatchers: int = 1) -> Iterator[Job]:
         """Yield waiting jobs in the order in which so many free ``dispatchers`` would run them, but
-        not those that are held; each is computed as it is taken."""
+        not those that are held; each is computed as it is taken. While jobs are tried one by one,
+        those come first that were tried in vain least often: they may not meet the fault."""
         jobs = [*self._jobs.values()]
         ordered: Iterable[Job] = jobs
         if len(jobs) > 1:
             schedule = self._schedule(time.monotonic(), [0.0] * dispatchers)
             ordered = (jobs[scheduled.index] for scheduled in schedule)
+        if self.breakers.open:
+            ordered = sorted(ordered, key=lambda job: job.vain_attempts)
         now = time.monotonic()
         return (
             job
