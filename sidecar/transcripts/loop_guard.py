@@ -8,6 +8,7 @@ their claimed time can hold, the times must stand still, or there must be `SPOKE
 
 import json
 import math
+from bisect import bisect_left
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -60,6 +61,8 @@ MIN_RECOVERIES, RECOVERY_INTERVAL_S = 16, 5.0
 """Recoveries from loops in one answer: a base, and one more for each interval of audio."""
 WORTH_DECODING_S = 1.0
 """Minimum rest of the audio, in seconds, that is worth another attempt."""
+OPENING = "assistant\n["
+"""Beginning of an answer."""
 LOOP_RECOVERED = transcript.Notice(
     "loop_recovered",
     "The model repeated itself; the repetition was removed and transcription resumed.",
@@ -307,8 +310,24 @@ class GuardedAnswer:
         return self.segments[first:], loop
 
     def text_until(self, count: int) -> str:
-        """Return the text up to the brace that closes its ``count``-th segment."""
-        return self.text[: self.parser.closed_at[count - 1]] if count else ""
+        """Return the text of its first ``count`` segments, without the turns that follow the last
+        of them in its item: those before are then items of their own."""
+        closed = self.parser.closed_at
+        whole = bisect_left(closed, closed[count]) if count < len(closed) else count
+        text = self.text[: closed[whole - 1]] if whole else ""
+        for turn in self.segments[whole:count]:
+            text = with_item(text, turn)
+        return text
+
+
+def with_item(text: str, segment: transcript.Segment) -> str:
+    """Return the text of an answer with a segment more, in the form and rounding (centiseconds) of
+    the model."""
+    times = {"Start": _number(segment.start), "End": _number(segment.end)}
+    speaker = {} if segment.speaker is None else {"Speaker": segment.speaker}
+    item = {**times, **speaker, "Content": segment.text}
+    written = json.dumps(item, ensure_ascii=False, separators=(",", ":"))
+    return f"{text},{written}" if text else OPENING + written
 
 
 @dataclass(frozen=True, slots=True)
@@ -343,14 +362,6 @@ class SkippedAudio:
 
     start: float
     end: float
-
-    @property
-    def text(self) -> str:
-        """Return the item to write into the answer, in the form and rounding (centiseconds) of the
-        model."""
-        start, end = (_number(seconds) for seconds in (self.start, self.end))
-        item = {"Start": start, "End": end, "Content": transcript.UNINTELLIGIBLE}
-        return json.dumps(item, separators=(",", ":"))
 
     def segment(self, offset_s: float = 0.0) -> transcript.Segment:
         """Return it as a flagged segment of the recording."""

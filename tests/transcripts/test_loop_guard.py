@@ -14,6 +14,7 @@ from sidecar.transcripts.loop_guard import (
     MAX_SPAN_S,
     SPEECH_RATE_SLACK_S,
     STRAY_TOKENS,
+    GuardedAnswer,
     LoopGuard,
     LoopReason,
     RepetitionLoop,
@@ -21,6 +22,7 @@ from sidecar.transcripts.loop_guard import (
     SkippedAudio,
     next_skipped_audio,
     retry_sampling,
+    with_item,
 )
 from sidecar.transcripts.transcript import LOOP_FLAG, NON_SPEECH_FLAG, Segment
 from sidecar.transcripts.vibevoice_output import VibeVoiceOutputParser
@@ -412,14 +414,52 @@ def test_skipped_audio_ends_where_the_stuck_text_claims_or_grows_with_audio_lost
 
 
 def test_skipped_audio_is_written_as_item_that_the_output_parser_reads() -> None:
-    skip = SkippedAudio(100.0, 115.004)
-    assert skip.text == '{"Start":100,"End":115,"Content":"[Unintelligible Speech]"}'
-    (segment,) = VibeVoiceOutputParser(600.0).feed(skip.text)
+    text = with_item("", SkippedAudio(100.0, 115.004).segment())
+    assert text == 'assistant\n[{"Start":100,"End":115,"Content":"[Unintelligible Speech]"}'
+    (segment,) = VibeVoiceOutputParser(600.0).feed(text)
     assert segment == Segment(100, 115, "[Unintelligible Speech]", flags=(NON_SPEECH_FLAG,))
-    assert SkippedAudio(99.999, 100.129).text.startswith('{"Start":100,"End":100.13,')
+    more = with_item(text, SkippedAudio(99.999, 100.129).segment())
+    assert more.startswith(text + ',{"Start":100,"End":100.13,')
 
 
 def test_skipped_audio_is_a_segment_with_loop_flag_and_times_of_the_recording() -> None:
     assert SkippedAudio(100, 115).segment(3600.0) == Segment(
         3700, 3715, "[Unintelligible Speech]", flags=(NON_SPEECH_FLAG, LOOP_FLAG)
     )
+
+
+def test_item_of_several_turns_cut_between_them_goes_on_after_the_turns_that_are_kept() -> None:
+    heard = GuardedAnswer(AUDIO_S, "", [])
+    heard.take(1, "[" + item(0, 4, "First."))
+    _, loop = heard.take(2, ',{"Start":5,"End":5.1,"Content":"Yeah.\\nYeah.\\nYeah."}')
+    assert loop
+    del heard.segments[len(heard.segments) - loop.cut :]
+    assert [one.text for one in heard.segments] == ["First.", "Yeah."]
+    begun = heard.text_until(2)
+    assert begun.count("Yeah.") == 1
+    heard = GuardedAnswer(AUDIO_S, begun, heard.segments)
+    heard.take(3, "," + item(10, 12, "Alpha."))
+    heard.take(4, "," + item(13, 15, "Beta."))
+    assert heard.text_until(4) == heard.text
+
+
+TURNS = st.lists(
+    st.sampled_from(["Yes.", 'He: "{\\', '{"Start":1', "[Music]", "é\u2028"]), min_size=1
+)
+
+
+@given(st.lists(st.tuples(TURNS, st.none() | st.integers(0, 2)), max_size=5), st.data())
+def test_text_up_to_any_turn_reads_as_exactly_the_segments_up_to_it(
+    said: list[tuple[list[str], int | None]], data: st.DataObject
+) -> None:
+    items = [
+        {"Start": 3 * n, "End": 3 * n + 2, "Speaker": speaker, "Content": "\n".join(turns)}
+        for n, (turns, speaker) in enumerate(said)
+    ]
+    heard = GuardedAnswer(AUDIO_S, "", [])
+    heard.take(0, json.dumps(items))
+    count = data.draw(st.integers(0, len(heard.segments)))
+    again = VibeVoiceOutputParser(AUDIO_S).feed(heard.text_until(count))
+    for one, read in itertools.zip_longest(heard.segments[:count], again):
+        assert (one.text, one.speaker, one.flags) == (read.text, read.speaker, read.flags)
+        assert (one.start, one.end) == pytest.approx((read.start, read.end), abs=0.0051)

@@ -33,9 +33,8 @@ _SEGMENT_OPENING = '{"Start":0,"End":0,"Speaker":0,"Content":"'
 
 SEED = 20_24
 """Seed of the sampling: the same audio alone gives the same transcript, including loops."""
-TURN, OPENING = "<|im_start|>", "assistant\n["
-"""Beginning of an answer: a special token, which the text leaves out, and the start of the
-list."""
+TURN = "<|im_start|>"
+"""Beginning of an answer: a special token, which the text leaves out."""
 Key = TypeVar("Key")
 RunEvent = tuple[Key, TranscriptionEvent | Exception | None]
 
@@ -355,7 +354,7 @@ class WindowGeneration:
         before = self._reading.text_until(len(self.segments))
         self.segments.append(skip.segment())
         self._tried_at, self._tried = len(self.segments), 0
-        self._go_on(f"{before}," + skip.text if before else OPENING + skip.text)
+        self._go_on(loop_guard.with_item(before, self.segments[-1]))
         return True
 
     def _go_on(self, text: str) -> None:

@@ -30,7 +30,7 @@ from sidecar.plugins.upstream.upstream_dialect import (
 )
 from sidecar.transcripts import loop_guard
 from sidecar.transcripts.transcript import Segment
-from sidecar.transcripts.vibevoice_output import VibeVoiceOutputParser, sort_by_time
+from sidecar.transcripts.vibevoice_output import sort_by_time
 
 MIN_COMMON_CHARACTERS = 4
 """Characters that an event and the text before it may share by chance."""
@@ -43,7 +43,6 @@ SYSTEM_PROMPT = (
     "You are a helpful assistant that transcribes audio input into text output in JSON format."
 )
 PROMPT_KEYS = "transcribe it with these keys: Start time, End time, Speaker ID, Content"
-ANSWER_OPENING = "assistant\n["
 AUDIO_PLACEHOLDER = "\N{OBJECT REPLACEMENT CHARACTER}"
 """Placeholder of the audio in a request; JSON writes it as an escape."""
 TOKENS_PER_S, TOKENS_BESIDE = 7.5, 128
@@ -79,8 +78,7 @@ class VllmAnswerReader(loop_guard.GuardedAnswer):
 
     def end_here(self) -> None:
         """End the answer after its segments."""
-        self.parser = VibeVoiceOutputParser(None)
-        self.parser.feed("[]")
+        self.parser.feed("]" if self.segments else "[]")
         self.over = True
 
     def _new_text(self, event: Any) -> str:
@@ -234,7 +232,7 @@ class VllmChunkRequest(ChunkRequest):
         if skip is None:
             self._reader.end_here()
             return
-        opening = f"{self._prefix}," if self._prefix else ANSWER_OPENING
-        self._begin(opening + skip.text, [*segments[:count], skip.segment()])
+        lost = skip.segment()
+        self._begin(loop_guard.with_item(self._prefix, lost), [*segments[:count], lost])
         self._loop_start, self._retries = count + 1, 0
         raise AskAgain

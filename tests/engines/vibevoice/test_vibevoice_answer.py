@@ -140,6 +140,23 @@ def test_retry_ends_repetition_loop_without_loss(tokenizer: Tokenizer, needed: i
     assert not any(LOOP_FLAG in segment.flags for segment in answer.segments)
 
 
+def test_second_loop_after_one_among_turns_of_an_item_doubles_or_loses_no_segment(
+    tokenizer: Tokenizer,
+) -> None:
+    stuck = stuck_between(6, 6, 9, immune_to=0)
+
+    def writes(text: str, sampling: SamplingOptions | None) -> str:
+        if next_number(text) == 4 and "Yes." not in text:
+            return ',{"Start":20,"End":20.1,"Content":"Yes.\\nYes.\\nYes."}'
+        return "," + said(4) if text.endswith('Yes."}') else stuck(text, sampling)
+
+    answer, _, _ = run(tokenizer, writes, 45.0)
+    texts = [segment.text for segment in answer.segments if segment.text != STUCK]
+    whole = [f"Sentence {n} is its own." for n in range(9)]
+    assert texts == [*whole[:4], "Yes.", *whole[4:]]
+    assert answer.loops == 2
+
+
 @pytest.mark.slow
 def test_repetition_loop_in_hour_loses_at_most_75_s(tokenizer: Tokenizer) -> None:
     clean, model, _ = run(tokenizer, sound(720), 3600.0)

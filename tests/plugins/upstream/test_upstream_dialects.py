@@ -26,7 +26,7 @@ from sidecar.plugins.upstream.errors import (
 )
 from sidecar.plugins.upstream.openai_dialect import openai_dialect, parse_openai_answer
 from sidecar.plugins.upstream.sidecar_dialect import parse_sidecar_answer, sidecar_dialect
-from sidecar.plugins.upstream.upstream_dialect import AskAgain, ChunkTooLarge
+from sidecar.plugins.upstream.upstream_dialect import AskAgain, ChunkRequest, ChunkTooLarge
 from sidecar.plugins.upstream.vllm_dialect import vllm_dialect
 
 SOME = TranscribeOptions()
@@ -162,6 +162,40 @@ def test_random_answers_raise_only_errors_of_an_upstream(make: Any, body: bytes)
 def test_vllm_event_of_unexpected_shape_is_an_error_of_the_upstream(event: dict[str, Any]) -> None:
     with pytest.raises((UpstreamGarbled, UpstreamFailed)):
         vllm_dialect("v").chunk_request(SOME, 9.0, b"").feed(json.dumps(event).encode())
+
+
+def vllm_event(start: float, end: float, text: str) -> bytes:
+    item = json.dumps({"Start": start, "End": end, "Content": text})
+    return json.dumps({"choices": [{"delta": {"content": f",{item}"}}]}).encode()
+
+
+def vllm_answer_begun(chunk: ChunkRequest) -> str:
+    body = chunk.next_request().content["content"]
+    return str(json.loads(body)["messages"][-1]["content"])
+
+
+def test_vllm_answer_with_a_loop_among_turns_that_breaks_off_goes_on_at_its_end() -> None:
+    chunk = vllm_dialect("v").chunk_request(SOME, 60.0, b"")
+    chunk.feed(vllm_event(0, 4, "First."))
+    with pytest.raises(AskAgain):
+        chunk.feed(vllm_event(5, 5.1, "Yeah.\nYeah.\nYeah."))
+    assert vllm_answer_begun(chunk).count("Yeah.") == 1
+    chunk.feed(vllm_event(10, 12, "Alpha."))
+    chunk.feed(vllm_event(13, 15, "Beta."))
+    begun = vllm_answer_begun(chunk)
+    assert [begun.count(text) for text in ("First.", "Yeah.", "Alpha.", "Beta.")] == [1] * 4
+
+
+def test_vllm_answer_that_breaks_off_after_a_loop_ended_it_keeps_its_segments() -> None:
+    chunk = vllm_dialect("v").chunk_request(SOME, 5.0, b"")
+    chunk.feed(vllm_event(0, 4.5, "First."))
+    for _ in range(3):
+        with pytest.raises(AskAgain):
+            chunk.feed(vllm_event(4.6, 4.7, "Yeah.\nYeah.\nYeah."))
+    chunk.feed(vllm_event(4.6, 4.7, "Yeah.\nYeah.\nYeah."))
+    assert [one.text for one in chunk.finish().segments] == ["First.", "Yeah."]
+    begun = vllm_answer_begun(chunk)
+    assert [begun.count(text) for text in ("First.", "Yeah.")] == [1, 1]
 
 
 def test_words_are_assigned_to_segments_and_times_stay_in_the_chunk() -> None:
