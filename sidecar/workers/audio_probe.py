@@ -10,10 +10,11 @@ import asyncio
 import json
 import zlib
 from base64 import b64decode, b64encode
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import asdict, replace
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 from weakref import WeakValueDictionary
 
 from sidecar import errors
@@ -41,6 +42,8 @@ each, and no other owner's."""
 OPEN_TIMEOUT_S = 5.0
 DIARIZED_S_PER_S = 30.0
 """Seconds of a recording that a busy machine diarizes again in a second, at the least."""
+
+T = TypeVar("T")
 
 
 def start_probe_process() -> WorkerProcess:
@@ -93,22 +96,9 @@ class AudioProbe:
             errors.BadRequest: as there, or the file's disk does not answer.
             errors.MachineBusy: the disks of files that the owner named before do not answer.
         """
-        begun = list[str]()
-
-        def open_file() -> AudioSource:
-            begun.append(path)
-            return open_recording_file(path, roots)
-
-        try:
-            async with asyncio.timeout(self.open_s):
-                return await self._threads_of(identity, "open", PARALLEL_OPENS).run(open_file)
-        except TimeoutError:
-            if begun:
-                detail = "The disk of 'audio_path' does not answer."
-                raise errors.AudioPathNotFound(detail) from None
-            raise errors.MachineBusy(
-                "The disks of files that you named before do not answer."
-            ) from None
+        run = self._threads_of(identity, "open", PARALLEL_OPENS).run
+        late = errors.AudioPathNotFound("The disk of 'audio_path' does not answer.")
+        return await _within(self.open_s, run, lambda: open_recording_file(path, roots), late)
 
     async def probe(
         self, identity: Identity, source: AudioSource, track: int | None = None
@@ -118,27 +108,22 @@ class AudioProbe:
         Raises:
             errors.BadAudio: it cannot be transcribed.
             errors.FieldInvalid: it has no such track.
-            errors.MachineBusy: no probe started in time.
+            errors.MachineBusy: no probe started in time, or as `open`.
         """
+        max_s = self._max_audio_s
         if track is not None and track > 1:
             facts = None
         elif source.spooled:
-            facts = probe_plain_wav(source.fd, self._max_audio_s)
+            facts = probe_plain_wav(source.fd, max_s)
         else:
-            facts = await self._probe_plain_wav(identity, source)
+            threads = self._threads_of(identity, "probe", PARALLEL_PROBES)
+            run, read = partial(threads.run_on, source.fd), partial(probe_plain_wav, max_s=max_s)
+            facts = await _within(self.probe_s, run, read, errors.AudioDecodeTimeout())
         if facts is not None:
             return facts
-        arguments = {"max_s": self._max_audio_s, "track": track}
+        arguments = {"max_s": max_s, "track": track}
         found = await self._ask(identity, "probe", self.probe_s, [source.fd], **arguments)
         return AudioInfo.from_wire(found)
-
-    async def _probe_plain_wav(self, identity: Identity, source: AudioSource) -> AudioInfo | None:
-        threads = self._threads_of(identity, "probe", PARALLEL_PROBES)
-        try:
-            async with asyncio.timeout(self.probe_s):
-                return await threads.run_on(source.fd, probe_plain_wav, self._max_audio_s)
-        except TimeoutError:
-            raise errors.AudioDecodeTimeout() from None
 
     async def voice(
         self, identity: Identity, source: AudioSource, max_s: float
@@ -205,24 +190,30 @@ class AudioProbe:
         **arguments: Any,
     ) -> dict[str, Any]:
         """Return the answer of a process; retry in a fresh one if an idle one has died. The timeout
-        counts from when the process is ready. Without a file neither it nor a death can be the
-        audio's fault."""
+        counts from when the process is ready. Before that, or without a file, neither it nor a
+        death can be the audio's fault."""
         async with self._lanes.held(identity):
             self._stay()
             try:
                 for attempt in range(MAX_ATTEMPTS):
                     rested = self._resting and not attempt
                     worker = self._resting.pop() if rested else self._started()
-                    late: type[errors.SidecarError] = errors.MachineBusy
+                    late: errors.SidecarError = errors.MachineBusy()
+                    died: errors.SidecarError = errors.MachineBusy(
+                        "The process to read the file died as it started."
+                    )
                     try:
                         async with asyncio.timeout(self.start_s):
                             await worker.ask("ready")
-                        late = errors.AudioDecodeTimeout if fds else errors.MachineBusy
+                        died = errors.EngineFailed("The process that compares voices died.")
+                        if fds:
+                            late = errors.AudioDecodeTimeout()
+                            died = errors.AudioUndecodable("The audio crashed its decoder.")
                         async with asyncio.timeout(timeout_s):
                             return await worker.ask(operation, fds, **arguments)
                     except (TimeoutError, errors.MachineBusy) as error:
                         worker.kill()
-                        raise late() if isinstance(error, TimeoutError) else error from None
+                        raise late if isinstance(error, TimeoutError) else error from None
                     except WorkerDied:
                         continue
                     finally:
@@ -233,9 +224,7 @@ class AudioProbe:
             finally:
                 self._stay()  # another file may have ended meanwhile
                 self._idle = asyncio.get_running_loop().call_later(self.idle_s, self._drop)
-        if not fds:
-            raise errors.EngineFailed("The process that compares voices died.")
-        raise errors.AudioUndecodable("The audio crashed the decoder that probed it.")
+        raise died
 
     async def close(self) -> None:
         """End the processes."""
@@ -259,3 +248,28 @@ class AudioProbe:
     def _drop(self) -> None:
         while self._resting:
             self._shutdowns.begin(self._resting.pop())
+
+
+async def _within(
+    seconds: float,
+    run: Callable[[Callable[..., T]], Awaitable[T]],
+    work: Callable[..., T],
+    late: errors.SidecarError,
+) -> T:
+    """Return what ``work`` returns in a thread of ``run``; raise ``late`` if it takes too long.
+
+    Raises:
+        errors.MachineBusy: the owner's earlier files keep it from a thread.
+    """
+    begun = list[bool]()
+
+    def begin(*given: int) -> T:
+        begun.append(True)
+        return work(*given)
+
+    try:
+        async with asyncio.timeout(seconds):
+            return await run(begin)
+    except TimeoutError:
+        busy = errors.MachineBusy("The disks of files that you named before do not answer.")
+        raise (late if begun else busy) from None

@@ -25,7 +25,7 @@ from sidecar.transcripts.transcript import Transcript
 from sidecar.workers import audio_probe
 from sidecar.workers.audio_probe import AudioProbe, start_probe_process
 from sidecar.workers.worker_environment import WorkerOptions
-from sidecar.workers.worker_process import WorkerProcess
+from sidecar.workers.worker_process import WorkerDied, WorkerProcess
 
 pytestmark = pytest.mark.skipif(os.name == "nt", reason="stops with POSIX signals")
 
@@ -138,19 +138,38 @@ async def test_probe_that_takes_too_long_is_decode_timeout(
             await probe.probe(ANONYMOUS, source)
 
 
-async def test_probes_on_hanging_disk_time_out_and_leave_no_descriptor(
+async def test_only_reads_that_a_disk_does_not_answer_time_out_and_leave_no_descriptor(
     studio: Studio, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    hangs = threading.Event()
-    monkeypatch.setattr(audio_probe, "probe_plain_wav", lambda fd, max_s: hangs.wait(PATIENCE_S))
+    hangs, begun, limits = threading.Event(), threading.Semaphore(0), list[asyncio.Timeout]()
+    limit = asyncio.timeout
+
+    def read(fd: int, max_s: float) -> None:
+        begun.release()
+        hangs.wait(PATIENCE_S)
+
+    def noted(delay: float | None) -> asyncio.Timeout:
+        limits.append(limit(delay))
+        return limits[-1]
+
+    def named() -> AudioSource:
+        return AudioSource(os.open(studio.path("wav-s16"), os.O_RDONLY), spooled=False)
+
+    monkeypatch.setattr(audio_probe, "probe_plain_wav", read)
     before = opened()
-    async with probing(probe_s=0.02) as probe:
-        for _ in range(3 * audio_probe.PARALLEL_PROBES):
-            with (
-                AudioSource(os.open(studio.path("wav-s16"), os.O_RDONLY), spooled=False) as named,
-                pytest.raises(errors.AudioDecodeTimeout),
-            ):
-                await probe.probe(ANONYMOUS, named)
+    async with probing() as probe:
+        for _ in range(audio_probe.PARALLEL_PROBES):
+            with monkeypatch.context() as patch, named() as source:
+                patch.setattr(asyncio, "timeout", noted)
+                looking = asyncio.ensure_future(probe.probe(ANONYMOUS, source))
+                assert await asyncio.to_thread(begun.acquire, timeout=PATIENCE_S)
+                limits[-1].reschedule(0.0)
+                with pytest.raises(errors.AudioDecodeTimeout):
+                    await looking
+        probe.probe_s = 0.02
+        for _ in range(3):
+            with named() as source, pytest.raises(errors.MachineBusy, match="named before"):
+                await probe.probe(ANONYMOUS, source)
     hangs.set()
     await until(lambda: "probe" not in [one.name for one in threading.enumerate()])
     assert opened() - before == set()
@@ -276,6 +295,18 @@ class BusyProcess:
         assert not self.alive
 
 
+class MortalProcess(BusyProcess):
+    """A process that dies of one of its operations."""
+
+    def __init__(self, dies_at: str) -> None:
+        self._dies_at = dies_at
+
+    async def ask(self, operation: str, *asked: Any, **given: Any) -> None:
+        if operation == self._dies_at:
+            self.alive = False
+            raise WorkerDied("it is gone")
+
+
 @virtual_time
 @pytest.mark.parametrize(("hours", "limit_s"), [(0, PATIENCE_S), (9, PATIENCE_S + 1080.0)])
 async def test_diarization_beyond_a_limit_that_grows_with_the_audio_raises_machine_busy(
@@ -310,3 +341,21 @@ async def test_idle_probe_process_that_died_is_replaced(studio: Studio) -> None:
                 assert (await probe.probe(ANONYMOUS, source)).container == "flac"
             os.kill(started[-1].pid, signal.SIGKILL)
     assert len(started) == 2
+
+
+@pytest.mark.parametrize(
+    ("dies_at", "error"),
+    [("ready", errors.MachineBusy), ("probe", errors.AudioUndecodable)],
+)
+async def test_recording_is_at_fault_only_if_the_last_process_died_after_it_was_ready(
+    dies_at: str, error: type[errors.SidecarError], source: AudioSource
+) -> None:
+    async with probing(lambda: cast(WorkerProcess, MortalProcess(dies_at))) as probe:
+        with source, pytest.raises(error):
+            await probe.probe(ANONYMOUS, source)
+
+
+async def test_split_of_a_speaker_for_which_no_process_starts_raises_machine_busy() -> None:
+    async with probing(lambda: cast(WorkerProcess, MortalProcess("ready"))) as probe:
+        with pytest.raises(errors.MachineBusy):
+            await probe.parted(ANONYMOUS, [], None)
