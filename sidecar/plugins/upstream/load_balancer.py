@@ -49,20 +49,22 @@ class ServerLoad:
     """Load of one server, and its back-off.
 
     ``running``: our chunks there; ``waiting``: other work that the server reports. ``failures``:
-    failures in a row. ``used``: number of its last turn.
+    failures in a row. ``rest_until``: end of the rest that it asked for. ``used``: number of its
+    last turn.
     """
 
     running: int = 0
     waiting: int = 0
     failures: int = 0
     backoff_until: float = 0.0
+    rest_until: float = 0.0
     used: int = 0
 
     def wait_s(self, now: float) -> float:
-        """Return the seconds until it may be used: after its back-off, and after a failure by one
-        chunk at a time."""
+        """Return the seconds until it may be used: after its back-off and its rest, and after a
+        failure by one chunk at a time."""
         on_trial = TRIAL_POLL_S if self.failures and self.running else 0.0
-        return max(self.backoff_until - now, on_trial)
+        return max(self.backoff_until - now, self.rest_until - now, on_trial)
 
     def succeeded(self) -> None:
         """Note that the server did its work: reset its failures and its back-off."""
@@ -75,10 +77,10 @@ class ServerLoad:
         dice: Callable[[], float],
         limits: FailoverLimits = DEFAULT_LIMITS,
     ) -> None:
-        """Put the server in back-off after an error, or for as long as it asked for. ``dice``
+        """Put the server in back-off after an error, or let it rest if it asked for that. ``dice``
         returns numbers from 0 to 1, so that clients do not return all at once."""
         if isinstance(error, UpstreamBusy):
-            self.backoff_until = max(self.backoff_until, now + error.rest_s * (1 + dice() / 10))
+            self.rest_until = max(self.rest_until, now + error.rest_s * (1 + dice() / 10))
         elif not isinstance(error, UpstreamRefused) and now >= self.backoff_until:
             # else it is the same failure, noted by another chunk
             after_s = backoff_s(self.failures, limits.min_backoff_s, limits.max_backoff_s)

@@ -84,8 +84,17 @@ def test_jitter_shortens_a_backoff_by_up_to_half_and_lengthens_retry_after_by_up
     fail(broken, 0.0, dice=dice)
     assert 0.25 <= broken.backoff_until <= 0.5
     fail(resting, 0.0, busy(7.0), dice=dice)
-    assert 7.0 <= resting.backoff_until <= 7.701
+    assert 7.0 <= resting.rest_until <= 7.701
     assert resting.failures == 0
+
+
+def test_rest_that_an_upstream_asked_for_lasts_when_another_chunk_succeeds_there() -> None:
+    server = ServerLoad()
+    fail(server, 0.0, busy(7.0), dice=0.0)
+    fail(server, 0.0)
+    server.succeeded()
+    assert server.wait_s(3.0) == 4.0
+    assert server.failures == 0
 
 
 def test_upstream_that_refuses_a_chunk_gets_others_at_once() -> None:
