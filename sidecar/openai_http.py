@@ -48,7 +48,8 @@ def client_options(
     verify: ssl.SSLContext | bool = True,
 ) -> dict[str, Any]:
     """Return the arguments of an httpx client. It ignores the environment's proxies and netrc and
-    follows no redirects: speech goes only where the settings point."""
+    follows no redirects: speech goes only where the settings point. No request waits for the
+    connection of another."""
     import httpx
 
     return {
@@ -57,6 +58,7 @@ def client_options(
         "trust_env": False,
         "follow_redirects": False,
         "timeout": httpx.Timeout(silence_s, connect=connect_s),
+        "limits": httpx.Limits(),
         "headers": {"Accept-Encoding": "identity", "User-Agent": "vibevoice-asr"}
         | authorization(key),
     }

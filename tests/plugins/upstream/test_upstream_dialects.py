@@ -7,9 +7,11 @@ from collections.abc import AsyncIterator
 from math import nan
 from typing import Any
 
+import httpx
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from service_process import PATIENCE_S
 
 from sidecar import errors, openai_http
 from sidecar.errors import Fault
@@ -446,3 +448,24 @@ def test_http_client_follows_no_redirect_no_environment_proxy_and_sends_its_key_
     assert (options["trust_env"], options["follow_redirects"]) == (False, False)
     assert options["headers"]["Authorization"] == "Bearer secret"
     assert openai_http.authorization("") == {}
+
+
+def test_http_client_opens_a_connection_for_each_request_however_many_are_under_way() -> None:
+    """A health check behind a hundred recordings is one more."""
+    count, here = 101, asyncio.Semaphore(0)
+
+    async def open_all() -> None:
+        async with (
+            await asyncio.start_server(lambda *_: here.release(), "127.0.0.1", 0) as server,
+            httpx.AsyncClient(**openai_http.client_options(PATIENCE_S)) as client,
+        ):
+            url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+            asked = [asyncio.create_task(client.get(url)) for _ in range(count)]
+            async with asyncio.timeout(PATIENCE_S):
+                for _ in asked:
+                    await here.acquire()
+            for one in asked:
+                one.cancel()
+            await asyncio.gather(*asked, return_exceptions=True)
+
+    asyncio.run(open_all())
