@@ -19,11 +19,7 @@ from sidecar import errors, openai_http
 from sidecar.audio import SAMPLE_RATE
 from sidecar.interfaces.engine_interface import TranscribeOptions, UpstreamOptions
 from sidecar.plugins.upstream.audio_chunks import AudioChunk, ChunkResult, time_words
-from sidecar.plugins.upstream.errors import (
-    UpstreamError,
-    UpstreamGarbled,
-    UpstreamRefusedRecording,
-)
+from sidecar.plugins.upstream.errors import UpstreamError, UpstreamGarbled
 from sidecar.plugins.upstream.load_balancer import DEFAULT_LIMITS, ChunkAttempts, FailoverLimits
 from sidecar.plugins.upstream.upstream_client import UpstreamClient
 from sidecar.plugins.upstream.upstream_dialect import (
@@ -122,7 +118,7 @@ class ChunkRequests:
         self,
         chunk: AudioChunk,
         options: TranscribeOptions,
-        left_out: defaultdict[str, set[str]],
+        left_out: defaultdict[UpstreamClient, set[str]],
         on_segments: SegmentsCallback,
     ) -> list[ChunkResult]:
         """Return the results of a chunk; if it was too large, one for each of its parts.
@@ -136,45 +132,47 @@ class ChunkRequests:
         timeout_s = self.upstreams[0].timeout_s(chunk.duration_s)
         now = time.monotonic()
         attempts = ChunkAttempts(now, now + 2 * timeout_s, self.limits)
-        requests: dict[UpstreamDialect | str, ChunkRequest] = {}
+        requests: dict[UpstreamDialect | UpstreamClient, ChunkRequest] = {}
         while True:
-            upstream = await self._next_server(attempts)
+            upstream, learns = await self._next_server(attempts), False
+            index = self.upstreams.index(upstream)
             try:
                 if upstream.load.failures:
                     await upstream.check_health()  # before it gets a recording
                 dialect = await upstream.ready()
-                key = dialect if dialect.resumes else upstream.name
-                if key not in requests:
-                    taken = options_without(options, left_out[upstream.name])
-                    requests[key] = dialect.chunk_request(taken, chunk.duration_s, flac)
-                answer = await upstream.transcribe(
-                    requests[key], lambda segments: on_segments(chunk, segments)
-                )
+                longest_s = min(dialect.longest_s, upstream.longest_s)
+                if chunk.duration_s <= max(longest_s, 2 * MIN_SPLIT_CHUNK_S):
+                    key = dialect if dialect.resumes else upstream
+                    if key not in requests:
+                        taken = options_without(options, left_out[upstream])
+                        requests[key] = dialect.chunk_request(taken, chunk.duration_s, flac)
+                    answer = await upstream.transcribe(
+                        requests[key], lambda segments: on_segments(chunk, segments)
+                    )
+                    upstream.load.succeeded()
+                    left_out[upstream].update(answer.ignored)
+                    answer = await asyncio.to_thread(time_words, chunk, answer)
+                    return [ChunkResult(chunk.start_s, chunk.end_s, answer, upstream.name)]
             except ChunkTooLarge as found:
-                too_large = found.error
+                upstream.load.succeeded()  # it answered, and is free for the halves
+                if chunk.duration_s < 2 * MIN_SPLIT_CHUNK_S:
+                    attempts.refused.add(index)
+                    attempts.last = with_server_name(found.error, upstream.name)
+                    continue
+                learns = not isinstance(found.error, UpstreamGarbled)  # which is of this recording
             except UpstreamError as error:
                 log.info("upstream %s failed: %s", upstream.name, error.code)
-                attempts.failed(self.upstreams.index(upstream), self._failed(upstream, error))
+                attempts.failed(index, self._failed(upstream, error))
                 continue
-            else:
-                upstream.load.succeeded()
-                left_out[upstream.name].update(answer.ignored)
-                answer = await asyncio.to_thread(time_words, chunk, answer)
-                return [ChunkResult(chunk.start_s, chunk.end_s, answer, upstream.name)]
             finally:
                 upstream.load.running -= 1
-            upstream.load.succeeded()  # it answered, and is free for the halves
-            if chunk.duration_s < 2 * MIN_SPLIT_CHUNK_S:
-                if isinstance(too_large, UpstreamRefusedRecording):
-                    await upstream.probe(dialect)
-                raise with_server_name(too_large, upstream.name)
             results = [
                 result
                 for half in chunk.halves()
                 for result in await self.transcribe(half, options, left_out, on_segments)
             ]
             lengths = [one.end_s - one.start_s for one in results if one.server == upstream.name]
-            if lengths and not isinstance(too_large, UpstreamGarbled):  # which is of this recording
+            if lengths and learns:
                 upstream.longest_s = min(upstream.longest_s, max(lengths))
             return results
 

@@ -9,6 +9,7 @@ from contextlib import contextmanager, suppress
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
 
 import numpy as np
 
@@ -115,7 +116,8 @@ def dialect_of(kind: str, models: bytes, wanted: str | None) -> UpstreamDialect:
 
 
 class UpstreamClient:
-    """Client of one upstream. ``name`` is its host and port. Requests raise `UpstreamError`."""
+    """Client of one upstream. ``name`` is its host and port, and its path if others have the same.
+    Requests raise `UpstreamError`."""
 
     def __init__(
         self,
@@ -126,6 +128,8 @@ class UpstreamClient:
         limits: FailoverLimits,
     ) -> None:
         self.name = host_of(url)
+        if [*map(host_of, options.urls)].count(self.name) > 1:
+            self.name += urlsplit(url).path
         self.dialect: UpstreamDialect | None = None
         self.longest_s = options.piece_s or float("inf")
         """Maximum length of a chunk: of one that was answered after a longer one was refused."""
@@ -165,13 +169,12 @@ class UpstreamClient:
         """Return the answer to a second of speech."""
         speech = await asyncio.to_thread(second_of_speech)
         request = dialect.chunk_request(TranscribeOptions(), SPEECH_S, speech)
-        while True:
-            try:
-                return await self._answer(request, lambda _: None)
-            except AskAgain:
-                continue
-            except (UpstreamRefusedRecording, ChunkTooLarge) as error:  # it is of none
-                raise UpstreamRefused(str(error)) from None
+        try:
+            while True:
+                with suppress(AskAgain):
+                    return await self._answer(request, lambda _: None)
+        except (UpstreamRefusedRecording, ChunkTooLarge) as error:  # it is of none
+            raise UpstreamRefused(str(error)) from None
 
     def timeout_s(self, duration_s: float) -> float:
         """Return the seconds that a request of so much audio may take."""
@@ -192,16 +195,15 @@ class UpstreamClient:
 
         Raises:
             UpstreamRefusedRecording: it refuses this chunk, and takes a second of speech.
-            ChunkTooLarge: it might take its halves.
+            ChunkTooLarge: it might take its halves, and takes a second of speech.
         """
-        while True:
-            try:
-                return await self._answer(request, on_segments)
-            except AskAgain:
-                continue
-            except UpstreamRefusedRecording:
-                await self.probe(request.dialect)
-                raise
+        try:
+            while True:
+                with suppress(AskAgain):
+                    return await self._answer(request, on_segments)
+        except (UpstreamRefusedRecording, ChunkTooLarge):
+            await self.probe(request.dialect)
+            raise
 
     async def _answer(
         self, chunk_request: ChunkRequest, on_segments: SegmentsCallback

@@ -17,6 +17,7 @@ from sidecar.interfaces import engine_interface
 from sidecar.interfaces.engine_interface import TranscribeOptions
 from sidecar.plugins.upstream import audio_chunks
 from sidecar.plugins.upstream.chunk_requests import ChunkRequests
+from sidecar.plugins.upstream.upstream_client import UpstreamClient
 from sidecar.transcripts.speaker_turns import SpeakerTurn
 from sidecar.transcripts.transcript import (
     SPEAKERS_UNAVAILABLE,
@@ -73,7 +74,7 @@ class UpstreamTranscription:
         self._over = False
         self._futures: set[Future[list[audio_chunks.ChunkResult]]] = set()
         self._diarization: UpstreamDiarization | None = None
-        self._left_out = defaultdict[str, set[str]](set)
+        self._left_out = defaultdict[UpstreamClient, set[str]](set)
         self._results: list[audio_chunks.ChunkResult] = []
         self._upstream_count = len(chunk_requests.upstreams)
         self._ready = 0

@@ -15,11 +15,13 @@ from hypothesis import strategies as st
 from marked_upstreams import SEGMENTS, TEXT, WORDS, MarkedUpstream, marked, words_until
 from service_process import PATIENCE_S
 from upstream_engine_samples import PATIENT_LIMITS, Engine
+from upstream_stand_ins import StandIn
 
 from sidecar import errors
 from sidecar.clock import wall_time
 from sidecar.errors import Fault
 from sidecar.plugins.upstream import probe_memory
+from sidecar.plugins.upstream.openai_dialect import UNTIMED_S
 from sidecar.transcripts.transcript import WORDS_BY_ALIGNMENT, Transcript
 
 FORMS = [
@@ -259,6 +261,51 @@ def test_chunks_are_as_long_as_the_longest_that_was_answered_after_a_longer_one_
     sizes = [(one["seconds"], one["refused"]) for one in there.asked]
     refused = [at for at, one in enumerate(sizes) if one[1]]
     assert max(refused) < len(sizes) - 3, "the second recording has chunks that it takes"
+
+
+def test_recording_goes_in_short_chunks_to_an_upstream_found_to_give_no_times_after_it_began() -> (
+    None
+):
+    """A second of speech fails at the load and as the recording begins: a model that starts."""
+    with MarkedUpstream("openai", TEXT) as there:
+        starting = [500, 500]
+        there.refuses = lambda *_: (starting.pop() if starting else 0, "starting")
+        engine = Engine(there.url)
+        for _ in range(2):
+            assert engine.transcript(marked(120), diarize=False).text.split() == words_until(120)
+    sent = [one["seconds"] for one in there.asked if not one["refused"]]
+    assert sent[0] == 1.0, "the form was not known"
+    assert max(sent) <= UNTIMED_S
+
+
+@pytest.mark.parametrize("seconds", [7, 31])
+@pytest.mark.parametrize("most_s", [0.0, 1.5], ids=["all", "the recording"])
+def test_recording_that_one_upstream_calls_too_large_is_transcribed_by_another(
+    seconds: int, most_s: float
+) -> None:
+    with MarkedUpstream("openai", WORDS) as one, MarkedUpstream("openai", WORDS) as other:
+        engine = Engine(one.url, other.url)
+        one.asked.clear()
+        one.refuses = lambda _, seconds: refused_beyond(seconds, most_s)
+        found = engine.transcript(marked(seconds), diarize=False)
+    assert one.asked[0]["refused"], "it was asked"
+    assert found.text.split() == words_until(seconds)
+    assert found.engine == f"upstream 127.0.0.1:{other.port}"
+
+
+def test_upstreams_that_differ_in_their_path_get_requests_of_their_own_and_are_named_by_it() -> (
+    None
+):
+    one, other = MarkedUpstream("openai", WORDS), MarkedUpstream("sidecar")
+    with StandIn() as gateway:
+        gateway.app.mount("/one", one.app)
+        gateway.app.mount("/other", other.app)
+        engine = Engine(f"{gateway.url}/one", f"{gateway.url}/other")
+        one.refuses = lambda *_: (500, "broken")
+        found = engine.transcript(marked(12), diarize=False)
+    assert found.text.split() == words_until(12)
+    assert found.engine == f"upstream 127.0.0.1:{gateway.port}/other"
+    assert [asked["seconds"] for asked in one.asked] == [1.0, 12.0]
 
 
 FAULTS = ["429", "500", "503", "gone", "half", "garbage", "no http"]
