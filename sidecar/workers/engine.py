@@ -30,23 +30,30 @@ PRELOADED_KEEP_S = 60.0
 _RESTORED_AFTER = (errors.ModelLoadFailed, errors.MachineBusy, errors.WontFit)
 """Errors of a load after which the model that was unloaded for it is loaded again."""
 
-Wanted = Callable[[LoadedModel[Spec]], LoadedModel[Spec] | None]
-"""What a change wants of the model; None: that it leaves the memory."""
+Wanted = Callable[[LoadedModel[Spec]], LoadedModel[Spec]]
+"""What a change wants of the model."""
 
 
 @dataclass(slots=True, eq=False)
 class _Change(Generic[Spec]):
     """Change of the model, which waits for its turn or (``begun``) has it."""
 
-    wanted: Wanted[Spec]
+    requests: list[Wanted[Spec]]
+    """Equal ones; a later one may give the model another name."""
     target: LoadedModel[Spec]
-    """What is wanted of the model at the request."""
+    """What is wanted of the model at the first request, and then as it begins."""
     least_loads: int
     """Number of loads with which it is done: one more than at the request if the same model is to
     be loaded again, else 0."""
     begun: bool = False
     cause_of_end: errors.SidecarError = field(default_factory=errors.ShuttingDown)
     """Error of its callers if its task is cancelled."""
+
+    def wanted(self, model: LoadedModel[Spec]) -> LoadedModel[Spec]:
+        """Return what all requests want of a model, the last one last."""
+        for request in self.requests:
+            model = request(model)
+        return model
 
 
 class Engine(Generic[Spec]):
@@ -229,8 +236,8 @@ class Engine(Generic[Spec]):
                 serving.
             errors.SidecarError: as ``wanted`` raises.
         """
-        target = wanted(self.coming) or self.coming
-        if not (again or self._changes) and target.loads_as(self.model):
+        target = wanted(self.coming)
+        if not (again or self._changes or self._load) and target.loads_as(self.model):
             self._set_model(target)  # the same may have another name
             return target
         change = self._request(wanted, again=again)
@@ -282,17 +289,19 @@ class Engine(Generic[Spec]):
 
     def _request(self, wanted: Wanted[Spec], *, again: bool = False) -> _Change[Spec]:
         """Return the change that will do what is wanted: an equal one, or a new one."""
-        target, last = wanted(self.coming) or self.coming, next(reversed(self._changes), None)
+        target, pending = wanted(self.coming), [*self._changes.items()]
+        last = next((one for one, task in reversed(pending) if not task.done()), None)
         least_loads = self.loader.loads + 1 if again else 0
         if last is not None and last.target.loads_as(target) and not (last.begun and again):
-            last.wanted, last.least_loads = wanted, max(least_loads, last.least_loads)
+            last.requests.append(wanted)
+            last.least_loads = max(least_loads, last.least_loads)
             return last
         if last is not None and not last.begun:
             last.cause_of_end = errors.ReloadSuperseded(
                 f"Before the load of {last.target.title} began, {target.title} was requested."
             )
             self._changes[last].cancel()
-        change = _Change(wanted, target, least_loads)
+        change = _Change([wanted], target, least_loads)
         task = asyncio.get_running_loop().create_task(self._carry_out(change))
         self._changes[change] = task
         task.add_done_callback(_log_fault)
@@ -300,30 +309,23 @@ class Engine(Generic[Spec]):
         return change
 
     def _is_done(self, change: _Change[Spec]) -> bool:
-        wanted = change.wanted(self.model)
         loaded = self.loaded and self.loader.loads >= change.least_loads
-        return loaded and wanted is not None and wanted.loads_as(self.model)
+        return loaded and change.wanted(self.model).loads_as(self.model)
 
     async def _carry_out(self, change: _Change[Spec]) -> LoadedModel[Spec]:
         async with self._in_turn():
             await self._end_load(change.wanted)
             if not self._is_done(change):
                 await self._unheld.wait()
-            change.begun = True
-            if (wanted := change.wanted(self.model)) is None:
-                self._unload()
-                return self.model
-            if self._is_done(change):
-                self._set_model(wanted)  # the same may have another name
-            else:
-                await self._load_model(wanted)
+            change.begun, change.target = True, change.wanted(self.model)
+            if not self._is_done(change):
+                await self._load_model(change.target)
             self._changed_at = time.monotonic()
             await self.loader.shutdowns.ends.wait()
-            return wanted
+            self._set_model(change.wanted(self.model))  # the same may have another name by now
+            return self.model
 
-    async def _loaded(
-        self, wanted: Callable[[LoadedModel[Spec]], LoadedModel[Spec]]
-    ) -> WorkerProcess:
+    async def _loaded(self, wanted: Wanted[Spec]) -> WorkerProcess:
         """Return the process with the ``wanted`` model, loaded if necessary, for a caller that has
         the turn. If that is cancelled, the load goes on, and the next caller finds it in progress.
 
@@ -347,8 +349,7 @@ class Engine(Generic[Spec]):
         """Wait for a load that goes on after its caller was cancelled, or cancel it if another
         model is wanted."""
         if self._load is not None:
-            model = wanted(self.coming)
-            if model is None or not model.loads_as(self.coming):
+            if not wanted(self.coming).loads_as(self.coming):
                 self._load.cancel()
             await asyncio.wait({self._load})
 
@@ -435,7 +436,8 @@ class Engine(Generic[Spec]):
     def _idled(self) -> None:
         if self.worker is not None and not self._changes:
             log.info("engine %s unloaded: it was idle for keep_alive", self.spec.name)
-            self._request(lambda model: model if self.in_use else None)
+            self._unload()
+            self._settled()
 
 
 def _log_fault(task: asyncio.Task[Any]) -> None:

@@ -1,7 +1,6 @@
 """Engine of a role of this service, by its settings and on its devices."""
 
 import logging
-from collections.abc import Callable
 from dataclasses import asdict, replace
 from enum import StrEnum
 
@@ -11,7 +10,7 @@ from sidecar.engines.engine_selection import EngineChoice, Spec
 from sidecar.interfaces.engine_interface import EngineSpec, LoadOptions, Precision
 from sidecar.observability.logs import default_data_folder
 from sidecar.workers.crash_notes import CrashNotes
-from sidecar.workers.engine import Engine
+from sidecar.workers.engine import Engine, Wanted
 from sidecar.workers.engine_lease import CONCURRENT, Sharing
 from sidecar.workers.engine_memory import EngineMemory, MemoryDevices
 from sidecar.workers.loaded_model import LoadedModel
@@ -85,7 +84,7 @@ class RoleEngine(Engine[Spec]):
 
     def other(
         self, name: str, choice: EngineChoice[Spec], precision: Precision = Precision.AUTO
-    ) -> Callable[[LoadedModel[Spec]], LoadedModel[Spec]]:
+    ) -> Wanted[Spec]:
         """Return what a `change` to another model wants: one with the same weights keeps its
         precision if AUTO is requested. Else AUTO is the precision of the settings. It raises
         `errors.ModelUnsuited` if that cannot replace the one in use while the service runs.

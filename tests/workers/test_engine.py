@@ -23,12 +23,13 @@ from sidecar.audio.audio_info import AudioInfo
 from sidecar.audio.audio_source import open_recording_file
 from sidecar.gpu_memory.memory_admission import LoadPlacement, LoadPlan
 from sidecar.interfaces.engine_interface import (
+    EngineSpec,
     LoadOptions,
     MemoryPlan,
     Precision,
     TranscribeOptions,
 )
-from sidecar.workers.engine import Engine
+from sidecar.workers.engine import Engine, Wanted
 from sidecar.workers.engine_lease import EngineState, RecordingRequest, Sharing
 from sidecar.workers.engine_loading import WorkerLoader
 from sidecar.workers.engine_memory import AnyModel, MemoryAccount
@@ -609,3 +610,56 @@ async def test_reload_whose_engine_dies_twice_fails_and_the_old_engine_stays(
     with pytest.raises(errors.ModelLoadFailed):
         await reload
     assert (slot.worker_pid, slot.precision) == (old, FP32)
+
+
+def named(name: str, precision: Precision) -> Wanted[EngineSpec]:
+    return lambda model: dataclasses.replace(model.checked_at(precision), name=name)
+
+
+@pytest.mark.parametrize("loaded", [FP32, INT8])
+async def test_model_asked_for_by_name_while_a_lease_loads_one_comes_under_that_name(
+    loaded: Precision, build: Build
+) -> None:
+    slot = build()
+    lease = asyncio.ensure_future(precision_of_a_lease(slot, loaded))
+    await loading(slot)
+    assert (await slot.change(named("other", FP32))).name == "other"
+    assert await lease is loaded
+    assert slot.model.title == "'other' in fp32"
+
+
+async def test_model_asked_for_under_two_names_while_it_loads_has_the_last(build: Build) -> None:
+    slot = await preloaded(build(looker := Looker()))
+    first = asyncio.ensure_future(slot.change(named("first", INT8)))
+    await loading(slot)
+    assert (await slot.change(named("last", INT8))).name == "last"
+    await first
+    assert slot.model.name == "last"
+    assert looker.asked == [FP32, INT8]
+
+
+async def test_reload_of_a_model_that_comes_under_a_name_keeps_the_name(build: Build) -> None:
+    slot = await preloaded(build(looker := Looker()))
+    async with slot.lease():
+        change = asyncio.ensure_future(slot.change(named("named", INT8)))
+        await settle()
+        reload = asyncio.ensure_future(slot.reload(INT8))
+        await settle()
+    assert ((await change).name, await reload) == ("named", INT8)
+    assert slot.model.name == "named"
+    assert looker.asked == [FP32, INT8]
+
+
+async def test_name_asked_for_as_a_change_ends_is_not_lost(build: Build) -> None:
+    slot, late = await preloaded(build()), list[asyncio.Task[object]]()
+    seen = list[str]()
+
+    def changed() -> None:
+        seen.append(slot.model.name)
+        if seen == ["first", "first"]:  # loaded, and about to end
+            late.append(asyncio.get_running_loop().create_task(slot.change(named("late", INT8))))
+
+    slot.watch(changed)
+    await slot.change(named("first", INT8))
+    await asyncio.gather(*late)
+    assert (len(late), slot.model.name) == (1, "late")

@@ -1,5 +1,5 @@
 """Every way to change a model, in made-up orders beside jobs and live sessions, with failures at
-each step: whoever is asked names the same model.
+each step: whoever is asked names the same model, which comes under the name that was asked for.
 
 The service is the real one, its worker processes are stand-ins.
 """
@@ -37,10 +37,12 @@ from sidecar.jobs.job_runner import Job
 from sidecar.service.facade import Service
 from sidecar.transcripts.transcript import Finished, Progress, Transcript, to_wire
 from sidecar.workers import model_registry
+from sidecar.workers.engine import Wanted
 from sidecar.workers.engine_loading import WorkerLoader
 from sidecar.workers.engine_memory import EngineMemory
-from sidecar.workers.loaded_model import DurationKey
+from sidecar.workers.loaded_model import DurationKey, LoadedModel
 from sidecar.workers.model_registry import ModelLoadRequest
+from sidecar.workers.role_engine import RoleEngine
 from sidecar.workers.worker_process import WorkerDied
 
 SCRIPTED = engine_spec("scripted")
@@ -51,8 +53,8 @@ LOAD_S = 1000.0
 FAULTS = errors.MachineBusy, errors.ModelLoadFailed, errors.LoadInterrupted
 """The process does not start, the load fails, the process dies in it."""
 STEPS = (
-    "use", "use", "load", "unload", "reload", "reload now", "preload", "job", "job", "session",
-    "go on", "go on", "hang up", "crash", "cancel", "wait", "wait",
+    "use", "use", "use", "use", "load", "unload", "reload", "reload now", "preload", "job", "job",
+    "session", "go on", "go on", "hang up", "crash", "cancel", "wait", "wait",
 )  # fmt: skip
 
 
@@ -71,6 +73,8 @@ CHOICES = {
     ),
     "plain": EngineChoice(replace(SCRIPTED, name="plain", precisions=(FP32,)), ""),
 }
+TWINS = "twin of first", "twin of second"
+"""Other names of these weights."""
 KEYS = [
     DurationKey(one.spec.name, one.checkpoint.folder.name if one.checkpoint else "", precision)
     for one in CHOICES.values()
@@ -134,10 +138,54 @@ class Process:
         return self.alive
 
 
+def installed(name: str, settings: Settings) -> EngineChoice[Any]:
+    """Stands for `choose_installed`."""
+    return CHOICES[name.removeprefix("twin of ")]
+
+
+class NamedChanges:
+    """The changes of an engine that name a model, and the models that it had."""
+
+    def __init__(self, engine: RoleEngine[Any], patch: pytest.MonkeyPatch) -> None:
+        self._engine, self._change = engine, engine.change
+        self._asked: list[str] = []
+        self._pending: list[str] = []
+        """Names that may still come; those of callers that were cancelled for good."""
+        self._had = [(engine.model.name, engine.precision)]
+        self.faults: list[str] = []
+        patch.setattr(engine, "change", self.change)
+        engine.watch(self._changed)
+
+    def _changed(self) -> None:
+        name, precision = self._engine.model.name, self._engine.precision
+        if name not in (self._had[-1][0], *self._pending):
+            self.faults.append(f"nobody asked for '{name}'")
+        self._had.append((name, precision))
+
+    async def change(self, wanted: Wanted[Any], *, again: bool = False) -> LoadedModel[Any]:
+        """Stands for `Engine.change`. A model comes under the name that was asked for, or under
+        one that was asked for later."""
+        if again:
+            return await self._change(wanted, again=True)
+        name, asked, had = wanted(self._engine.coming).name, len(self._asked), len(self._had)
+        self._asked.append(name)
+        self._pending.append(name)
+        try:
+            model = await self._change(wanted)
+        except errors.SidecarError:
+            self._pending.remove(name)
+            raise
+        self._pending.remove(name)
+        came = {name for name, precision in self._had[had:] if precision is model.precision}
+        if not came & {*self._asked[asked:]}:
+            self.faults.append(f"'{name}' was promised and did not come")
+        return model
+
+
 class Walk:
     """A service, its clients, and what may fail."""
 
-    def __init__(self, seed: int, folder: Path, recording: Path) -> None:
+    def __init__(self, seed: int, folder: Path, recording: Path, patch: pytest.MonkeyPatch) -> None:
         self.random, self._recording = random.Random(seed), recording
         settings = Settings(
             engine="scripted",
@@ -150,6 +198,8 @@ class Walk:
         DurationFile(folder).write(PACES)
         live = replace(CHOICES["first"], spec=replace(SCRIPTED, sessions=9))
         self.service = Service(settings, CHOICES["first"], live=live)
+        engines = self.service.fleet.recognizers.values()
+        self._changes = [NamedChanges(one, patch) for one in engines]
         self.processes: list[Process] = []
         self.tasks: list[asyncio.Future[Any]] = []
         self.jobs: list[Job] = []
@@ -180,7 +230,7 @@ class Walk:
         precision = chosen([Precision.AUTO, FP32, INT8])
         match step:
             case "use":
-                self._begin(service.use_model(ANONYMOUS, chosen([*CHOICES]), precision))
+                self._begin(service.use_model(ANONYMOUS, chosen([*CHOICES, *TWINS]), precision))
             case "load":
                 name = f"model {self.random.randrange(3)}"
                 size = chosen(["first", "second"])
@@ -278,6 +328,7 @@ class Walk:
             if not isinstance(one, (errors.SidecarError, asyncio.CancelledError))
         ]
         assert not any(one.alive for one in self.processes), "none is left"
+        assert not [fault for one in self._changes for fault in one.faults]
 
 
 @pytest.fixture
@@ -287,19 +338,19 @@ def recording(tmp_path: Path, voice: bytes) -> Path:
     return path
 
 
-@pytest.mark.parametrize("seed", range(30))
+@pytest.mark.parametrize("seed", [*range(30), 477])  # a reload finds another model at its turn
 async def test_all_that_name_the_model_name_the_same_whatever_changes_and_fails(
     seed: int, tmp_path: Path, recording: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder = tmp_path / "data"
-    walk = Walk(seed, folder, recording)
+    walk = Walk(seed, folder, recording, monkeypatch)
 
     async def inline(work: Callable[..., Any], *given: Any) -> Any:
         await asyncio.sleep(0)
         return work(*given)
 
     monkeypatch.setattr(asyncio, "to_thread", inline)
-    monkeypatch.setattr(model_registry, "choose_installed", lambda name, settings: CHOICES[name])
+    monkeypatch.setattr(model_registry, "choose_installed", installed)
     monkeypatch.setattr(
         model_registry, "choose_engine", lambda settings: CHOICES[settings.whisper_model]
     )
