@@ -45,14 +45,22 @@ def refusal_of(needs: Iterable[str], can: Collection[str]) -> errors.SidecarErro
     return engine_refusal(needs, can, lambda tag: f"Nobody knows '{tag}'.")
 
 
+def can_do(can: NodeCapabilities, job: JobRecord) -> bool:
+    """Whether a node has what a job needs."""
+    needs, lasts_s = needs_of_job(job)
+    return not unmet_needs(needs, can.words) and lasts_s <= can.longest_s
+
+
 @dataclass(frozen=True)
 class PutOff:
-    """Why a node left a job to others, when and for how long, and how often it did."""
+    """Why a node left a job to others, when and for how long, and how often it did; ``final``: for
+    as long as there are others."""
 
     failure: JobFailure
     at_s: float
     for_s: float
     tries: int
+    final: bool
 
 
 @dataclass
@@ -210,13 +218,20 @@ class FakeClaims(claims.ClaimStore):
         return frozenset(job.token for job in self.shared.jobs.values() if job.node is self)
 
     async def put_off(
-        self, token: str, job_id: str, error: errors.SidecarError, for_s: float
+        self,
+        token: str,
+        job_id: str,
+        error: errors.SidecarError,
+        for_s: float,
+        *,
+        unable: bool = False,
     ) -> None:
         before = self.put_offs.get(job_id)
         tries = before.tries if before is not None else 0
         if self._of(token) is not None:
+            final = unable or not passes(error)
             self.put_offs[job_id] = PutOff(
-                JobFailure.of(error), self.shared.now(), for_s, tries + 1
+                JobFailure.of(error), self.shared.now(), for_s, tries + 1, final
             )
         await self.release(token)
 
@@ -235,7 +250,7 @@ class FakeClaims(claims.ClaimStore):
         if (error := self.can.refusal(*needs_of_job(record), refusal_of)) is not None:
             return JobFailure.of(error)
         put_off = self.put_offs.get(record.id)
-        if put_off is None or (passes(put_off.failure.error()) and not self._rests(record.id)):
+        if put_off is None or not (put_off.final or self._rests(record.id)):
             return None
         return put_off.failure
 
@@ -277,9 +292,9 @@ class FakeClaims(claims.ClaimStore):
         fit = [
             one
             for one in self._waiting()
-            if not unmet_needs(needs_of_job(one)[0], can.words)
-            and needs_of_job(one)[1] <= can.longest_s
+            if can_do(can, one)
             and not self._rests(one.id)
+            and not (self._final(one.id) and self._others(one))
             and not self.asides
         ]
         records = sorted(fit, key=lambda one: busy[one.owner])
@@ -295,6 +310,14 @@ class FakeClaims(claims.ClaimStore):
         """Whether this node leaves a job to others now."""
         put_off = self.put_offs.get(job_id)
         return put_off is not None and self.shared.now() < put_off.at_s + put_off.for_s
+
+    def _final(self, job_id: str) -> bool:
+        return job_id in self.put_offs and self.put_offs[job_id].final
+
+    def _others(self, job: JobRecord) -> bool:
+        """Whether a node that is there may yet do a job."""
+        nodes = self.shared.nodes
+        return any(can_do(node.can, job) and not node._final(job.id) for node in nodes)
 
     def _reach(self, call: str) -> None:
         if self.down:

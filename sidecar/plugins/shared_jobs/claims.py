@@ -201,11 +201,21 @@ class ClaimStore:
         )
         return frozenset(claim for (claim,) in rows)
 
-    async def put_off(self, token: str, job_id: str, error: SidecarError, for_s: float) -> None:
+    async def put_off(
+        self,
+        token: str,
+        job_id: str,
+        error: SidecarError,
+        for_s: float,
+        *,
+        unable: bool = False,
+    ) -> None:
         """Release a claimed job, and leave it to other nodes for ``for_s`` seconds because of an
-        error."""
+        error; for as long as there are such nodes if it does not pass or this one was ``unable`` to
+        do the job."""
         failure = self._rows.encrypt_failure(job_id, self._node, JobFailure.of(error))
-        await self._database.call("put_off_1", token, for_s, not passes(error), failure)
+        final = unable or not passes(error)
+        await self._database.call("put_off_1", token, for_s, final, failure)
 
     async def end_unschedulable(
         self, patience_s: float, every_s: float = 0.0, most: int = UNSCHEDULABLE_BATCH

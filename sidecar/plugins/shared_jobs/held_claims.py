@@ -216,7 +216,8 @@ class HeldClaims:
             return
         call = partial(self._claims.release, held.token)
         if error is not None:
-            call = partial(self._claims.put_off, held.token, held.id, error, for_s)
+            unable = self._record(held).passed > held.claimed_record.passed
+            call = partial(self._claims.put_off, held.token, held.id, error, for_s, unable=unable)
         await retry_while_unavailable(call)
         self._drop(held)
 

@@ -378,7 +378,7 @@ async def test_job_that_a_node_put_off_is_claimed_only_by_others_until_it_has_re
 ) -> None:
     one, other = await store.node(), await store.node()
     rests, fit = await added(store), await added(store)
-    assert await put_off(one, LONG, 60.0) == rests
+    assert await put_off(one, errors.EngineStuck(), 60.0) == rests
     assert (await claimed(one)).record.id == fit
     assert await asked(one) is None
     found = await claimed(other)
@@ -388,6 +388,22 @@ async def test_job_that_a_node_put_off_is_claimed_only_by_others_until_it_has_re
     await store.later(61.0)
     again = await claimed(one)
     assert (again.record.id, again.tries) == (rests, 1)
+
+
+async def test_job_that_a_node_cannot_do_is_left_to_others_for_as_long_as_one_may_do_it(
+    store: Store,
+) -> None:
+    one, other, unable = await store.node(), await store.node(), await store.node(ENGLISH)
+    job_id = await added(store, language="el")
+    await put_off(one, LONG, 60.0)
+    await store.later(61.0)
+    assert await asked(one) is None, "the other is busy, but may do it"
+    found = await claimed(other)
+    await other.put_off(found.token, job_id, errors.EngineStuck(), 60.0, unable=True)
+    again = await asked(one)
+    assert again is not None, "no other may do it any more"
+    assert (again.record.id, again.tries) == (job_id, 1)
+    assert await asked(unable, ENGLISH) is None
 
 
 async def test_put_off_with_a_lost_claim_changes_nothing(store: Store) -> None:

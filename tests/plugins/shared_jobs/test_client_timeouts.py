@@ -244,7 +244,7 @@ async def test_one_check_deletes_all_overdue_jobs_in_batches_longest_overdue_fir
     for ago, job in enumerate(jobs, 1):
         await one.jobs.submit(job)
         await one.database.fetch(
-            """UPDATE vibevoice.jobs SET left_until = clock_timestamp()
+            """UPDATE vibevoice.jobs SET awaited_as = NULL, left_until = clock_timestamp()
                 - make_interval(secs => %s) WHERE id = %s""",
             (ago, job.id),
         )
@@ -267,6 +267,19 @@ async def test_service_wrongly_taken_for_dead_keeps_the_jobs_of_its_clients(
     await later(one, 31)
     await one.retention.delete_overdue()
     assert len(await here.all_jobs()) == 1
+
+
+async def test_overdue_job_of_a_client_at_a_service_that_is_there_is_not_deleted(
+    one: Service, there: Front, here: Front
+) -> None:
+    job = await there.accepted()
+    # as left by a sweep that ran beside the registration of its service
+    await one.database.fetch(
+        "UPDATE vibevoice.jobs SET left_until = now() - interval '1 s' WHERE id = %s RETURNING 1",
+        (job.id,),
+    )
+    await one.retention.delete_overdue()
+    assert await here.all_jobs() == [job.id]
 
 
 async def test_job_whose_submission_is_executed_after_its_service_left_is_deleted_when_overdue(

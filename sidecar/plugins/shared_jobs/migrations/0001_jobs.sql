@@ -220,6 +220,14 @@ CREATE FUNCTION vibevoice.rests_1(put_off jsonb, node text) RETURNS boolean STAB
 RETURN coalesce(extract(epoch FROM clock_timestamp()) BETWEEN (put_off -> node ->> 'at')::float8
     AND (put_off -> node ->> 'at')::float8 + (put_off -> node ->> 'for_s')::float8, false);
 
+-- Return whether a node that is there may yet do a job. One that could not leaves it to such nodes,
+-- however busy they are: a second attempt of its own would end the job.
+CREATE FUNCTION vibevoice.others_1(needs text[], lasts_s float8, put_off jsonb) RETURNS boolean
+STABLE LANGUAGE sql RETURN EXISTS (
+    SELECT FROM vibevoice.services s WHERE works AND NOT draining AND others_1.lasts_s <= longest_s
+        AND vibevoice.meets_1(can, needs)
+        AND (others_1.put_off -> s.id ->> 'final')::boolean IS NOT TRUE);
+
 -- Register an owner, or one that had no unfinished jobs and returns. It starts at the work that has
 -- passed for all, so that no owner saves up work, and no long job waits for ever behind newcomers.
 CREATE FUNCTION vibevoice.join_1(owner_ text) RETURNS void LANGUAGE plpgsql AS $$
@@ -353,7 +361,9 @@ RETURNS TABLE (job text, wanted text, came timestamptz) STABLE LANGUAGE sql AS $
             WHERE j.owner = kind.owner AND j.wanted = kind.wanted AND j.needs = kind.needs
                 AND j.urgent = u.urgent AND state = 'queued' AND claim IS NULL
                 AND lasts_s <= longest_s_ AND NOT id = ANY (skip)
-                AND NOT (put_off ? node_ AND vibevoice.rests_1(put_off, node_))
+                AND NOT (put_off ? node_ AND (vibevoice.rests_1(put_off, node_)
+                    OR (put_off -> node_ ->> 'final')::boolean
+                        AND vibevoice.others_1(j.needs, lasts_s, put_off)))
             ORDER BY place + 0 LIMIT 1) head
         WHERE (kind.needs <@ can_ OR vibevoice.meets_1(can_, kind.needs))  -- the second costs more
             AND (only_ IS NULL OR kind.wanted = ANY (only_))
@@ -766,5 +776,7 @@ LANGUAGE sql SET enable_seqscan = off SET jit = off AS $$
         ORDER BY id LIMIT 1000 FOR UPDATE SKIP LOCKED);
     DELETE FROM vibevoice.jobs WHERE id IN (
         SELECT id FROM vibevoice.jobs WHERE left_until < clock_timestamp()
+            AND NOT EXISTS (  -- it may have been registered again beside an earlier call
+                SELECT FROM vibevoice.services s WHERE s.id = split_part(awaited_as, '/', 1))
         ORDER BY left_until LIMIT batch FOR UPDATE SKIP LOCKED)
     RETURNING extract(epoch FROM clock_timestamp() - CASE WHEN ended IS NULL THEN came END)::float8 $$;
