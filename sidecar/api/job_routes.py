@@ -83,7 +83,7 @@ def job_body(
         "estimated_remaining_seconds": remaining_s and round(remaining_s, 1),
         "recording": service.recordings.has(job),
         "expires_in": expiry and expiry.in_s and round(expiry.in_s, 1),
-        "space_left": expiry and expiry.space_left and round(expiry.space_left, 3),
+        "space_left": expiry and expiry.space_left and round(expiry.space_left, 4),
     }
 
 

@@ -162,7 +162,7 @@ def test_bytes_of_an_upload_count_for_the_upload_limit_while_they_arrive() -> No
     room.reserve_upload(ANONYMOUS).grow(100_000)
     body = room.reserve_upload(anna)
     body.grow(3000)
-    room.reserve_upload(anna).release()  # there is some left
+    room.reserve_upload(anna).close()  # there is some left
     body.grow(1600)
     with pytest.raises(errors.UploadsLimited) as refused:
         room.reserve_upload(anna)

@@ -55,7 +55,7 @@ SECRETS = "a word that is only said here", "Antarctica", "Lovelace", "private.wa
 BLOCKED_PIDS = """SELECT pid FROM pg_stat_activity
     WHERE datname = current_database() AND wait_event_type = 'Lock'"""
 BLOCKED = f"SELECT count(*) FROM ({BLOCKED_PIDS}) blocked"
-OLD_VERDICTS = """UPDATE vibevoice.refusals SET at = at - interval '30 s';
+RESTED = """UPDATE vibevoice.jobs SET put_off = '{}' WHERE put_off <> '{}';
     NOTIFY vibevoice_waiting"""
 DELETE_ALL = "DELETE FROM vibevoice.jobs"
 EVERYTHING = "SELECT string_agg(row_to_json(t)::text, ' ') FROM vibevoice.{} t"
@@ -731,8 +731,8 @@ async def test_each_request_to_a_bucket_that_fails_once_ends_no_job_and_leaves_n
                         job = await sent(service, audio, kept=False)
                 result = asyncio.ensure_future(job.result())
                 while not (await asyncio.wait({result}, timeout=0.05))[0]:
-                    # One that the fault made would hold for 30 s.
-                    await asyncio.to_thread(database.execute, OLD_VERDICTS)
+                    # One whose recording was not opened would rest for 30 s.
+                    await asyncio.to_thread(database.execute, RESTED)
                 text = (await result).text
                 await until(lambda: not left(), f"{failing}: {requests}")
                 if said is None:

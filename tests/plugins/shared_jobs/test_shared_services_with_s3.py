@@ -98,7 +98,7 @@ def test_recording_goes_through_bucket_whose_outage_ends_no_job_and_no_service_k
         here.wait_state(running, "done")
         assert said(there, running) == long.said(), "what was opened goes on"
         wait_until(
-            lambda: "is released for another node: The storage of" in deployed.node.log(),
+            lambda: "is left to other nodes: The storage of" in deployed.node.log(),
             "it was tried",
         )
         heard = there.client.get(f"/v1/jobs/{running}/audio")
