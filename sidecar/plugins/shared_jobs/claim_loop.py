@@ -97,12 +97,15 @@ class ClaimLoop:
         self._checking.spawn("check claims", postgres_database.run_periodically(self._check, 0.0))
 
     async def drain(self, grace_s: float) -> None:
-        """Claim no more. Running jobs have ``grace_s`` to end; then other nodes resume
-        them from their resume points."""
+        """Claim no more, and leave jobs that do not run to other nodes. Running ones have
+        ``grace_s`` to end; then other nodes resume them from their resume points."""
         self._draining = True
         over_at = time.monotonic() + grace_s
         await self._claiming.close()
-        await self.queue.drain(grace_s, resumable_too=True)
+        await asyncio.gather(
+            cancel_after(grace_s, self.held.release_waiting()),
+            self.queue.drain(grace_s, resumable_too=True),
+        )
         stops_at = time.monotonic() + ENGINE_STOP_TIMEOUT_S
         while self.queue.running and time.monotonic() < stops_at:
             await self._a_moment()

@@ -221,6 +221,15 @@ class HeldClaims:
         await retry_while_unavailable(call)
         self._drop(held)
 
+    async def release_waiting(self) -> None:
+        """Leave the jobs that do not run to other nodes."""
+        waiting = [
+            held
+            for held in self._held.values()
+            if self._record(held).state is job_record.JobState.QUEUED
+        ]
+        await asyncio.gather(*map(self._report_and_release, waiting))
+
     async def release_all(self, within_s: float, pending_token: str) -> None:
         """Report what is left to report and release all claims. ``pending_token``: token of a
         claim call without an answer, which is released too. What takes longer is left to

@@ -495,6 +495,23 @@ async def test_draining_node_finishes_running_job_within_grace_or_releases_it_wi
         assert next_id in other.claims.claimed
 
 
+async def test_draining_node_leaves_jobs_that_do_not_run_to_others_at_once(
+    shared: Jobs, hold: Hold
+) -> None:
+    async with services(1, shared, concurrency=2) as (one,):
+        running, waiting = shared.send(), shared.send()
+        await until(lambda: shared.get(running).segments and waiting in shared.claimed)
+        hold.spare_new_workers()
+        draining = asyncio.ensure_future(one.node.drain(2 * PATIENCE_S))
+        async with services(1, shared) as (other,):
+            await until(lambda: waiting in other.claims.claimed)
+            assert not draining.done()
+            hold.release()
+            await draining
+            await shared.ended(running, waiting)
+            assert running not in other.claims.claimed
+
+
 @pytest.mark.slow
 async def test_node_closed_without_drain_releases_its_job_and_costs_it_no_attempt(
     shared: Jobs, hold: Hold
