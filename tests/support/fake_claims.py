@@ -294,7 +294,7 @@ class FakeClaims(claims.ClaimStore):
             for one in self._waiting()
             if can_do(can, one)
             and not self._rests(one.id)
-            and not (self._final(one.id) and self._others(one))
+            and not (self.final(one.id) and self._others(one))
             and not self.asides
         ]
         records = sorted(fit, key=lambda one: busy[one.owner])
@@ -311,13 +311,13 @@ class FakeClaims(claims.ClaimStore):
         put_off = self.put_offs.get(job_id)
         return put_off is not None and self.shared.now() < put_off.at_s + put_off.for_s
 
-    def _final(self, job_id: str) -> bool:
+    def final(self, job_id: str) -> bool:
         return job_id in self.put_offs and self.put_offs[job_id].final
 
     def _others(self, job: JobRecord) -> bool:
         """Whether a node that is there may yet do a job."""
         nodes = self.shared.nodes
-        return any(can_do(node.can, job) and not node._final(job.id) for node in nodes)
+        return any(can_do(node.can, job) and not node.final(job.id) for node in nodes)
 
     def _reach(self, call: str) -> None:
         if self.down:

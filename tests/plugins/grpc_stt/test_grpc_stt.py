@@ -29,6 +29,7 @@ from service_process import (
     wait_until,
 )
 
+from bench.queue_clients import Recording
 from sidecar import errors
 from sidecar.engines.scripted_engine import SPEC
 from sidecar.interfaces.live_events import Final, Partial, TurnEnded
@@ -294,9 +295,11 @@ def test_ready_line_has_the_grpc_port_also_if_a_service_is_reused(tmp_path: Path
 
 @pytest.mark.slow
 def test_streams_at_shutdown_get_a_last_final_and_unavailable(tmp_path: Path) -> None:
-    heard = [threading.Event() for _ in range(20)]
+    heard, hold = [threading.Event() for _ in range(20)], tmp_path / "hold"
     with (
-        Server(tmp_path, grpc_port=0, shutdown_grace=PATIENCE_S) as server,
+        Server(
+            tmp_path, grpc_port=0, shutdown_grace=PATIENCE_S, scripted_hold=hold, scripted_speed=20
+        ) as server,
         ThreadPoolExecutor(len(heard)) as threads,
         Client(server.health()["grpc_port"]) as client,
     ):
@@ -306,9 +309,12 @@ def test_streams_at_shutdown_get_a_last_final_and_unavailable(tmp_path: Path) ->
         watched = stub.Watch(health_pb2.HealthCheckRequest(), timeout=PATIENCE_S)
         assert next(watched).status == health_pb2.HealthCheckResponse.SERVING
         assert all(one.wait(PATIENCE_S) for one in heard)
+        hold.touch()
+        server.segments(server.submit(Recording(1, 10).wav()))  # it runs until the hold is gone
         server.process.terminate()
         assert next(watched).status == health_pb2.HealthCheckResponse.NOT_SERVING
         refused = [client.refused("later"), client.stream([], "late")]
+        hold.unlink()
         found = [one.result(PATIENCE_S) for one in talks]
         assert server.process.wait(PATIENCE_S) == 0
         ends = {(one.status, one.number, one.details) for one in (*refused, *found)}
