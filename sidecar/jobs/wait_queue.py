@@ -15,7 +15,7 @@ from sidecar import errors
 from sidecar.interfaces.engine_interface import EngineSpec, Precision, TranscribeOptions
 from sidecar.jobs import scheduler
 from sidecar.jobs.duration_prediction import MIN_JOB_S, DurationPredictor, remaining_s
-from sidecar.jobs.faults import Breakers
+from sidecar.jobs.faults import HOLDS_KEPT, Breakers
 from sidecar.jobs.job_record import JobRecord, JobState
 from sidecar.jobs.job_runner import Job
 from sidecar.workers.engine import Engine
@@ -167,18 +167,17 @@ class WaitQueue:
     def finish(self, job: Job, at: int) -> None:
         """Remove a job that runs no more, and settle what its owner was charged with the time for
         which it had the engine: predictions trust headers. A job that has not ended is queued
-        again, and its owner gets its work back. The duration of a load is learned."""
+        again, and its owner has had what its attempt took. The duration of a load is learned."""
         if self._engine.loaded and self._engine.loader.loaded_at != self._loaded_at:
             self._loaded_at = self._engine.loader.loaded_at
             self._predictor.learn_load(self._engine.model.precision, self._engine.loader.load_s)
         self._running_jobs[at].job = None
-        back_s = self._predicted[job.id]
+        back_s = self._predicted[job.id] - job.worked_s
         if job.ended:
             # servers of others have their own speed; jobs that share a model slow each other down
             if self._engine.model.spec.remote or not self._running_jobs[at].beside:
                 self._learn(job)
             del self._predicted[job.id]
-            back_s -= job.worked_s
         else:
             waiting = [job, *self._jobs.values()]
             self._jobs = {one.id: one for one in sorted(waiting, key=lambda one: one.arrived_at)}
@@ -253,7 +252,7 @@ class WaitQueue:
         if len(jobs) > 1:
             schedule = self._schedule(time.monotonic(), [0.0] * dispatchers)
             ordered = (jobs[scheduled.index] for scheduled in schedule)
-        if self.breakers.open:
+        if self.breakers.open.keys() & HOLDS_KEPT:
             ordered = sorted(ordered, key=lambda job: job.vain_attempts)
         now = time.monotonic()
         return (

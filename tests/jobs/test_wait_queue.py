@@ -15,7 +15,7 @@ from sidecar import errors
 from sidecar.interfaces.engine_interface import Precision
 from sidecar.jobs.attempt_end import REQUEUED
 from sidecar.jobs.duration_prediction import MIN_JOB_S, DurationPredictor
-from sidecar.jobs.faults import RETRY_S
+from sidecar.jobs.faults import RETRY_S, Breakers
 from sidecar.jobs.job_event_log import JobEventLog
 from sidecar.jobs.job_queue import JobQueue
 from sidecar.jobs.job_record import JobState, Priority
@@ -139,6 +139,31 @@ async def test_failed_duration_estimate_at_submission_leaves_no_job(new_job: New
             await queue.submit(new_job())
         assert queue.depth == 0
         assert queue.event_log.all() == []
+
+
+async def test_attempt_in_vain_costs_its_owner_the_time_that_it_took(recording: Path) -> None:
+    lineup = WaitQueue(OverheardSlot(), guess=by_owner)
+    mine, yours = job_of(recording, owner="me 10"), job_of(recording, owner="you 10")
+    for job in (mine, yours):
+        lineup.join(job)
+    lineup.begin(mine, 0)
+    mine.worked_s = 8.0
+    lineup.finish(mine, 0)
+    assert [*lineup.in_order()] == [yours, mine]
+
+
+@pytest.mark.parametrize("fault", [errors.StorageUnreachable(), errors.DiskFull()])
+async def test_jobs_that_were_tried_in_vain_go_last_only_while_jobs_are_tried_one_by_one(
+    recording: Path, fault: errors.SidecarError
+) -> None:
+    lineup = WaitQueue(OverheardSlot(), breakers=Breakers(retry_s=0.0), guess=by_owner)
+    mine, yours = job_of(recording, owner="me 10"), job_of(recording, owner="you 10")
+    for job in (mine, yours):
+        lineup.join(job)
+    mine.vain_attempts = 1
+    lineup.breakers.failed(fault)
+    one_by_one = isinstance(fault, errors.DiskFull)
+    assert [*lineup.in_order()] == ([yours, mine] if one_by_one else [mine, yours])
 
 
 async def test_each_free_dispatcher_has_its_own_next_job(recording: Path) -> None:
