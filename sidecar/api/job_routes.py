@@ -3,7 +3,7 @@
 import asyncio
 import base64
 from collections.abc import AsyncGenerator, Callable, Mapping
-from contextlib import aclosing
+from contextlib import aclosing, nullcontext
 from typing import Any
 
 from fastapi import APIRouter, Request, Response
@@ -240,9 +240,10 @@ def _add_submission_routes(router: APIRouter, service: Service) -> None:
     async def submit(request: Request) -> Response:
         """Submit a recording as a job."""
         identity = identity_of(request)
-        with await service.submissions.reserve_position(
+        reserved = await service.submissions.reserve_unless_known(
             identity, idempotency_key_of(request)
-        ) as reservation:
+        )
+        with reserved or nullcontext() as reservation:
             source, options, priority, key = await read_request(request, service)
             submissions, replayed = service.submissions, False
             if key is None:

@@ -74,21 +74,24 @@ class JobSubmissions:
         )
         self._deletions = BackgroundTaskGroup()
 
-    async def reserve_position(
-        self, identity: Identity, key: str | None = None
-    ) -> reservations.Reservation:
+    async def reserve_position(self, identity: Identity) -> reservations.Reservation:
         """Reserve a queue position for a recording, before the client sends its body.
-
-        ``key``: idempotency key of the request; if its job already exists, no free position is
-        needed.
 
         Raises:
             errors.QueueFull: the queue has no free position.
             errors.JobsLimited: the owner has as many jobs as it may.
         """
-        if key is None or await self._store.by_key(identity.owner, key) is None:
-            await self._check_limits(identity)
+        await self._check_limits(identity)
         return self.reservations.reserve_position(identity.owner)
+
+    async def reserve_unless_known(
+        self, identity: Identity, key: str | None
+    ) -> reservations.Reservation | None:
+        """Reserve as `reserve_position`, but for a request whose idempotency key has its job: that
+        needs no position, and takes none from others."""
+        if key is not None and await self._store.by_key(identity.owner, key) is not None:
+            return None
+        return await self.reserve_position(identity)
 
     @property
     def full(self) -> bool:

@@ -89,7 +89,7 @@ async def by_upload(service: Service, data: bytes, folder: Path) -> None:
 
 async def by_key(service: Service, data: bytes, folder: Path) -> None:
     key = IdempotencyKey("of the request", "digest")
-    with await service.submissions.reserve_position(ANONYMOUS, key.name) as place:
+    with await service.submissions.reserve_unless_known(ANONYMOUS, key.name) as place:
         source = await uploaded(service, data)
         await service.submissions.submit_once(ANONYMOUS, source, TranscribeOptions(), place, key)
 

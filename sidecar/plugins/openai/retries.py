@@ -89,13 +89,13 @@ class OpenAIQueueTurns:
     async def reserve(
         self, request: Request, identity: Identity, key: str | None
     ) -> Reservation | None:
-        """Return a reservation as `JobSubmissions.reserve_position`.
+        """Return a reservation as `JobSubmissions.reserve_unless_known`.
 
         Return `None` if there is no place for the request, and it may take over a job that its
         owner left, for which it needs none.
         """
         try:
-            return await self._submissions.reserve_position(identity, key)
+            return await self._submissions.reserve_unless_known(identity, key)
         except (QueueFull, JobsLimited) as error:
             count = retry_count(request)
             may_return = count is not None and key is None
@@ -109,10 +109,10 @@ class OpenAIQueueTurns:
                 while not is_peer_gone(request):
                     if not self._submissions.full:
                         with suppress(QueueFull):  # another request was faster
-                            return await self._submissions.reserve_position(identity, key)
+                            return await self._submissions.reserve_unless_known(identity, key)
                     await asyncio.sleep(self._held_poll_s)
                 raise UploadStalled("The client hung up while it waited for a place.")
-        return await self._submissions.reserve_position(identity, key)
+        return await self._submissions.reserve_unless_known(identity, key)
 
 
 def retry_count(request: Request) -> int | None:

@@ -136,10 +136,10 @@ async def test_retry_with_a_known_idempotency_key_needs_no_place_in_a_full_queue
     service: Service, turns: retries.OpenAIQueueTurns
 ) -> None:
     submissions, key = service.submissions, IdempotencyKey("talk-1", "digest")
-    with await submissions.reserve_position(ADA, key.name) as place:
+    with await submissions.reserve_unless_known(ADA, key.name) as place:
         await submissions.submit_once(ADA, recording(), TranscribeOptions(), place, key)
     _places = await all_places(service)
-    await turns.reserve(retry(), ADA, key.name)
+    assert await turns.reserve(retry(), ADA, key.name) is None
 
 
 async def test_retry_for_the_only_job_that_its_owner_may_have_needs_no_place(
