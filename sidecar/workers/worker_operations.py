@@ -73,14 +73,17 @@ class ReadWatch:
 
         Raises:
             errors.StorageUnreachable: the disk or the share fails; it may be over in a moment.
+            errors.AudioLost: the file was deleted on its share.
         """
         read = object()
         self._begun[read] = time.monotonic()
         try:
             yield
         except OSError as error:
-            if error.errno == errno.ESTALE:  # deleted on the share: it would be waited for for ever
-                raise
+            if error.errno == errno.ESTALE:  # it would be waited for for ever
+                raise errors.AudioLost(
+                    f"The recording was deleted on its share: {error.strerror}."
+                ) from None
             log.warning("a recording cannot be read now: %s", error)
             raise errors.StorageUnreachable(
                 f"The recording cannot be read now: {error.strerror}."

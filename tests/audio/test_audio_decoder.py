@@ -378,7 +378,7 @@ def test_mp3_with_garbage_in_its_middle_is_decoded_to_the_end_without_a_second_r
     [
         pytest.param(errno.EIO, errors.StorageUnreachable, id="EIO"),
         pytest.param(errno.ETIMEDOUT, errors.StorageUnreachable, id="ETIMEDOUT"),
-        pytest.param(errno.ESTALE, OSError, id="deleted"),
+        pytest.param(errno.ESTALE, errors.AudioLost, id="deleted"),
     ],
 )
 def test_disk_error_while_decoding_is_storage_unreachable_unless_the_file_is_deleted(
