@@ -292,6 +292,18 @@ def impatient(server: Server, network: FirstAnswersTooLate, **more: Any) -> open
     return sdk(server, timeout=0.001, http_client=http_client, **more)
 
 
+def words_after_retaking(
+    thread: ThreadPoolExecutor, client: openai.OpenAI, server: Server, hold: Path
+) -> int:
+    """The words that a client gets once its request has taken over the job that it left."""
+    answering = thread.submit(words_of, client)
+    try:
+        retaken(server)
+    finally:
+        hold.unlink()
+    return answering.result()
+
+
 def test_retry_of_the_sdk_carries_no_idempotency_key_and_gets_the_result_of_its_timed_out_job(
     start_server: StartServer, hold: Path
 ) -> None:
@@ -299,12 +311,7 @@ def test_retry_of_the_sdk_carries_no_idempotency_key_and_gets_the_result_of_its_
     server = start_server(scripted_hold=hold, batch=1, limits=limits)
     network = FirstAnswersTooLate(server, lambda: busy_at(server))
     with impatient(server, network) as client, ThreadPoolExecutor(1) as thread:
-        answering = thread.submit(words_of, client)
-        try:
-            retaken(server)
-        finally:
-            hold.unlink()
-        assert answering.result() == 12
+        assert words_after_retaking(thread, client, server, hold) == 12
     assert [one["x-stainless-retry-count"] for one in network.sent] == ["0", "1"]
     assert not any("idempotency-key" in one for one in network.sent)
     assert jobs_submitted(server) == 1
@@ -335,12 +342,7 @@ def test_retry_by_litellm_which_says_that_it_is_none_gets_the_result_of_its_time
     with impatient(server, network, max_retries=0) as client, ThreadPoolExecutor(1) as thread:
         with pytest.raises(openai.APITimeoutError):
             words_of(client)
-        answering = thread.submit(words_of, client)
-        try:
-            retaken(server)
-        finally:
-            hold.unlink()
-        assert answering.result() == 12
+        assert words_after_retaking(thread, client, server, hold) == 12
     assert [one["x-stainless-retry-count"] for one in network.sent] == ["0", "0"]
     assert jobs_submitted(server) == 1
 
