@@ -10,7 +10,7 @@ import secrets
 import signal
 import sys
 import unicodedata
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -38,7 +38,7 @@ _TURNS = frozenset({"LRE", "RLE", "LRO", "RLO", "PDF", "LRI", "RLI", "FSI", "PDI
 """Bidirectional classes of characters that change the direction of the following ones (UAX 9)."""
 
 
-_OF_NAMES = frozenset({errno.ENAMETOOLONG, errno.EISDIR, errno.EINVAL, errno.EILSEQ})
+_OF_NAMES = frozenset({errno.ENAMETOOLONG, errno.EINVAL, errno.EILSEQ})
 
 
 EXIT_CODES: dict[str, int] = {  # sysexits.h
@@ -171,41 +171,28 @@ def handle_interrupts(ended: asyncio.Event) -> Iterator[Callable[[], bool]]:
             signal.signal(number, handler)
 
 
-def output_names(files: Sequence[Path], ending: str) -> list[str]:
-    """Return a file name for each input: its stem and ``ending``, with a number if it is taken.
-
-    Case and Unicode's normal forms are ignored, as on some disks.
-    """
-    taken: set[str] = set()
-    names = []
-    for path in files:
-        wanted = numbered_names(f"{path.stem}.{ending}")
-        name = next(one for one in wanted if name_key(one) not in taken)
-        taken.add(name_key(name))
-        names.append(name)
-    return names
-
-
 def name_key(name: str) -> str:
     """Return what two names have in common that are one file on some disks."""
     return unicodedata.normalize("NFC", name.casefold())
 
 
-def numbered_names(name: str) -> Iterator[str]:
-    """Yield ``name``, then the same with "-2", "-3" and so on before its ending."""
-    yield name
+def numbered_names(folder: Path, name: str) -> Iterator[str]:
+    """Yield ``name``, then the same with "-2", "-3" and so on before its ending. Its end is cut off
+    if it is too long for a file of the folder."""
     stem, _, ending = name.rpartition(".")
-    for number in itertools.count(2):
-        yield f"{stem}-{number}.{ending}"
+    for number in itertools.count(1):
+        end, left = f"-{number}.{ending}" if number > 1 else f".{ending}", stem
+        while len(left) > 1 and _is_too_long(folder / f"{left}{end}"):
+            left = left[:-1]
+        yield f"{left}{end}"
 
 
-def is_written(output: Path, recording: Path) -> bool:
-    """Return whether the output exists and is no older than its recording."""
+def _is_too_long(path: Path) -> bool:
     try:
-        newer = output.stat().st_mtime_ns >= recording.stat().st_mtime_ns
-        return newer and output.is_file()
-    except OSError:
-        return False
+        path.lstat()
+    except OSError as error:
+        return error.errno == errno.ENAMETOOLONG
+    return False
 
 
 def check_name(path: Path) -> None:
@@ -231,20 +218,17 @@ def encode_text(text: str) -> bytes:
     return text.encode("utf-8", "backslashreplace")
 
 
-def write_new(path: Path, text: str) -> None:
-    """Write the whole file or nothing, and never over another one.
+def create_file(path: Path) -> bool:
+    """Create an empty file; return whether there was none of that name.
 
     Raises:
-        FileExistsError: there is one of that name.
         OSError: it cannot be written.
     """
-    with _written_beside(path, text) as half:
-        try:
-            os.link(half, path)
-        except OSError:
-            if os.path.lexists(path):
-                raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), path) from None
-            half.replace(path)  # a file system without links
+    try:
+        path.touch(exist_ok=False)
+    except FileExistsError:
+        return False
+    return True
 
 
 def write_atomically(path: Path, text: str) -> None:
@@ -253,7 +237,7 @@ def write_atomically(path: Path, text: str) -> None:
     Raises:
         OSError: it cannot be written.
     """
-    with _written_beside(path, text) as half:
+    with written_beside(path, text) as half:
         half.replace(path)
 
 
@@ -265,12 +249,12 @@ def check_writable(path: Path) -> None:
     """
     if path.is_dir():
         raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
-    with _written_beside(path, ""):
+    with written_beside(path, ""):
         pass
 
 
 @contextmanager
-def _written_beside(path: Path, text: str) -> Iterator[Path]:
+def written_beside(path: Path, text: str) -> Iterator[Path]:
     """Write ``text`` to a file in the same folder; it is deleted unless it has been moved."""
     half = path.with_name(f".{secrets.token_hex(4)}.part")  # short, as long names fail
     try:

@@ -187,9 +187,9 @@ def run(options: TranscribeCommandOptions) -> int:
 
     --output names the transcript of `talk.m4a` `talk.srt` (that of `talk.wav` besides it
     `talk-2.srt`), --watch names it `talk.m4a.srt`, as `talk.wav` may arrive later. The folder's
-    hidden file `.vibevoice-asr.jsonl` says of which recording each transcript is, by path and
-    content. So --resume transcribes a recording of the same name, or one that was replaced, and
-    keeps transcripts that were edited.
+    hidden file `.vibevoice-asr.jsonl` says of which content each transcript is. So a transcript
+    replaces only an unedited one of the same recording; all other files are kept, and it gets a
+    number.
 
     Examples:
 
@@ -254,16 +254,18 @@ async def _run(
     options: TranscribeCommandOptions, named: Sequence[Path], opens: audio_input.Opens
 ) -> int:
     files = audio_input.expand_folders(named)
-    ending = transcript_formats.file_extension(options.format)
     manifest = (
         None if options.output is None else TranscriptManifest(options.output, options.format)
     )
-    if options.resume and manifest:
-        pairs = _pending(manifest, files, ending)
-        if not pairs:
-            return 0
+    if manifest is None:
+        pairs = [(path, "") for path in files]
     else:
-        pairs = list(zip(files, output.output_names(files, ending), strict=True))
+        if options.resume:
+            files = [path for path in files if not manifest.has_transcript(path)]
+        ending = transcript_formats.file_extension(options.format)
+        pairs = manifest.choose_names(files, [f"{path.stem}.{ending}" for path in files])
+    if not pairs:
+        return 0
     with progress_bars() as bar:
         async with backends.open_backend(
             options.target, options.options, opens, options.resume
@@ -279,20 +281,6 @@ async def _run(
     if options.output is not None and len(pairs) > 1 and (failed or attended):
         print_error_line(f"{len(pairs) - failed} written, {failed} failed.")
     return int(failed > 0)
-
-
-def _pending(
-    manifest: TranscriptManifest, files: Sequence[Path], ending: str
-) -> list[tuple[Path, str]]:
-    """Return the recordings without a transcript and their outputs; tell which names existing
-    files keep."""
-    usual = [f"{path.stem}.{ending}" for path in files]
-    pairs = manifest.pending(files, usual)
-    kept = {path: name for path, name in zip(files, usual, strict=True) if manifest.has(name)}
-    for path, name in pairs:
-        if name != kept.get(path, name):
-            print_error_line(f"{path}: {kept[path]} exists and is kept; the output is {name}.")
-    return pairs
 
 
 def _at_once(options: TranscribeCommandOptions) -> int:
@@ -386,7 +374,7 @@ class _TranscriptionBatch:
                     if self.manifest is not None:
                         fmt = self.options.format
                         text = transcript_formats.render_transcript(transcript, fmt, path.stem)
-                        name = self.manifest.write(name, text, recording)
+                        name = self.manifest.write(path, name, text, recording)
                     self._done.append(name)  # before its job is deleted, which may be interrupted
         return transcript
 

@@ -133,10 +133,11 @@ class FolderWatch:
             self._set_aside(path, recording.sha256, rejection)
             return
         try:
-            # By the whole name, which is unique in the folder.
-            name = self._manifest.output_name(recording, f"{path.name}.{file_extension(self._fmt)}")
-            if name is None:
+            if self._manifest.has_transcript(path):
                 return
+            # By the whole name, which is unique in the folder.
+            whole = f"{path.name}.{file_extension(self._fmt)}"
+            ((_, name),) = self._manifest.choose_names([path], [whole])
             output.check_name(target := self._to / name)
         except OSError as error:
             output.print_error_line(f"{path}: its output cannot be written: {error.strerror}.")
@@ -147,7 +148,7 @@ class FolderWatch:
         try:
             async with self._transcribe(path, lambda stage, done, total: None) as transcript:
                 text = render_transcript(transcript, self._fmt, path.stem)
-                target = self._to / self._manifest.write(name, text, recording)
+                target = self._to / self._manifest.write(path, name, text, recording)
         except OSError as error:  # a full disk, say
             what = "it cannot be read now" if transcript is None else f"{target} was not written"
             output.print_error_line(f"{path}: {what}: {error.strerror or error}.")
@@ -205,7 +206,8 @@ def set_aside(path: Path, reason: str) -> None:
     """
     folder = path.parent / FAILED
     folder.mkdir(exist_ok=True)
-    free = (folder / name for name in output.numbered_names(path.name))
-    to = next(one for one in free if not one.exists())
-    path.rename(to)
-    output.write_atomically(to.with_name(f"{to.name}.reason.txt"), reason)
+    names = output.numbered_names(folder, path.name)
+    name = next(one for one in names if not os.path.lexists(folder / one))
+    path.rename(folder / name)
+    reasons = output.numbered_names(folder, f"{name}.reason.txt")
+    output.write_atomically(folder / next(reasons), reason)

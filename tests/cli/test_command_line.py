@@ -44,7 +44,6 @@ from sidecar import cli, errors
 from sidecar.cli import doctor
 from sidecar.cli.backends import settings_for_person, start_child_service
 from sidecar.cli.doctor import READY, next_step
-from sidecar.cli.output import output_names
 from sidecar.cli.transcribe import TranscribeCommandOptions
 from sidecar.config.settings import Settings
 from sidecar.engines import scripted_engine
@@ -306,29 +305,38 @@ def test_output_named_by_a_dash_is_standard_output(terminal):
     assert not (terminal.home / "-").exists()
 
 
-@pytest.mark.slow
-def test_output_whose_name_is_too_long_or_a_folder_is_reported_and_others_are_written(terminal):
-    longest, longer = f"{'a' * 249}.wav", f"{'b' * 251}.wav"  # of 255 bytes
-    for name in (longest, longer):
-        shutil.copy(SUCCESS, terminal.home / name)
-    (terminal.home / "out" / "taken.json").mkdir(parents=True)
-    shutil.copy(SUCCESS, terminal.home / "taken.wav")
-    names = longer, "taken.wav", longest, BECKETT
-    run = terminal.run("transcribe", *names, "--format", "json", "--output", "out")
-    assert run.returncode == 1
-    too_long, taken, count = run.stderr.splitlines()
-    assert count == "vibevoice-asr: 2 written, 2 failed."
-    assert too_long.startswith(f"vibevoice-asr: {longer}: its output cannot be written")
-    assert taken.startswith("vibevoice-asr: taken.wav: its output cannot be written")
+def test_output_whose_name_is_too_long_is_cut_and_one_whose_name_a_folder_has_gets_a_number(
+    terminal,
+):
+    longer = f"{'b' * 251}.wav"
+    shutil.copy(SUCCESS, terminal.home / longer)
+    (terminal.home / "out" / "beckett.json").mkdir(parents=True)
+    run = terminal.run("transcribe", longer, BECKETT, "--format", "json", "--output", "out")
+    told = "beckett.json exists and is kept; the output is beckett-2.json"
+    check_one_line(run, 0, told)
     written = sorted(path.name for path in (terminal.home / "out").glob("[!.]*"))
-    assert written == [f"{'a' * 249}.json", "beckett.json", "taken.json"]
+    assert written == [f"{'b' * 250}.json", "beckett-2.json", "beckett.json"]
 
 
-def test_names_that_differ_in_case_only_get_separate_outputs():
-    files = [Path("a/Talk.wav"), Path("b/talk.mp3"), Path("talk-2.wav"), Path("c/talk.wav")]
-    names = output_names(files, "txt")
-    assert len({name.casefold() for name in names}) == len(files)
-    assert names[:2] == ["Talk.txt", "talk-2.txt"]
+def test_transcript_of_a_namesake_and_an_edited_one_are_kept_by_all_ways_to_transcribe(terminal):
+    for day, speech in (("mon", SUCCESS), ("tue", BECKETT)):
+        (terminal.home / day).mkdir()
+        shutil.copy(speech, terminal.home / day / "rec.wav")
+    for day, told in (("mon", ""), ("tue", "rec.txt exists and is kept; the output is rec-2.txt")):
+        run = terminal.run("transcribe", f"{day}/rec.wav", "--output", "out")
+        assert (run.returncode, told in run.stderr) == (0, True)
+    out = terminal.home / "out"
+    (out / "rec.txt").write_text("corrected by hand")
+    again = terminal.run("transcribe", "mon/rec.wav", "--output", "out")
+    check_one_line(again, 0, "mon/rec.wav: rec.txt exists and is kept; the output is rec-3.txt.")
+    texts = {path.name: path.read_text("utf-8") for path in out.glob("[!.]*")}
+    assert texts["rec.txt"] == "corrected by hand"
+    assert len(set(texts.values())) == 3
+    resumed = terminal.run(
+        "transcribe", "mon/rec.wav", "tue/rec.wav", "--output", "out", "--resume"
+    )
+    assert (resumed.returncode, resumed.stderr) == (0, "")
+    assert {path.name: path.read_text("utf-8") for path in out.glob("[!.]*")} == texts
 
 
 class AnotherProgram(FileHost):

@@ -1,15 +1,15 @@
 """Transcripts of a folder are known by the path and the content of their recordings."""
 
 import os
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
-from sidecar.cli import output
 from sidecar.cli.audio_input import STANDARD_INPUT
-from sidecar.cli.output import is_written, name_key
+from sidecar.cli.output import name_key
 from sidecar.cli.transcript_manifest import (
     MANIFEST,
     ManifestEntry,
@@ -38,13 +38,20 @@ class Transcripts:
 
     def run(self, fmt: str = "text", files: Sequence[Path] = ()) -> list[str]:
         """Transcribe what is left of all files, or of these, with --resume; return the outputs."""
+        return self.run_all(fmt, files, resume=True)
+
+    def run_all(
+        self, fmt: str = "text", files: Sequence[Path] = (), *, resume: bool = False
+    ) -> list[str]:
+        """Transcribe all files, or these; return the outputs."""
         manifest = TranscriptManifest(self.out, fmt)
         files = files or sorted(path for path in self.box.rglob("*") if path.is_file())
+        files = [path for path in files if not (resume and manifest.has_transcript(path))]
         ending = {"text": "txt"}.get(fmt, fmt)
-        pairs = manifest.pending(files, [f"{path.stem}.{ending}" for path in files])
-        for path, name in pairs:
-            manifest.write(name, path.read_text(), identify(path))
-        return [name for _, name in pairs]
+        pairs = manifest.choose_names(files, [f"{path.stem}.{ending}" for path in files])
+        return [
+            manifest.write(path, name, path.read_text(), identify(path)) for path, name in pairs
+        ]
 
     def read(self) -> dict[str, str]:
         """The transcripts by name."""
@@ -78,25 +85,119 @@ def test_transcript_of_a_deleted_recording_is_kept_and_a_namesake_gets_its_own(
     assert transcripts.read() == {"call.txt": TUESDAY.decode(), "call-2.txt": MONDAY.decode()}
 
 
-@pytest.mark.parametrize(
-    ("edited", "expected"),
-    [
-        (False, {"call.txt": TUESDAY.decode()}),
-        (True, {"call.txt": "by hand", "call-2.txt": TUESDAY.decode()}),
-    ],
-)
-def test_replaced_recording_is_transcribed_and_an_edited_transcript_is_kept(
-    transcripts: Transcripts, edited: bool, expected: dict[str, str]
+@pytest.mark.parametrize("resume", [False, True])
+@pytest.mark.parametrize("text", [MONDAY.decode(), "by hand"])
+def test_transcript_of_a_recording_that_was_replaced_at_its_path_is_kept_edited_or_not(
+    transcripts: Transcripts, capsys: pytest.CaptureFixture[str], resume: bool, text: str
 ) -> None:
     transcripts.put("call.wav", MONDAY)
     transcripts.run()
-    if edited:
-        (transcripts.out / "call.txt").write_text("by hand")
+    (transcripts.out / "call.txt").write_text(text)
     assert transcripts.run() == []
-    transcripts.put("call.wav", TUESDAY)  # of a date before the transcript
-    assert len(transcripts.run()) == 1
+    path = transcripts.put("call.wav", TUESDAY)  # of a date before the transcript
+    assert transcripts.run_all(resume=resume) == ["call-2.txt"]
     assert transcripts.run() == []
-    assert transcripts.read() == expected
+    assert transcripts.read() == {"call.txt": text, "call-2.txt": TUESDAY.decode()}
+    told = f"{path}: call.txt exists and is kept; the output is call-2.txt.\n"
+    assert capsys.readouterr().err == f"vibevoice-asr: {told}"
+
+
+def test_recording_transcribed_again_replaces_its_transcript_until_a_person_edits_that(
+    transcripts: Transcripts,
+) -> None:
+    transcripts.put("one/call.wav", MONDAY)
+    transcripts.put("two/call.wav", TUESDAY)
+    for _ in range(2):
+        assert transcripts.run_all() == ["call.txt", "call-2.txt"]
+    (transcripts.out / "call.txt").write_text("by hand")
+    for _ in range(2):
+        assert transcripts.run_all() == ["call-3.txt", "call-2.txt"]
+    assert transcripts.run() == []
+    assert transcripts.read() == {
+        "call.txt": "by hand", "call-2.txt": TUESDAY.decode(), "call-3.txt": MONDAY.decode(),
+    }  # fmt: skip
+
+
+def test_transcript_edited_while_its_recording_is_transcribed_again_is_kept(
+    transcripts: Transcripts, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = transcripts.put("call.wav", MONDAY)
+    transcripts.run()
+    manifest = TranscriptManifest(transcripts.out, "text")
+    ((_, name),) = manifest.choose_names([path], ["call.txt"])
+    assert name == "call.txt"
+    (transcripts.out / "call.txt").write_text("by hand")
+    assert manifest.write(path, name, "again", identify(path)) == "call-2.txt"
+    assert transcripts.read() == {"call.txt": "by hand", "call-2.txt": "again"}
+    assert "call.txt exists and is kept; the output is call-2.txt" in capsys.readouterr().err
+
+
+def test_full_disk_before_the_line_of_a_transcript_leaves_no_file_of_its_name(
+    transcripts: Transcripts,
+) -> None:
+    old, new = transcripts.put("old.wav", MONDAY), transcripts.put("new.wav", TUESDAY)
+    transcripts.run(files=[old])
+    manifest = TranscriptManifest(transcripts.out, "text")
+    file = transcripts.out / MANIFEST
+    lines = file.read_bytes()
+    file.unlink()
+    file.mkdir()  # no line can be written
+    for path in (old, new):
+        with pytest.raises(OSError, match="directory"):
+            manifest.write(path, f"{path.stem}.txt", "again", identify(path))
+        with pytest.raises(OSError, match="directory"):
+            manifest.choose_names([path], [f"{path.stem}.txt"])
+    assert transcripts.read() == {"old.txt": MONDAY.decode()}
+    file.rmdir()
+    file.write_bytes(lines)
+    assert transcripts.run() == ["new.txt"]
+
+
+def test_crash_between_the_line_and_its_transcript_has_the_recording_transcribed_again(
+    transcripts: Transcripts,
+) -> None:
+    transcripts.put("call.wav", MONDAY)
+    transcripts.run()
+    (transcripts.out / "call.txt").write_bytes(b"")  # its name is taken first, then its line
+    assert transcripts.run() == ["call.txt"]
+    assert transcripts.read() == {"call.txt": MONDAY.decode()}
+
+
+@pytest.mark.parametrize("same", [True, False], ids=["one recording", "two recordings"])
+def test_commands_that_write_into_one_folder_at_once_lose_no_transcript(
+    transcripts: Transcripts, same: bool
+) -> None:
+    both = [transcripts.put(f"{day}/call.wav", day.encode()) for day in ("one", "two")]
+    files = [both[0] if same else both[number % 2] for number in range(8)]
+    start = threading.Barrier(len(files))
+
+    def transcribe(path: Path) -> None:
+        manifest = TranscriptManifest(transcripts.out, "text")
+        ((_, name),) = manifest.choose_names([path], ["call.txt"])
+        start.wait()
+        manifest.write(path, name, path.read_text(), identify(path))
+
+    threads = [threading.Thread(target=transcribe, args=(path,)) for path in files]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert set(transcripts.read().values()) == ({"one"} if same else {"one", "two"})
+    assert len(transcripts.run(files=both)) == same
+
+
+def test_name_too_long_for_its_ending_is_cut_and_another_of_that_beginning_gets_a_number(
+    transcripts: Transcripts,
+) -> None:
+    stems = ["字" * 83 + end for end in ("", "a", "b")]  # of 249 and 250 bytes
+    paths = [transcripts.put(f"{stem}.wav", stem.encode()) for stem in stems]
+    manifest = TranscriptManifest(transcripts.out, "text")
+    pairs = manifest.choose_names(paths, [f"{path.name}.txt" for path in paths])
+    for path, name in pairs:
+        assert manifest.write(path, name, path.read_text(), identify(path)) == name
+    assert set(transcripts.read().values()) == set(stems)
+    assert all(name.startswith("字" * 80) and name.endswith(".txt") for _, name in pairs)
+    assert transcripts.run() == []
 
 
 @pytest.mark.parametrize("content", [MONDAY[::-1], MONDAY])
@@ -106,7 +207,7 @@ def test_recording_rewritten_with_same_size_and_date_is_done_again_only_if_conte
     transcripts.put("call.wav", MONDAY)
     transcripts.run()
     transcripts.put("call.wav", content)
-    assert transcripts.run() == ([] if content == MONDAY else ["call.txt"])
+    assert transcripts.run() == ([] if content == MONDAY else ["call-2.txt"])
 
 
 def test_moved_recording_is_not_transcribed_again_and_a_copy_is(transcripts: Transcripts) -> None:
@@ -179,9 +280,9 @@ def test_manifest_line_is_read_once_and_all_lines_only_if_the_file_was_made_anew
 ) -> None:
     read: list[object] = []
 
-    def reads(kind: type[ManifestEntry], plain: object) -> ManifestEntry:
+    def reads(kind: type[ManifestEntry], plain: object, *, lenient: bool) -> ManifestEntry:
         read.append(plain)
-        return from_plain(kind, plain)
+        return from_plain(kind, plain, lenient=lenient)
 
     monkeypatch.setattr("sidecar.cli.transcript_manifest.from_plain", reads)
     for number in range(50):
@@ -191,22 +292,28 @@ def test_manifest_line_is_read_once_and_all_lines_only_if_the_file_was_made_anew
     manifest = TranscriptManifest(transcripts.out, "text")
     (transcripts.out / MANIFEST).unlink()  # and it is made anew by another command
     other = transcripts.put("other.wav", b"other")
-    assert transcripts.run() == ["other.txt"]
+    assert transcripts.run(files=[other]) == ["other.txt"]
     read.clear()
-    assert manifest.write("other.txt", "again", identify(other)) == "other.txt"
-    assert len(read) == 51
+    assert manifest.write(other, "other.txt", "again", identify(other)) == "other.txt"
+    assert len(read) == 1
 
 
-def test_manifest_made_anew_in_the_same_file_is_read_again(transcripts: Transcripts) -> None:
+def test_manifest_of_an_earlier_version_is_read(transcripts: Transcripts) -> None:
+    transcripts.put("call.wav", MONDAY)
+    transcripts.run()
+    file = transcripts.out / MANIFEST
+    file.write_bytes(file.read_bytes().replace(b'"recording"', b'"format": "text", "recording"'))
+    assert transcripts.run() == []
+
+
+def test_manifest_made_anew_is_read_again(transcripts: Transcripts) -> None:
     recording = transcripts.put("monday.wav", MONDAY)
     assert transcripts.run() == ["monday.txt"]
     manifest = TranscriptManifest(transcripts.out, "text")
-    (transcripts.out / "monday.txt").unlink()
     path = transcripts.out / MANIFEST
-    other = path.read_bytes().replace(b"monday", b"tuesday")  # a new file can have the same inode
-    path.write_bytes(other * 2)
-    (transcripts.out / "monday.txt").write_text("of another program")
-    assert manifest.write("monday.txt", "again", identify(recording)) == "monday-2.txt"
+    path.write_bytes(path.read_bytes().replace(b"monday", b"tuesday") * 2)
+    name = manifest.write(recording, "monday.txt", "again", identify(recording))
+    assert name == "monday-2.txt"
 
 
 @pytest.mark.skipif(os.name == "nt", reason="there is no such path")
@@ -231,70 +338,48 @@ def standard_input_from(file: Path) -> Iterator[None]:
         os.close(saved)
 
 
-def test_namesake_that_another_command_wrote_meanwhile_is_kept(transcripts: Transcripts) -> None:
-    recordings = [transcripts.put(f"{day}/call.wav", day.encode()) for day in ("one", "two")]
-    for chosen in ("resume", "each"):
-        name = f"{chosen}.txt"
-        commands = [TranscriptManifest(transcripts.out, "text") for _ in recordings]
-        if chosen == "resume":
-            for command, path in zip(commands, recordings, strict=True):
-                assert command.pending([path], [name]) == [(path, name)]
-        written = [
-            command.write(name, path.read_text(), identify(path))
-            for command, path in zip(commands, recordings, strict=True)
-        ]
-        assert written == [name, f"{chosen}-2.txt"]
-        texts = transcripts.read()
-        assert [texts[each] for each in written] == ["one", "two"]
+def test_file_that_no_command_wrote_is_kept_also_if_it_is_newer_than_the_recording(
+    transcripts: Transcripts, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = transcripts.put("interview.wav", MONDAY)
+    (transcripts.out / "interview.txt").write_text("my notes")
+    assert transcripts.run() == ["interview-2.txt"]
+    assert transcripts.run_all() == ["interview-2.txt"]
+    assert transcripts.read() == {"interview.txt": "my notes", "interview-2.txt": MONDAY.decode()}
+    told = f"{path}: interview.txt exists and is kept; the output is interview-2.txt."
+    assert capsys.readouterr().err.count(told) == 2
 
 
-def test_file_that_appeared_meanwhile_is_kept_and_an_earlier_one_replaced(
+def test_names_that_differ_in_case_only_get_separate_outputs(transcripts: Transcripts) -> None:
+    names = ("a/Talk.wav", "b/talk.mp3", "talk-2.wav", "c/talk.wav")
+    made = transcripts.run(files=[transcripts.put(name, name.encode()) for name in names])
+    assert len({name.casefold() for name in made}) == len(names)
+    assert made[:2] == ["Talk.txt", "talk-2.txt"]
+
+
+def test_file_that_appeared_while_a_recording_was_transcribed_is_kept(
     transcripts: Transcripts,
 ) -> None:
-    recording = identify(transcripts.put("call.wav", MONDAY))
+    path = transcripts.put("call.wav", MONDAY)
     manifest = TranscriptManifest(transcripts.out, "text")
     (transcripts.out / "call.txt").write_text("by another program")
-    assert manifest.write("call.txt", "again", recording) == "call-2.txt"
+    assert manifest.write(path, "call.txt", "again", identify(path)) == "call-2.txt"
     assert transcripts.read() == {"call.txt": "by another program", "call-2.txt": "again"}
-    commands = [TranscriptManifest(transcripts.out, "text") for _ in range(2)]
-    for command in commands:
-        assert command.write("call.txt", "anew", recording) == "call.txt"
-    assert transcripts.read()["call.txt"] == "anew"
 
 
-def test_recording_older_than_its_transcript_of_a_version_without_a_manifest_is_done(
+def test_folders_of_recordings_and_transcripts_that_were_moved_go_on_where_they_were(
     transcripts: Transcripts,
 ) -> None:
-    for name in ("done.wav", "left.wav", "one/call.wav", "two/call.wav"):
-        transcripts.put(name, name.encode())
-    changed = transcripts.put("changed.wav", MONDAY)
-    for name in ("done", "call", "changed"):
-        (transcripts.out / f"{name}.txt").write_text("by an earlier version")
-    os.utime(transcripts.out / "changed.txt", (2, 2))
-    os.utime(changed, (3, 3))
-    assert transcripts.run() == ["changed-2.txt", "left.txt", "call-2.txt", "call-3.txt"]
+    for name in ("one/call.wav", "two/call.wav", "two/copy.wav"):
+        transcripts.put(name, MONDAY if name == "one/call.wav" else TUESDAY)
+    assert transcripts.run() == ["call.txt", "call-2.txt", "copy.txt"]
+    (transcripts.out / "call.txt").write_text("by hand")
+    transcripts.box = transcripts.box.rename(transcripts.box.with_name("archive"))
+    transcripts.out = transcripts.out.rename(transcripts.out.with_name("texts"))
     assert transcripts.run() == []
-    assert transcripts.read()["done.txt"] == "by an earlier version"
-
-
-def test_file_of_a_namesake_is_not_taken_over_on_a_disk_that_ignores_case(
-    transcripts: Transcripts, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    (transcripts.out / "CALL.txt").write_text("of another recording")
-    transcripts.put("call.wav", MONDAY)
-    lexists = os.path.lexists
-
-    def real_name(path: Path | str) -> Path:
-        found = (one for one in os.scandir(transcripts.out) if one.name.lower() == name_of(path))
-        return Path(next(found, path))
-
-    def name_of(path: Path | str) -> str:
-        return Path(path).name.lower()
-
-    monkeypatch.setattr(output, "is_written", lambda path, of: is_written(real_name(path), of))
-    monkeypatch.setattr(os.path, "lexists", lambda path: lexists(real_name(path)))
-    assert transcripts.run() == ["call-2.txt"]
-    assert transcripts.read()["CALL.txt"] == "of another recording"
+    transcripts.put("two/other.wav", TUESDAY)
+    assert transcripts.run() == ["other.txt"]
+    assert transcripts.read()["call.txt"] == "by hand"
 
 
 def test_recordings_whose_names_differ_in_unicode_form_only_get_separate_transcripts(

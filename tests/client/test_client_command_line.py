@@ -163,12 +163,15 @@ async def test_watched_folder_transcribes_arrivals_and_moves_failures_aside_with
     inbox: Path, server: Server
 ) -> None:
     (inbox / "junk.mp3").write_bytes(b"this is no recording" * 100)
-    shutil.copy(TALK, inbox / f"{'a' * 248}.wav")  # for whose transcript there is no name
+    shutil.copy(TALK, inbox / f"{'a' * 248}.wav")  # so long that '.txt' does not fit behind it
+    (inbox / f"{'b' * 251}.mp3").write_bytes(b"this is no recording" * 100)
     async with watched_by_service(inbox, server):
         await until((inbox / "a.WAV.txt").exists)
         await until((inbox / "failed/junk.mp3.reason.txt").exists)
         shutil.copy(TALK, inbox / "late.wav")
         await until((inbox / "late.wav.txt").exists)
+        await until((inbox / f"{'a' * 248}.wa.txt").exists)
+        await until((inbox / f"failed/{'b' * 251}.txt").exists)
     reason = (inbox / "failed/junk.mp3.reason.txt").read_text("utf-8")
     assert "(audio_format_unsupported)" in reason
     assert (inbox / "failed/junk.mp3").exists()
@@ -236,7 +239,7 @@ def submissions(server: Server) -> str:
 def test_job_of_an_unwritable_transcript_is_kept_for_resume_and_without_resume_is_deleted(
     tmp_path: Path, server: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def full(path: Path, text: str) -> None:
+    def full(path: Path) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
     before = {job["id"] for job in server.jobs()}
@@ -244,7 +247,7 @@ def test_job_of_an_unwritable_transcript_is_kept_for_resume_and_without_resume_i
     for resume in (True, False):
         order = TranscribeCommandOptions([TALK], output=to, target=where, resume=resume)
         with monkeypatch.context() as patch:
-            patch.setattr("sidecar.cli.output.write_new", full)
+            patch.setattr("sidecar.cli.output.create_file", full)
             with pytest.raises(OSError, match="No space"):
                 run(order)
         left = {job["id"] for job in server.jobs()} - before
