@@ -5,6 +5,7 @@ recording, and '~' instead of the user's home folder.
 """
 
 import asyncio
+import io
 import os
 import platform
 import time
@@ -14,7 +15,7 @@ from pathlib import Path
 
 from sidecar import errors
 from sidecar.cli.common_options import option
-from sidecar.cli.output import PROGRAM, print_error_line, print_text
+from sidecar.cli.output import PROGRAM, print_error_line, print_text, write_atomically
 from sidecar.config.settings import Settings, config_file_path, unknown_variables
 from sidecar.interfaces.engine_interface import AUTO, EngineSpec, LoadOptions, abbreviate_names
 from sidecar.observability.logs import default_data_folder
@@ -226,13 +227,15 @@ def write(file: Path | None, findings: str, settings: Settings) -> int:
     """Write the report to ``file``, or else into the current folder; return the exit code."""
     target = file or Path(f"{PROGRAM}-report-{time.strftime('%Y%m%d-%H%M%S')}.zip")
     data = default_data_folder(settings.data_dir)
+    packed = io.BytesIO()
     try:
-        with zipfile.ZipFile(target, "w", zipfile.ZIP_DEFLATED) as report:
+        with zipfile.ZipFile(packed, "w", zipfile.ZIP_DEFLATED) as report:
             report.writestr("doctor.txt", _without_home_path(findings))
             for note in CrashNotes(data).notes():
                 report.writestr(f"crash/{note.name}", _without_home_path(note.read_text("utf-8")))
             for log in sorted((data / "log").glob("*.log")) if data else ():
                 report.writestr(f"log/{log.name}", _without_home_path(_end_of(log)))
+        write_atomically(target, packed.getvalue())
     except OSError as error:
         print_error_line(f"{target}: cannot be written: {error.strerror}.")
         return 1

@@ -272,6 +272,7 @@ def run(options: LiveCommandOptions) -> int:
             "--keep requires a running service: the one that this command starts ends with it.",
             hint="Name a running service with --server.",
         )
+    options = replace(options, output=output.named_file(options.output))
     if options.output is not None:
         output.check_writable(options.output)
     return asyncio.run(_run(options, channels))

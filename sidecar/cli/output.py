@@ -231,13 +231,23 @@ def create_file(path: Path) -> bool:
     return True
 
 
-def write_atomically(path: Path, text: str) -> None:
-    """Write the whole file or nothing: an existing file is always complete.
+def named_file(path: Path | None) -> Path | None:
+    """Return the path of an output; `None` for standard output."""
+    return None if path is None or path.as_posix() in ("-", "/dev/stdout") else path
+
+
+def write_atomically(path: Path, content: str | bytes) -> None:
+    """Write the whole file or nothing: an existing file is always complete. A link stays one.
 
     Raises:
         OSError: it cannot be written.
     """
-    with written_beside(path, text) as half:
+    data = encode_text(content) if isinstance(content, str) else content
+    if _is_device(path):
+        path.write_bytes(data)
+        return
+    path = path.resolve()
+    with written_beside(path, data) as half:
         half.replace(path)
 
 
@@ -249,17 +259,23 @@ def check_writable(path: Path) -> None:
     """
     if path.is_dir():
         raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
-    with written_beside(path, ""):
-        pass
+    if not _is_device(path):
+        with written_beside(path.resolve(), b""):
+            pass
+
+
+def _is_device(path: Path) -> bool:
+    """Return whether a path is what cannot be replaced: a terminal, a pipe, `/dev/null`."""
+    return path.exists() and not path.is_file() and not path.is_dir()
 
 
 @contextmanager
-def written_beside(path: Path, text: str) -> Iterator[Path]:
-    """Write ``text`` to a file in the same folder; it is deleted unless it has been moved."""
+def written_beside(path: Path, data: bytes) -> Iterator[Path]:
+    """Write ``data`` to a file in the same folder; it is deleted unless it has been moved."""
     half = path.with_name(f".{secrets.token_hex(4)}.part")  # short, as long names fail
     try:
         try:
-            half.write_bytes(encode_text(text))
+            half.write_bytes(data)
         except OSError as error:
             error.filename = str(path)  # not a name that nobody gave
             raise

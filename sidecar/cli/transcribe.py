@@ -201,8 +201,7 @@ def run(options: TranscribeCommandOptions) -> int:
     * `vibevoice-asr transcribe call.ogg --format json --server http://127.0.0.1:8765`
     * `vibevoice-asr transcribe play.wav --hotwords "Nagg, Nell" --prompt "Beckett" --speakers 2`
     """
-    if options.output is not None and options.output.as_posix() in ("-", "/dev/stdout"):
-        options = replace(options, output=None)
+    options = replace(options, output=output.named_file(options.output))
     if bool(options.files) == (options.watch is not None):
         message = (
             "Missing argument 'FILE'." if options.watch is None else "--watch goes without FILE."

@@ -157,7 +157,8 @@ class TranscriptManifest:
             OSError: it cannot be written.
         """
         self._load()
-        with output.written_beside(self._folder / name, text) as half:
+        data = output.encode_text(text)
+        with output.written_beside(self._folder / name, data) as half:
             free = next(
                 one
                 for one in output.numbered_names(self._folder, name)
@@ -166,7 +167,7 @@ class TranscriptManifest:
             target = self._folder / free
             try:
                 if recording is not None:
-                    digest = hashlib.sha256(output.encode_text(text)).hexdigest()
+                    digest = hashlib.sha256(data).hexdigest()
                     self._append(ManifestEntry(free, recording, digest))
             except OSError:
                 if not target.stat().st_size:

@@ -20,7 +20,7 @@ from sidecar import errors
 from sidecar.cli import transcribe
 from sidecar.cli.audio_input import expand_folders, idempotency_key, list_folder, open_file
 from sidecar.cli.backends import ServiceTarget, TranscribeRecording, open_backend
-from sidecar.cli.output import write_atomically
+from sidecar.cli.output import check_writable, write_atomically
 from sidecar.cli.transcribe import TranscribeCommandOptions, run
 from sidecar.cli.transcript_manifest import RecordingIdentity, identify
 from sidecar.cli.watch_folder import FileSettling, FolderWatch
@@ -74,6 +74,24 @@ def test_output_file_has_its_text_and_a_failed_write_leaves_no_partial_file(tmp_
     with pytest.raises(OSError, match="folder"):
         write_atomically(tmp_path / "folder", "text")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a.txt", "folder"]
+
+
+@pytest.mark.skipif(os.name == "nt", reason="paths of pipes of POSIX")
+def test_output_that_is_a_link_stays_one_and_a_device_is_written_to(tmp_path: Path) -> None:
+    (link := tmp_path / "link.txt").symlink_to(tmp_path / "text.txt")
+    for text in ("first", "second"):
+        check_writable(link)
+        write_atomically(link, text)
+        assert link.is_symlink()
+        assert (tmp_path / "text.txt").read_text() == text
+    read, write = os.pipe()
+    device = Path(f"/dev/fd/{write}")
+    check_writable(device)
+    write_atomically(device, "to a pipe")
+    os.close(write)
+    with open(read) as pipe:
+        assert pipe.read() == "to a pipe"
+    assert set(tmp_path.iterdir()) == {link, tmp_path / "text.txt"}
 
 
 def test_folder_is_transcribed_in_order_of_names_and_resume_does_only_what_is_missing(

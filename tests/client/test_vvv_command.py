@@ -128,6 +128,45 @@ def test_text_goes_to_stdout_queue_state_to_stderr_and_an_error_is_exit_code_1(
     assert run.stderr == b"\n[Error] The GPU is lost.\n"
     queue.frames = [data(WORDS[0])]
     assert vvv(*asked).returncode == 1, "an end without 'done' is none"
+    assert to.read_text("utf-8") == "".join(WORDS), "half a transcript replaces none"
+    assert [path.name for path in tmp_path.iterdir() if path != talk] == ["talk.json"]
+
+
+def test_output_is_replaced_by_a_whole_transcript_only_and_a_link_stays_one(
+    queue, talk, tmp_path
+) -> None:
+    corrected = tmp_path / "texts" / "corrected.txt"
+    corrected.parent.mkdir()
+    corrected.write_text("corrected by hand")
+    (link := tmp_path / "out.txt").symlink_to(corrected)
+    nobody = ("--server", "http://127.0.0.1:9", "--token", "t", "transcribe", talk)
+    assert vvv(*nobody, "--output", link).returncode == 1
+    asked = ("--server", queue.url, "--token", "t", "transcribe", talk, "--output")
+    queue.status = 500
+    assert vvv(*asked, link).returncode == 1
+    assert corrected.read_text() == "corrected by hand"
+    queue.status, queue.frames = 200, [data(WORDS[0])]
+    assert vvv(*asked, link).returncode == 1
+    assert vvv(*asked, tmp_path / "new.txt").returncode == 1
+    assert corrected.read_text() == "corrected by hand"
+    assert (tmp_path / "new.txt").read_text() == WORDS[0], "what came is kept where nothing was"
+    queue.frames = [*FRAMES]
+    assert vvv(*asked, link).returncode == 0
+    assert link.is_symlink()
+    assert corrected.read_text("utf-8") == "".join(WORDS)
+    run = vvv(*asked, tmp_path / "none" / "out.txt")
+    assert f"{tmp_path / 'none' / 'out.txt'}: No such file" in run.stderr.decode()
+    assert list(corrected.parent.iterdir()) == [corrected]
+
+
+@pytest.mark.skipif(os.name == "nt", reason="a named pipe of POSIX")
+def test_output_that_is_a_pipe_gets_the_transcript_and_stays(queue, talk, tmp_path) -> None:
+    os.mkfifo(pipe := tmp_path / "pipe")
+    with subprocess.Popen(["cat", pipe], stdout=subprocess.PIPE, text=True) as reader:
+        asked = ("--server", queue.url, "--token", "t", "transcribe", talk)
+        assert vvv(*asked, "--output", pipe).returncode == 0
+        assert reader.communicate(timeout=PATIENCE_S)[0] == "".join(WORDS)
+    assert pipe.is_fifo()
 
 
 @pytest.mark.slow_except("full")

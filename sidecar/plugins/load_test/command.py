@@ -18,7 +18,7 @@ from sidecar.cli.audio_input import LONGEST_S, check_recording, expand_folders
 from sidecar.cli.backends import ServiceTarget, started_for
 from sidecar.cli.common_options import argument, command, option
 from sidecar.cli.open import sample
-from sidecar.cli.output import print_error_line, print_text, write_atomically
+from sidecar.cli.output import named_file, print_error_line, print_text, write_atomically
 from sidecar.concurrency import usable_cpu_cores
 from sidecar.installation import needed_for
 from sidecar.limit_overrides import limit
@@ -30,7 +30,6 @@ HELP = "Load-test a running service with many clients at once (docs/bench.md)."
 _SERVER = "Address of a running service, also grpc://HOST:PORT. Default: from the settings."
 BROKEN = 1
 """Exit code if a bound is exceeded, or if no session succeeded."""
-STANDARD_OUTPUT = Path("-")
 RampStepsOption = Annotated[
     int, typer.Option(metavar="N", min=1, help="Start clients in N groups.")
 ]
@@ -305,7 +304,7 @@ def _counts(text: str) -> list[int]:
 
 
 def _log(path: Path, text: str) -> None:
-    if path == STANDARD_OUTPUT:
+    if named_file(path) is None:
         print_text(text)
     else:
         write_atomically(path, text)

@@ -11,6 +11,7 @@ import asyncio
 import contextlib
 import io
 import os
+import secrets
 import ssl
 import sys
 from typing import Any, Iterator, Optional, Sequence, TextIO, Union
@@ -77,7 +78,7 @@ def _leave_stdout() -> None:
 async def _transcribe(
     client: VibevoiceClient, file: str, hotwords: Optional[str], output: Optional[str]
 ) -> int:
-    ended = False
+    wrong: Optional[str] = "The service broke off."
     with _opened(output) as copy:
         async for event in client.transcribe(file, hotwords):
             if event.event_type is EventType.QUEUE:
@@ -85,12 +86,15 @@ async def _transcribe(
             elif event.event_type is EventType.DATA:
                 _put(event.text or "", copy)
             elif event.event_type is EventType.ERROR:
-                sys.stdout.flush()
-                return _fail(f"\n[Error] {event.error}")
+                wrong = event.error
+                break
             else:
-                ended = True
-    if not ended:
-        return _fail("\n[Error] The service broke off.")
+                wrong = None
+        if copy is not None and output is not None:
+            _keep(copy, output, whole=wrong is None)
+    if wrong is not None:
+        sys.stdout.flush()
+        return _fail(f"\n[Error] {wrong}")
     print()
     return 0
 
@@ -131,11 +135,32 @@ def _put(text: str, copy: Optional[TextIO]) -> None:
 
 @contextlib.contextmanager
 def _opened(output: Optional[str]) -> Iterator[Optional[TextIO]]:
+    """Open the file for a transcript: one beside ``output``, unless that is a device or a pipe."""
     if output is None:
         yield None
         return
-    with open(output, "w", encoding="utf-8", newline="\n") as file:
-        yield file
+    path = os.path.realpath(output)  # a link stays one
+    half = os.path.join(os.path.dirname(path), f".{secrets.token_hex(4)}.part")
+    if os.path.exists(output) and not os.path.isfile(output):
+        half = output
+    try:
+        with open(half, "w", encoding="utf-8", newline="\n") as file:
+            yield file
+    except OSError as error:
+        if error.filename == half:
+            error.filename = output  # not a name that nobody gave
+        raise
+    finally:
+        if half != output:
+            with contextlib.suppress(OSError):
+                os.remove(half)
+
+
+def _keep(copy: TextIO, output: str, whole: bool) -> None:
+    """Let the file take its name; a part of a transcript replaces nothing."""
+    copy.close()
+    if copy.name != output and (whole or not os.path.exists(output)):
+        os.replace(copy.name, os.path.realpath(output))
 
 
 def _say(line: str) -> None:
