@@ -127,17 +127,13 @@ class DurationPredictor:
 
     def _fit(self, key: DurationKey) -> DurationFit:
         if key not in self._fits:
-            self._fits[key] = self._compute_fit(key)
+            fit = self._earlier_fits.get(key, DurationFit())
+            measured, loads = self._measured.get(key, ()), self._loads.get(key)
+            load_s = statistics.median(loads) if loads else fit.load_s
+            if measured and (len(measured) >= MIN_MEASURED_JOBS or fit.per_s is None):
+                fit = DurationFit(*fit_durations([*measured]))
+            self._fits[key] = replace(fit, load_s=load_s)
         return self._fits[key]
-
-    def _compute_fit(self, key: DurationKey) -> DurationFit:
-        earlier_fit = self._earlier_fits.get(key, DurationFit())
-        measured, loads = self._measured.get(key, ()), self._loads.get(key)
-        load_s = statistics.median(loads) if loads else earlier_fit.load_s
-        if not measured or (len(measured) < MIN_MEASURED_JOBS and earlier_fit.per_s is not None):
-            return replace(earlier_fit, load_s=load_s)
-        begin_s, per_s = fit_durations([*measured])
-        return DurationFit(begin_s, per_s, load_s)
 
 
 def fit_durations(measured: Sequence[tuple[float, float]]) -> tuple[float, float]:

@@ -7,7 +7,7 @@ docs/operations.md, "Faults".
 import errno
 import logging
 import time
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 from sidecar import errors
@@ -90,8 +90,6 @@ class Breakers:
         self._retry_s = retry_s
         self.open: dict[Fault, Breaker] = {}
         """Those that are open, the oldest first."""
-        self._opening: set[Fault] = set()
-        """Faults for which recordings wait to be opened."""
         self.on_close: Callable[[], None] = lambda: None
         """Called when jobs that were held may start."""
 
@@ -114,32 +112,23 @@ class Breakers:
         if fault_of(error) is Fault.UPSTREAM:  # that of our errors is for our clients
             breaker.until = max(breaker.until, time.monotonic() + (error.retry_after or 0.0))
 
-    def openings(self, met: Collection[errors.SidecarError]) -> None:
-        """Open breakers by the errors of all recordings that wait to be opened, and close those of
-        which there are none any more."""
-        before, self._opening = self._opening, {*map(fault_of, met)}
-        for error in met:
-            self.failed(error)
-        self.succeeded(before - self._opening)
-
     def succeeded(self, faults: Iterable[Fault] = Fault) -> None:
-        """Close breakers; jobs that run have their recordings, and show nothing about a storage
-        from which others are yet to be opened."""
-        awaited = self._opening & {Fault.STORAGE}
-        closed = [self.open.pop(one) for one in faults if one in self.open and one not in awaited]
-        if closed:
+        """Close breakers."""
+        if [self.open.pop(one) for one in faults if one in self.open]:
             self.on_close()
 
     def held_until(self, *, kept: bool) -> float:
         """Return until when no job is started (`time.monotonic`)."""
-        holds = HOLDS_KEPT if kept else HOLDS_ALL
-        return max((one.until for fault, one in self.open.items() if fault in holds), default=0.0)
+        return max((one.until for one in self._holding(kept)), default=0.0)
 
     def begin_try(self, *, kept: bool) -> None:
         """Hold other jobs while one is tried."""
-        for fault, breaker in self.open.items():
-            if fault in (HOLDS_KEPT if kept else HOLDS_ALL):
-                breaker.pause(self._retry_s)
+        for breaker in self._holding(kept):
+            breaker.pause(self._retry_s)
+
+    def _holding(self, kept: bool) -> Iterator[Breaker]:
+        holds = HOLDS_KEPT if kept else HOLDS_ALL
+        return (breaker for fault, breaker in self.open.items() if fault in holds)
 
     def rest_s(self, error: errors.SidecarError, attempts: int) -> float:
         """Return how long a job waits of its own after so many vain attempts in a row: for longer

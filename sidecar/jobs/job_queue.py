@@ -22,6 +22,7 @@ from sidecar.jobs.faults import RETRY_S, Breakers, fault_of
 from sidecar.jobs.job_event_log import JobEventLog
 from sidecar.jobs.job_record import JobRecord
 from sidecar.jobs.job_runner import Job, JobRun, OptionsPlanner
+from sidecar.jobs.recording_opener import RecordingOpener
 from sidecar.jobs.reservations import Reservation
 from sidecar.jobs.scheduler import NEXT_JOB_WAIT_S
 from sidecar.jobs.wait_queue import (
@@ -242,6 +243,7 @@ class JobQueue(SubmissionQueue):
         self.dispatchers = [
             Dispatcher(number, engine, self._wait_queue, options) for number in range(concurrency)
         ]
+        self.opener = RecordingOpener(self._wait_queue, concurrency, options.fault_retry_s)
         self._broken = asyncio.Event()
         self._put_off: list[Job] = []
         """Durable jobs that the next start resumes."""
@@ -257,7 +259,8 @@ class JobQueue(SubmissionQueue):
         self._end_all(errors.ShuttingDown())
         await asyncio.gather(*(dispatcher.close() for dispatcher in self.dispatchers))
         for job in self._put_off:
-            job.source.close()
+            self.opener.remove(job)
+            job.close()
 
     async def drain(self, grace_s: float, *, resumable_too: bool = False) -> None:
         """Accept no more jobs. Waiting jobs end with `errors.ShuttingDown`, and after ``grace_s``
@@ -297,7 +300,7 @@ class JobQueue(SubmissionQueue):
     @property
     def faults(self) -> Mapping[errors.Fault, errors.SidecarError]:
         """As `SubmissionQueue.faults`."""
-        return self.breakers.broken
+        return {**self.breakers.broken, **self.opener.faults}
 
     @property
     def _waiting_limit(self) -> int:
@@ -318,7 +321,8 @@ class JobQueue(SubmissionQueue):
         job.enter(self.event_log)
         if reservation is not None:
             reservation.close()
-        job.source.settle()
+        if job.source is not None:
+            job.source.settle()
         try:
             await job.written()
         except BaseException:
@@ -333,10 +337,9 @@ class JobQueue(SubmissionQueue):
 
     def resume(self, job: Job) -> None:
         """Queue a job of before the start. It was accepted then, so the limit does not apply."""
-        if self.draining:
-            self._put_off.append(job)
-            return
         job.enter(self.event_log, known=True)
+        if job.source is None:
+            self.opener.add(job)
         self._wait_queue.join(job)
         self._wait_queue.check_model(job)
 

@@ -13,7 +13,7 @@ from sidecar.errors import Fault
 from sidecar.interfaces.engine_interface import EngineSpec, Precision, TranscribeOptions
 from sidecar.jobs import job_record
 from sidecar.jobs.attempt_end import REQUEUED, AttemptEnd, attempt_end
-from sidecar.jobs.faults import PERSISTENCE, Breakers, fault_of
+from sidecar.jobs.faults import PERSISTENCE, Breakers, fault_of, passes
 from sidecar.jobs.job_event_log import JobEventFeed, JobEventLog
 from sidecar.jobs.job_record import JobChange, JobEvent, JobRecord, JobState
 from sidecar.transcripts import transcript
@@ -29,14 +29,24 @@ RESTARTED_NOTICE = transcript.Notice(
 )
 
 
+OpenRecording = Callable[[JobRecord], Awaitable[AudioSource]]
+"""Open the recording of a job."""
+
+
 class Job:
     """Recording that becomes a transcript. Only the queue and its runs change it."""
 
     shared = False
     """Whether other nodes may do it."""
 
-    def __init__(self, source: AudioSource, record: JobRecord) -> None:
-        self.source = source
+    def __init__(
+        self,
+        source: AudioSource | None,
+        record: JobRecord,
+        open_recording: OpenRecording | None = None,
+    ) -> None:
+        """``source``: its recording; None: ``open_recording`` opens it before the job's turn."""
+        self.source, self._open_recording = source, open_recording
         self.record = record
         self.arrived_at = time.monotonic()
         """Arrival on the monotonic clock, for decisions; the record has
@@ -88,6 +98,21 @@ class Job:
         if not known:
             event_log.add(self.record)
         event_log.listen(self._on_event, self.id)
+
+    async def open(self) -> None:
+        """Open the recording; raise what opening it raises."""
+        assert self._open_recording is not None
+        self.source = await self._open_recording(self.record)
+
+    def close(self) -> None:
+        """Close the recording."""
+        if self.source is not None:
+            self.source.close()
+
+    def not_opened(self, error: errors.SidecarError) -> None:
+        """End the job if its recording cannot be opened for an error that does not pass."""
+        if not passes(error):
+            self.fail(error)
 
     def follow(self, feed: JobEventFeed) -> None:
         """Follow the job's events from a feed; it is changed elsewhere."""
@@ -194,7 +219,7 @@ class Job:
         changed, self._changed = self._changed, asyncio.Event()
         changed.set()
         if record.over:
-            self.source.close()
+            self.close()
             self._over.set()
             for callback in self._end_callbacks:
                 callback()
@@ -302,6 +327,7 @@ class JobRun:
                 return
             resumes = job.record.durable and self._engine.model.spec.resumes
             resume_points = job.record.resume_points if resumes else None
+            assert job.source is not None, "it is not due before"
             events = engine.transcribe(
                 RecordingRequest(job.source, job.record.audio_info, plan, resume_points),
                 self._max_s,

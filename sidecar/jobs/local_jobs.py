@@ -219,7 +219,7 @@ class LocalJobStore:
         if (live := self._queue.live(record.id)) is not None:
             self._queue.cancel(live)
             return live.record
-        # it was recovered, and its recording is still being opened
+        # the service ends, and leaves it to the next start
         return self._event_log.append(record.id, CancelledChange())
 
     def _delete(self, record: JobRecord) -> None:
@@ -306,7 +306,7 @@ class LocalJobBackend(JobBackend):
                 self.retention.remember(record, used[record.id])
             from sidecar.jobs.recovery import requeue_unfinished
 
-            background.spawn("go on", requeue_unfinished(persistence, self.queue))
+            requeue_unfinished(persistence, self.queue)
         self._engine.open(background)
 
     async def fetched(self) -> None:

@@ -5,20 +5,17 @@ that several services share (`plugins/shared_jobs`). Nothing here runs without `
 `--journal`.
 """
 
-import asyncio
-import contextlib
 import logging
 import os
-from collections.abc import Callable
+import time
+from functools import partial
 from pathlib import Path
 
 from sidecar import clock, errors
-from sidecar.audio import audio_source
-from sidecar.audio.audio_source import ClientFileRef
+from sidecar.audio.audio_source import AudioSource, ClientFileRef, StoredRecordingRef
 from sidecar.concurrency import ThreadLimiter
 from sidecar.config.settings import Settings, data_folder
 from sidecar.jobs.attempt_end import poison_error
-from sidecar.jobs.faults import known_error, passes
 from sidecar.jobs.job_queue import JobQueue
 from sidecar.jobs.job_record import (
     CountsAs,
@@ -28,7 +25,7 @@ from sidecar.jobs.job_record import (
     RequeuedChange,
 )
 from sidecar.jobs.job_runner import Job
-from sidecar.jobs.persistent_recordings import PersistentRecordings, opening_timeout_s
+from sidecar.jobs.persistent_recordings import PersistentRecordings
 from sidecar.jobs.sqlite_event_log import SqliteJobEventLog
 from sidecar.storage.encryption import journal_key
 from sidecar.storage.job_journal import UPLOADS_FOLDER
@@ -36,13 +33,11 @@ from sidecar.storage.recording_storage import FolderStorage, names_of
 
 log = logging.getLogger(__name__)
 
-REOPEN_INTERVAL_S = 10.0
-"""Interval of attempts to open recordings; a person takes minutes to mount a folder."""
-MOUNT_RETRIES = 60
-"""Further attempts to open a client's file whose folder is missing or empty: its disk may be
-mounted after the service has started. The client may as well have deleted it."""
-HUNG_S = 1.0
-"""Time to open a recording behind one whose disk does not answer: it may be on the same."""
+MAX_OPENINGS = 1000
+"""Threads that open recordings; a share that is gone keeps one for each of its jobs."""
+MOUNTED_WITHIN_S = 600.0
+"""Time from the start in which the disk of a client's file may be mounted, if the folder of the
+file is missing or empty. The client may as well have deleted it."""
 
 
 def jobs_folder(settings: Settings) -> Path:
@@ -53,6 +48,9 @@ def jobs_folder(settings: Settings) -> Path:
 class JobPersistence(PersistentRecordings):
     """Jobs and recordings that one service persists in a folder."""
 
+    mounted_within_s = MOUNTED_WITHIN_S
+    """As `MOUNTED_WITHIN_S`."""
+
     def __init__(self, settings: Settings, now: clock.Clock = clock.wall_time) -> None:
         """Open the folder; this blocks on the disk.
 
@@ -60,6 +58,7 @@ class JobPersistence(PersistentRecordings):
             errors.SettingsInvalid: the folder, the file or the key cannot be used.
             errors.FolderTaken: the recordings there are of another store.
         """
+        self._started_at = time.monotonic()
         folder = jobs_folder(settings)
         storage = FolderStorage(folder / UPLOADS_FOLDER)
         self.event_log = SqliteJobEventLog(folder, journal_key(settings), now)
@@ -71,6 +70,25 @@ class JobPersistence(PersistentRecordings):
             raise
         self.event_log.archive = self.archive
         self._sweep()
+
+    def open(self, record: JobRecord) -> AudioSource:
+        """As `PersistentRecordings.open`; a client's file that is not found is unreachable, and not
+        deleted, while its folder may not be mounted yet."""
+        ref, up_s = record.audio, time.monotonic() - self._started_at
+        # before it is opened: a folder that is mounted in between makes no missing file
+        unmounted = (
+            isinstance(ref, ClientFileRef)
+            and up_s < self.mounted_within_s
+            and _may_be_unmounted(ref.path)
+        )
+        try:
+            return super().open(record)
+        except errors.AudioPathNotFound:
+            if unmounted:
+                raise errors.StorageUnreachable(
+                    "The folder of 'audio_path' is missing or empty; it may not be mounted yet."
+                ) from None
+            raise
 
     def close(self) -> None:
         """Close the store; this blocks on the disk."""
@@ -91,8 +109,7 @@ class JobPersistence(PersistentRecordings):
         needed = {
             record.audio.name
             for record in records
-            if isinstance(record.audio, audio_source.StoredRecordingRef)
-            and self.archive.has(record)
+            if isinstance(record.audio, StoredRecordingRef) and self.archive.has(record)
         }
         deleted = 0
         for name in set(names_of(self._store_code, stored_names)) - needed:
@@ -105,109 +122,21 @@ class JobPersistence(PersistentRecordings):
             log.info("%d recordings that no job needs were deleted", deleted)
 
 
-async def requeue_unfinished(
-    persistence: JobPersistence,
-    queue: JobQueue,
-    retry_s: float = REOPEN_INTERVAL_S,
-    hung_s: float = HUNG_S,
-    record_timeout_s: Callable[[JobRecord], float] = opening_timeout_s,
-    mount_retries: int = MOUNT_RETRIES,
-) -> None:
+def requeue_unfinished(persistence: JobPersistence, queue: JobQueue) -> None:
     """Queue accepted jobs that have not ended, in the order of their submission. Each resumes from
-    its last resume point. Those whose recordings cannot be opened now are tried again every
-    ``retry_s`` seconds; one whose disk does not answer within ``record_timeout_s`` of its record
-    keeps its thread, and those behind it have ``hung_s`` each. A client's file that is missing is
-    tried ``mount_retries`` times more, if its folder may have yet to be mounted."""
+    its last resume point."""
     event_log = persistence.event_log
-    unfinished = {
-        one.id: record_timeout_s(one) for one in event_log.all() if one.durable and not one.over
-    }
+    open_recording = partial(ThreadLimiter("opening", MAX_OPENINGS).run, persistence.open)
+    unfinished = [one.id for one in event_log.all() if one.durable and not one.over]
     counts_as = CountsAs.NOTHING if event_log.was_stopped else CountsAs.DEATH
     for job_id in unfinished:
-        event_log.append(job_id, RequeuedChange(counts_as))
+        record = event_log.append(job_id, RequeuedChange(counts_as))
+        if (error := poison_error(record)) is not None:
+            event_log.append(job_id, FailedChange(JobFailure.of(error)))
+        else:
+            queue.resume(Job(None, record, open_recording))
     if unfinished:
         log.info("%d persisted jobs are queued again", len(unfinished))
-    threads = ThreadLimiter("opening", len(unfinished))
-    tries = dict[str, asyncio.Task[Exception | None]]()
-    try:
-        while unfinished:
-            waiting, hung = dict[str, Exception](), False
-            for job_id, timeout_s in unfinished.items():
-                if job_id not in tries:
-                    work = _requeued(job_id, persistence, queue, threads, mount_retries > 0)
-                    tries[job_id] = asyncio.get_running_loop().create_task(work)
-                await asyncio.wait({tries[job_id]}, timeout=hung_s if hung else timeout_s)
-                if not tries[job_id].done():
-                    hung = True
-                    waiting[job_id] = errors.StorageUnreachable()
-                elif (error := tries.pop(job_id).result()) is not None:
-                    waiting[job_id] = error
-            queue.breakers.openings({known_error(error) for error in waiting.values()})
-            if waiting:
-                await asyncio.sleep(retry_s)
-                mount_retries -= 1
-            unfinished = {one: 0.0 if one in tries else unfinished[one] for one in waiting}
-    finally:
-        for task in tries.values():
-            task.cancel()
-
-
-async def _requeued(
-    job_id: str,
-    persistence: JobPersistence,
-    queue: JobQueue,
-    threads: ThreadLimiter,
-    awaits_mount: bool,
-) -> Exception | None:
-    """Open a job's recording and queue the job; return an error if it has to be tried again.
-    ``awaits_mount``: as of `_open`."""
-    event_log = persistence.event_log
-    try:
-        record = event_log.get(job_id)
-        if record.over:
-            return None
-        if (error := poison_error(record)) is not None:
-            raise error
-        source = await threads.run(_open, persistence, record, awaits_mount)
-    except errors.JobNotFound:  # it was deleted meanwhile
-        return None
-    # an error of one job must not stop the recovery of those behind it
-    except Exception as error:
-        if passes(error):
-            return error
-        if not isinstance(error, errors.SidecarError):
-            log.exception("internal error while job %s was recovered", job_id)
-        with contextlib.suppress(errors.JobNotFound):  # the job was deleted meanwhile
-            event_log.append(job_id, FailedChange(JobFailure.of(known_error(error))))
-        return None
-    current_record = next((one for one in event_log.all() if one.id == job_id), None)
-    if current_record is None or current_record.over:  # it was deleted or cancelled meanwhile
-        source.close()
-    else:
-        queue.resume(Job(source, current_record))
-    return None
-
-
-def _open(
-    persistence: JobPersistence, record: JobRecord, awaits_mount: bool
-) -> audio_source.AudioSource:
-    """Return the recording of a job. ``awaits_mount``: whether a client's file that is not found is
-    out of reach, and not deleted, if its folder may not be mounted.
-
-    Raises:
-        errors.StorageUnreachable: that is so; else as `PersistentRecordings.open`.
-    """
-    ref = record.audio
-    # before it is opened: a folder that is mounted in between makes no missing file
-    unmounted = awaits_mount and isinstance(ref, ClientFileRef) and _may_be_unmounted(ref.path)
-    try:
-        return persistence.open(record)
-    except errors.AudioPathNotFound:
-        if unmounted:
-            raise errors.StorageUnreachable(
-                "The folder of 'audio_path' is missing or empty; it may not be mounted yet."
-            ) from None
-        raise
 
 
 def _may_be_unmounted(path: str) -> bool:

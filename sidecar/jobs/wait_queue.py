@@ -103,8 +103,8 @@ class WaitQueue:
         self._positions: dict[str, QueuePosition] = {}
         self._positions_until = 0.0
         self._halted = False
-        self._callbacks: list[Callable[[], None]] = []
-        self.breakers.on_close = self._changed
+        self._callbacks: dict[Callable[[], None], None] = {}
+        self.breakers.on_close = self.changed
 
         engine.watch(self._model_changed)
 
@@ -122,8 +122,8 @@ class WaitQueue:
         return self._jobs.get(job_id)
 
     def watch(self, callback: Callable[[], None]) -> None:
-        """Call ``callback`` when a job was added, removed, started or put back."""
-        self._callbacks.append(callback)
+        """Call ``callback`` once when a job was added, removed, started or put back."""
+        self._callbacks[callback] = None
 
     def wanted(self, job: Job) -> Precision:
         """Return the precision at which a job would run now."""
@@ -139,13 +139,13 @@ class WaitQueue:
             wanted, job.record.audio_info.work_s, guess_s
         )
         self._jobs[job.id] = job
-        self._changed()
+        self.changed()
 
     def leave(self, job: Job) -> None:
         """Remove a waiting job that has ended."""
         self._remove(job)
         del self._predicted[job.id]
-        self._changed()
+        self.changed()
 
     def begin(self, job: Job, at: int) -> None:
         """Move a job from the queue to a dispatcher, and charge its work to the owner."""
@@ -162,7 +162,7 @@ class WaitQueue:
         self._running_jobs[at] = RunningJob(
             job, time.monotonic(), beside=bool(others), passed=passed
         )
-        self._changed()
+        self.changed()
 
     def finish(self, job: Job, at: int) -> None:
         """Remove a job that runs no more, and settle what its owner was charged with the time for
@@ -183,7 +183,7 @@ class WaitQueue:
             self._jobs = {one.id: one for one in sorted(waiting, key=lambda one: one.arrived_at)}
             self.check_model(job)  # it was changed meanwhile
         self._shares = self._shares.refunded(job.record.owner, back_s)
-        self._changed()
+        self.changed()
 
     def hold(self, job: Job, error: errors.SidecarError, vain_s: float) -> None:
         """Hold jobs after an attempt that met an error; the job itself for longer, at least for
@@ -192,13 +192,13 @@ class WaitQueue:
         job.vain_attempts += 1
         rest_s = max(self.breakers.rest_s(error, job.vain_attempts), 2 * vain_s)
         job.not_before = time.monotonic() + rest_s
-        self._changed()
+        self.changed()
 
     def next_start_in_s(self) -> float | None:
         """Return the seconds until a job that is held may start; None if none is."""
         now = time.monotonic()
         times = (self._held_until(job) for job in self._jobs.values())
-        return min((until - now for until in times if until > now), default=None)
+        return min((until - now for until in times if now < until < math.inf), default=None)
 
     def _held_until(self, job: Job) -> float:
         if not self.breakers.open:
@@ -217,14 +217,12 @@ class WaitQueue:
         """Return the next job of a dispatcher, after free ones before it have taken theirs; None if
         they take all, the queue is halted, or one that needs the engine for itself runs or waits.
         While it waits, others pass it that end before those for which it waits."""
-        if self._halted or not self._jobs:
-            return None
         before = sum(one.job is None for one in self._running_jobs[:at])
         long = self._long_concurrency - sum(is_long(job.record) for job in self._running())
         due = (
             job
             for job in self.in_order(before + 1)
-            if not is_long(job.record) or (long := long - 1) >= 0
+            if job.source is not None and (not is_long(job.record) or (long := long - 1) >= 0)
         )
         first = [*islice(due, before + 1)]
         if len(first) <= before:
@@ -247,7 +245,7 @@ class WaitQueue:
         """Yield waiting jobs in the order in which so many free ``dispatchers`` would run them, but
         not those that are held; each is computed as it is taken. While jobs are tried one by one,
         those come first that were tried in vain least often: they may not meet the fault."""
-        jobs = [*self._jobs.values()]
+        jobs = [] if self._halted else [*self._jobs.values()]
         ordered: Iterable[Job] = jobs
         if len(jobs) > 1:
             schedule = self._schedule(time.monotonic(), [0.0] * dispatchers)
@@ -264,7 +262,7 @@ class WaitQueue:
     def _model_changed(self) -> None:
         for job in self._jobs.values():
             self.check_model(job)
-        self._changed()
+        self.changed()
 
     def check_model(self, job: Job) -> None:
         """Note whether a waiting job can run with the model of the moment."""
@@ -373,7 +371,8 @@ class WaitQueue:
         del self._jobs[job.id]
         self._values.pop(job.id, None)
 
-    def _changed(self) -> None:
+    def changed(self) -> None:
+        """Look at the queue anew."""
         self._positions_until = 0.0
         for callback in self._callbacks:
             callback()

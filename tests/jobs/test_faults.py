@@ -3,6 +3,7 @@
 import asyncio
 import errno
 import logging
+import math
 import os
 import sys
 import threading
@@ -10,12 +11,11 @@ import uuid
 from collections.abc import AsyncIterator, Callable, Collection, Sequence
 from contextlib import asynccontextmanager, closing
 from pathlib import Path
-from typing import Any
 
 import pytest
 from full_disk import fill_disk
 from instrumented_slot import FACTS, OverheardJoint, OverheardSlot, queue_on, started, submitted
-from service_process import new_file, until
+from service_process import PATIENCE_S, new_file, until
 from uploads import upload
 
 from sidecar import errors
@@ -29,6 +29,7 @@ from sidecar.jobs.faults import PERSISTENCE, Breakers, fault_of
 from sidecar.jobs.job_queue import JobQueue
 from sidecar.jobs.job_record import JobChange, JobEvent, JobRecord, JobState, ReportedChange
 from sidecar.jobs.job_runner import Job, OptionsPlanner
+from sidecar.jobs.local_jobs import LocalJobStore
 from sidecar.jobs.recovery import JobPersistence, requeue_unfinished
 from sidecar.plugins.upstream.errors import (
     UpstreamBusy,
@@ -133,12 +134,24 @@ async def job_of_own_file(settings: Settings, voice: bytes, folder: Path) -> tup
 
 @asynccontextmanager
 async def restarting(
-    keeping: JobPersistence, **waits: Any
-) -> AsyncIterator[tuple[JobQueue, asyncio.Task[None]]]:
-    """A queue, and the work of a service that starts: all kept jobs come into it."""
-    async with queue_on(OverheardSlot(), keeping.event_log) as queue:
-        yield queue, asyncio.create_task(requeue_unfinished(keeping, queue, 0.01, **waits))
+    keeping: JobPersistence,
+    concurrency: int = 1,
+    record_timeout_s: float = PATIENCE_S,
+    retry_s: float = 0.01,
+) -> AsyncIterator[JobQueue]:
+    """A closed queue with all kept jobs, as of a service that has started."""
+    terms = {"concurrency": concurrency, "fault_retry_s": retry_s}
+    async with queue_on(OverheardSlot(), keeping.event_log, **terms) as queue:
+        queue.opener.timeout_s = lambda _: record_timeout_s
+        requeue_unfinished(keeping, queue)
+        yield queue
     keeping.close()
+
+
+def is_open(queue: JobQueue, job_id: str) -> bool:
+    """Whether a job waits with its recording open."""
+    job = queue.live(job_id)
+    return job is not None and job.source is not None
 
 
 def count_openings(keeping: JobPersistence) -> list[str]:
@@ -185,13 +198,13 @@ async def test_kept_job_whose_recording_cannot_be_opened_at_restart_waits_and_ot
     job_id, path = await kept_job(settings, upload(long), "long")
     other, _ = await job_of_own_file(settings, voice, tmp_path)
     keeping = JobPersistence(settings)
-    async with restarting(keeping) as (queue, work):
-        await until(lambda: queue.live(other) is not None)
+    async with restarting(keeping) as queue:
+        await until(lambda: is_open(queue, other))
+        assert not is_open(queue, job_id)
         assert not keeping.event_log.get(job_id).over
         assert path.exists()
         settings.spool_dir.unlink()
-        await work
-        assert queue.live(job_id) is not None
+        await until(lambda: is_open(queue, job_id))
 
 
 async def test_jobs_whose_share_hangs_at_restart_delay_no_other_and_are_queued_once_it_answers(
@@ -215,19 +228,20 @@ async def test_jobs_whose_share_hangs_at_restart_delay_no_other_and_are_queued_o
         return opened(record)
 
     keeping.open = open_once_it_answers  # type: ignore[method-assign]
-    async with restarting(keeping, hung_s=0.01, record_timeout_s=lambda _: 0.01) as (queue, work):
+    async with restarting(keeping, 2 * len(hang), 0.01) as queue:
         try:
-            await until(lambda: queue.live(other) is not None)
-            assert not any(queue.live(one.id) for one in hang)
+            await until(lambda: is_open(queue, other))
+            assert not any(is_open(queue, one.id) for one in hang)
+            await until(lambda: [*queue.faults] == [Fault.STORAGE])
         finally:
             answers.set()
-        await work
-        assert all(queue.live(one.id) for one in hang)
+        await until(lambda: all(is_open(queue, one.id) for one in hang))
         assert len(tried) == len(hang), "each has one thread"
+        assert not queue.faults
 
 
 @pytest.mark.parametrize("error", [errors.StorageUnreachable(), errors.DiskFull()])
-async def test_recordings_that_cannot_be_opened_at_restart_open_a_breaker_until_all_are_open(
+async def test_fault_that_keeps_recordings_from_being_opened_at_restart_is_told_until_all_are_open(
     error: errors.SidecarError, settings: Settings, voice: bytes
 ) -> None:
     for name in ("one", "two"):
@@ -241,30 +255,35 @@ async def test_recordings_that_cannot_be_opened_at_restart_open_a_breaker_until_
         return opened(record)
 
     keeping.open = open_unless_away  # type: ignore[method-assign]
-    async with restarting(keeping) as (queue, work):
+    async with restarting(keeping, concurrency=2) as queue:
         await until(lambda: queue.faults)
         assert queue.faults == {error.fault: error}
+        assert queue.paused is error
         away = False
-        await work
-        assert not queue.faults
+        await until(lambda: not queue.faults)
+        assert all(is_open(queue, one.id) for one in keeping.event_log.all())
 
 
-async def test_job_that_runs_leaves_open_the_breaker_of_a_storage_that_other_recordings_wait_for(
-    settings: Settings, voice: bytes, new_job: Callable[..., Job]
+@pytest.mark.parametrize(
+    "error", [errors.StorageUnreachable(), errors.DiskFull(), errors.SpoolUnwritable()]
+)
+async def test_recording_that_cannot_be_opened_holds_no_other_job_and_its_fault_stays_told(
+    error: errors.SidecarError, settings: Settings, voice: bytes, new_job: Callable[..., Job]
 ) -> None:
-    await kept_job(settings, upload(voice))
-    keeping, other = JobPersistence(settings), new_job()
+    bad, _ = await kept_job(settings, upload(voice))
+    keeping, others = JobPersistence(settings), [new_job() for _ in range(2)]
 
     def stay_away(record: JobRecord) -> AudioSource:
-        raise errors.StorageUnreachable()
+        raise error
 
     keeping.open = stay_away  # type: ignore[method-assign]
-    async with restarting(keeping) as (queue, work):
+    async with restarting(keeping, retry_s=3600.0) as queue:
         await until(lambda: queue.faults)
-        await started(queue, other)
-        assert (await other.result()).text
-        assert Fault.STORAGE in queue.faults
-        work.cancel()
+        await started(queue, *others)
+        for other in others:
+            assert (await other.result()).text
+        assert queue.faults == {error.fault: error}
+        assert keeping.event_log.get(bad).state is JobState.QUEUED
 
 
 async def test_jobs_whose_recordings_cannot_be_opened_are_logged_once_over_many_retries(
@@ -278,10 +297,10 @@ async def test_jobs_whose_recordings_cannot_be_opened_are_logged_once_over_many_
         await kept_job(settings, upload(long), name)
     keeping = JobPersistence(settings)
     tries = count_openings(keeping)
-    async with restarting(keeping) as (_, work):
+    async with restarting(keeping) as queue:
         await until(lambda: len(tries) >= 6)
         settings.spool_dir.unlink()
-        await work
+        await until(lambda: not queue.faults)
     assert caplog.text.count("jobs wait until this is over") == 1
 
 
@@ -298,10 +317,10 @@ async def test_kept_job_whose_client_file_is_unreadable_at_restart_fails_as_forb
 
     monkeypatch.setattr(os, "open", open_but_not_this)
     keeping = JobPersistence(settings)
-    async with restarting(keeping) as (_, work):
-        await work
+    async with restarting(keeping) as queue:
+        await until(lambda: keeping.event_log.get(job_id).over)
+        assert not queue.depth
         failed = keeping.event_log.get(job_id)
-        assert failed.over
         assert failed.error is not None
         assert failed.error.code == "audio_path_forbidden"
 
@@ -318,21 +337,20 @@ async def test_kept_job_whose_client_file_is_not_mounted_at_restart_waits_for_th
         share.mkdir()
     keeping = JobPersistence(settings)
     tried = count_openings(keeping)
-    async with restarting(keeping) as (queue, work):
-        await until(lambda: len(tried) >= 3 or work.done())
+    async with restarting(keeping) as queue:
+        await until(lambda: len(tried) >= 3 or keeping.event_log.get(job_id).over)
         waiting = keeping.event_log.get(job_id)
         assert (waiting.state, waiting.attempts) == (JobState.QUEUED, 0)
         if mount_point == "empty":
             share.rmdir()
         elsewhere.rename(share)
-        await work
-        assert queue.live(job_id) is not None
+        await until(lambda: is_open(queue, job_id))
 
 
-@pytest.mark.parametrize(("left", "openings"), [([], 4), (["other.wav"], 1)])
-async def test_kept_job_of_deleted_client_file_fails_at_restart_and_in_empty_folder_after_retries(
+@pytest.mark.parametrize(("left", "mounted_within_s"), [([], 0.0), (["other.wav"], math.inf)])
+async def test_kept_job_of_deleted_client_file_fails_at_restart_and_in_empty_folder_after_a_while(
     left: list[str],
-    openings: int,
+    mounted_within_s: float,
     settings: Settings,
     voice: bytes,
     tmp_path: Path,
@@ -344,24 +362,28 @@ async def test_kept_job_of_deleted_client_file_fails_at_restart_and_in_empty_fol
         (folder / name).touch()
     keeping = JobPersistence(settings)
     tried = count_openings(keeping)
-    async with restarting(keeping, mount_retries=3) as (_, work):
-        await work
+    keeping.mounted_within_s = mounted_within_s
+    async with restarting(keeping):
+        await until(lambda: keeping.event_log.get(job_id).over)
         failed = keeping.event_log.get(job_id)
         assert failed.error is not None
         assert failed.error.code == "audio_path_not_found"
-        assert len(tried) == openings
+        assert len(tried) == 1
 
 
 async def test_kept_job_deleted_while_its_recording_cannot_be_opened_is_not_retried(
     settings: Settings, voice: bytes
 ) -> None:
+    assert settings.spool_dir is not None
+    settings.spool_dir.touch()
     job_id, _ = await kept_job(settings, upload(voice + bytes(UploadSpool.MEMORY_BYTES)))
     keeping = JobPersistence(settings)
-    tried = count_openings(keeping)
-    async with restarting(keeping) as (_, work):
-        await until(lambda: tried)
-        keeping.event_log.delete(job_id)
-        await work
+    async with restarting(keeping) as queue:
+        await until(lambda: queue.faults)
+        store = LocalJobStore(keeping.event_log, queue, None)
+        await store.delete(job_id)
+        assert not queue.depth
+        assert not queue.faults
 
 
 async def test_unneeded_recording_that_cannot_be_deleted_at_start_is_logged_and_others_are_deleted(
@@ -401,9 +423,8 @@ async def test_recording_of_an_earlier_release_is_found_by_its_job_after_the_fol
     for mark in path.parent.glob("*.store"):
         mark.unlink()
     keeping = JobPersistence(settings)
-    async with restarting(keeping) as (queue, work):
-        await work
-        assert queue.live(job_id) is not None
+    async with restarting(keeping) as queue:
+        await until(lambda: is_open(queue, job_id))
 
 
 @pytest.mark.usefixtures("fresh_workers")

@@ -152,7 +152,7 @@ async def submitted(keeping: JobPersistence, queue: JobQueue, voice: bytes) -> s
 async def finished(folder: Path, slot: OverheardSlot, words: list[str]) -> None:
     """The service starts again, and all its jobs are done and deleted; adds their words."""
     async with service(folder, slot) as (keeping, queue):
-        await requeue_unfinished(keeping, queue, 0.01)
+        requeue_unfinished(keeping, queue)
         queue.open()
         for record in keeping.event_log.all():
             job = queue.live(record.id)

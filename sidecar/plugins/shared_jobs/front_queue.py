@@ -117,8 +117,7 @@ class SharedJobQueue(SubmissionQueue, ClientTimeouts):
                 raise
         if reservation is not None:
             reservation.close()
-        job.source.settle()
-        job.source.close()  # the nodes read it from the storage
+        job.close()  # the nodes read it from the storage
 
     def expect(self, job: Job, name: str = "") -> None:
         """Follow a private job whose client waits here, by its id or this ``name``; it is deleted

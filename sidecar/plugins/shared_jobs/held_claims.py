@@ -74,7 +74,6 @@ class ClaimedJob(Job):
         elif isinstance(change, job_record.CancelledChange) and not self.ended:
             event = JobEvent(self.record.seq + 1, self.record.created, change)
             self._on_event(job_record.apply_event(self.record, event), event)
-            self.source.close()
 
 
 class HeldClaim:

@@ -1,0 +1,93 @@
+"""Opener of recordings: of jobs that wait, before their turn and beside the jobs that run.
+
+Jobs of before the start come without an open recording. Only those of the next jobs are opened:
+each takes a descriptor and, decrypted, space. One that cannot be opened keeps no other job waiting.
+"""
+
+import asyncio
+import logging
+import math
+from collections.abc import Callable, Mapping
+from functools import partial
+from itertools import islice
+
+from sidecar import errors
+from sidecar.concurrency import backoff_s
+from sidecar.jobs.faults import LONGEST_PAUSES, fault_of, known_error
+from sidecar.jobs.job_record import JobRecord
+from sidecar.jobs.job_runner import Job
+from sidecar.jobs.persistent_recordings import opening_timeout_s
+from sidecar.jobs.wait_queue import WaitQueue
+
+log = logging.getLogger(__name__)
+
+
+class RecordingOpener:
+    """Opener of the recordings of the next ``ahead`` jobs of a queue. ``retry_s``: first pause
+    after an error."""
+
+    def __init__(self, wait_queue: WaitQueue, ahead: int, retry_s: float) -> None:
+        self._wait_queue, self._ahead, self._retry_s = wait_queue, ahead, retry_s
+        self.timeout_s: Callable[[JobRecord], float] = opening_timeout_s
+        """Seconds for a recording, from which on others are opened beside it."""
+        self._work: dict[Job, asyncio.Task[None] | None] = {}
+        """Jobs whose recordings are not open, and what opens them."""
+        self._met: dict[Job, errors.SidecarError] = {}
+        """Those of them whose recordings cannot be opened now, and why."""
+
+    @property
+    def faults(self) -> Mapping[errors.Fault, errors.SidecarError]:
+        """Return what keeps recordings from being opened now, and an error of each."""
+        return {fault_of(error): error for error in self._met.values()}
+
+    def add(self, job: Job) -> None:
+        """Open the recording of a waiting job as soon as it is one of the next."""
+        self._work[job] = None
+        self._wait_queue.watch(self._open_next)
+        job.when_over(partial(self.remove, job))
+
+    def remove(self, job: Job) -> None:
+        """Leave the recording of a job closed."""
+        task = self._work.pop(job, None)
+        self._met.pop(job, None)
+        if task is not None:
+            task.cancel()
+        if job in self._wait_queue:
+            self._wait_queue.leave(job)
+
+    def _open_next(self) -> None:
+        for job in [*islice(self._wait_queue.in_order(), self._ahead)] if self._work else ():
+            if self._work.get(job, job) is None:
+                self._work[job] = asyncio.get_running_loop().create_task(self._open(job))
+
+    async def _open(self, job: Job) -> None:
+        late = asyncio.get_running_loop().call_later(
+            self.timeout_s(job.record), self._put_aside, job, errors.StorageUnreachable()
+        )
+        try:
+            await job.open()
+            del self._work[job]
+            self._met.pop(job, None)
+        except Exception as error:
+            late.cancel()
+            if (known := known_error(error)) is not error:
+                log.exception("internal error while the recording of job %s was opened", job.id)
+            self._put_aside(job, known)
+            pause_s = backoff_s(job.vain_attempts, self._retry_s, LONGEST_PAUSES * self._retry_s)
+            job.vain_attempts += 1
+            await asyncio.sleep(pause_s)  # it ends here if the job has ended
+            self._work[job] = None
+        finally:
+            late.cancel()
+            job.not_before = 0.0
+            self._wait_queue.changed()
+
+    def _put_aside(self, job: Job, error: errors.SidecarError) -> None:
+        """Have a job wait, or end, because its recording cannot be opened."""
+        told = error.code in (one.code for one in self._met.values())
+        log.log(
+            logging.DEBUG if told else logging.WARNING, "jobs wait until this is over: %s", error
+        )
+        self._met[job], job.not_before = error, math.inf
+        job.not_opened(error)
+        self._wait_queue.changed()
