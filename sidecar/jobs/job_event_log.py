@@ -36,8 +36,7 @@ class SubscriberTooSlow(Exception):
 class JobSubscription:
     """Events of one job, each once and in order, until the job has ended.
 
-    Iteration raises `SubscriberTooSlow` if more events wait than the buffer holds: publishers do
-    not wait for subscribers.
+    A subscriber that more events wait for than the buffer holds is cut off: publishers do not wait.
     """
 
     def __init__(
@@ -75,44 +74,27 @@ class JobSubscription:
         self._feed.leave(self._job_id, self)
         self._news.set()
 
-    def __aiter__(self) -> Self:
-        return self
-
-    async def __anext__(self) -> JobEvent:
-        while not self._ready:
-            self._news.clear()
-            await self._news.wait()
-        if self._behind:
-            self._waiting.clear()
-            raise SubscriberTooSlow(self._seq)
-        if not self._waiting:
-            raise StopAsyncIteration
-        event = self._waiting.popleft()
-        self._seq = event.seq
-        return event
-
     async def batches(self, pause_s: float) -> AsyncGenerator[Sequence[JobEvent], None]:
         """Yield all buffered events at once, and an empty batch each time that ``pause_s`` pass
         without one. The end waits for `end_settled`.
 
         Raises:
-            SubscriberTooSlow: as iteration does.
+            SubscriberTooSlow: more events wait than the buffer holds.
         """
-        while True:
-            try:
-                async with asyncio.timeout(None if self._ready else pause_s):
-                    first = await anext(self)
-            except TimeoutError:
-                yield ()
+        while self._waiting or not self._over:
+            if not self._waiting:
+                self._news.clear()
+                try:
+                    async with asyncio.timeout(pause_s):
+                        await self._news.wait()
+                except TimeoutError:
+                    yield ()
                 continue
-            except StopAsyncIteration:
-                return
-            more = [
-                self._waiting.popleft() for _ in range(min(len(self._waiting), MAX_EVENT_BATCH - 1))
-            ]
-            if more:
-                self._seq = more[-1].seq
-            events = [first, *more]
+            if self._behind:
+                raise SubscriberTooSlow(self._seq)
+            batch = min(len(self._waiting), MAX_EVENT_BATCH)
+            events = [self._waiting.popleft() for _ in range(batch)]
+            self._seq = events[-1].seq
             if self._over and not self._waiting and self.end_settled is not None:
                 end = max((at for at, event in enumerate(events) if event.ends), default=0)
                 if end:  # what was before need not wait
@@ -120,10 +102,6 @@ class JobSubscription:
                 await self.end_settled()
                 events = events[end:]
             yield events
-
-    @property
-    def _ready(self) -> bool:
-        return bool(self._waiting) or self._over or self._behind
 
     def __enter__(self) -> Self:
         return self

@@ -3,7 +3,7 @@
 import asyncio
 import logging
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import aclosing
 from dataclasses import replace
 
@@ -151,14 +151,9 @@ class Job:
         assert self.record.transcript is not None
         return self.record.transcript
 
-    async def changes(self) -> AsyncIterator[JobRecord]:
-        """Yield the job's record, now and after changes, until it has ended."""
-        async for record in self.watched(None):
-            assert record is not None
-            yield record
-
     async def watched(self, pause_s: float | None) -> AsyncGenerator[JobRecord | None, None]:
-        """Yield as `changes`, and None each time that nothing changed for ``pause_s``."""
+        """Yield the job's record, now and after changes, until it has ended, and None each time
+        that nothing changed for ``pause_s``."""
         while not self.ended:
             changed = self._changed  # read before the yield, so that no change is missed meanwhile
             yield self.record

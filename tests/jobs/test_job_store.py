@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from fake_claims import ANYTHING
 from instrumented_slot import FACTS, OverheardSlot, queue_on
-from job_event_histories import submitted
+from job_event_histories import submitted, taken
 from postgres import Cluster
 from retention_of_jobs import job_metrics
 from service_process import PATIENCE_S
@@ -247,7 +247,7 @@ async def done(opened: Opened, owner: str = "ada", **more: Any) -> JobRecord:
 
 async def told(store: JobStore, job_id: str, after: int = 0) -> list[JobEvent]:
     """All events of a job up to its end."""
-    return [event async for event in await store.subscribe(job_id, after)]
+    return [event async for event in taken(await store.subscribe(job_id, after))]
 
 
 async def following(store: JobStore, job_id: str) -> asyncio.Task[list[JobEvent]]:

@@ -1,14 +1,17 @@
 """Anything that can happen to a job, likely or not."""
 
+from collections.abc import AsyncIterator
+
 from generated_edits import steps
 from hypothesis import strategies as st
 from instrumented_slot import FACTS
+from service_process import PATIENCE_S
 
 from sidecar import errors
 from sidecar.audio.audio_source import ClientFileRef
 from sidecar.interfaces.engine_interface import TranscribeOptions
 from sidecar.jobs import job_record
-from sidecar.jobs.job_event_log import JobEventLog
+from sidecar.jobs.job_event_log import JobEventLog, JobSubscription
 from sidecar.transcripts import transcript
 
 texts = st.text(max_size=8)
@@ -76,3 +79,10 @@ def added(
     store.add(record)
     happen(store, record.id, *changes)
     return record
+
+
+async def taken(subscription: JobSubscription) -> AsyncIterator[job_record.JobEvent]:
+    """The events of a subscription, one by one."""
+    async for batch in subscription.batches(PATIENCE_S):
+        for event in batch:
+            yield event

@@ -394,7 +394,8 @@ class WyomingConnection:
 
     async def _send_results(self, job: Job) -> None:
         events = messages.WyomingJobEvents()
-        async for record in job.changes():
+        async for record in job.watched(None):
+            assert record is not None
             for event in events.more(record):
                 await self._send(event)
             if record.error is not None:

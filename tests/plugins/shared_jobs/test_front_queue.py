@@ -212,7 +212,7 @@ async def test_job_left_by_a_client_is_unfollowed_there_and_taken_over_at_anothe
 
 async def seen(job: Job) -> list[JobState]:
     """As which a client's request sees a job, to its end."""
-    return [record.state async for record in job.changes()]
+    return [record.state async for record in job.watched(None) if record is not None]
 
 
 async def test_client_that_returns_during_drain_gets_shutting_down_and_its_job_stays_left(

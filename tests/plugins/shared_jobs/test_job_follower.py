@@ -4,6 +4,7 @@ import asyncio
 import os
 
 import pytest
+from job_event_histories import taken
 from service_process import until
 from shared_job_services import DONE, SEGMENT, Service, submitted, until_told, watched
 from uploads import upload
@@ -34,7 +35,7 @@ async def claimed(node: Service) -> Claim:
 
 async def numbers(one: Service, job_id: str) -> list[int]:
     with await one.jobs.subscribe(job_id) as events:
-        return [event.seq async for event in events]
+        return [event.seq async for event in taken(events)]
 
 
 def hears_only(one: Service) -> bool:
@@ -71,7 +72,7 @@ async def test_subscriber_of_job_deleted_elsewhere_sees_it_cancelled_and_a_later
     (job,) = await one.submit("a")
     with await one.jobs.subscribe(job.id) as events:
         await other.jobs.delete(job.id)
-        assert [event.change async for event in events] == [CancelledChange()]
+        assert [event.change async for event in taken(events)] == [CancelledChange()]
     with pytest.raises(errors.JobNotFound):
         await one.jobs.subscribe(job.id)
 
