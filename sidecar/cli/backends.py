@@ -197,7 +197,8 @@ async def open_backend(
         ) -> AsyncGenerator[Transcript, None]:
             job = await service.submissions.submit(ANONYMOUS, opens(path), meant, kept=False)
             try:
-                async for record in job.changes():
+                async for record in job.watched(None):
+                    assert record is not None
                     report_progress(
                         "running", record.progress.audio_s_done, record.progress.audio_s_total
                     )
