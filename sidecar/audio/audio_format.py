@@ -19,6 +19,8 @@ _DAY_S = 86_400
 _SPLICED_S = 3600
 """Recordings of broadcasts are joined of others, whose clocks are anywhere in 26 hours."""
 SIGN_BYTES = 64
+_MAX_TAGS = 4
+"""A program that knows not the version of the tag puts its own before it."""
 _MAX_POSITION = (1 << 63) - 1
 _PS_PACK = b"\x00\x00\x01\xba"
 _MP4_FIRST_BOXES = frozenset(
@@ -123,6 +125,8 @@ _SIGNS: dict[AudioContainer, bytes] = {
     MATROSKA: rb"\x1aE\xdf\xa3(?=.{0,40}(?:matroska|webm))",
 }
 """Beginnings of files that chance does not make. A literal is first in each, for speed."""
+_TAG = re.compile(rb"ID3[\2-\4]|APETAGEX.{15}[\x20-\x3f\xa0-\xbf]", re.DOTALL)
+"""Header of a tag; APEv2 has a footer of nearly the same bytes."""
 _FILMS = (OGG, ASF, FLV, AVI, MP4, MATROSKA)
 """Formats that may have any other in them."""
 _COMPRESSED = (FLAC, WAVPACK, APE)
@@ -153,6 +157,11 @@ def find_beginnings(data: bytes, container: AudioContainer | None = None) -> Ite
     if (signs := _following(container)) is not None:
         for found in signs.finditer(data):
             yield found.start() - 4 * found[0].startswith(b"ftyp")
+
+
+def find_tags(data: bytes) -> Iterator[int]:
+    """Yield where ID3 and APEv2 tags may begin."""
+    return (found.start() for found in _TAG.finditer(data))
 
 
 def signed_container(head: bytes, at: int = 0) -> AudioContainer | None:
@@ -351,17 +360,18 @@ def begins_recording(head: bytes) -> bool:
 
 def container_at(fd: int, at: int) -> AudioContainer | None:
     """Return the format of an open file that begins at a position."""
-    head = read_file_at(fd, at, SNIFF_BYTES)
-    container = detect_container(head)
-    if tag := id3_length(head):  # a picture in it may be longer than the head
-        return detect_container(read_file_at(fd, at + tag, SNIFF_BYTES)) or container
-    return container
+    begin = at
+    for _ in range(_MAX_TAGS):  # a picture in one may be longer than the head
+        at += id3_length(read_file_at(fd, at, 10))
+    return detect_container(read_file_at(fd, at, SNIFF_BYTES)) or (MP3 if at > begin else None)
 
 
 def find_begin(fd: int, *containers: AudioContainer) -> int:
     """Return where the recording of one of these formats begins in an open file: a tag, zeros or
     rubbish may be before it; 0 if its beginning has no sign."""
-    at = id3_length(read_file_at(fd, 0, 10))
+    at = 0
+    for _ in range(_MAX_TAGS):
+        at += id3_length(read_file_at(fd, at, 10))
     head = read_file_at(fd, at, SNIFF_BYTES)
     for begin in find_beginnings(head, containers[0]):
         if signed_container(head, begin) in containers:

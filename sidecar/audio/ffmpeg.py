@@ -58,6 +58,8 @@ _COMPLAIN_WHEN_WHOLE = (
     audio_format.WAV,
 )
 """Formats that go on at the next frame, behind a tag for example, or end within a block."""
+_COUNTED = (audio_format.FLAC, audio_format.WAVPACK)
+"""Formats whose header has the number of samples. ffmpeg complains of tags behind WavPack."""
 _STOPPED_CODES = {-signal.SIGINT, -signal.SIGTERM, -9}
 """Exit codes of an ffmpeg that was stopped, by somebody or for lack of memory (SIGKILL, which
 Windows lacks), if its own handler did not say so in its log. The recording goes on behind what it
@@ -182,9 +184,7 @@ class FfmpegProcess:
         """Return whether the recording is incomplete or damaged, once ffmpeg has ended."""
         total_s = self.header.total_s
         counted = (
-            self._container is audio_format.FLAC
-            and total_s is not None
-            and not self.header.is_estimate
+            self._container in _COUNTED and total_s is not None and not self.header.is_estimate
         )
         if counted and total_s is not None:
             missing = self._frames / self._rate < total_s - _DURATION_DIGIT_S

@@ -9,6 +9,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from heapq import merge
 from itertools import islice, pairwise
 
 from sidecar.audio.audio_format import (
@@ -34,6 +35,7 @@ from sidecar.audio.audio_format import (
     container_at,
     find_begin,
     find_beginnings,
+    find_tags,
     id3_length,
     mpeg_frame_length,
     read_file_at,
@@ -105,14 +107,18 @@ def _has_ogg_audio(fd: int, link: Link) -> bool:
 
 
 def _has_flac_audio(fd: int, link: Link) -> bool:
-    """Return whether something follows the metadata blocks (RFC 9639, section 8.1)."""
-    at = link.begin + len(b"fLaC")
+    return _flac_audio_begin(fd, link.begin) < link.end
+
+
+def _flac_audio_begin(fd: int, begin: int) -> int:
+    """Return where the metadata blocks of a FLAC file end (RFC 9639, section 8.1)."""
+    at = begin + len(b"fLaC")
     for _ in range(_MAX_HEADER_BLOCKS):
         head = read_file_at(fd, at, 4)
         at += 4 + int.from_bytes(head[1:])
-        if at >= link.end or head[0] > 0x7F:  # the last one
+        if len(head) < 4 or head[0] > 0x7F:  # the last one
             break
-    return at < link.end
+    return at
 
 
 def find_links(fd: int, container: AudioContainer, within_s: float) -> list[Link]:
@@ -290,16 +296,25 @@ def _au_end(fd: int, begin: int, size: int) -> int:
 def _signs(
     fd: int, container: AudioContainer | None, deadline: float, position: int = 0
 ) -> Iterator[int]:
-    """Yield where recordings begin from a position on, by their first bytes."""
-    page_end, rest = -1, b""
+    """Yield where recordings begin from a position on, by their first bytes. Those in tags and in
+    the header of a FLAC file are pictures: a phone's has a film inside."""
+    page_end, header_end, rest = -1, 0, b""
     while data := read_file_at(fd, position, _CHUNK_BYTES):
         window, start = rest + data, position - len(rest)
         position += len(data)
         last = position if len(data) < _CHUNK_BYTES else position - SIGN_BYTES
-        for at in find_beginnings(window, container):
+        for at in merge(find_beginnings(window, container), find_tags(window)):
             begin = start + at
             if begin >= last:
                 break  # it is found again, whole
+            if begin < header_end:
+                continue
+            form = signed_container(window, at)
+            if form is FLAC:
+                header_end = _flac_audio_begin(fd, begin)
+            elif form is None:
+                header_end = begin + _tag_length(read_file_at(fd, begin, _APE_BYTES))
+                continue
             # Streams that run in parallel (of a film) begin in adjacent pages: they are one link.
             if begin != page_end:
                 yield begin

@@ -1,5 +1,6 @@
 """Recordings as recorders and people leave them: joined, cut, streamed, with lies in the header."""
 
+import base64
 import os
 import re
 import struct
@@ -576,3 +577,98 @@ def test_one_outlier_in_a_float_wav_does_not_rescale_the_other_samples(seconds: 
     broken[500] = 500.0
     samples, _ = decoded(wav(broken.tobytes(), tag=3, bits=32))
     assert np.allclose(samples[1000:], tone[1000:], atol=1e-6)
+
+
+def id3(picture: bytes) -> bytes:
+    frame = b"\0image/heic\0\3\0" + picture
+    body = b"APIC" + len(frame).to_bytes(4) + b"\0\0" + frame
+    size = bytes(len(body) >> shift & 0x7F for shift in (21, 14, 7, 0))
+    return b"ID3\3\0\0" + size + body
+
+
+def ape(picture: bytes) -> bytes:
+    item = len(picture).to_bytes(4, "little") + b"\2\0\0\0Cover Art (Front)\0" + picture
+    ends = [
+        struct.pack("<8sIIII8x", b"APETAGEX", 2000, len(item) + 32, 1, flags)
+        for flags in (0xA0000000, 0x80000000)
+    ]
+    return ends[0] + item + ends[1]
+
+
+def flac_with(picture: bytes, content: bytes) -> bytes:
+    block = struct.pack(">II10sIIIIII", 3, 10, b"image/heic", 0, 0, 0, 0, 0, len(picture)) + picture
+    return content[:42] + b"\6" + len(block).to_bytes(3) + block + content[42:]
+
+
+def m4a_with(picture: bytes, content: bytes) -> bytes:
+    """Its index is at its end; what is put behind it there moves nothing."""
+    for name in (b"covr", b"ilst", b"udta"):
+        picture = (len(picture) + 8).to_bytes(4) + name + picture
+    at = content.index(b"moov") - 4
+    size = int.from_bytes(content[at : at + 4])
+    assert at + size == len(content)
+    return content[:at] + (size + len(picture)).to_bytes(4) + content[at + 4 :] + picture
+
+
+def aiff_with(picture: bytes, content: bytes) -> bytes:
+    tag = id3(picture)
+    at = content.index(b"SSND")
+    chunk = b"ID3 " + len(tag).to_bytes(4) + tag + bytes(len(tag) % 2)
+    return (
+        b"FORM" + (len(content) + len(chunk) - 8).to_bytes(4) + content[8:at] + chunk + content[at:]
+    )
+
+
+COVERED: dict[str, tuple[str, tuple[object, ...], Callable[[bytes, bytes], bytes]]] = {
+    "mp3": ("mp3", PLAIN_MP3, lambda picture, content: id3(picture) + content),
+    "mp3-two-tags": ("mp3", PLAIN_MP3, lambda picture, content: 2 * id3(picture) + content),
+    "mp3-behind": ("mp3", PLAIN_MP3, lambda picture, content: content + id3(picture)),
+    "mp3-ape": ("mp3", PLAIN_MP3, lambda picture, content: content + ape(picture)),
+    "aac": ("aac", (), lambda picture, content: 2 * id3(picture) + content),
+    "flac": ("flac", (), flac_with),
+    "flac-id3": ("flac", (), lambda picture, content: 2 * id3(picture) + content),
+    "m4a": ("m4a", (), m4a_with),
+    "aiff": ("aiff", (), aiff_with),
+    "wavpack": ("wv", (), lambda picture, content: content + ape(picture)),
+}
+
+
+@pytest.fixture(scope="module")
+def pictures(studio: Studio) -> dict[str, bytes]:
+    """A phone's: a picture with a film behind it, and two in the container of films."""
+    still = studio.make("still.jpg", *PICTURE[:4], "-frames:v", 1).read_bytes()
+    sound = ("-c:a", "aac", "-brand", "mp42")
+    moving = studio.make("moving.mp4", "-i", studio.voice, *sound).read_bytes()
+    noise = np.random.default_rng(7).bytes(90_000)
+    boxes = b"\0\0\0\x48meta" + bytes(64) + (len(noise) + 8).to_bytes(4) + b"mdat" + noise
+    containers = {
+        name: b"\0\0\0\x18ftyp" + name.encode() + bytes(4) + b"mif1" + name.encode() + boxes
+        for name in ("heic", "avif")
+    }
+    return {"moving": still + moving, **containers}
+
+
+@pytest.mark.parametrize("picture", ["moving", "heic", "avif"])
+@pytest.mark.parametrize("name", COVERED)
+def test_recording_with_a_picture_of_a_phone_as_cover_is_decoded_alone(
+    name: str, picture: str, encoded: Encode, pictures: dict[str, bytes]
+) -> None:
+    suffix, arguments, covered = COVERED[name]
+    content = encoded(suffix, *arguments)
+    whole, _ = decoded(content)
+    found = decoded(covered(pictures[picture], content))
+    check(found, SECONDS)
+    assert np.allclose(found[0][: 2 * RATE], whole[: 2 * RATE], atol=1e-3)
+    # And the next one, with a cover of its own, begins where it does.
+    twice = decoded(2 * covered(pictures[picture], content))
+    check(twice, 2 * SECONDS, 0.3)
+
+
+def test_ogg_with_a_picture_of_a_phone_as_cover_is_decoded_alone(
+    encoded: Encode, pictures: dict[str, bytes]
+) -> None:
+    block = struct.pack(">II10sIIIIII", 3, 10, b"image/heic", 0, 0, 0, 0, 0, 60_000)
+    comment = base64.b64encode(block + pictures["heic"][:60_000]).decode()
+    for codec in ("libopus", "libvorbis"):
+        cover = ("-metadata", f"METADATA_BLOCK_PICTURE={comment}")
+        check(decoded(encoded("ogg", "-c:a", codec, *cover)), SECONDS)
