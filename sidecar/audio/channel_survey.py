@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from sidecar.audio import Block
+from sidecar.audio.channel_layout import ChannelLayout
 from sidecar.audio.signal_conditioning import ACTIVE_ENERGY, ChannelMixer, Frames, bounded
 
 _DEAD_ENERGY = 1e-6
@@ -35,9 +36,9 @@ class ChannelSurvey:
         self.count = count
         self.parts: list[SurveyedPart] = []
 
-    def __call__(self, rate: int, channels: int) -> SurveyedPart:
+    def __call__(self, rate: int, layout: ChannelLayout) -> SurveyedPart:
         """Return the mixer of a part."""
-        self.parts.append(SurveyedPart(rate, channels, self.count))
+        self.parts.append(SurveyedPart(rate, layout.channels, self.count))
         return self.parts[-1]
 
     @property
@@ -188,7 +189,7 @@ class FittedChannels:
     def __init__(self, rate: int, channels: int, count: int) -> None:
         self._count = count
         surplus = channels - count + 1
-        self._rest = ChannelMixer(rate, surplus) if surplus > 1 else None
+        self._rest = ChannelMixer(rate, ChannelLayout(surplus)) if surplus > 1 else None
 
     def fit(self, frames: Frames) -> Frames:
         """Return the frames, shape (samples, count)."""

@@ -207,7 +207,7 @@ class FfmpegProcess:
             self._end()
             raise self.header.error
         yield from _silence(self._samples_before())
-        mixer = self._make_mixer(self._rate, self.channels)
+        mixer = self._make_mixer(self._rate, self.header.layout_of(self.track, self.channels))
         holes = HoleFinder(self._rate, self._container.max_hole_s)
         frame_bytes = 4 * self.channels
         # Blocks of a fixed length: what the mixer decides must not hang on those of the codec.

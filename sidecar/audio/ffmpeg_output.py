@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 
 from sidecar import errors
+from sidecar.audio.channel_layout import ChannelLayout, named_layout
 
 STALL_TIMEOUT_S = 12.0
 """Seconds without output after which a running decoder is stopped."""
@@ -114,6 +115,12 @@ class FfmpegLog(RecordingHeader):
     _codecs: set[str] = field(default_factory=set)
     _no_decoder: str | None = None
     _in_track: bool = False
+    _layouts: list[str] = field(default_factory=list)
+
+    def layout_of(self, track: int, channels: int) -> ChannelLayout:
+        """Return the layout of a track, from 0, that has so many channels."""
+        known = track < len(self._layouts)
+        return named_layout(self._layouts[track] if known else "", channels)
 
     def read(self, line: str) -> None:
         """Take a line with its level, such as ``[error] moov atom not found``."""
@@ -133,6 +140,7 @@ class FfmpegLog(RecordingHeader):
             language = named[1] if named and named[1] != "und" else None
             start = _TRACK_START.search(stream[2])
             layout = _LAYOUT.search(stream[2])
+            self._layouts.append(layout[1].strip() if layout else "")
             self._codecs.update(_CODEC.findall(stream[2].split(",")[0]))
             self.tracks.append(
                 AudioTrack(

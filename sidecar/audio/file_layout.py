@@ -40,7 +40,7 @@ class WavPart:
 
     ``order``: byte order, ``<`` or ``>``. ``encoding``: the format tag, that of the subformat if it
     is extensible; or `SCALED_FLOAT`. ``begin``, ``start``: position of the header and of the
-    samples.
+    samples. ``mask``: the speakers of the channels, 0 if the header does not name them.
     """
 
     order: str
@@ -53,6 +53,7 @@ class WavPart:
     claimed_bytes: int
     present_bytes: int
     begin: int = 0
+    mask: int = 0
 
     @property
     def is_short(self) -> bool:
@@ -136,7 +137,7 @@ class _WavReader:
         if order is None or head[8:] != b"WAVE":
             return None
         position += 12
-        layout, data_bytes = (0, 0, 0, 0, 0, 0), _UNKNOWN
+        layout, mask, data_bytes = (0, 0, 0, 0, 0, 0), 0, _UNKNOWN
         while self._chunks_left > 0:
             name, length, body = self._chunk_at(position, order)
             if position + 8 > self._size:
@@ -146,6 +147,7 @@ class _WavReader:
             elif name == b"fmt " and len(body) >= 16:
                 layout = struct.unpack_from(f"{order}HHIIHH", body)
                 if layout[0] == EXTENSIBLE and len(body) >= 26:
+                    (mask,) = struct.unpack_from(f"{order}I", body, 20)
                     layout = struct.unpack_from(f"{order}H", body, 24) + layout[1:]
             elif name == b"data":
                 encoding, channels, rate, _, frame_bytes, bits = layout
@@ -153,7 +155,7 @@ class _WavReader:
                 claimed = data_bytes if length == _UNKNOWN else length
                 return WavPart(
                     order, encoding, channels, rate, frame_bytes, bits, start, claimed,
-                    self._present(start, claimed, order), begin,
+                    self._present(start, claimed, order), begin, mask,
                 )  # fmt: skip
             end = position + 8 + length
             padded = length % 2 and audio_format.read_file_at(self._fd, end, 4) not in _USUAL_CHUNKS

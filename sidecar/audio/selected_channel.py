@@ -6,6 +6,7 @@ import numpy as np
 import numpy.typing as npt
 
 from sidecar.audio import Block
+from sidecar.audio.channel_layout import ChannelLayout
 from sidecar.audio.channel_survey import ChannelSurvey, FittedChannels, frame_samples
 from sidecar.audio.signal_conditioning import ACTIVE_ENERGY, Frames, Mixer
 
@@ -33,13 +34,13 @@ class SelectedChannel:
         self._open = _open_frames(survey, number)
         self._parts = 0
 
-    def __call__(self, rate: int, channels: int) -> Mixer:
+    def __call__(self, rate: int, layout: ChannelLayout) -> Mixer:
         """Return the mixer of the next part."""
         at, self._parts = self._parts, self._parts + 1
         known = at < len(self._open)  # the file may have grown
         opened = self._open[at] if known else np.ones(0, np.bool_)
         frame = frame_samples(rate)
-        fit = FittedChannels(rate, channels, self._survey.count)
+        fit = FittedChannels(rate, layout.channels, self._survey.count)
         return _ChannelSelector(fit, self.number, opened, frame)
 
 

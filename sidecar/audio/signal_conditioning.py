@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from array import array
 from collections.abc import Callable
 from typing import Protocol, TypeAlias
@@ -10,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from sidecar.audio import Block
+from sidecar.audio.channel_layout import ChannelLayout
 
 Frames: TypeAlias = npt.NDArray[np.float32]
 """Samples of channels, shape (samples, channels)."""
@@ -23,6 +25,12 @@ _OTHER_REFERENCE_GAIN = 2.0
 _FADE_S = 0.01
 _PIECE_S = 0.25
 """Least time for which channels are weighed: a cable may turn them over for a word."""
+_BESIDE_CENTRE = 0.35
+"""Weight of the others beside a channel for the dialogue. With music or noise as loud in left and
+right, and half as loud behind, 92 to 100 % of the words are heard, 4 dB louder 88 to 96 %; by the
+mean 33 to 46 % and 0 to 4 %, by ffmpeg's mix 79 to 83 % and 62 to 75 %."""
+_BASS_HZ = 300.0
+"""A channel for low effects that has more than these has words: it is somebody's microphone."""
 
 ACTIVE_ENERGY = 1e-4
 """Share of the loudest piece from which one has speech: -40 dB."""
@@ -41,16 +49,23 @@ _MIN_BLOCK_S = 0.1
 
 class ChannelMixer:
     """Mixer of blocks of one recording at ``rate``: the mean of its channels, without those that
-    are the loudest one upside down, and without those that have had no signal yet.
+    are the loudest one upside down, and without those that have had no signal yet. In a film the
+    channel with the dialogue counts most, and that with the bass not at all.
 
     One channel of a pair upside down (a balanced cable on a stereo input) would cancel the other:
     what was said is on each of them.
     """
 
-    def __init__(self, rate: int, channels: int) -> None:
+    def __init__(self, rate: int, layout: ChannelLayout) -> None:
         self._fade, self._piece = max(1, round(_FADE_S * rate)), round(_PIECE_S * rate)
         self._loudest = 0.0
-        self._live = np.zeros(channels, np.bool_)
+        self._live = np.zeros(layout.channels, np.bool_)
+        self._shares = np.ones(layout.channels, np.float32)
+        if layout.centre is not None:
+            self._shares[:] = _BESIDE_CENTRE
+            self._shares[layout.centre] = 1.0
+        self._bass = layout.bass
+        self._low_slope = 4 * math.sin(math.pi * _BASS_HZ / rate) ** 2
         self._reference = 0
         self._weights: Block | None = None
 
@@ -68,7 +83,9 @@ class ChannelMixer:
             share = np.float32(1 / len(frames))
             bounded = np.clip(frames, -1.0, 1.0)  # one sample of a million decides nothing
             mean = np.full(len(frames), share) @ bounded
-            weights = self._weights_of(bounded.T @ bounded * share - np.outer(mean, mean))
+            steps = np.diff(bounded[:, self._bass]) if self._bass is not None else mean[:0]
+            products = bounded.T @ bounded * share - np.outer(mean, mean)
+            weights = self._weights_of(products, float(steps @ steps * share))
             mono: Block = frames @ weights
             if self._weights is not None and not np.array_equal(weights, self._weights):
                 before = frames[: self._fade] @ self._weights
@@ -77,8 +94,9 @@ class ChannelMixer:
         self._weights = weights
         return mono
 
-    def _weights_of(self, products: Frames) -> Block:
-        """Return the weight of each channel by the covariances of all pairs (``products``)."""
+    def _weights_of(self, products: Frames, bass_slope: float) -> Block:
+        """Return the weight of each channel by the covariances of all pairs (``products``), and by
+        the mean energy of the steps of the channel for the bass."""
         products = np.nan_to_num(products.astype(np.float64))
         energy = np.diag(products)
         self._loudest = max(self._loudest, float(energy.max()))
@@ -87,9 +105,16 @@ class ChannelMixer:
             self._reference = int(energy.argmax())
         scale = np.sqrt(energy) * np.sqrt(energy[self._reference])
         taken = self._live & (products[self._reference] >= _OPPOSITE_CORRELATION * scale)
+        if self._bass is not None:
+            own = energy[self._bass]
+            if own > ACTIVE_ENERGY * self._loudest and bass_slope > self._low_slope * own:
+                self._bass = None
+            else:
+                taken[self._bass] = False
         if not taken.any():
             taken[:] = True
-        weights: Block = (taken / taken.sum()).astype(np.float32)
+        shares = taken * self._shares
+        weights: Block = (shares / shares.sum()).astype(np.float32)
         return weights
 
 
@@ -106,8 +131,8 @@ class Mixer(Protocol):
         """Return the next block, shape (samples,), of ``frames``, shape (samples, channels)."""
 
 
-MakeMixer = Callable[[int, int], Mixer]
-"""Maker of the mixer of a part by its sample rate and number of channels."""
+MakeMixer = Callable[[int, ChannelLayout], Mixer]
+"""Maker of the mixer of a part by its sample rate and channels."""
 
 
 class ChannelMix:
@@ -117,10 +142,10 @@ class ChannelMix:
         self._energies = array("f")
         """Energies of the first channel and the second, for each `_MEASURED_S` seconds."""
 
-    def __call__(self, rate: int, channels: int) -> Mixer:
+    def __call__(self, rate: int, layout: ChannelLayout) -> Mixer:
         """Return the mixer of a part."""
-        mixer = ChannelMixer(rate, channels)
-        return _MeasuredPair(mixer, rate, self._energies) if channels == 2 else mixer
+        mixer = ChannelMixer(rate, layout)
+        return _MeasuredPair(mixer, rate, self._energies) if layout.channels == 2 else mixer
 
     @property
     def different_speakers(self) -> bool:

@@ -11,6 +11,7 @@ import numpy as np
 from sidecar import errors
 from sidecar.audio import Block, audio_format, file_layout
 from sidecar.audio.audio_info import MAX_CHANNELS, MAX_RATE, MIN_RATE, is_plausible
+from sidecar.audio.channel_layout import ChannelLayout, masked_layout
 from sidecar.audio.codecs import decode_a_law, decode_mu_law
 from sidecar.audio.ffmpeg_output import RecordingHeader
 from sidecar.audio.file_layout import A_LAW, FLOAT, MU_LAW, PCM, SCALED_FLOAT, WavPart
@@ -102,7 +103,10 @@ class WavDecoder:
     def __iter__(self) -> Iterator[Block]:
         for part in self._parts:
             scale = self._scale_of(part)
-            mixer = self._make_mixer(part.rate, part.channels)
+            layout = ChannelLayout(part.channels)
+            if part.channels > 2:
+                layout = masked_layout(part.mask, part.channels)
+            mixer = self._make_mixer(part.rate, layout)
             resampler = Resampler(part.rate, self._rate)
             for frames in self._frames_of(part):
                 yield resampler.take(mixer.mix(frames if scale == 1 else frames * scale))

@@ -7,6 +7,7 @@ import pytest
 from recordings import run_ffmpeg, wav
 
 from sidecar.audio.audio_decoder import open_audio, probe_audio
+from sidecar.audio.channel_layout import ChannelLayout
 from sidecar.audio.channel_survey import ChannelSurvey
 from sidecar.audio.selected_channel import SelectedChannel
 from sidecar.audio.signal_conditioning import ChannelMix
@@ -47,7 +48,7 @@ def surveyed(*channels: np.ndarray, block: int = 10_007) -> ChannelSurvey:
 def mixed_by(
     maker: SelectedChannel | ChannelSurvey, *channels: np.ndarray, block: int
 ) -> np.ndarray:
-    mixer, frames = maker(RATE, len(channels)), np.stack(channels, axis=1)
+    mixer, frames = maker(RATE, ChannelLayout(len(channels))), np.stack(channels, axis=1)
     return np.concatenate(
         [mixer.mix(frames[at : at + block]) for at in range(0, len(frames), block)]
     )
@@ -162,7 +163,7 @@ def test_speech_that_is_quieter_than_another_but_no_bleed_is_kept() -> None:
 
 
 def test_selected_channel_is_silent_in_a_part_of_the_recording_that_lacks_it() -> None:
-    mixer = SelectedChannel(1, surveyed(VOICE, OTHER))(RATE, 1)
+    mixer = SelectedChannel(1, surveyed(VOICE, OTHER))(RATE, ChannelLayout(1))
     assert not mixer.mix(VOICE[:, np.newaxis]).any()
 
 
@@ -177,14 +178,14 @@ def test_part_with_the_same_sound_on_both_channels_is_on_the_first_only() -> Non
 
 
 def test_last_channel_is_averaged_with_the_further_channels_of_a_part_that_has_more() -> None:
-    mixer = SelectedChannel(1, surveyed(VOICE, OTHER))(RATE, 3)
+    mixer = SelectedChannel(1, surveyed(VOICE, OTHER))(RATE, ChannelLayout(3))
     found = mixer.mix(np.stack((NOTHING, VOICE, OTHER), axis=1))
     assert np.allclose(found, (VOICE + OTHER) / 2, atol=1e-6)
 
 
 def mixed(*channels: np.ndarray) -> ChannelMix:
     mix = ChannelMix()
-    mix(RATE, len(channels)).mix(np.stack(channels, axis=1))
+    mix(RATE, ChannelLayout(len(channels))).mix(np.stack(channels, axis=1))
     return mix
 
 

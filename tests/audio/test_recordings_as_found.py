@@ -579,6 +579,42 @@ def test_one_outlier_in_a_float_wav_does_not_rescale_the_other_samples(seconds: 
     assert np.allclose(samples[1000:], tone[1000:], atol=1e-6)
 
 
+@pytest.mark.parametrize(
+    ("suffix", "layout", "arguments"),
+    [
+        ("ac3", "5.1(side)", ()),
+        ("eac3", "5.1", ()),
+        ("flac", "7.1", ()),
+        ("m4a", "5.1", ()),
+        ("mkv", "5.1", ("-c:a", "libopus", "-mapping_family", 1)),
+        ("wav", "7.1", ()),
+        ("wav", "5.1(side)", ("-c:a", "pcm_s24le")),
+    ],
+)
+def test_dialogue_of_a_film_in_surround_is_louder_than_its_music(
+    suffix: str, layout: str, arguments: tuple[object, ...], studio: Studio
+) -> None:
+    count = 8 if layout == "7.1" else 6
+    voice, _ = decoded(studio.voice.read_bytes())
+    level = float(voice.std())
+    channels = level * np.random.default_rng(1).standard_normal((len(voice), count))
+    channels[:, 2] = voice
+    channels[:, 3] = level * np.sin(2 * np.pi * 45 * np.arange(len(voice)) / RATE)
+    raw = studio.folder / f"film-{count}.s16"
+    raw.write_bytes((np.clip(channels / 2, -1, 1) * 32767).astype("<i2").tobytes())
+    film = studio.make(
+        f"film-{layout}.{suffix}",
+        *("-f", "s16le", "-ar", RATE, "-ac", count, "-channel_layout", layout, "-i", raw),
+        *("-ar", 48_000, *arguments),
+    )
+    found, _ = decoded(film.read_bytes())
+    begin, end = RATE // 2, RATE
+    said = voice[begin:end]
+    delays = np.correlate(found[begin - 400 : end + 400], said, "valid")  # those of codecs
+    heard = found[begin - 400 + int(delays.argmax()) :][: end - begin]
+    assert np.corrcoef(heard, said)[0, 1] ** 2 > 0.6, "by the mean it is drowned"
+
+
 def id3(picture: bytes) -> bytes:
     frame = b"\0image/heic\0\3\0" + picture
     body = b"APIC" + len(frame).to_bytes(4) + b"\0\0" + frame
