@@ -6,19 +6,28 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+import httpx
 import pytest
 from browser_visitor import Visitor
-from service_process import REPOSITORY, Server, StartServer, free_port, wait_until
+from service_process import (
+    REPOSITORY,
+    Server,
+    StartServer,
+    counting_listener,
+    free_port,
+    wait_until,
+)
 
 pytestmark = pytest.mark.slow
 TOKEN = "a token that no page gets"
 
 
 @contextmanager
-def site(server: Server, port: int) -> Iterator[str]:
-    """The address of the page, at ``port``."""
+def site(server: Server, port: int, **environment: str) -> Iterator[str]:
+    """The address of the page, at ``port``; more of its ``environment``."""
     environment = {
         **os.environ,
+        **environment,
         "CAPTIONS_PORT": str(port),
         "CAPTIONS_SERVICE": f"http://127.0.0.1:{server.port}",
         "VIBEVOICE_TOKEN": TOKEN,
@@ -70,3 +79,21 @@ def test_captions_from_an_origin_that_is_not_allowed_show_the_cause_without_an_e
         visitor.sees("#start:enabled")
         assert not [line for line in visitor.said() if "Uncaught" in line]
         visitor.log.clear()  # that it is refused is meant
+
+
+def test_token_of_captions_goes_to_no_proxy_of_the_environment(server: Server) -> None:
+    port = free_port()
+    with (
+        counting_listener() as (proxy, asked),
+        site(server, port, http_proxy=f"http://127.0.0.1:{proxy}", no_proxy="") as address,
+    ):
+        wait_until(lambda: answers(address), "the page is served")
+        assert httpx.post(f"{address}/ticket").json()["ticket"]
+        assert asked == []
+
+
+def answers(address: str) -> bool:
+    try:
+        return httpx.get(f"{address}/settings").is_success
+    except httpx.TransportError:  # it is starting
+        return False
