@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 from not_tested import missing
-from service_process import told_by
+from service_process import Server, told_by
 
 ROOT = Path(__file__).parents[2]
 WORKFLOWS = sorted((ROOT / ".github/workflows").glob("*.yml"))
@@ -82,6 +82,14 @@ def test_pip_install_in_workflow_requires_hashes_or_fetches_nothing(path: Path) 
     installs = re.findall(r"pip install (.+)", path.read_text("utf-8"))
     for one in installs:
         assert "--require-hashes" in one or "--no-deps --no-build-isolation" in one, one
+
+
+def test_addresses_that_workflows_ask_exist(server: Server) -> None:
+    """And whether they need a token does not matter here: there is none."""
+    texts = [path.read_text("utf-8") for path in WORKFLOWS]
+    asked = {path for text in texts for path in re.findall(r"//127\.0\.0\.1:\d+(/[\w./-]*)", text)}
+    assert "/health" in asked
+    assert {path for path in asked if server.client.get(path).status_code != 200} == set()
 
 
 @pytest.mark.parametrize("path", WORKFLOWS, ids=lambda path: path.stem)
