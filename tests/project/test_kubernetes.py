@@ -7,6 +7,7 @@ import os
 import re
 import shutil
 from collections.abc import Callable
+from ipaddress import ip_address, ip_network
 from pathlib import Path
 from typing import Any
 
@@ -340,6 +341,11 @@ def test_ingress_sends_live_requests_to_ears_and_rest_to_fronts() -> None:
         assert {path for path, to in sent.items() if to == backend} == paths
         assert port in {one["name"] for one in service["spec"]["ports"]}
         assert service["spec"]["selector"].items() <= labels_of(objects, part).items()
+        trusted = of_kind(objects, "ConfigMap", part)["data"]["VIBEVOICE_FORWARDED_ALLOW_IPS"]
+        networks = [ip_network(one) for one in re.split(r",\s*", trusted)]
+        for pod in ("10.244.1.7", "172.17.0.3", "192.168.77.4", "100.64.3.2", "fd00:10:244::5"):
+            assert any(ip_address(pod) in one for one in networks), "what the Ingress says counts"
+        assert not any(ip_address("203.0.113.9") in one for one in networks)
         rule = of_kind(objects, "NetworkPolicy", part)["spec"]["ingress"][0]
         assert "ingress-nginx" in str(rule["from"])
         assert {"port": port} in rule["ports"]
