@@ -84,11 +84,30 @@ impl Launch {
             .args(["--port", "0", "--generate-token", "--exit-with-stdin"])
             .env_remove("VIBEVOICE_EXECUTABLE") // a host's own word for it, and no setting
             .env_remove("VIBEVOICE_TOKEN") // it excludes a generated one
+            .env_remove("PYTHONHOME") // of an AppImage around this program: no other Python starts with it
             .envs(self.environment.iter().map(|(name, value)| (name, value)))
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
             .kill_on_drop(true);
         command
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn python_of_an_appimage_is_not_handed_down() {
+        let named = |launch: Launch| {
+            let command = launch.command();
+            let mut variables = command.as_std().get_envs();
+            let found = variables.find(|(name, _)| *name == "PYTHONHOME").unwrap().1;
+            found.map(OsStr::to_os_string)
+        };
+        assert_eq!(named(Launch::new("service")), None);
+        let own = Launch::new("service").env("PYTHONHOME", "/opt/python");
+        assert_eq!(named(own).unwrap(), "/opt/python");
     }
 }
