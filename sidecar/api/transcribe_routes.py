@@ -284,19 +284,23 @@ class NdjsonResponse(responses.EventStreamResponse):
 
 async def ndjson_lines(service: Service, job: Job) -> AsyncGenerator[bytes, None]:
     """Yield the lines of a response, and an empty line as a keep-alive."""
-    unsaid = responses.UnsentSegments()
+    unsent = responses.UnsentSegments()
     try:
         async with aclosing(job.watched(responses.SSE_KEEP_ALIVE_S)) as changes:
             async for record in changes:
                 if record is None:
                     yield KEEP_ALIVE
                     continue
-                for _, segment in unsaid.more(record):
-                    yield _line("segment", segment_body(segment))
+                for index, segment in unsent.more(record):
+                    yield _line("segment", segment_body(segment), index=index)
         transcript = await job.result()
         yield await render_result(
             transcript.segments,
-            lambda: _line("result", answer_body(service, job.record, transcript)),
+            lambda: _line(
+                "result",
+                answer_body(service, job.record, transcript),
+                revised=unsent.revised(transcript),
+            ),
         )
     except SidecarError as error:
         yield error_line(error)
@@ -308,8 +312,8 @@ def error_line(error: SidecarError) -> bytes:
     return _line("failed", error_responses.problem_body(error) | retry)
 
 
-def _line(name: str, body: Mapping[str, Any]) -> bytes:
-    return to_json({name: body}) + b"\n"
+def _line(name: str, body: Mapping[str, Any], **more: Any) -> bytes:
+    return to_json({name: body, **more}) + b"\n"
 
 
 def build_router(service: Service) -> APIRouter:

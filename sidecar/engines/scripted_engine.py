@@ -36,6 +36,7 @@ import zlib
 from base64 import b64encode
 from collections.abc import Iterator, Sequence
 from functools import cached_property
+from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
@@ -132,7 +133,7 @@ class ScriptedEngine:
         from sidecar.audio.audio_decoder import equal_blocks
 
         if self._events:
-            yield from map(transcript.from_wire, json.loads(Path(self._events).read_text("utf-8")))
+            yield from _scripted_events(self._events)
             return
         assert self._precision is not None
         audio, options = request.audio, request.options
@@ -236,6 +237,18 @@ class ScriptedEngine:
         return RecognitionHypothesis(
             text, words if request.options.words else (), transcript.WORDS_BY_ATTENTION, "en"
         )
+
+
+def _scripted_events(path: str) -> Iterator[transcript.TranscriptionEvent]:
+    """Yield the events in a file; segments that only its end has are reported before it."""
+    reported = list[transcript.Segment]()
+    for event in map(transcript.from_wire, json.loads(Path(path).read_text("utf-8"))):
+        if isinstance(event, transcript.SegmentReady):
+            reported.append(event.segment)
+        if isinstance(event, transcript.Finished):
+            late = transcript.unreported_segments(reported, event.transcript.segments)
+            yield from map(transcript.SegmentReady, count(len(reported)), late)
+        yield event
 
 
 def _behaviour(name: str, default: str = "") -> str:

@@ -56,6 +56,7 @@ class Job:
         self.vain_attempts = 0
         """Attempts after each of which it had to wait."""
         self._event_log: JobEventLog | None = None
+        self._before_end: JobRecord | None = None
         self._changed = asyncio.Event()
         self._over = asyncio.Event()
         if record.over:
@@ -153,7 +154,8 @@ class Job:
 
     async def watched(self, pause_s: float | None) -> AsyncGenerator[JobRecord | None, None]:
         """Yield the job's record, now and after changes, until it has ended, and None each time
-        that nothing changed for ``pause_s``."""
+        that nothing changed for ``pause_s``. The last record before the end, with all that was
+        reported, is never left out."""
         while not self.ended:
             changed = self._changed  # read before the yield, so that no change is missed meanwhile
             yield self.record
@@ -163,6 +165,8 @@ class Job:
                         await changed.wait()
                 except TimeoutError:
                     yield None
+        if self._before_end is not None:
+            yield self._before_end
         yield self.record
 
     def begin(self, form: str = "") -> None:
@@ -210,6 +214,8 @@ class Job:
 
     def _on_event(self, record: JobRecord, event: JobEvent) -> None:
         """Update the record and wake up waiting tasks."""
+        if record.over:
+            self._before_end = self.record
         self.record = record
         changed, self._changed = self._changed, asyncio.Event()
         changed.set()

@@ -285,10 +285,20 @@ class Progress:
 
 @dataclass(frozen=True, slots=True)
 class SegmentReady:
-    """Event with a segment whose text and times are final. `Finished` may revise its speaker."""
+    """Event with a segment whose text and times are final. `Finished` may revise its speaker.
+
+    Every word of the transcript is reported before `Finished`. A segment that is recognized anew is
+    reported with its ``index`` again.
+    """
 
     index: int
     segment: Segment
+
+
+def unreported_segments(reported: Iterable[Segment], segments: Iterable[Segment]) -> list[Segment]:
+    """Return the segments that were not ``reported``, perhaps with other speakers."""
+    known = {replace(one, speaker=None) for one in reported}
+    return [one for one in segments if replace(one, speaker=None) not in known]
 
 
 @dataclass(frozen=True, slots=True)

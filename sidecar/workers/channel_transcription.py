@@ -14,6 +14,7 @@ from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from itertools import zip_longest
+from math import inf
 from typing import Any, cast
 
 from sidecar.audio import SAMPLE_RATE
@@ -188,6 +189,7 @@ class ChannelTranscription:
         for event in self._transcribe(audio, self._options, points):
             match event:
                 case Finished(transcript):
+                    yield from merged.rest() if last else ()
                     return transcript
                 case Progress(done_s):
                     yield self._progress(done_s)
@@ -240,9 +242,13 @@ class _MergedSegments:
         """Yield a segment of the last channel behind those that begin before it."""
         segment = with_own_speakers(ready.segment, self._first_speaker)
         if ready.index not in self._indexes:
-            while self._before and self._before[0].start <= segment.start:
-                yield SegmentReady(self._count, self._before.popleft())
-                self._count += 1
+            yield from self.rest(until_s=segment.start)
             self._indexes[ready.index] = self._count
             self._count += 1
         yield SegmentReady(self._indexes[ready.index], segment)
+
+    def rest(self, until_s: float = inf) -> Iterator[SegmentReady]:
+        """Yield the segments of the channels that are done, of those that are left."""
+        while self._before and self._before[0].start <= until_s:
+            yield SegmentReady(self._count, self._before.popleft())
+            self._count += 1

@@ -38,6 +38,7 @@ from sidecar.live.runtime.segment_embeddings import SegmentEmbeddings
 from sidecar.transcripts.speaker_turns import SpeakerTurn, merged_spans
 from sidecar.transcripts.transcript import (
     WORDS_BY_ATTENTION,
+    Finished,
     Progress,
     ResumePoint,
     Segment,
@@ -177,8 +178,9 @@ def test_language_warning_is_kept_in_resume_points(
         if isinstance(one, ResumePoint)
     ]
     assert resume_points_read
-    again = engine.transcribe_from(resume_points_read, spoken(backwards))
-    assert warnings(transcript_of(again)) == ["language_doubtful"]
+    *_, last = engine.transcribe_from(resume_points_read, spoken(backwards))
+    assert isinstance(last, Finished)
+    assert warnings(last.transcript) == ["language_doubtful"]
 
 
 def test_two_speakers_are_separated_and_recognized(found_in_endgame: Transcript) -> None:

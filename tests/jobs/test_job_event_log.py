@@ -30,6 +30,7 @@ from sidecar.jobs.job_record import (
     StartedChange,
     apply_event,
 )
+from sidecar.jobs.job_runner import Job
 from sidecar.jobs.sqlite_event_log import SqliteJobEventLog
 from sidecar.transcripts.transcript import Finished, Progress, Segment, SegmentReady, Transcript
 
@@ -103,6 +104,22 @@ def test_any_history_is_told_in_order_and_its_stored_events_replay_to_the_same_r
     ]
     assert list(store.events(first.id, after)) == [event for event in log if event.seq > after]
     store.delete(first.id)
+
+
+async def test_watcher_of_a_job_that_ends_at_once_sees_all_that_was_reported_before_its_end(
+    store: JobEventLog, new_job: Callable[..., Job]
+) -> None:
+    """An engine reports all of it, and the transcript may have other borders."""
+    job, seen = new_job(), list[JobRecord | None]()
+    job.enter(store)
+    async with aclosing(job.watched(None)) as records:
+        seen.append(await anext(records))
+        job.begin()
+        for index in range(3):
+            job.apply_report(segment(index).event)
+        job.apply_report(Finished(TRANSCRIPT))
+        seen += [record async for record in records]
+    assert [record and len(record.segments) for record in seen] == [0, 3, 1]
 
 
 def test_events_are_numbered_from_one_and_have_times_of_given_clock(store: JobEventLog) -> None:

@@ -71,7 +71,7 @@ def reported(ready: list[Segment], whole: list[Segment]) -> list[dict[str, Any]]
 def by_ndjson(
     server: Server, content: bytes = WAV
 ) -> tuple[list[tuple[float, str]], list[tuple[float, str]]]:
-    """Segments as they came, and those of the whole transcript."""
+    """Segments as they came, and those of the whole transcript; the end says which it revises."""
     answer = server.client.post(
         "/transcribe",
         files={"audio": ("a.wav", content)},
@@ -79,6 +79,9 @@ def by_ndjson(
     )
     *told, last = [json.loads(line) for line in answer.text.splitlines() if line]
     segments = [one["segment"] for one in told], last["result"]["segments"]
+    assert [one["index"] for one in told] == [*range(len(told))]
+    revised = [at for at, one in enumerate(segments[0]) if one not in segments[1]]
+    assert last["revised"] == revised
     came, whole = ([(one["start_time"], one["text"]) for one in some] for some in segments)
     return came, whole
 
@@ -86,9 +89,15 @@ def by_ndjson(
 def by_vvv(server: Server, content: bytes = WAV) -> list[tuple[float, str]]:
     files = {"audio": ("a.wav", content)}
     answer = server.client.post("/v1/transcribe", files=files)
-    told = [event for event in sse_reader.parse(answer) if event.name == "message"]
-    found = json.loads("".join(event.data["text"] for event in told))
-    return [(one["Start"], one["Content"]) for one in found]
+    events = [*sse_reader.parse(answer)]
+    told = [event.data["text"] for event in events if event.name == "message"]
+    found = json.loads("".join(told))
+    said = [(one["Start"], one["Content"]) for one in found]
+    if "revised" in events[-1].data:
+        whole = json.loads(events[-1].data["revised"])
+        assert sorted((one["Start"], one["Content"]) for one in whole) == sorted(said)
+        assert whole != found
+    return said
 
 
 def by_openai(server: Server, content: bytes = WAV, **fields: str) -> tuple[str, str]:

@@ -1,5 +1,6 @@
 """What an engine in this process is asked, and what it answers."""
 
+from collections import Counter
 from collections.abc import Iterable, Iterator
 
 from sidecar import errors
@@ -10,7 +11,13 @@ from sidecar.interfaces.engine_interface import (
     TranscribeOptions,
     TranscriptionRequest,
 )
-from sidecar.transcripts.transcript import Finished, Transcript, TranscriptionEvent
+from sidecar.transcripts.transcript import (
+    Finished,
+    Segment,
+    SegmentReady,
+    Transcript,
+    TranscriptionEvent,
+)
 
 
 class SampleStream:
@@ -34,7 +41,14 @@ def request_of(
 
 
 def transcript_of(events: Iterable[TranscriptionEvent | errors.SidecarError]) -> Transcript:
-    """That of the last event, with which all transcriptions end."""
-    *_, last = events
+    """That of the last event, with which all transcriptions end. Each word of its speech was
+    reported before, once."""
+    *before, last = events
     assert isinstance(last, Finished), last
+    reported = {one.index: one.segment for one in before if isinstance(one, SegmentReady)}
+    assert words_of(reported.values()) == words_of(last.transcript.segments)
     return last.transcript
+
+
+def words_of(segments: Iterable[Segment]) -> Counter[str]:
+    return Counter(word for one in segments if one.is_speech for word in one.text.split())

@@ -112,8 +112,7 @@ def test_segments_are_reported_as_they_are_in_the_transcript(transcribe: Transcr
     events = transcribe()
     reported = [one for one in events if isinstance(one, SegmentReady)]
     assert [one.index for one in reported] == [*range(len(reported))]
-    assert [one.segment for one in reported] == [*finished(events).segments[: len(reported)]]
-    assert len(reported) >= 2 * SECONDS - 1
+    assert [one.segment for one in reported] == [*finished(events).segments]
 
 
 def test_progress_grows_to_the_length_of_the_recording(transcribe: Transcribe) -> None:
@@ -135,7 +134,7 @@ def test_every_resume_point_leads_to_the_same_transcript_and_nothing_before_it_i
         again = transcribe(points[:count])
         assert finished(again) == finished(events)
         reported = [one.segment for one in again if isinstance(one, SegmentReady)]
-        assert reported == [*finished(events).segments[: len(reported)]]
+        assert reported == [*finished(events).segments]
         more = [one for one in again if isinstance(one, ResumePoint)]
         assert more == points[count:], "nothing is done again"
 

@@ -3,16 +3,13 @@
 A slow client holds up only its own connection: what it has not read waits in its buffer or is
 dropped, and the job goes on.
 
-Each segment is sent once, as soon as the engine reports it, and at the end all that the final
-transcript has besides. A segment is not sent again if another attempt recognizes it anew after a
-crash, or if the final transcript revises it: its borders, speaker or words.
+Each segment is sent once, as soon as the engine reports it. If another attempt after a crash or the
+transcript revises it (its borders, speaker or words), the end of the stream says so.
 """
 
 import asyncio
 import json
-from bisect import bisect_left
-from collections import Counter
-from collections.abc import AsyncGenerator, Callable, Coroutine, Iterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Coroutine, Iterator, Mapping
 from contextlib import aclosing, suppress
 from typing import Any
 
@@ -22,8 +19,7 @@ from starlette.types import Message, Receive, Scope, Send
 from sidecar.api.http.request_headers import revocable
 from sidecar.concurrency import running
 from sidecar.jobs.job_record import JobRecord
-from sidecar.transcripts.transcript import Segment, join_texts
-from sidecar.transcripts.word_timing import split_atoms
+from sidecar.transcripts.transcript import Segment, Transcript, join_texts
 
 
 def to_json(body: Mapping[str, Any]) -> bytes:
@@ -159,135 +155,29 @@ async def client_disconnected(receive: Receive) -> None:
         pass
 
 
-class ReportedSegments:
-    """Segments that were reported, and which of a later transcription are not among them. Pure.
+class UnsentSegments:
+    """Segments of one job that were not sent yet.
 
-    Another attempt and the final transcript contain the reported segments again, perhaps with other
-    speakers, borders or words. Beside them they may contain speech that was not reported, such as
-    that of a second speaker at the same time. Each reported word stands for one of a later segment.
+    An engine reports all that it recognizes, and another attempt reports a segment again with its
+    index. So the number of segments that were sent says which are next; of a job that was over
+    before, these are the segments of its transcript.
     """
 
-    def __init__(self, segments: Sequence[Segment]) -> None:
-        self._segments = sorted(segments, key=lambda segment: segment.start)
-        self._starts = [segment.start for segment in self._segments]
-        self._longest_s = max((one.end - one.start for one in self._segments), default=0.0)
-        self._words: dict[int, Counter[str]] = {}
-        """Words of a segment that stand for none of a later one yet."""
-        self._found: set[int] = set()
-
-    def contain(self, segment: Segment) -> bool:
-        """Return whether a segment of another attempt was reported, as far as can be told before
-        its end."""
-        if self._has_same(segment) or self._has_words(segment):
-            return True
-        overlaps = [seconds for _, _, seconds in self._overlaps(segment)]
-        return bool(overlaps) and sum(overlaps) >= (segment.end - segment.start) / 2
-
-    def missing_from(self, segments: Sequence[Segment]) -> list[int]:
-        """Return the indexes of the segments of a final transcript that were not reported.
-
-        A segment was reported if there is one with its text at its time, if half of its words were
-        reported at its time, or if half of its time was, with words that are not found again: that
-        is a revision. Speech of the same speaker is looked for first, and what fits best, so that a
-        second speaker at the same time does not take the place of the first.
-        """
-        missing = [at for at, one in enumerate(segments) if not self._has_same(one)]
-        missing = [at for at in missing if not self._has_words(segments[at])]
-        best = {at: max(self._overlaps(segments[at]), default=(0.0, 0, 0.0)) for at in missing}
-        missing.sort(key=lambda at: best[at][:2], reverse=True)
-        missing = [at for at in missing if not self._has_revised(segments[at], same_speaker=True)]
-        return sorted(at for at in missing if not self._has_revised(segments[at]))
-
-    def _near(self, segment: Segment) -> Iterator[int]:
-        """Yield the reported segments that overlap with a segment."""
-        for at in range(
-            bisect_left(self._starts, segment.start - self._longest_s), len(self._segments)
-        ):
-            one = self._segments[at]
-            if one.start >= max(segment.end, segment.start + 1e-6):
-                return
-            if one.end > segment.start or one.start == segment.start:
-                yield at
-
-    def _has_same(self, segment: Segment) -> bool:
-        for at in self._near(segment):
-            if at not in self._found and self._segments[at].text == segment.text:
-                self._found.add(at)
-                self._words[at] = Counter()
-                return True
-        return False
-
-    def _has_words(self, segment: Segment) -> bool:
-        words = _text_words(segment.text)
-        missing, found = words.copy(), {}
-        for at in self._near(segment):
-            left = self._words.setdefault(at, _text_words(self._segments[at].text))
-            if common := left & missing:
-                found[at] = common
-                missing -= common
-        if not words or 2 * missing.total() > words.total():
-            return False
-        for at, common in found.items():
-            self._words[at] -= common
-            self._found.add(at)
-        return True
-
-    def _has_revised(self, segment: Segment, *, same_speaker: bool = False) -> bool:
-        """Return whether it is a revision, of those segments that fit best and cover half of its
-        time."""
-        missing_s, revised = (segment.end - segment.start) / 2, []
-        for _, at, overlap_s in sorted(self._overlaps(segment), reverse=True):
-            if same_speaker and self._segments[at].speaker != segment.speaker:
-                continue
-            revised.append(at)
-            missing_s -= overlap_s
-            if missing_s <= 0:
-                self._found.update(revised)
-                return True
-        return False
-
-    def _overlaps(self, segment: Segment) -> Iterator[tuple[float, int, float]]:
-        """Yield the segments near it that were not found again: the intersection of the times over
-        their union, the index, and the intersection in seconds."""
-        for at in self._near(segment):
-            if at not in self._found:
-                one = self._segments[at]
-                overlap_s = min(segment.end, one.end) - max(segment.start, one.start)
-                union_s = max(segment.end, one.end) - min(segment.start, one.start)
-                yield overlap_s / max(union_s, 1e-6), at, overlap_s
-
-
-def _text_words(text: str) -> Counter[str]:
-    """Return how often each word is in a text, without marks and capitals."""
-    plain = ("".join(filter(str.isalnum, atom.casefold())) for atom in split_atoms(text))
-    return Counter(filter(None, plain))
-
-
-class UnsentSegments:
-    """Segments of one job that were not sent yet."""
-
     def __init__(self) -> None:
-        self._said: list[Segment] = []
-        self._before = ReportedSegments(())
-        """Segments that were sent of failed attempts."""
-        self._next = 0
-        self._attempt = 0
+        self._sent: list[Segment] = []
 
     def more(self, job: JobRecord) -> Iterator[tuple[int, Segment]]:
-        """Yield the new segments of a job, each with its index there."""
-        again = job.attempts != self._attempt or len(job.segments) < self._next
-        if again or job.transcript is not None:
-            self._attempt, self._next = job.attempts, 0
-            self._before = ReportedSegments(self._said)
-        if job.transcript is not None:
-            new = self._before.missing_from(job.segments)
-        else:
-            indexes = range(self._next, len(job.segments))
-            new = [at for at in indexes if not self._before.contain(job.segments[at])]
-        self._next = len(job.segments)
-        for index in new:
-            self._said.append(job.segments[index])
-            yield index, job.segments[index]
+        """Yield the new segments of a job, each with its index."""
+        if job.transcript is not None and self._sent:
+            return
+        for segment in job.segments[len(self._sent) :]:
+            self._sent.append(segment)
+            yield len(self._sent) - 1, segment
+
+    def revised(self, transcript: Transcript) -> list[int]:
+        """Return the indexes of the segments that are not in the transcript as they were sent."""
+        final = set(transcript.segments)
+        return [index for index, one in enumerate(self._sent) if one not in final]
 
 
 class IncrementalTextResponse:

@@ -8,7 +8,7 @@ import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
-from itertools import chain, islice
+from itertools import chain, count, islice
 from math import ceil
 
 import torch
@@ -47,6 +47,7 @@ from sidecar.transcripts.transcript import (
     SegmentReady,
     Transcript,
     TranscriptionEvent,
+    unreported_segments,
 )
 from sidecar.transcripts.vibevoice_output import sort_by_time
 from sidecar.transcripts.word_alignment import align_words
@@ -146,6 +147,8 @@ class VibeVoiceTranscription:
         self._notices: dict[str, Notice] = {}
         self._missed: deque[MissedSpeech] = deque()
         self._wordless: list[MissedSpeech] = []
+        self._reported: dict[int, Segment] = {}
+        """Segments that were reported, by index."""
         self._announced = 0
         self._settled = 0
         self._loops, self._truncated = 0, False
@@ -195,11 +198,14 @@ class VibeVoiceTranscription:
             self._note(SPEECH_MISSED, wordless_message(self._wordless))
         for notice in loop_notices(self._whole.segments, self._loops, truncated=self._truncated):
             self._notices[notice.code] = notice
+        segments = sort_by_time(self._whole.segments)
+        late = unreported_segments(self._reported.values(), segments)
+        yield from map(SegmentReady, count(self._announced), late)
         yield Progress(done_s, done_s)
         yield finished(
             NAME,
             self._model.loaded,
-            sort_by_time(self._whole.segments),
+            segments,
             done_s,
             self._options,
             self._notices.values(),
@@ -313,7 +319,9 @@ class VibeVoiceTranscription:
         before = hearing.reported_before
         before[index + 1 :] = [before[index] + (segment is not None)]
         if segment is not None:
-            yield SegmentReady(self._announced + before[index], segment)
+            number = self._announced + before[index]
+            self._reported[number] = segment
+            yield SegmentReady(number, segment)
             yield self._progress(segment, start_s + hearing.duration_s)
 
     def _end(self, hearing: _WindowInProgress, *, fills: bool) -> None:

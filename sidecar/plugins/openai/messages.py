@@ -288,17 +288,17 @@ class OpenAIJobEvents:
     """Events of one job. Pure."""
 
     def __init__(self, *, diarized: bool) -> None:
-        self._unsaid, self._saying = UnsentSegments(), IncrementalTextResponse()
-        self._diarized = diarized
+        self._unsent, self._saying = UnsentSegments(), IncrementalTextResponse()
+        self._diarized, self._spoken = diarized, 0
         self._segments: dict[str, dict[str, Any]] = {}
 
     def more(self, record: JobRecord) -> Iterator[dict[str, Any]]:
         """Yield the events of new segments of a job."""
-        for index, segment in self._unsaid.more(record):
+        for _, segment in self._unsent.more(record):
             if not segment.is_speech:
                 continue
-            number = sum(one.is_speech for one in record.segments[:index])
-            body = segment_body(number, segment)
+            body = segment_body(self._spoken, segment)
+            self._spoken += 1
             named = {"segment_id": body["id"]} if self._diarized else {}
             if delta := self._saying.add(segment.text):
                 yield {"type": "transcript.text.delta", "delta": delta, **named}

@@ -10,7 +10,6 @@ from collections import Counter
 from collections.abc import AsyncGenerator
 from contextlib import aclosing, suppress
 from dataclasses import dataclass
-from functools import reduce
 
 from fastapi import Request
 
@@ -57,8 +56,11 @@ class OpenAIKeptJob:
                 try:
                     async with aclosing(events.batches(pause_s)) as batches:
                         async for batch in batches:
-                            self.record = reduce(apply_event, batch, self.record)
-                            yield self.record if batch else None
+                            if not batch:
+                                yield None
+                            for event in batch:
+                                self.record = apply_event(self.record, event)
+                                yield self.record
                 except SubscriberTooSlow:
                     continue
             if not self.record.over:  # it was deleted

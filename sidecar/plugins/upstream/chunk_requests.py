@@ -11,6 +11,7 @@ from collections import defaultdict
 from collections.abc import Callable, Coroutine, Sequence
 from concurrent.futures import Future
 from contextlib import suppress
+from functools import partial
 from typing import TypeVar
 
 import httpx
@@ -39,8 +40,9 @@ LONGEST_CHUNK_S = 3600.0
 MIN_SPLIT_CHUNK_S = 5.0
 """A chunk shorter than twice this is not split: its length is not the problem."""
 
-SegmentsCallback = Callable[[AudioChunk, Sequence[Segment]], None]
-"""Callback for segments of a chunk as they arrive, in seconds from its start."""
+SegmentsCallback = Callable[[AudioChunk, int, Sequence[Segment]], None]
+"""Callback for segments of a chunk as they arrive, in seconds from its start, with the index of the
+first in its answer."""
 
 
 class ChunkRequests:
@@ -146,9 +148,7 @@ class ChunkRequests:
                     if key not in requests:
                         taken = options_without(options, left_out[upstream])
                         requests[key] = dialect.chunk_request(taken, chunk.duration_s, flac)
-                    answer = await upstream.transcribe(
-                        requests[key], lambda segments: on_segments(chunk, segments)
-                    )
+                    answer = await upstream.transcribe(requests[key], partial(on_segments, chunk))
                     upstream.load.succeeded()
                     left_out[upstream].update(answer.ignored)
                     answer = await asyncio.to_thread(time_words, chunk, answer)

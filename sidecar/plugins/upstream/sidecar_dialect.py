@@ -6,6 +6,7 @@ import json
 import math
 import re
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 from sidecar import errors
@@ -62,6 +63,7 @@ class SidecarChunkRequest(ChunkRequest):
     def next_request(self) -> UpstreamRequest:
         """Return the request with all options, because the server knows them all."""
         self.__post_init__()
+        self.streamed = []
         sent = {name: getattr(self.options, name) for name in OPTIONS}
         fields = {name: _field(sent[name]) for name in OPTIONS if sent[name] or name == "diarize"}
         content = self.form(fields, "audio")
@@ -79,7 +81,8 @@ class SidecarChunkRequest(ChunkRequest):
         """Return the transcript."""
         self._segments_of(self._rest)
         try:
-            return parse_sidecar_answer(self._body, self.duration_s)
+            answer = parse_sidecar_answer(self._body, self.duration_s)
+            return replace(answer, late=()) if self.streamed else answer
         except upstream_dialect.PARSE_ERRORS:
             raise upstream_dialect.garbled("is no transcript") from None
 

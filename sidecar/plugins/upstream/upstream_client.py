@@ -57,8 +57,9 @@ MAX_ANSWER_BYTES = 64 << 20
 MAX_EVENT_BYTES = 4 << 20
 """Maximum bytes of an event of a streamed answer; some servers resend the whole text in each."""
 
-SegmentsCallback = Callable[[Sequence[Segment]], None]
-"""Callback for segments as they arrive, in seconds from the chunk's start."""
+SegmentsCallback = Callable[[int, Sequence[Segment]], None]
+"""Callback for segments as they arrive, in seconds from the chunk's start, with the index of the
+first among those of the answer."""
 
 
 def second_of_speech() -> bytes:
@@ -172,7 +173,7 @@ class UpstreamClient:
         try:
             while True:
                 with suppress(AskAgain):
-                    return await self._answer(request, lambda _: None)
+                    return await self._answer(request, lambda *_: None)
         except (UpstreamRefusedRecording, ChunkTooLarge) as error:  # it is of none
             raise UpstreamRefused(str(error)) from None
 
@@ -231,7 +232,8 @@ class UpstreamClient:
                         blocks = openai_http.event_data(blocks, MAX_EVENT_BYTES, _wrong_event)
                     async for data in blocks:
                         if segments := chunk_request.feed(data):
-                            on_segments(segments)
+                            on_segments(len(chunk_request.streamed), segments)
+                            chunk_request.streamed += segments
         except openai_http.RequestRefused as refusal:
             raise chunk_request.refused(refusal) from None
         return chunk_request.finish()

@@ -10,7 +10,7 @@ import json
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
 
 from sidecar import errors
@@ -147,6 +147,7 @@ class UpstreamAnswer:
     ``form``: what the server was seen to give, if its kind does not say it; of `TEXT`, without
     times, one segment covers the chunk. ``diarized``: whether it diarized. ``precision`` and
     ``language``: 'auto' if it did not return them. ``ignored``: options that it does not support.
+    ``late``: the segments that were not streamed before; None if they are not known.
     """
 
     segments: tuple[Segment, ...]
@@ -156,6 +157,7 @@ class UpstreamAnswer:
     precision: str = AUTO
     notices: tuple[Notice, ...] = ()
     ignored: tuple[str, ...] = ()
+    late: tuple[Segment, ...] | None = None
 
 
 @dataclass
@@ -167,6 +169,8 @@ class ChunkRequest(ABC):
     options: TranscribeOptions
     duration_s: float
     flac: bytes
+    streamed: list[Segment] = field(default_factory=list, init=False)
+    """Segments that `feed` returned since the answer began."""
 
     @abstractmethod
     def __post_init__(self) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left, insort
 from collections import defaultdict, deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -45,7 +46,8 @@ class _UpstreamCancelled(Exception):
     """The transcription was cancelled."""
 
 
-_Early = SimpleQueue[tuple[audio_chunks.AudioChunk, Sequence[Segment]]]
+_Early = SimpleQueue[tuple[audio_chunks.AudioChunk, int, Sequence[Segment]]]
+"""Chunks, and segments of their answers from an index on."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +80,9 @@ class UpstreamTranscription:
         self._results: list[audio_chunks.ChunkResult] = []
         self._upstream_count = len(chunk_requests.upstreams)
         self._ready = 0
-        self._ready_s = self._done_s = self._end_s = 0.0
+        self._streamed: list[float] = []
+        """Starts of the segments that were reported before their answer, in order."""
+        self._done_s = self._end_s = 0.0
 
     def events(self) -> Iterator[TranscriptionEvent]:
         """Yield the events of the transcription.
@@ -166,14 +170,14 @@ class UpstreamTranscription:
             )
         )
         future.add_done_callback(
-            lambda over: segments.put((chunk, ()))
+            lambda over: segments.put((chunk, 0, ()))
         )  # wakes the thread in `_pending_events`
         self._futures.add(future)
         return _PendingChunk(chunk, future, segments)
 
     def _pending_events(self, pending: _PendingChunk) -> Iterator[TranscriptionEvent]:
         """Yield the events of a chunk as they come."""
-        while not pending.future.done():
+        while not (pending.future.done() and pending.segments.empty()):
             self._check()
             with suppress(Empty):
                 yield from self._report(self._early(*pending.segments.get(timeout=CANCEL_POLL_S)))
@@ -187,21 +191,33 @@ class UpstreamTranscription:
             yield from self._take(result)
 
     def _early(
-        self, chunk: audio_chunks.AudioChunk, segments: Sequence[Segment]
+        self, chunk: audio_chunks.AudioChunk, first: int, segments: Sequence[Segment]
     ) -> Sequence[Segment]:
-        """Return the segments of a chunk that can be sent before it is finished. Local speakers are
-        removed if those of the whole recording are still open, and words that were not
-        requested."""
-        shifted: Sequence[Segment] = audio_chunks.shift_segments(segments, chunk.start_s)
+        """Return the segments of a chunk that can be sent before it is finished, without those that
+        an earlier request had. Local speakers are removed if those of the whole recording are still
+        open, and words that were not requested."""
+        new = segments[max(0, self._streamed_count(chunk) - first) :]
+        shifted: Sequence[Segment] = audio_chunks.shift_segments(new, chunk.start_s)
+        for one in shifted:
+            insort(self._streamed, one.start)
         if not self._options.diarize or self._needs_diarization(chunk):
             shifted = [replace(one, speaker=None) for one in shifted]
         if not self._options.words:
             shifted = audio_chunks.without_words(shifted)
         return shifted
 
+    def _streamed_count(self, chunk: audio_chunks.AudioChunk | audio_chunks.ChunkResult) -> int:
+        """Return the number of segments of a chunk that were reported before its answer."""
+        return bisect_left(self._streamed, chunk.end_s) - bisect_left(self._streamed, chunk.start_s)
+
     def _take(self, result: audio_chunks.ChunkResult) -> Iterator[TranscriptionEvent]:
         """Add an answer and yield the segments not yet reported, with speakers as known so far."""
         self._results.append(result)
+        answer = result.answer
+        late = answer.late
+        if late is None:
+            late = answer.segments[self._streamed_count(result) :]
+        result = replace(result, answer=replace(answer, segments=late))
         # Segments that were streamed came without speakers: do not wait for those of the others.
         lacking = not (result.answer.diarized or self._chunk_requests.by_voices)
         turns = self._known_turns() if self._options.diarize and lacking else ()
@@ -218,11 +234,9 @@ class UpstreamTranscription:
 
     def _report(self, segments: Sequence[Segment]) -> Iterator[TranscriptionEvent]:
         for segment in segments:
-            if segment.start >= self._ready_s:
-                yield SegmentReady(self._ready, segment)
-                self._ready += 1
-                self._ready_s = max(self._ready_s, segment.end)
-                yield self._progress(segment.end)
+            yield SegmentReady(self._ready, segment)
+            self._ready += 1
+            yield self._progress(segment.end)
 
     def _progress(self, done_s: float) -> Progress:
         self._done_s = max(self._done_s, done_s)

@@ -29,7 +29,7 @@ from sidecar.plugins.upstream.upstream_dialect import (
     UpstreamRequest,
 )
 from sidecar.transcripts import loop_guard
-from sidecar.transcripts.transcript import Segment
+from sidecar.transcripts.transcript import Segment, unreported_segments
 from sidecar.transcripts.vibevoice_output import sort_by_time
 
 MIN_COMMON_CHARACTERS = 4
@@ -189,12 +189,13 @@ class VllmChunkRequest(ChunkRequest):
             diarized=True,
             notices=loop_guard.loop_notices(segments, self._loops, truncated=truncated),
             ignored=(*self.options.speaker_counts, *left_out),
+            late=tuple(unreported_segments(self.streamed, segments)),
         )
 
     def simplify(self, said: str, *, too_large: bool) -> bool:
         """Start anew if the server may not continue an answer, or not take the prompt."""
         if self._prefix and not too_large:
-            self._goes_on = False
+            self._goes_on, self.streamed = False, []
         elif self._prompt:
             self._prompt = ""
         else:

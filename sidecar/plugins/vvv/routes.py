@@ -4,8 +4,8 @@ Its /health is the one of all protocols. If a client disconnects, its job is can
 transcript is kept for it.
 
 A transcript is sent as fragments that the client concatenates. A sent fragment cannot be changed,
-so each segment is sent once, when it is final. Later revisions (speaker labels; audio that is
-recognized again after a crash) are not sent in this protocol.
+so each segment is sent once. If any was revised (speaker labels; audio that is recognized again
+after a crash), the event `done` has the whole text.
 
 Errors have the texts of the original server where it has one, plus the other fields of a problem.
 """
@@ -28,7 +28,8 @@ from sidecar.jobs.job_runner import Job
 from sidecar.jobs.job_store import JobFilter
 from sidecar.jobs.wait_queue import QueuePosition
 from sidecar.service.facade import Service
-from sidecar.transcripts.transcript import Segment
+from sidecar.transcripts.transcript import Segment, Transcript
+from sidecar.transcripts.transcript_formats import render_result
 
 VvvStatus: TypeAlias = Literal["queued", "processing", "streaming", "completed", "failed"]
 
@@ -107,7 +108,7 @@ def segment_text(segment: Segment) -> str:
 
 
 class VvvFragments:
-    """Text fragments of a job that are still to be sent."""
+    """Text fragments of a job that are still to be sent, and its end."""
 
     def __init__(self) -> None:
         self._unsent = responses.UnsentSegments()
@@ -120,6 +121,14 @@ class VvvFragments:
             self._begun = True
         if job.transcript is not None:
             yield "]" if self._begun else "[]"
+
+    def done(self, job_id: str, transcript: Transcript) -> bytes:
+        """Return the last frame: with the text of all fragments as they are in the end, if any was
+        revised."""
+        body = {"job_id": job_id}
+        if self._unsent.revised(transcript):
+            body["revised"] = f"[{','.join(map(segment_text, transcript.segments))}]"
+        return responses.sse_frame(body, "done")
 
 
 class VvvFileNameUnsupported(errors.AudioFormatUnsupported):
@@ -260,11 +269,11 @@ async def event_frames(
             else:
                 for text in fragments.more(change):
                     yield responses.sse_frame({"text": text})
-    if job.state is JobState.DONE:
-        yield responses.sse_frame({"job_id": job.id}, "done")
-    else:
-        assert job.error is not None
-        yield responses.sse_frame({"error": job.error.detail}, "error")
+    try:
+        transcript = await job.result()
+        yield await render_result(transcript.segments, lambda: fragments.done(job.id, transcript))
+    except errors.SidecarError as error:
+        yield responses.sse_frame({"error": error.detail}, "error")
 
 
 async def _queue_position(service: Service, identity: Identity, job: Job) -> dict[str, Any] | None:

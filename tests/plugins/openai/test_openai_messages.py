@@ -10,7 +10,6 @@ from hypothesis import strategies as st
 from many_cases import for_each
 
 from sidecar import errors
-from sidecar.api.http.responses import ReportedSegments, UnsentSegments
 from sidecar.audio.audio_info import AudioInfo
 from sidecar.audio.audio_source import ClientFileRef
 from sidecar.engines import moonshine, scripted_engine, whisper
@@ -305,39 +304,6 @@ def test_hangup_counts_as_timed_out_after_the_clients_timeout_if_it_will_retry(
     waited_s: float, headers: dict[str, str], expected: bool
 ) -> None:
     assert timed_out(request(**headers), waited_s) is expected
-
-
-def test_events_of_a_long_transcript_take_a_linear_number_of_comparisons() -> None:
-    """Each segment is compared with those beside it, and not with all."""
-    looked = [0, 0]
-
-    class Counted(float):
-        def __lt__(self, other: float) -> bool:
-            looked[-1] += 1
-            return float(self) < float(other)
-
-    for number, count in enumerate((200, 800)):
-        heard = [Segment(Counted(2 * at), Counted(2 * at + 1), "a") for at in range(count)]
-        unsaid = UnsentSegments()
-        looked[-1] = 0
-        assert len([*unsaid.more(record(*heard))]) == count
-        assert [*unsaid.more(record(*heard, done=True))] == []
-        looked[number] = looked[-1]
-    assert 0 < looked[1] < 8 * looked[0]
-
-
-def test_segment_of_another_speaker_is_not_taken_for_a_revision_of_a_sent_one() -> None:
-    first = Segment(0.0, 10.0, "twenty five dollars", 0)
-    second, revised = Segment(0.0, 9.0, "yes I know well", 1), Segment(0.0, 10.0, "$25", 0)
-    for speakers in ((0, 1, 0), (None, None, None)):
-        reported, new, again = (
-            replace(one, speaker=speaker)
-            for one, speaker in zip((first, second, revised), speakers, strict=True)
-        )
-        assert ReportedSegments([reported]).missing_from([new, again]) == [0]
-    # The second speaker's border fits better here, but the words were the first one's.
-    moved = replace(revised, end=12.0)
-    assert ReportedSegments([first]).missing_from([second, moved]) == [0]
 
 
 words = st.one_of(

@@ -269,34 +269,39 @@ def heard(*starts: float, attempts: int = 1, over: bool = False) -> JobRecord:
 
 
 @pytest.mark.parametrize(
-    ("records", "expected"),
+    ("records", "expected", "revised"),
     [
-        ([heard(0), heard(0, 1), heard(0, 1, 2, over=True)], [0, 1, 2]),
+        ([heard(0), heard(0, 1), heard(0, 1, 2), heard(0, 1, 2, over=True)], [0, 1, 2], None),
         (
-            [heard(0, 1), heard(attempts=2), heard(0, attempts=2), heard(0, 1, 2, over=True)],
+            [heard(0, 1), heard(attempts=2), heard(0, 1, 2, attempts=2), heard(0, 1, 2, over=True)],
             [0, 1, 2],
+            None,
         ),
-        ([heard(0, 1), heard(0.1, 1.2, 2, attempts=2), heard(0.1, 1.2, 2, over=True)], [0, 1, 2]),
-        ([heard(0, 3), heard(0, 1.5, 3, over=True)], [0, 3, 1.5]),
-        ([heard(0, 0.2), heard(0, 0.2, over=True)], [0, 0.2]),
         (
-            [heard(0, 0.2), heard(0, 0.2, 0.4, attempts=2), heard(0.2, 0.4, over=True)],
-            [0, 0.2, 0.4],
+            [heard(0, 1), heard(0.1, 1.2, 2, attempts=2), heard(0.1, 1.2, 2, over=True)],
+            [0, 1, 2],
+            [0.1, 1.2, 2],
         ),
-        ([heard(0), heard(0.9, attempts=2), heard(0.9, over=True)], [0, 0.9]),
-        ([heard(over=True)], []),
+        ([heard(0, 3), heard(0, 3, 1.5), heard(0, 1.5, 3, over=True)], [0, 3, 1.5], None),
+        ([heard(0, 0.2), heard(0, 0.2, over=True)], [0, 0.2], None),
+        ([heard(0, 1, over=True)], [0, 1], None),
+        ([heard(over=True)], [], None),
     ],
     ids=[
         *("in order", "again", "again, a little elsewhere", "late", "at once"),
-        *("again, beside others", "again, after it", "silence"),
+        *("over before", "silence"),
     ],
 )
-def test_joined_fragments_are_one_json_list_without_repetition(
-    records: list[JobRecord], expected: list[float]
+def test_joined_fragments_are_one_json_list_without_repetition_and_the_end_has_what_was_revised(
+    records: list[JobRecord], expected: list[float], revised: list[float] | None
 ) -> None:
     fragments = VvvFragments()
     texts = [text for record in records for text in fragments.more(record)]
     assert [one["Start"] for one in json.loads("".join(texts))] == expected
+    assert records[-1].transcript is not None
+    frame = fragments.done("one", records[-1].transcript).partition(b"data: ")[2]
+    whole = json.loads(frame).get("revised")
+    assert (whole and [one["Start"] for one in json.loads(whole)]) == revised
 
 
 def test_fragment_of_non_speech_has_no_speaker_and_its_text_is_escaped() -> None:
