@@ -76,7 +76,7 @@ def expand_home(path: Path) -> Path:
     try:
         return path.expanduser()
     except RuntimeError:  # no HOME, and a user who is not in the list of users
-        return Path(os.devnull) / path
+        return Path(os.devnull) / path if path.parts[0] == "~" else path
 
 
 def user_folder(kind: Literal["data", "state"]) -> Path | None:

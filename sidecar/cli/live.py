@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from rich.live import Live
 FORMATS = (*transcript_formats.FORMATS, "jsonl")
 """Formats of transcripts, and `jsonl` for every event as it comes."""
-PIPE = "-"
+PIPE = Path("-")
 """Name of standard input."""
 
 COLOURS = ("cyan", "magenta", "green", "yellow", "blue", "red")
@@ -51,7 +51,7 @@ LAST_EVENTS_S = 1.0
 class LiveCommandOptions:
     """Options of the command. ``source``: a recording or `PIPE`; `None`: a microphone."""
 
-    source: str | None = argument(
+    source: Path | None = argument(
         None,
         "A recording, played in real time; '-': raw pcm16 on standard input. Default: the "
         "microphone.",
@@ -280,7 +280,7 @@ def run(options: LiveCommandOptions) -> int:
 
 async def _run(options: LiveCommandOptions, channels: Sequence[str]) -> int:
     rate, audio = _audio_of(options, max(1, len(channels)))
-    name = Path(options.source).stem if options.source and options.source != PIPE else "live"
+    name = options.source.stem if options.source and options.source != PIPE else "live"
     text: list[str] = []
     write_now = text.append if options.output is not None else output.print_text
     ended = asyncio.Event()
@@ -324,8 +324,7 @@ async def _run(options: LiveCommandOptions, channels: Sequence[str]) -> int:
 def _audio_of(options: LiveCommandOptions, channels: int) -> tuple[int, Any]:
     if options.source == PIPE:
         return options.rate, audio_input.stream_stdin(options.rate, channels)
-    file = None if options.source is None else Path(options.source)
-    return audio_input.open_input(file, options.device, options.pace, channels)
+    return audio_input.open_input(options.source, options.device, options.pace, channels)
 
 
 async def _listen(

@@ -170,7 +170,7 @@ def _is_default_wanted(to: Path | None, revision: str | None) -> bool:
         with suppress(errors.BadCheckpoint):
             installed_checkpoints.find_checkpoint(to)
             return True
-    folder = to.expanduser() if to is not None else checkpoint.hugging_face_cache()
+    folder = to or checkpoint.hugging_face_cache()
     there = next(one for one in (folder.absolute(), *folder.absolute().parents) if one.is_dir())
     small = model_repositories.DEFAULT_WHISPER_MODEL
     print_error_line(

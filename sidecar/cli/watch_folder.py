@@ -78,7 +78,7 @@ class FolderWatch:
         self._at_once = at_once
         self._settling = FileSettling(self.settled_s)
         self._manifest = TranscriptManifest(to, fmt)
-        self._skipped: frozenset[Path] = frozenset()
+        self._skipped = set[Path]()
         self._rejected: dict[Path, tuple[str, errors.SidecarError]] = {}
         self._unread: set[Path] = set()
         """Recordings that may not be read, which was told."""
@@ -108,8 +108,10 @@ class FolderWatch:
 
     def _due(self, now: float) -> list[Path]:
         contents = list_folder(self._folder, below=False)
-        report_skipped(self._folder, [one for one in contents.skipped if one not in self._skipped])
-        self._skipped = frozenset(contents.skipped)
+        skipped = {*contents.skipped} - ({self._folder / FAILED, self._to} - {self._folder})
+        new = [sorted(paths - self._skipped) for paths in (skipped, {*contents.in_cloud})]
+        report_skipped(self._folder, *new)
+        self._skipped = skipped | {*contents.in_cloud}
         states = {path: file_state(path) for path in contents.recordings}
         return [
             path

@@ -361,14 +361,42 @@ def test_folder_tells_what_it_skips(inbox: Path, capsys: pytest.CaptureFixture[s
     assert ": .e.wav, call.xyz, elsewhere. To transcribe one" in said
 
 
+def test_recordings_that_are_still_in_the_cloud_are_named(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (folder := tmp_path / "Recordings" / "2026").mkdir(parents=True)
+    shutil.copy(TALK, folder / "here.wav")
+    placeholders = (".talk.m4a.icloud", "Film.MOV.nextcloud", "memo.mp3.owncloud")
+    for name in (*placeholders, ".notes.txt.icloud", ".hidden.icloud", "letter.docx.nextcloud"):
+        (folder / name).write_bytes(b"bplist00")
+    assert expand_folders([folder.parent]) == [folder / "here.wav"]
+    told = capsys.readouterr().err.splitlines()
+    names = "2026/Film.MOV, 2026/memo.mp3, 2026/talk.m4a"
+    assert f"still in the cloud: {names}. Download them." in told[1]
+    assert "2026/letter.docx.nextcloud. To transcribe" in told[0]
+    for name in ("talk.m4a", "Film.MOV", "memo.mp3"):
+        with pytest.raises(errors.AudioPathNotFound, match="still in the cloud"):
+            open_file(folder / name)
+
+
 async def test_watch_tells_once_what_it_skips(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "call.xyz").touch()
+    (tmp_path / ".later.m4a.icloud").touch()
+    for name in ("2026-11-28", "failed", ".hidden", "texts"):
+        (tmp_path / name).mkdir()
     (tmp_path / "talk.wav").write_text("talk")
-    async with watched(tmp_path):
-        await until((tmp_path / "talk.wav.txt").exists)
-    assert capsys.readouterr().err.count("call.xyz") == 1
+    async with watched(tmp_path, output=tmp_path / "texts"):
+        await until((tmp_path / "texts/talk.wav.txt").exists)
+        shutil.copytree(tmp_path / "2026-11-28", tmp_path / "2026-11-29")
+        (tmp_path / "next.wav").write_text("next")
+        await until((tmp_path / "texts/next.wav.txt").exists)
+    told = capsys.readouterr().err
+    assert ": 2026-11-28, call.xyz. To transcribe" in told
+    assert ": 2026-11-29. To transcribe" in told
+    assert told.count("To transcribe one") == 2
+    assert told.count("still in the cloud: later.m4a.") == 1
 
 
 async def test_watch_says_once_that_its_folder_is_away_and_goes_on_when_it_is_back(

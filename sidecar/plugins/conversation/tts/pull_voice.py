@@ -22,7 +22,7 @@ from sidecar.plugins.conversation.tts.voice_download import pull_voice
 def pull(request: VoiceRequest) -> None:
     """Download the voice to the folder of the request or of the settings, and print that; or list
     voices."""
-    folder = request.folder.expanduser().absolute() if request.folder else None
+    folder = request.folder.absolute() if request.folder else None
     folder = folder or voices_folder(load_settings())
     if missing_packages(moonshine_tts.SPEC):
         hint = voice_hint() if is_build_without_voices() else None
