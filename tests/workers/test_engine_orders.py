@@ -4,7 +4,6 @@ The slot is the real one; its processes are stand-ins, so that thousands of orde
 """
 
 import asyncio
-from collections.abc import Callable
 from unittest import mock
 
 import pytest
@@ -12,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from instrumented_slot import scripted_model
 from service_process import PATIENCE_S
+from stand_in_workers import StandInWorker
 
 from sidecar import errors
 from sidecar.interfaces.engine_interface import LoadOptions, Precision
@@ -31,38 +31,11 @@ STEPS = st.lists(
 )
 
 
-class Process:
-    """A worker process that is none."""
-
-    stuck = False
-
-    def __init__(self, pid: int) -> None:
-        self.pid, self.alive, self.died = pid, True, False
-        self.on_end: Callable[[], None] = lambda: None
-
-    def die(self) -> None:
-        self.alive, self.died = False, True
-        self.on_end()
-
-    async def crashed(self) -> bool:
-        return self.died
-
-    async def close(self) -> None:
-        await asyncio.sleep(0)
-        self.alive = False
-
-    def kill(self) -> None:
-        self.alive = False
-
-    async def answers_ping(self, within_s: float) -> bool:
-        return self.alive
-
-
 class Orders:
     """Clients of one slot, and what they saw."""
 
     def __init__(self, sharing: Sharing) -> None:
-        self.processes: list[Process] = []
+        self.processes: list[StandInWorker] = []
         self.slot = Engine(scripted_model(Precision.FP32), keep_alive_s=0, sharing=sharing)
         self.tasks: list[asyncio.Task[object]] = []
         self.holders: dict[int, tuple[bool, asyncio.Event]] = {}
@@ -70,11 +43,11 @@ class Orders:
         self._sharing = sharing
         self._leases = 0
 
-    async def load(self, name: str, factory: str, options: LoadOptions) -> Process:
+    async def load(self, name: str, factory: str, options: LoadOptions) -> StandInWorker:
         """Stands for `WorkerLoader.start_worker`."""
         for _ in range(3):
             await asyncio.sleep(0)
-        self.processes.append(Process(1 + len(self.processes)))
+        self.processes.append(StandInWorker(1 + len(self.processes)))
         return self.processes[-1]
 
     async def _hold(self, number: int, *, alone: bool) -> None:

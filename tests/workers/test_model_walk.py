@@ -17,6 +17,7 @@ import pytest
 from instrumented_slot import job_of
 from released_vibevoice_config import TEXT
 from service_process import PATIENCE_S
+from stand_in_workers import StandInWorker
 
 from sidecar import errors
 from sidecar.api import gauges
@@ -101,15 +102,12 @@ class Call:
         yield {"event": to_wire(Finished(transcript))}, b""
 
 
-class Process:
-    """A worker process that is none, and what was loaded into it."""
-
-    stuck, exit_code, last_lines, reading_s, name = False, -9, (), 0.0, "stand-in"
+class Process(StandInWorker):
+    """A stand-in, what was loaded into it, and its calls."""
 
     def __init__(self, pid: int, key: DurationKey) -> None:
-        self.pid, self.key, self.alive, self.died = pid, key, True, False
-        self.on_end: Callable[[], None] = lambda: None
-        self.calls: list[Call] = []
+        super().__init__(pid)
+        self.key, self.calls = key, list[Call]()
 
     @asynccontextmanager
     async def calling(self, *_: Any, **__: Any) -> AsyncIterator[Call]:
@@ -122,20 +120,9 @@ class Process:
             self.calls.remove(call)
 
     def die(self) -> None:
-        self.alive, self.died = False, True
         for call in self.calls:
             call.may_end.set()
-        self.on_end()
-
-    async def crashed(self) -> bool:
-        return self.died
-
-    async def close(self) -> None:
-        await asyncio.sleep(0)
-        self.alive = False
-
-    async def answers_ping(self, within_s: float) -> bool:
-        return self.alive
+        super().die()
 
 
 def installed(name: str, settings: Settings) -> EngineChoice[Any]:
