@@ -192,7 +192,7 @@ def choose_engine(settings: Settings, beside_bytes: int = 0) -> EngineChoice[Eng
     for added in settings.plugin_engines:
         if added.spec.name == name and added.servers is not None:
             others = added.servers(settings)
-            hosts = ", ".join(map(host_of, others.urls))
+            hosts = ", ".join(dict.fromkeys(map(host_of, others.urls)))
             return EngineChoice(added.spec, f"{reason}; recordings go to {hosts}", upstream=others)
         if added.spec.name == name and added.model is not None:
             spec, checkpoint = added.model(settings)
