@@ -9,10 +9,12 @@ import asyncio
 from bisect import bisect_right
 from collections import defaultdict, deque
 from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
+from dataclasses import replace
 from typing import Self
 
 from sidecar import clock, errors
-from sidecar.jobs.job_record import JobChange, JobEvent, JobRecord, apply_event
+from sidecar.jobs.job_record import JobChange, JobEvent, JobRecord, ReportedChange, apply_event
+from sidecar.transcripts.transcript import SegmentReady
 
 SUBSCRIBER_BUFFER_EVENTS = 256
 """Events that a subscriber may lag behind: some minutes of a recording that is transcribed fast."""
@@ -196,7 +198,19 @@ class JobEventLogEntry:
             self.fleeting_at = len(self.events)
         self.events.append(event.worn if record.over else event)
         if record.over and event.ends:
-            self.events = [one.worn for one in self.events]
+            self.events = [_with_words_of(record, one.worn) for one in self.events]
+
+
+def _with_words_of(record: JobRecord, event: JobEvent) -> JobEvent:
+    """Return an event of an ended job; a segment has its words in common with the transcript, if
+    they are equal, as these are most of what is held."""
+    match event.change:
+        case ReportedChange(SegmentReady(index, segment), processing_s) if (
+            index < len(record.segments) and segment.words == record.segments[index].words
+        ):
+            shared = SegmentReady(index, replace(segment, words=record.segments[index].words))
+            return replace(event, change=ReportedChange(shared, processing_s))
+    return event
 
 
 class JobEventLog(JobEventFeed):

@@ -12,7 +12,7 @@ import shutil
 import sys
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from sidecar import clock, errors
@@ -96,10 +96,12 @@ def retained_bytes(record: JobRecord, events: Sequence[JobEvent] = ()) -> int:
     size += _edit_history_bytes(record.history)
     if record.transcript is not None:
         size += EMBEDDING_BYTES * len(record.transcript.prints)
+    words = {id(segment.words) for segment in record.segments}
     for event in events:
         match event.change:
             case ReportedChange(SegmentReady(segment=segment)):
-                size += _segments_bytes([segment])
+                shared = id(segment.words) in words
+                size += _segments_bytes([replace(segment, words=()) if shared else segment])
             case ReportedChange(Peaks(levels=levels)):
                 size += PEAKS_BYTES + len(levels)
         size += len(event.kept_diarization or "")

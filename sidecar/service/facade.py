@@ -242,7 +242,7 @@ class Service:
 
     def noted(self, transcript: Transcript, options: TranscribeOptions) -> Transcript:
         """Add notices to a transcript about options that the engine ignored."""
-        spec = self.spec
+        spec = self.fleet.files.model.spec
         both = spec.name == MOONSHINE_WHISPER  # each of the two follows other options
         if both and transcript.engine in (MOONSHINE, WHISPER):  # a kept one may be of another
             spec = engine_spec(transcript.engine)

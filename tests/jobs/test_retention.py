@@ -16,11 +16,12 @@ from virtual_time import stand_still, virtual_time
 from sidecar import errors
 from sidecar.gpu_memory.host_memory import read_host_memory
 from sidecar.jobs.job_event_log import JobEventLog
-from sidecar.jobs.job_record import EditedChange, JobRecord
+from sidecar.jobs.job_record import EditedChange, JobRecord, ReportedChange
 from sidecar.jobs.job_runner import Job
 from sidecar.jobs.retention import (
     JOB_BYTES,
     MIN_RETENTION_S,
+    WORD_BYTES,
     Retention,
     default_space_bytes,
     retained_bytes,
@@ -188,6 +189,27 @@ async def test_retained_bytes_grow_with_transcript_and_its_events(new_job: NewJo
     events = kept.store.events(job.id)
     told, untold = retained_bytes(job.record, events), retained_bytes(job.record)
     assert told - untold == untold - JOB_BYTES, "what was told of it is kept beside what it is"
+
+
+async def test_words_of_a_segment_that_was_told_are_held_once_with_those_of_the_transcript(
+    new_job: NewJob,
+) -> None:
+    kept, weights = Kept(DAY_S, 1 << 20), list[int]()
+    for told in ("said", "heard"):
+        job = new_job()
+        job.enter(kept.store)
+        job.begin()
+        said, other = (tuple([Word(0.0, 1.0, one)] * 100) for one in ("said", told))
+        job.apply_report(SegmentReady(0, Segment(0.0, 1.0, told, words=other)))
+        final = Segment(0.0, 1.0, "said", 2, words=said)
+        job.apply_report(Finished(Transcript((final,), "en", 1.0, "scripted", "fp32")))
+        events = kept.store.events(job.id)
+        reports = [one.change.event for one in events if isinstance(one.change, ReportedChange)]
+        (kept_segment,) = (one.segment for one in reports if isinstance(one, SegmentReady))
+        assert (kept_segment.words is final.words) is (told == "said")
+        assert (kept_segment.text, kept_segment.speaker) == (told, None)
+        weights.append(retained_bytes(job.record, events))
+    assert weights[1] - weights[0] > 100 * WORD_BYTES
 
 
 async def test_retained_bytes_include_peaks_and_their_reports(new_job: NewJob) -> None:
