@@ -122,6 +122,8 @@ class LiveOrder(StrEnum):
     """Drop the results that are not sent yet; no more events of this turn follow."""
     FINISH = "finish"
     """End the audio: send the remaining events, and then the summary."""
+    PAUSE = "pause"
+    """No audio came for so long that it counts as silence. Only the service orders it."""
 
 
 class TurnControl(StrEnum):

@@ -258,6 +258,33 @@ def test_pause_ends_no_turn_if_the_client_ends_turns() -> None:
     assert [one.text for one in table.of(TurnEnded)] == ["words words"]
 
 
+@pytest.mark.parametrize("turns", TurnControl)
+@pytest.mark.parametrize("endpointing", [SHORT, ALL_AUDIO])
+def test_missing_audio_ends_the_turn_where_it_is_missing_if_silence_ends_turns(
+    turns: TurnControl, endpointing: EndpointingOptions
+) -> None:
+    table = Table(LiveOptions(turns=turns, endpointing=endpointing))
+    ends = turns is not TurnControl.CLIENT and endpointing is SHORT
+    table.sound(1.0, 0.9)
+    for order in (LiveOrder.PAUSE, LiveOrder.PAUSE):  # the second finds nothing open
+        table.recognizer.push(order, table.now)
+        table.take(table.recognizer.follow())
+    table.hear("words")
+    assert [one.text for one in table.of(TurnEnded)] == ["words"] * ends
+    assert len(table.of(SpeechStopped)) == ends
+    assert table.recognizer.over == (ends and turns is TurnControl.ONE)
+    if ends and turns is TurnControl.SILENCE:
+        table.say(1.0, 1.0, "other words")
+        assert [(one.turn, one.text) for one in table.of(TurnEnded)][1:] == [(1, "other words")]
+
+
+def test_missing_audio_ends_the_turn_whose_engine_died_before_it_sent_the_end() -> None:
+    table = Table(begin=LiveSessionStart(1.6, 0, 1, (Segment(0.5, 1.6, "words"),), 1, (0,)))
+    table.recognizer.push(LiveOrder.PAUSE, table.now)
+    table.take(table.recognizer.follow())
+    assert table.of(TurnEnded) == [TurnEnded(0, 0.5, 1.6, "words")]
+
+
 @pytest.mark.parametrize("turns", [TurnControl.SILENCE, TurnControl.ONE])
 def test_pause_ends_the_turn_once_the_client_leaves_that_to_pauses(turns: TurnControl) -> None:
     table = Table(LiveOptions(turns=TurnControl.CLIENT))

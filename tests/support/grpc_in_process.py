@@ -4,6 +4,7 @@ import asyncio
 import socket
 from collections.abc import AsyncIterator, Iterable
 from contextlib import AsyncExitStack
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Self
 
@@ -116,6 +117,7 @@ class Inside:
 
     def __init__(self, folder: Path, **settings: Any) -> None:
         self.service = create_service(load_settings(engine="scripted", data_dir=folder, **settings))
+        self.service.live.bounds = replace(self.service.live.bounds, late_s=PATIENCE_S)
         self.listeners: list[GrpcServer] = []
         self._open = AsyncExitStack()
 

@@ -1,12 +1,13 @@
 """Services that all tests of a module share, and some of one test in its process."""
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 from llm_server import Obedient
-from service_process import Server
+from service_process import PATIENCE_S, Server
 
 from sidecar.plugins import load_settings
 from sidecar.server.app import create_service
@@ -49,6 +50,7 @@ async def open_service(tmp_path: Path) -> AsyncIterator[Callable[..., Awaitable[
         usual = {"engine": "scripted", "live_grace": 0.0, "live_delay": 0.0}
         service = create_service(load_settings(**{**usual, "data_dir": tmp_path, **settings}))
         await service.open()
+        service.live.bounds = replace(service.live.bounds, late_s=PATIENCE_S)
         opened.append(service)
         return service
 

@@ -34,7 +34,7 @@ class Page:
 
     async def speak(self, pcm: bytes) -> None:
         """As a microphone: as fast as time goes, or later."""
-        # real time: the service waits for what is late (limit talk_stall)
+        # real time: the service waits for what is late (limit live_late)
         begun = time.monotonic()
         for at in range(0, len(pcm), 2 * FRAME):
             piece = pcm[at : at + 2 * FRAME]

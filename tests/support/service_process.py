@@ -197,7 +197,7 @@ class Server:
         self.port = port or free_port()
         own = {"shutdown_grace": 0, "port": self.port, "spool_dir": self.spool}
         # Who sends late goes on speaking, and who lost a stream of events comes back soon.
-        limits = {"talk_stall": PATIENCE_S, "sse_retry_ms": 20, **(limits or {})}
+        limits = {"live_late": PATIENCE_S, "sse_retry_ms": 20, **(limits or {})}
         own |= {"live_delay": 0, "test_limits": json.dumps(limits)}  # finals may be late
         self.env = {
             **service_environment(home, **{**own, **settings}),

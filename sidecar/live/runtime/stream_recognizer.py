@@ -273,11 +273,12 @@ class StreamRecognizer:
             ):
                 self.segment_embeddings.spoken(self._processed_to - endpointing.FRAME_SAMPLES)
             if (
-                self._silent_since is not None
+                (since := self._silent_since) is not None
                 and probability < self.options.endpointing.threshold
                 and self.options.turns is not TurnControl.CLIENT
+                and self._is_silent(since)
             ):
-                yield from self._end_silent_turn(self._silent_since)
+                yield from self._end_silent_turn(since)
                 if self.over:
                     return
         yield from self._report_progress()
@@ -294,6 +295,8 @@ class StreamRecognizer:
                 yield from self.commit(self.orders[0].came)
             case LiveOrder.CANCEL:
                 yield from self.cancel()
+            case LiveOrder.PAUSE:
+                yield from self.pause(self.orders[0].came)
             case LiveOrder.FINISH:
                 yield from self.finish(self.orders[0].came)
         self.orders.popleft()
@@ -307,6 +310,16 @@ class StreamRecognizer:
             yield from self._handle_endpoint(event, now)
         self._end_turn(at, committed=True)
         yield from self._send_due()
+
+    def pause(self, now: float) -> Iterator[live_events.LiveEvent]:
+        """End the turn here as silence does, if silence ends turns."""
+        ends = self.options.endpointing.neg_threshold > 0
+        if self.finishing or self.options.turns is TurnControl.CLIENT or not ends:
+            return
+        for event in self._endpointer.stop("silence", self._end_of_audio()):
+            yield from self._handle_endpoint(event, now)
+        if self._silent_since is not None:
+            yield from self._end_silent_turn(self._silent_since)
 
     def cancel(self) -> Iterator[live_events.LiveEvent]:
         """Cancel the open turn; the results of ended turns are sent before."""
@@ -552,13 +565,15 @@ class StreamRecognizer:
         if reason == "silence" and self.options.turns is TurnControl.ONE:
             yield from self.finish(now)
 
-    def _end_silent_turn(self, since: int) -> Iterator[live_events.LiveEvent]:
-        """End the turn if its silence is long enough: when its last utterance ended, the client was
-        to end it, or the engine died before it did."""
+    def _is_silent(self, since: int) -> bool:
+        """Return whether the silence behind the last utterance is long enough."""
         ends = self.options.endpointing
         quiet = since - round(ends.post_roll_s * LIVE_RATE)
-        if self._processed_to - quiet < round(ends.silence_s * LIVE_RATE):
-            return
+        return self._processed_to - quiet >= round(ends.silence_s * LIVE_RATE)
+
+    def _end_silent_turn(self, since: int) -> Iterator[live_events.LiveEvent]:
+        """End a turn without an open utterance: when its last one ended, the client was to end it,
+        or the engine died before it did."""
         yield live_events.SpeechStopped(self._turn, since / LIVE_RATE)
         self._end_turn(since)
         yield from self._send_due()

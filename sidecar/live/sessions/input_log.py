@@ -55,6 +55,10 @@ InputItem = InputChunk | LiveOrder | LiveOptions
 """Audio, or an order of the client behind it; options are those of the audio that follows."""
 
 
+_ANSWERED = (LiveOrder.COMMIT, LiveOrder.CANCEL)
+"""Orders that stay until an engine has answered them."""
+
+
 def _chunks(*items: InputItem) -> Iterator[InputChunk]:
     return (one for one in items if isinstance(one, InputChunk))
 
@@ -130,7 +134,7 @@ class InputLog:
     @property
     def has_unanswered_order(self) -> bool:
         """Return whether a commit or a cancel of the client was not answered yet."""
-        return any(isinstance(one, LiveOrder) for one in self._items)
+        return any(one in _ANSWERED for one in self._items)
 
     def __len__(self) -> int:
         return len(self._items)
@@ -164,6 +168,10 @@ class InputLog:
             del self._items[oldest]
             self._taken -= oldest < self._taken
             self._had -= oldest < self._had
+
+    def pause(self) -> None:
+        """Count what follows the audio as silence: none has come for so long."""
+        self._items.append(LiveOrder.PAUSE)
 
     def cancel(self) -> None:
         """Discard the open turn; turns that ended before stay. Its audio that no engine has had
@@ -210,7 +218,7 @@ class InputLog:
         self._taken = self._had = 0
         self._ahead.clear()
         self._let_go(self.settled)
-        return [one for one in lost if isinstance(one, LiveOrder)]
+        return [one for one in lost if isinstance(one, LiveOrder) and one in _ANSWERED]
 
     def rewind(self) -> None:
         """Offer the input again, to an engine that counts commits from 0."""
@@ -231,13 +239,12 @@ class InputLog:
         for an engine that takes over."""
         self.answered(commits)
         self.settled = max(self.settled, before)
-        while self._taken and not isinstance(self._items[0], LiveOrder):
-            oldest = self._items[0]
+        while self._taken and (oldest := self._items[0]) not in _ANSWERED:
             if isinstance(oldest, LiveOptions):
                 self.options = oldest
-            elif oldest.at + oldest.seconds > before + SAME_TIME_S:
-                break
-            else:
+            elif isinstance(oldest, InputChunk):
+                if oldest.at + oldest.seconds > before + SAME_TIME_S:
+                    break
                 self._past.append(oldest)
             self._items.popleft()
             self._taken, self._had = self._taken - 1, self._had - 1

@@ -8,6 +8,7 @@ client does not reconnect. It also outlives the worker process of its engine:
 import asyncio
 import contextlib
 import logging
+import math
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import replace
@@ -28,6 +29,9 @@ log = logging.getLogger(__name__)
 
 MIN_BUFFER_S = 1.0
 """Seconds of audio that each session may keep, however much the others keep."""
+MAX_AHEAD_S = 3.0
+"""Seconds by which a client counts as ahead at most: some send that much at once, and more are no
+longer live."""
 BUFFER_POLL_S = 0.25
 """Interval at which a waiting client checks for space in the buffer."""
 ENGINE_LOADING_NOTICE = Notice(
@@ -102,6 +106,10 @@ class Session:
         utterance until that is over."""
         self._room = asyncio.Event()
         self._waiting = False
+        self._patience_s = math.inf
+        """Seconds within which audio has to come, so that it continues the utterance."""
+        self._ahead_until = self.began
+        """Time up to which the received audio lasts if it is played as it comes."""
         self._answered = 0
         self._turns_since_s = 0.0
         """Position from which on `turns` of the options holds."""
@@ -168,6 +176,27 @@ class Session:
             self.news.set()
             if self.recording is not None:
                 await self.recording.add(raw, encoding, rate)
+            self.expect_audio(len(raw) / width / rate)
+
+    def expect_audio(self, came_s: float = 0.0) -> None:
+        """Wait for audio from now on, ``came_s`` of which has just come. If none comes until a
+        client that sends in real time would have sent the silence that ends an utterance, that
+        counts as silence: clients that are muted, or detect speech themselves, send none."""
+        now = self._now()
+        self._ahead_until = min(max(self._ahead_until, now) + came_s, now + MAX_AHEAD_S)
+        silence_s = max(self.options.endpointing.silence_s, self._ahead_until - now)
+        self._patience_s = silence_s + self.bounds.late_s
+
+    def wait_for_audio(self, passed_s: float) -> None:
+        """Count the time that passed without audio. While that waits for the engine, or for its
+        client to connect again, no time passes."""
+        if self.finishing or self._waiting or self.disconnected_at is not None:
+            return
+        self._patience_s -= passed_s
+        if self._patience_s < 0.0:
+            self._patience_s = math.inf
+            self.input_log.pause()
+            self.news.set()
 
     def commit(self) -> None:
         """End the turn behind the received audio.
@@ -215,6 +244,7 @@ class Session:
         self._longest_silence_s = max(self._longest_silence_s, silence_s)
         self.input_log.change(changed)
         self.news.set()
+        self.expect_audio()
 
     def finish(self, *, asked: bool = True) -> None:
         """End the audio: the remaining events are sent, and then the summary. ``asked``: requested
@@ -278,6 +308,7 @@ class Session:
     def catches_up(self) -> None:
         """Note that the engine was loaded just now: until it has recognized the audio so far,
         partials are late without any overload, and the client gets no such notice."""
+        self.touch()  # it is the service that was slow
         self._backlog_end_s = self.input_log.at
 
     def handle_event(self, event: live_events.LiveEvent) -> None:

@@ -3,7 +3,7 @@
 The engine decides by the load how many of them may speak at once (`live.runtime.load_shedding`).
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from sidecar import errors
 from sidecar.auth.identity import Identity
@@ -12,6 +12,7 @@ from sidecar.config.settings import Settings
 from sidecar.interfaces.engine_interface import EngineSpec
 from sidecar.interfaces.language_tags import parse_language
 from sidecar.interfaces.live_options import BUFFER_S, LiveOptions, TurnControl
+from sidecar.limit_overrides import limit
 from sidecar.transcripts.language_detection import other_languages_hint
 
 MAX_COMMANDS = 20_000
@@ -21,18 +22,24 @@ MAX_EVENTS = 100_000
 MAX_CHUNK_S = 10.0
 """Seconds of audio in one message of a session."""
 SAMPLE_RATES = range(8_000, 192_001)
+LATE_S = limit("live_late", 0.7)
+"""Seconds for which audio may be late on its way: a packet that is lost twice is late by 0.6 s and
+a round trip."""
 
 
 @dataclass(frozen=True, slots=True)
 class SessionBounds:
     """Bounds of one session, in seconds: ``idle_s`` without audio, ``longest_s`` in all,
     ``chunk_s`` of audio at once, ``buffer_s`` of audio that is not settled, besides the silence
-    that ends an utterance; and the numbers of its ``commands`` and ``events``."""
+    that ends an utterance, ``late_s`` after which audio that does not come is silence; and the
+    numbers of its ``commands`` and ``events``."""
 
     idle_s: float = 150.0
     longest_s: float = 5400.0
     chunk_s: float = MAX_CHUNK_S
     buffer_s: float = BUFFER_S
+    # Not read at import: tests fork services that have another one.
+    late_s: float = field(default_factory=lambda: LATE_S)
     commands: int = MAX_COMMANDS
     events: int = MAX_EVENTS
 

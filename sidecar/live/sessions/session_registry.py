@@ -43,7 +43,7 @@ SAVE_TIMEOUT_S = 600.0
 that does not answer by then costs no transcript: that is written once it does."""
 FINISH_TIMEOUT_S = 120.0
 """Seconds to send the remaining events of a session that becomes a job, after its time is up."""
-TIMEOUT_POLL_S = 1.0
+CHECK_INTERVAL_S = 0.2
 """Interval of the check of time limits."""
 
 
@@ -72,7 +72,8 @@ class SessionRegistry:
         self.spec = spec
         self._live_metrics = live_metrics or ServiceMetrics().live
         self._share, self._settings = share, settings
-        self._bounds = SessionBounds(settings.live_idle, settings.live_longest)
+        self.bounds = SessionBounds(settings.live_idle, settings.live_longest)
+        """Bounds of sessions that begin."""
         self._add_known_speakers, self._save = add_known_speakers, save
         self._new_recording = new_recording
         self.now = now
@@ -81,6 +82,7 @@ class SessionRegistry:
         """Sessions by owner and the id that the client uses."""
         self._tasks: dict[Session, asyncio.Task[None]] = {}
         self._time_limits_task: asyncio.Task[None] | None = None
+        self._checked_at = now()
         self._closing = False
 
     def __len__(self) -> int:
@@ -153,7 +155,7 @@ class SessionRegistry:
                 raise errors.SessionTaken()
             spec = self.engine
             self._check_limits(identity, channels)
-            options = accepted_options(options, self._bounds, spec, channels)
+            options = accepted_options(options, self.bounds, spec, channels)
         except errors.SidecarError as error:
             self._live_metrics.refused.add(wire, error.code)
             raise
@@ -171,7 +173,7 @@ class SessionRegistry:
             number,
             identity.owner,
             options,
-            self._bounds,
+            self.bounds,
             self.held,
             self.now,
             event_metrics=EventMetrics(self._live_metrics, wire, settings.live_timeout),
@@ -179,7 +181,7 @@ class SessionRegistry:
         )
         session.save, session.forgiving = self._save, forgiving
         if idle_s is not None:
-            session.bounds = dataclasses.replace(self._bounds, idle_s=idle_s)
+            session.bounds = dataclasses.replace(self.bounds, idle_s=idle_s)
         session.recording = self._new_recording(session.channels) if options.keep else None
         self._sessions[session.owner, session.id] = session
         create_task = asyncio.get_running_loop().create_task
@@ -236,6 +238,7 @@ class SessionRegistry:
                 hint="Resume a session with the encoding, rate and channels that it began with.",
             )
         session.disconnected_at = None
+        session.expect_audio()
         session.taken.set()
         session.taken = asyncio.Event()
         return session
@@ -306,15 +309,19 @@ class SessionRegistry:
             session.end(errors.SidecarError())
 
     async def _watch_time_limits(self) -> None:
-        while True:
-            await asyncio.sleep(TIMEOUT_POLL_S)
+        while self._sessions:
+            await asyncio.sleep(CHECK_INTERVAL_S)
             self.check_time_limits()
+        self._time_limits_task = None
 
     def check_time_limits(self) -> None:
-        """End the sessions that exceed a time limit."""
+        """End the utterances and the sessions that exceed a time limit."""
         now, grace_s = self.now(), self.grace_s
+        # If the event loop stood still, there may be audio that it did not read.
+        passed_s, self._checked_at = min(now - self._checked_at, 2 * CHECK_INTERVAL_S), now
         for session in list(self._sessions.values()):
             try:
+                session.wait_for_audio(passed_s)
                 self._end_if_overdue(session, now, grace_s)
             except Exception:  # a fault in one must not keep the others for ever
                 log.exception("internal error while the time limits of a live session were checked")

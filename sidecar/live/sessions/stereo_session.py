@@ -190,6 +190,12 @@ class SplitInputLog(InputLog):
             one.input_log.commit()
             one.news.set()
 
+    def pause(self) -> None:
+        """Count what follows the audio of all channels as silence."""
+        for one in self._sessions:
+            one.input_log.pause()
+            one.news.set()
+
     def cancel(self) -> None:
         """Discard the open turns of all channels."""
         for one in self._sessions:

@@ -206,7 +206,7 @@ class ConversationLoop:
         Raises:
             errors.SessionOver: the session takes no more input.
         """
-        self.input.commit()
+        self.session.commit()
         await self._acknowledged()
 
     async def discard(self) -> None:

@@ -8,10 +8,8 @@ from contextlib import suppress
 
 from sidecar import errors
 from sidecar.bounded_dict import BoundedDict
-from sidecar.concurrency import OneShotTimer
 from sidecar.interfaces import live_events, live_options
 from sidecar.interfaces.engine_interface import AUTO
-from sidecar.limit_overrides import limit
 from sidecar.live.sessions.session import AUDIO_LOST_NOTICE, Session
 from sidecar.plugins.conversation import conversation_events as events
 from sidecar.transcripts.transcript import Notice, join_texts
@@ -21,11 +19,6 @@ CLOCK_HISTORY_S = 120.0
 MIN_CLOCK_STEP_S = 0.01
 """Minimum distance of the clock's entries in seconds, of which there are at most 12,000."""
 
-INPUT_STALL_S = limit("talk_stall", 0.6)
-"""Seconds without audio during speech after which the client has stopped sending. Pages send four
-times a second, and send nothing once the user switches the microphone off."""
-STALL_CHUNKS = 1.5
-"""Minimum of that time as a multiple of a chunk's length: some clients send a second at once."""
 MAX_UTTERANCE_SPANS = 100
 """Maximum number of utterances with a stored position in the audio."""
 MIN_SPEECH_S = 0.064
@@ -99,17 +92,12 @@ class SpeechInput:
         self._stopped: dict[int, float] = {}
         self.speaking: int | None = None
         """The utterance in progress."""
-        self._stall_timer: OneShotTimer | None = None
-        self._stalled = False
-        """Input has stalled: an utterance that starts now does not go on."""
         self.options, self._added_threshold = session.options, 0.0
         """Recognition options, and the threshold that is added while a reply is played."""
         self._spans = BoundedDict[int, tuple[float, float]](MAX_UTTERANCE_SPANS)
         self._lost_utterances: frozenset[int] = frozenset()
         self._failures: dict[int | None, errors.SidecarError] = {}
         """Why no words of a turn come, by turn; `None`: of the next that ends."""
-        self._commits: deque[bool] = deque()
-        """Commits that are not answered yet: whether the service made them, not the client."""
 
     def span(self, utterance: int) -> tuple[float, float]:
         """Return the span of an utterance in all the audio, in seconds: from, to. An utterance in
@@ -127,25 +115,8 @@ class SpeechInput:
 
     async def hear(self, raw: bytes, encoding: live_options.SampleEncoding, rate: int) -> None:
         """Add audio, as `Session.send`."""
-        if self._stall_timer is not None:  # here, as sending may wait for the engine
-            self._stall_timer.cancel()
-        try:
-            await self._session.send(raw, encoding, rate)
-        finally:
-            stall_s = max(INPUT_STALL_S, STALL_CHUNKS * len(raw) / encoding.width / rate)
-            self._stall_timer = OneShotTimer(stall_s, self._input_stalled)
+        await self._session.send(raw, encoding, rate)
         self._clock.came(self._session.received_s, self._now())
-        self._stalled = False
-
-    def commit(self, *, ours: bool = False) -> None:
-        """End the user's turn after the audio so far; report it once all of that is recognized,
-        unless it is the service's own.
-
-        Raises:
-            errors.SessionOver: the session takes no more input.
-        """
-        self._session.commit()
-        self._commits.append(ours)
 
     def use(self, options: live_options.LiveOptions) -> None:
         """Change the recognition options."""
@@ -166,12 +137,8 @@ class SpeechInput:
         Raises:
             errors.SidecarError: the error that ended the session.
         """
-        try:
-            async for numbered in self._session.events():
-                self._handle(numbered.event)
-        finally:
-            if self._stall_timer is not None:
-                self._stall_timer.cancel()
+        async for numbered in self._session.events():
+            self._handle(numbered.event)
 
     def _handle(self, event: live_events.LiveEvent) -> None:
         match event:
@@ -182,8 +149,6 @@ class SpeechInput:
                 offset_s = self.options.endpointing.pre_roll_s + MIN_SPEECH_S
                 began = self._clock.time(at + offset_s) - MIN_SPEECH_S
                 self._emit_event(events.UserSpeechStarted(self._now(), turn, began))
-                if self._stalled:  # the report is late: no audio comes that could end it
-                    self._cut()
             case live_events.SpeechStopped(turn, at):
                 self._speech_ended(turn)
                 self._stopped[turn] = self._clock.time(at)
@@ -229,12 +194,12 @@ class SpeechInput:
         self._finals.pop(turn_ended.turn, None)
         if turn_ended.turn not in self._lost_utterances:
             self._emit_turn(turn_ended)
-        if turn_ended.committed and self._commits and not self._commits.popleft():
+        if turn_ended.committed:
             self._emit_event(events.TurnCommitted(self._now()))
 
     def _emit_turn(self, turn_ended: live_events.TurnEnded) -> None:
         ended = self._stopped.pop(turn_ended.turn, None)
-        if ended is None:  # ended by the client or by `_cut`
+        if ended is None:  # ended by the client
             self._speech_ended(turn_ended.turn)
             ended = self._clock.time(turn_ended.end)
             self._spans[turn_ended.turn] = turn_ended.start, turn_ended.end
@@ -261,15 +226,3 @@ class SpeechInput:
         """Report the turn's finals, with ``text`` after them."""
         words = join_texts((*self._finals.get(turn, ()), text))  # as at the end of the turn
         self._emit_event(events.RecognizedWords(self._now(), turn, words, upto))
-
-    def _input_stalled(self) -> None:
-        self._stalled = True
-        if self.speaking is not None:
-            self._cut()
-
-    def _cut(self) -> None:
-        """End the utterance after all audio so far. The commit is the service's own: it is not
-        reported."""
-        self._stalled = False
-        with suppress(errors.SidecarError):
-            self.commit(ours=True)

@@ -220,19 +220,6 @@ async def test_rest_of_a_reply_paused_by_a_backchannel_is_sent_only_after_the_ba
         assert sound == pytest.approx(0.3 * len(f"You said: {TEN}".split()))
 
 
-@pytest.mark.parametrize(("chunk_s", "waits_s"), [(0.1, 0.6), (2.0, 3.0)])
-async def test_stalled_input_ends_the_utterance_after_0_6_s_or_one_and_a_half_chunks(
-    chunk_s: float, waits_s: float
-) -> None:
-    async with call(ConversationOptions()) as one:
-        await one.talk.hear(bytes(round(chunk_s * 16_000) * 2))
-        one.session.handle_event(live_events.SpeechStarted(0, 0.0))
-        await asyncio.sleep(waits_s - 0.01)
-        assert one.session.received_orders == 0
-        await asyncio.sleep(0.02)
-        assert one.session.received_orders == 1
-
-
 Sound = npt.NDArray[np.float64]
 
 

@@ -89,7 +89,7 @@ class Caller:
             chunk = base64.b64encode(raw[at : at + 4800]).decode()
             self.spoken_s += len(raw[at : at + 4800]) / 2 / RATE
             await self.connection.input_audio_buffer.append(audio=chunk)
-            # real time: the service waits for what is late (limit talk_stall)
+            # real time: the service waits for what is late (limit live_late)
             await asyncio.sleep(0.1 if pace else 0)
 
     async def say(self, text: str) -> None:
