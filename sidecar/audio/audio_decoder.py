@@ -16,7 +16,7 @@ from sidecar import errors
 from sidecar.audio import SAMPLE_RATE, Block, audio_format, ffmpeg
 from sidecar.audio.audio_info import FFMPEG_DECODER, PCM_DECODER, AudioInfo
 from sidecar.audio.channel_survey import ChannelSurvey
-from sidecar.audio.ffmpeg_output import AudioTrack, RecordingHeader, track_names
+from sidecar.audio.ffmpeg_output import AudioTrack, LostAudio, RecordingHeader, track_names
 from sidecar.audio.loudness import PeakMeter
 from sidecar.audio.selected_channel import SelectedChannel
 from sidecar.audio.signal_conditioning import ChannelMix, DcOffsetRemover
@@ -101,8 +101,8 @@ class Decoder(Protocol):
         """Return what the header claims."""
 
     @property
-    def truncated(self) -> bool:
-        """Return whether the recording is incomplete, once it is decoded."""
+    def lost(self) -> LostAudio | None:
+        """Return what is lost of the recording, once it is decoded; None if nothing is."""
 
     def __iter__(self) -> Iterator[Block]: ...
 
@@ -146,9 +146,9 @@ class DecodedAudio(AbstractContextManager["DecodedAudio"]):
         return self._samples / self._rate
 
     @property
-    def truncated(self) -> bool:
-        """Return whether the recording is incomplete."""
-        return self.decoder.truncated
+    def lost(self) -> LostAudio | None:
+        """Return what is lost of the recording; None if nothing is."""
+        return self.decoder.lost
 
     @property
     def different_speakers(self) -> bool:

@@ -251,6 +251,12 @@ def _detect_behind_first_frame(head: bytes) -> AudioContainer | None:
     return None
 
 
+def find_frames(head: bytes, container: AudioContainer) -> int | None:
+    """Return where frames of a format begin."""
+    syncs = (sync.start() for sync in _SYNC_WORD.finditer(head))
+    return next((at for at in syncs if frames_at(head, at) is container), None)
+
+
 def frames_at(head: bytes, first: int = 0) -> AudioContainer | None:
     """Return the format of which frames of the same kind and sample rate follow one another."""
     for container, frame_length, mask in _FRAMED:
@@ -325,6 +331,7 @@ _FRAMED: tuple[tuple[AudioContainer, Callable[[bytes], int], int], ...] = (
     (DTS, dts_frame_length, 0xFFFFFFFF0000),
 )
 """Formats without a container: the length of a frame, and the bits in which all frames agree."""
+FRAME_LENGTHS = {container: frame_length for container, frame_length, _ in _FRAMED}
 
 
 def wav_head(

@@ -24,10 +24,12 @@ from sidecar.audio.ffmpeg_output import (
     STALL_TIMEOUT_S,
     FfmpegLog,
     HoleFinder,
+    LostAudio,
     OutputPipe,
     RecordingHeader,
     TimedOutput,
 )
+from sidecar.audio.frame_gaps import count_destroyed
 from sidecar.audio.signal_conditioning import ChannelMix, MakeMixer
 from sidecar.audio.stream_links import Link, channels_claimed, find_links, is_truncated
 from sidecar.errors import (
@@ -66,6 +68,8 @@ Windows lacks), if its own handler did not say so in its log. The recording goes
 has decoded."""
 _DURATION_DIGIT_S = 0.02
 """ffmpeg's log has durations to 0.01 s."""
+_MIN_LOST_S = 0.5
+"""Least of a stream without times: a joined one has a few bytes of rubbish, or a broken frame."""
 _SILENCE_SAMPLES = 1 << 15
 """Silence comes in blocks: a hole may have hours."""
 
@@ -164,7 +168,9 @@ class FfmpegProcess:
         self._reader = threading.Thread(target=self._read_log, daemon=True)
         self._reader.start()
         pipe = OutputPipe(self._process, self._read_again, stall_timeout_s, selects=selects)
-        self._frames, self._failed = 0, False
+        self._frames = self._silence = 0
+        self.lost: LostAudio | None = None
+        """What is lost of the recording, once ffmpeg has ended; None if nothing is."""
         try:
             self._output = TimedOutput(pipe.read)
             self.channels = self._output.channels
@@ -178,20 +184,6 @@ class FfmpegProcess:
     def pid(self) -> int:
         """Return the process id."""
         return self._process.pid
-
-    @property
-    def truncated(self) -> bool:
-        """Return whether the recording is incomplete or damaged, once ffmpeg has ended."""
-        total_s = self.header.total_s
-        counted = (
-            self._container in _COUNTED and total_s is not None and not self.header.is_estimate
-        )
-        if counted and total_s is not None:
-            missing = self._frames / self._rate < total_s - _DURATION_DIGIT_S
-        else:
-            missing = is_truncated(self._fd, self._container, self._part[1])
-        resyncs = counted or self._container in _COMPLAIN_WHEN_WHOLE
-        return self._failed or missing or (self.header.complaints > 0 and not resyncs)
 
     def __iter__(self) -> Iterator[Block]:
         """Yield mono blocks.
@@ -223,6 +215,7 @@ class FfmpegProcess:
             if hole := holes.before(time_s, len(data) // frame_bytes):
                 yield mixed(len(waiting))
                 yield from _silence(hole)
+                self._silence += hole
             waiting += data[: len(data) - len(data) % frame_bytes]
             while len(waiting) >= size:
                 yield mixed(size)
@@ -243,9 +236,31 @@ class FfmpegProcess:
         self._reader.join(self._exit_timeout_s)
         if code in _STOPPED_CODES or self.header.was_stopped:
             raise DecoderStopped()
-        self._failed = code != 0
-        if self.header.input_failed or self.truncated:
+        self.lost = self._find_lost(failed=code != 0)
+        if self.header.input_failed or self.lost:
             self._read_again()
+
+    def _find_lost(self, *, failed: bool) -> LostAudio | None:
+        """Return what is lost; ``failed``: ffmpeg says that something is."""
+        total_s = None if self.header.is_estimate else self.header.total_s
+        decoded_s, silence_s = self._frames / self._rate, self._silence / self._rate
+        missing_s = 0.0 if total_s is None else max(0.0, total_s - decoded_s - silence_s)
+        lost = failed or is_truncated(self._fd, self._container, self._part[1])
+        if self._container in _COUNTED and total_s is not None:
+            lost |= missing_s > _DURATION_DIGIT_S
+        elif self._container in _COMPLAIN_WHEN_WHOLE:
+            is_wav = self._container is audio_format.WAV
+            missing_s = missing_s if is_wav else 0.0
+            if is_wav or self.header.complaints:
+                destroyed, rest = count_destroyed(self._fd, self._container, *self._part)
+                missing_s = max(missing_s, decoded_s * destroyed / rest)
+            lost |= missing_s >= _MIN_LOST_S
+        else:
+            missing_s = silence_s + (missing_s if lost or self.header.input_failed else 0.0)
+            lost |= self.header.complaints > 0
+        left_out = total_s is None or decoded_s < total_s - _MIN_LOST_S
+        early = left_out and not self._container.max_hole_s
+        return LostAudio(missing_s, early) if lost else None
 
     def _read_again(self) -> None:
         """Read what ffmpeg was to read: to it, a disk that fails is a recording that ends."""
@@ -282,8 +297,9 @@ class FfmpegChain:
         self, start_processes: Sequence[Callable[[], FfmpegProcess]], channels: Sequence[int]
     ) -> None:
         self._waiting, self._failures = deque(start_processes), list[BadAudio]()
-        self._had_audio = self.truncated = False
-        """``truncated``: whether a link is incomplete or damaged, once it is decoded."""
+        self._had_audio = False
+        self.lost: LostAudio | None = None
+        """What is lost of the links that are decoded; None if nothing is."""
         self._process = self._waiting.popleft()()
         try:
             while self._waiting and not self._process.channels:
@@ -320,7 +336,8 @@ class FfmpegChain:
             self._had_audio = True
         except (AudioUndecodable, AudioFormatUnsupported) as failure:
             self._failures.append(failure)
-        self.truncated |= self._process.truncated
+        if lost := self._process.lost:
+            self.lost = lost if self.lost is None else self.lost + lost
 
     def close(self) -> None:
         """End the process."""

@@ -82,6 +82,18 @@ def _count_channels(layout: str) -> int:
     return _LAYOUTS.get(name) or (sum(map(int, counts)) if all(map(str.isdigit, counts)) else 0)
 
 
+@dataclass(frozen=True, slots=True)
+class LostAudio:
+    """What is missing or destroyed in a recording. ``seconds``: 0 if nobody knows how many.
+    ``early``: whether what follows a gap is decoded as if there were none."""
+
+    seconds: float = 0.0
+    early: bool = False
+
+    def __add__(self, other: "LostAudio") -> "LostAudio":
+        return LostAudio(self.seconds + other.seconds, self.early or other.early)
+
+
 @dataclass
 class RecordingHeader:
     """Header of a recording: the length that it claims, in seconds, and the audio tracks of its

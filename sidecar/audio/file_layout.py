@@ -61,6 +61,11 @@ class WavPart:
         return self.claimed_bytes > self.present_bytes and not _is_placeholder(self.claimed_bytes)
 
     @property
+    def missing_s(self) -> float:
+        """Return the seconds that are missing if it `is_short`."""
+        return (self.claimed_bytes - self.present_bytes) / self.frame_bytes / self.rate
+
+    @property
     def is_continued(self) -> bool:
         """Return whether there are samples behind those that the header claims."""
         return self.claimed_bytes < self.present_bytes

@@ -250,12 +250,12 @@ def _ogg_step(head: bytes) -> int:
 def _frames_step(head: bytes, frame_length: Callable[[bytes], int]) -> int:
     """Return how many bytes the frames, and the tags between them, take that begin here."""
     at = 0
-    while length := frame_length(head[at : at + 8]) or _tag_length(head[at : at + _APE_BYTES]):
+    while length := frame_length(head[at : at + 8]) or tag_length(head[at : at + _APE_BYTES]):
         at += length
     return at
 
 
-def _tag_length(head: bytes) -> int:
+def tag_length(head: bytes) -> int:
     """Return the bytes of the tag of an MP3 or AAC file that begins here: ID3, ID3v1 with its
     extension, or APEv2 (https://wiki.hydrogenaud.io/index.php?title=APEv2_specification)."""
     if head[:8] == b"APETAGEX" and len(head) == _APE_BYTES:
@@ -313,7 +313,7 @@ def _signs(
             if form is FLAC:
                 header_end = _flac_audio_begin(fd, begin)
             elif form is None:
-                header_end = begin + _tag_length(read_file_at(fd, begin, _APE_BYTES))
+                header_end = begin + tag_length(read_file_at(fd, begin, _APE_BYTES))
                 continue
             # Streams that run in parallel (of a film) begin in adjacent pages: they are one link.
             if begin != page_end:

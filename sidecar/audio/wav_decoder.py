@@ -13,7 +13,7 @@ from sidecar.audio import Block, audio_format, file_layout
 from sidecar.audio.audio_info import MAX_CHANNELS, MAX_RATE, MIN_RATE, is_plausible
 from sidecar.audio.channel_layout import ChannelLayout, masked_layout
 from sidecar.audio.codecs import decode_a_law, decode_mu_law
-from sidecar.audio.ffmpeg_output import RecordingHeader
+from sidecar.audio.ffmpeg_output import LostAudio, RecordingHeader
 from sidecar.audio.file_layout import A_LAW, FLOAT, MU_LAW, PCM, SCALED_FLOAT, WavPart
 from sidecar.audio.open_ended_layout import read_open_ended_part
 from sidecar.audio.signal_conditioning import Frames, MakeMixer, Resampler
@@ -95,8 +95,8 @@ class WavDecoder:
         self._parts, self._make_mixer = parts, make_mixer
         self.channels = max(part.channels for part in parts)
         """Number of channels of the part with the most."""
-        self.truncated = parts[-1].is_short
-        """Whether samples are missing."""
+        self.lost = LostAudio(parts[-1].missing_s) if parts[-1].is_short else None
+        """Samples that are missing."""
         self.header = RecordingHeader(sum(part.seconds for part in self._parts))
         self.track = 0
 
@@ -138,7 +138,7 @@ class WavDecoder:
             data = audio_format.read_file_at(self._fd, position, min(size, left))
             whole = len(data) - len(data) % part.frame_bytes
             if not whole:
-                self.truncated = True  # another process has shortened the file
+                self.lost = LostAudio()  # another process has shortened the file
                 return
             position, left = position + whole, left - whole
             yield read(data[:whole]).reshape(-1, part.channels)

@@ -20,6 +20,7 @@ from typing import Any, cast
 from sidecar.audio import SAMPLE_RATE
 from sidecar.audio.audio_decoder import DecodedAudio, Decoder
 from sidecar.audio.channel_survey import ChannelSurvey
+from sidecar.audio.ffmpeg_output import LostAudio
 from sidecar.audio.loudness import PeakMeter
 from sidecar.audio.selected_channel import SelectedChannel
 from sidecar.interfaces.engine_interface import ChannelMode, TranscribeOptions
@@ -118,7 +119,8 @@ class ChannelTranscription:
         """Format of the engine's resume points, once it has made one."""
         self.peaks = PeakMeter(SAMPLE_RATE)
         """Peaks of the first channel; the last event before `Finished` has those of all."""
-        self.truncated = self.different_speakers = False
+        self.lost: LostAudio | None = None
+        self.different_speakers = False
         self.decoder: Decoder
 
     def events(self, resume_points: ResumePoints) -> Iterator[TranscriptionEvent]:
@@ -142,7 +144,7 @@ class ChannelTranscription:
                 finished = yield from self._events_of_channel(
                     audio, None if resume_points is None else points[number], number, last=last
                 )
-                self.truncated |= audio.truncated
+                self.lost = self.lost or audio.lost
             if finished is None:
                 return
             done = _DoneChannel(number, finished, audio.peaks.since(0))

@@ -19,7 +19,7 @@ from sidecar import errors
 from sidecar.audio import SAMPLE_RATE, audio_decoder
 from sidecar.audio.audio_info import AudioInfo
 from sidecar.audio.channel_survey import ChannelSurvey
-from sidecar.audio.ffmpeg_output import AudioTrack, track_names
+from sidecar.audio.ffmpeg_output import AudioTrack, LostAudio, track_names
 from sidecar.audio.selected_channel import SelectedChannel
 from sidecar.engines import create_engine
 from sidecar.interfaces import engine_interface
@@ -41,9 +41,8 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 T = TypeVar("T")
 
-AUDIO_TRUNCATED = transcript.Notice(
-    "audio_truncated", "The recording is truncated; the transcript has what could be decoded."
-)
+AUDIO_TRUNCATED = "audio_truncated"
+"""Code of the notice that a part of the recording is missing or destroyed."""
 AUDIO_TRACKS = "audio_tracks"
 """Code of the notice that the recording has other audio tracks."""
 MIN_PROGRESS_INTERVAL_S = 0.1
@@ -328,8 +327,8 @@ class TranscribedRecording:
             self._peaks_sent += len(levels)
 
     def _notices(self) -> Iterator[transcript.Notice]:
-        if self._audio.truncated:
-            yield AUDIO_TRUNCATED
+        if lost := self._audio.lost:
+            yield _lost_notice(lost)
         decoder = self._audio.decoder
         if len(decoder.header.tracks) > 1 and self._options.track is None:
             yield _tracks_notice(decoder.header.tracks, decoder.track)
@@ -338,6 +337,15 @@ class TranscribedRecording:
             yield CHANNEL_SINGLE_UNNAMED if any(self._options.channel_names) else CHANNEL_SINGLE
         if decoder.channels == 2 and self._audio.different_speakers:
             yield CHANNELS_DIFFER
+
+
+def _lost_notice(lost: LostAudio) -> transcript.Notice:
+    """Return the notice of what is lost of the recording."""
+    what = f"about {lost.seconds:.1f} s of it are" if lost.seconds else "a part of it is"
+    message = f"The recording is damaged or incomplete: {what} lost; the rest was transcribed."
+    if lost.early:
+        message += " The times behind a gap are earlier by its length."
+    return transcript.Notice(AUDIO_TRUNCATED, message)
 
 
 def _tracks_notice(tracks: Sequence[AudioTrack], used: int) -> transcript.Notice:

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from recordings import SECONDS, Studio, wav
-from uploads import decoded, probed, upload
+from uploads import decoded, decoded_and_lost, probed, upload
 
 from sidecar import errors
 from sidecar.audio import stream_links
@@ -577,6 +577,62 @@ def test_one_outlier_in_a_float_wav_does_not_rescale_the_other_samples(seconds: 
     broken[500] = 500.0
     samples, _ = decoded(wav(broken.tobytes(), tag=3, bits=32))
     assert np.allclose(samples[1000:], tone[1000:], atol=1e-6)
+
+
+DESTROYED: dict[str, tuple[str, tuple[object, ...]]] = {
+    "mp3": ("mp3", PLAIN_MP3),
+    "mp3-vbr": ("mp3", ("-q:a", 5)),
+    "mp2": ("mp2", ("-ar", 44_100)),
+    "aac": ("aac", ()),
+    "ac3": ("ac3", ("-ar", 48_000)),
+    "eac3": ("eac3", ("-ar", 48_000)),
+    "dts": ("dts", ("-c:a", "dca", "-strict", -2, "-ar", 48_000, "-ac", 2)),
+    "wav-mp3": ("wav", ("-c:a", "libmp3lame", "-b:a", "64k")),
+    "wav-ac3": ("wav", ("-c:a", "ac3", "-ar", 48_000)),
+    "wav-ms-adpcm": ("wav", ("-c:a", "adpcm_ms")),
+    "flac": ("flac", ()),
+    "ogg": ("ogg", ("-c:a", "libopus", "-b:a", "16k")),
+    "m4a": ("m4a", ()),
+    "mkv": ("mkv", ("-c:a", "ac3", "-ar", 48_000)),
+}
+
+
+@pytest.mark.slow_except("zeros")
+@pytest.mark.parametrize("how", ["zeros", "rubbish"])
+@pytest.mark.parametrize("name", DESTROYED)
+def test_seconds_of_a_destroyed_middle_are_told(name: str, how: str, studio: Studio) -> None:
+    suffix, arguments = DESTROYED[name]
+    long = studio.make("long.wav", "-stream_loop", 9, "-i", studio.voice)
+    content = studio.make(f"destroyed-{name}.{suffix}", "-i", long, *arguments).read_bytes()
+    seconds, share = 10 * SECONDS, 0.25
+    whole, nothing = decoded_and_lost(content)
+    assert len(whole) / RATE == pytest.approx(seconds, abs=0.5)
+    assert nothing is None
+    count = int(share * len(content))
+    wrong = np.random.default_rng(1).bytes(count) if how == "rubbish" else bytes(count)
+    at = int(0.4 * len(content))
+    found, lost = decoded_and_lost(content[:at] + wrong + content[at + count :])
+    assert lost is not None
+    assert lost.seconds == pytest.approx(share * seconds, abs=1.5)
+    assert lost.early is (len(found) / RATE < seconds - 1)
+
+
+def test_rest_of_an_ogg_behind_more_zeros_than_a_page_has_is_told(studio: Studio) -> None:
+    long = studio.make("long.wav", "-stream_loop", 9, "-i", studio.voice)
+    content = bytearray(studio.make("long.ogg", "-i", long, "-c:a", "flac").read_bytes())
+    middle = len(content) // 2
+    content[middle - 50_000 : middle + 50_000] = bytes(100_000)
+    found, lost = decoded_and_lost(bytes(content))
+    assert lost is not None
+    assert lost.seconds + len(found) / RATE == pytest.approx(10 * SECONDS, abs=1.5)
+
+
+def test_seconds_that_are_missing_at_the_end_are_told(encoded: Encode) -> None:
+    for suffix in ("wav", "flac"):
+        content = encoded(suffix)
+        _, lost = decoded_and_lost(content[: len(content) // 2])
+        assert lost is not None
+        assert lost.seconds == pytest.approx(SECONDS / 2, abs=0.5)
 
 
 @pytest.mark.parametrize(

@@ -11,6 +11,7 @@ from sidecar.audio import Block
 from sidecar.audio.audio_decoder import open_audio, probe_audio
 from sidecar.audio.audio_info import AudioInfo
 from sidecar.audio.audio_source import AudioSource
+from sidecar.audio.ffmpeg_output import LostAudio
 from sidecar.audio.upload_spool import UploadSpool
 
 
@@ -35,7 +36,13 @@ def probed(fd: int, track: int | None = None) -> AudioInfo:
 
 def decoded(content: bytes, rate: int = 16_000) -> tuple[Block, bool]:
     """Samples of a recording, and whether it is said to have broken off."""
+    samples, lost = decoded_and_lost(content, rate)
+    return samples, lost is not None
+
+
+def decoded_and_lost(content: bytes, rate: int = 16_000) -> tuple[Block, LostAudio | None]:
+    """Samples of a recording, and what is said to be lost of it."""
     with upload(content) as source:
         facts = probed(source.fd)
         with open_audio(source.fd, facts, rate=rate, max_s=3600.0) as audio:
-            return np.concatenate(list(audio)), audio.truncated
+            return np.concatenate(list(audio)), audio.lost
