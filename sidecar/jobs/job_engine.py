@@ -24,8 +24,9 @@ from sidecar.interfaces.engine_interface import (
 )
 from sidecar.jobs import duration_prediction
 from sidecar.jobs.job_event_log import JobEventLog
-from sidecar.jobs.job_queue import DispatchOptions, JobQueue
+from sidecar.jobs.job_queue import JobQueue
 from sidecar.jobs.job_runner import Job, OptionsPlanner
+from sidecar.jobs.wait_queue import QueueOptions
 from sidecar.observability.logs import default_data_folder
 from sidecar.transcripts.transcript import Progress
 from sidecar.workers.role_engine import RoleEngine
@@ -65,10 +66,9 @@ class JobEngine:
     def queue(self, event_log: JobEventLog, plan: OptionsPlanner) -> JobQueue:
         """Return a queue that runs jobs here and writes to a log. ``plan``: planner of the options
         of a job at its begin."""
-        return JobQueue(
-            self.engine,
-            event_log,
-            DispatchOptions(plan, self._settings.max_audio_hours * 3600),
+        options = QueueOptions(
+            plan=plan,
+            max_s=self._settings.max_audio_hours * 3600,
             limit=self._settings.queue_limit,
             concurrency=self.concurrency,
             long_concurrency=self.long_concurrency,
@@ -76,6 +76,7 @@ class JobEngine:
             predictor=self.predictor,
             refusal=self.refusal,
         )
+        return JobQueue(self.engine, event_log, options)
 
     def refusal(self, options: TranscribeOptions) -> SidecarError | None:
         """Return why the model cannot do what is asked for; None if it can."""

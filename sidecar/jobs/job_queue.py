@@ -12,41 +12,20 @@ import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
 
 from sidecar import errors
 from sidecar.concurrency import cancel_after, wait_for_event
 from sidecar.interfaces.engine_interface import EngineSpec
-from sidecar.jobs.duration_prediction import DurationPredictor
-from sidecar.jobs.faults import RETRY_S, Breakers, fault_of
+from sidecar.jobs.faults import fault_of
 from sidecar.jobs.job_event_log import JobEventLog
 from sidecar.jobs.job_record import JobRecord
-from sidecar.jobs.job_runner import Job, JobRun, OptionsPlanner
+from sidecar.jobs.job_runner import Job, JobRun
 from sidecar.jobs.recording_opener import RecordingOpener
 from sidecar.jobs.reservations import Reservation
-from sidecar.jobs.scheduler import NEXT_JOB_WAIT_S
-from sidecar.jobs.wait_queue import (
-    GuessJobSeconds,
-    QueuePosition,
-    RefusedClients,
-    RefuseJob,
-    WaitQueue,
-)
+from sidecar.jobs.wait_queue import QueueOptions, QueuePosition, RefusedClients, WaitQueue
 from sidecar.workers.engine import Engine
 
 log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True, slots=True)
-class DispatchOptions:
-    """Options of dispatch, equal for all dispatchers of a queue."""
-
-    plan: OptionsPlanner
-    max_s: float
-    next_job_wait_s: float = NEXT_JOB_WAIT_S
-    """Wait for a client's next recording before the engine is reloaded."""
-    fault_retry_s: float = RETRY_S
-    """First pause after an error of what jobs need, such as a full disk."""
 
 
 class Dispatcher:
@@ -57,7 +36,7 @@ class Dispatcher:
         number: int,
         engine: Engine[EngineSpec],
         wait_queue: WaitQueue,
-        options: DispatchOptions,
+        options: QueueOptions,
     ) -> None:
         self.number = number
         self._engine = engine
@@ -222,28 +201,17 @@ class JobQueue(SubmissionQueue):
         self,
         engine: Engine[EngineSpec],
         event_log: JobEventLog,
-        options: DispatchOptions,
-        *,
-        limit: int,
-        concurrency: int = 1,
-        long_concurrency: int | None = None,
-        guess: GuessJobSeconds = lambda job, precision: None,
-        predictor: DurationPredictor | None = None,
-        refusal: RefuseJob = lambda options: None,
+        options: QueueOptions,
     ) -> None:
-        """``concurrency``: jobs that run at once in the ``engine``. ``limit``: jobs that may wait.
-        ``long_concurrency``: how many of them `is_long` jobs may take; `None`: all.
-        ``refusal``: why the model of the moment cannot do a job, which then waits for another."""
         self.event_log = event_log
-        self.breakers = Breakers(options.fault_retry_s)
-        self._wait_queue = WaitQueue(
-            engine, concurrency, guess, predictor, long_concurrency, self.breakers, refusal
-        )
-        super().__init__(limit, self._wait_queue.begun_in_s)
+        self._wait_queue = WaitQueue(engine, options)
+        self.breakers = self._wait_queue.breakers
+        super().__init__(options.limit, self._wait_queue.begun_in_s)
         self.dispatchers = [
-            Dispatcher(number, engine, self._wait_queue, options) for number in range(concurrency)
+            Dispatcher(number, engine, self._wait_queue, options)
+            for number in range(options.concurrency)
         ]
-        self.opener = RecordingOpener(self._wait_queue, concurrency, options.fault_retry_s)
+        self.opener = RecordingOpener(self._wait_queue, options)
         self._broken = asyncio.Event()
         self._put_off: list[Job] = []
         """Durable jobs that the next start resumes."""

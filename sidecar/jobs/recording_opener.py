@@ -17,17 +17,17 @@ from sidecar.jobs.faults import LONGEST_PAUSES, fault_of, known_error
 from sidecar.jobs.job_record import JobRecord
 from sidecar.jobs.job_runner import Job
 from sidecar.jobs.persistent_recordings import opening_timeout_s
-from sidecar.jobs.wait_queue import WaitQueue
+from sidecar.jobs.wait_queue import QueueOptions, WaitQueue
 
 log = logging.getLogger(__name__)
 
 
 class RecordingOpener:
-    """Opener of the recordings of the next ``ahead`` jobs of a queue. ``retry_s``: first pause
-    after an error."""
+    """Opener of the recordings of the next jobs of a queue, as many as run at once."""
 
-    def __init__(self, wait_queue: WaitQueue, ahead: int, retry_s: float) -> None:
-        self._wait_queue, self._ahead, self._retry_s = wait_queue, ahead, retry_s
+    def __init__(self, wait_queue: WaitQueue, options: QueueOptions) -> None:
+        self._wait_queue, self._ahead = wait_queue, options.concurrency
+        self._retry_s = options.fault_retry_s
         self.timeout_s: Callable[[JobRecord], float] = opening_timeout_s
         """Seconds for a recording, from which on others are opened beside it."""
         self._work: dict[Job, asyncio.Task[None] | None] = {}

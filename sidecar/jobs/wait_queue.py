@@ -7,7 +7,7 @@ import math
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import chain, islice
 from typing import NamedTuple
 
@@ -15,9 +15,9 @@ from sidecar import errors
 from sidecar.interfaces.engine_interface import EngineSpec, Precision, TranscribeOptions
 from sidecar.jobs import scheduler
 from sidecar.jobs.duration_prediction import MIN_JOB_S, DurationPredictor, remaining_s
-from sidecar.jobs.faults import HOLDS_KEPT, Breakers
+from sidecar.jobs.faults import HOLDS_KEPT, RETRY_S, Breakers
 from sidecar.jobs.job_record import JobRecord, JobState
-from sidecar.jobs.job_runner import Job
+from sidecar.jobs.job_runner import Job, OptionsPlanner
 from sidecar.workers.engine import Engine
 
 POSITIONS_MAX_AGE_S = 1.0
@@ -66,32 +66,41 @@ RefuseJob = Callable[[TranscribeOptions], errors.SidecarError | None]
 """Return why the model of the moment cannot do what a job asks for; None if it can."""
 
 
-class WaitQueue:
-    """Jobs that wait for an engine with ``concurrency`` dispatchers, and the work
-    that each owner has had."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class QueueOptions:
+    """Options of a queue.
 
-    def __init__(
-        self,
-        engine: Engine[EngineSpec],
-        concurrency: int = 1,
-        guess: GuessJobSeconds = lambda job, precision: None,
-        predictor: DurationPredictor | None = None,
-        long_concurrency: int | None = None,
-        breakers: Breakers | None = None,
-        refusal: RefuseJob = lambda options: None,
-    ) -> None:
-        """``long_concurrency``: as of `JobQueue`. ``breakers``: of what the jobs need."""
-        self._refusal = refusal
-        self.breakers = breakers or Breakers()
-        self._guess, self._long_concurrency = (
-            guess,
-            concurrency if long_concurrency is None else long_concurrency,
-        )
-        self._predictor = predictor if predictor is not None else DurationPredictor()
-        self._engine = engine
+    ``plan``: completes the options of a job at its begin. ``max_s``: longest recording. ``limit``:
+    jobs that may wait. ``concurrency``: jobs that run at once, each in a dispatcher;
+    ``long_concurrency``: how many of them may be `is_long`. ``refusal``: why the model of the
+    moment cannot do a job, which then waits for another. ``next_job_wait_s``: wait for a client's
+    next recording before the engine is reloaded. ``fault_retry_s``: first pause after an error of
+    what jobs need, such as a full disk.
+    """
+
+    plan: OptionsPlanner
+    max_s: float
+    limit: int
+    concurrency: int = 1
+    long_concurrency: int = 1
+    guess: GuessJobSeconds = lambda job, precision: None
+    predictor: DurationPredictor = field(default_factory=DurationPredictor)
+    refusal: RefuseJob = lambda options: None
+    next_job_wait_s: float = scheduler.NEXT_JOB_WAIT_S
+    fault_retry_s: float = RETRY_S
+
+
+class WaitQueue:
+    """Jobs that wait for an engine, and the work that each owner has had."""
+
+    def __init__(self, engine: Engine[EngineSpec], options: QueueOptions) -> None:
+        self._engine, self._options = engine, options
+        self._predictor = options.predictor
+        self.breakers = Breakers(options.fault_retry_s)
+        """Of what the jobs need."""
         self._loaded_at = engine.loader.loaded_at
         """End of the last load whose duration was learned, or of one before the queue."""
-        self._running_jobs = [RunningJob() for _ in range(concurrency)]
+        self._running_jobs = [RunningJob() for _ in range(options.concurrency)]
         self._shares = scheduler.OwnerShares()
         self._jobs: dict[str, Job] = {}
         """By id, in order of arrival."""
@@ -134,7 +143,7 @@ class WaitQueue:
         if job.record.owner not in self._active():
             self._shares = self._shares.joined(job.record.owner)
         wanted = self.wanted(job)
-        guess_s = None if self._predictor.knows(wanted) else self._guess(job, wanted)
+        guess_s = None if self._predictor.knows(wanted) else self._options.guess(job, wanted)
         self._predicted[job.id] = self._predictor.seconds(
             wanted, job.record.audio_info.work_s, guess_s
         )
@@ -218,7 +227,7 @@ class WaitQueue:
         they take all, the queue is halted, or one that needs the engine for itself runs or waits.
         While it waits, others pass it that end before those for which it waits."""
         before = sum(one.job is None for one in self._running_jobs[:at])
-        long = self._long_concurrency - sum(is_long(job.record) for job in self._running())
+        long = self._options.long_concurrency - sum(is_long(job.record) for job in self._running())
         due = (
             job
             for job in self.in_order(before + 1)
@@ -256,7 +265,7 @@ class WaitQueue:
         return (
             job
             for job in ordered
-            if self._held_until(job) <= now and self._refusal(job.record.options) is None
+            if self._held_until(job) <= now and self._options.refusal(job.record.options) is None
         )
 
     def _model_changed(self) -> None:
@@ -266,7 +275,7 @@ class WaitQueue:
 
     def check_model(self, job: Job) -> None:
         """Note whether a waiting job can run with the model of the moment."""
-        error = self._refusal(job.record.options)
+        error = self._options.refusal(job.record.options)
         if error is not None or job.record.refused is not None:
             job.refuse(error)
 

@@ -4,9 +4,10 @@ import asyncio
 from collections.abc import AsyncIterator, Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
-from instrumented_slot import OverheardSlot, job_of, queue_on, started, submitted
+from instrumented_slot import OverheardSlot, job_of, queue_on, queue_options, started, submitted
 from job_fixtures import Hold
 from service_process import until
 from virtual_time import virtual_time
@@ -15,7 +16,7 @@ from sidecar import errors
 from sidecar.interfaces.engine_interface import Precision
 from sidecar.jobs.attempt_end import REQUEUED
 from sidecar.jobs.duration_prediction import MIN_JOB_S, DurationPredictor
-from sidecar.jobs.faults import RETRY_S, Breakers
+from sidecar.jobs.faults import RETRY_S
 from sidecar.jobs.job_event_log import JobEventLog
 from sidecar.jobs.job_queue import JobQueue
 from sidecar.jobs.job_record import JobState, Priority
@@ -35,6 +36,11 @@ class LoadedSlot(OverheardSlot):
     """A slot whose engine nobody had to load."""
 
     loaded = True
+
+
+def lineup_on(slot: OverheardSlot, **terms: Any) -> WaitQueue:
+    """The waiting jobs of an engine."""
+    return WaitQueue(slot, queue_options(**terms))
 
 
 async def runs(
@@ -72,7 +78,7 @@ async def ran(queue: JobQueue, jobs: list[Job]) -> list[int]:
 
 @virtual_time
 async def test_positions_and_waits_match_the_order_of_runs(recording: Path) -> None:
-    lineup, log = WaitQueue(LoadedSlot(), guess=by_owner), JobEventLog()
+    lineup, log = lineup_on(LoadedSlot(), guess=by_owner), JobEventLog()
     owners = ["a 10", "a 10", "b 25", "b 25", "c 5", "a 10", "c 5", "c 5"]
     jobs = [job_of(recording, owner=owner) for owner in owners]
     for job in jobs:
@@ -142,7 +148,7 @@ async def test_failed_duration_estimate_at_submission_leaves_no_job(new_job: New
 
 
 async def test_attempt_in_vain_costs_its_owner_the_time_that_it_took(recording: Path) -> None:
-    lineup = WaitQueue(OverheardSlot(), guess=by_owner)
+    lineup = lineup_on(OverheardSlot(), guess=by_owner)
     mine, yours = job_of(recording, owner="me 10"), job_of(recording, owner="you 10")
     for job in (mine, yours):
         lineup.join(job)
@@ -156,7 +162,7 @@ async def test_attempt_in_vain_costs_its_owner_the_time_that_it_took(recording: 
 async def test_jobs_that_were_tried_in_vain_go_last_only_while_jobs_are_tried_one_by_one(
     recording: Path, fault: errors.SidecarError
 ) -> None:
-    lineup = WaitQueue(OverheardSlot(), breakers=Breakers(retry_s=0.0), guess=by_owner)
+    lineup = lineup_on(OverheardSlot(), fault_retry_s=0.0, guess=by_owner)
     mine, yours = job_of(recording, owner="me 10"), job_of(recording, owner="you 10")
     for job in (mine, yours):
         lineup.join(job)
@@ -167,7 +173,7 @@ async def test_jobs_that_were_tried_in_vain_go_last_only_while_jobs_are_tried_on
 
 
 async def test_each_free_dispatcher_has_its_own_next_job(recording: Path) -> None:
-    lineup = WaitQueue(OverheardSlot(), concurrency=3, guess=by_owner)
+    lineup = lineup_on(OverheardSlot(), concurrency=3, guess=by_owner)
     jobs = [job_of(recording, owner="me 10") for _ in range(3)]
     for job in jobs[:2]:
         lineup.join(job)
@@ -182,7 +188,7 @@ async def test_each_free_dispatcher_has_its_own_next_job(recording: Path) -> Non
 async def test_long_recordings_take_at_most_their_places_and_short_one_gets_the_rest(
     recording: Path,
 ) -> None:
-    lineup = WaitQueue(OverheardSlot(), concurrency=3, guess=by_owner, long_concurrency=2)
+    lineup = lineup_on(OverheardSlot(), concurrency=3, guess=by_owner, long_concurrency=2)
 
     def job(owner: str, total_s: float | None) -> Job:
         made = job_of(recording, owner=owner)
@@ -236,7 +242,7 @@ async def test_duration_is_learned_from_a_whole_attempt_and_not_from_a_resumed_o
 ) -> None:
     pace, job = DurationPredictor(), job_of(recording)
     job.enter(JobEventLog())
-    lineup = WaitQueue(OverheardSlot(), predictor=pace)
+    lineup = lineup_on(OverheardSlot(), predictor=pace)
     lineup.join(job)
     lineup.begin(job, 0)
     job.begin("test")
@@ -254,7 +260,7 @@ async def test_owner_whose_headers_claim_too_little_is_charged_what_its_jobs_too
     new_job: NewJob,
 ) -> None:
     """All of the liar's jobs are said to take a second, and take ten."""
-    lineup, log = WaitQueue(LoadedSlot(), guess=by_owner), JobEventLog()
+    lineup, log = lineup_on(LoadedSlot(), guess=by_owner), JobEventLog()
     for owner in ["liar 1"] * 6 + ["bob 5"] * 2:
         lineup.join(new_job(owner=owner))
 
@@ -269,7 +275,7 @@ async def test_owner_whose_headers_claim_too_little_is_charged_what_its_jobs_too
 async def test_owner_is_not_charged_for_the_time_that_its_jobs_waited_for_the_engine(
     new_job: NewJob,
 ) -> None:
-    lineup, log = WaitQueue(LoadedSlot(), guess=by_owner), JobEventLog()
+    lineup, log = lineup_on(LoadedSlot(), guess=by_owner), JobEventLog()
     for owner in ["ann 2"] * 3 + ["bob 5"] * 2:
         lineup.join(new_job(owner=owner))
     order = [job.record.owner async for job in runs(lineup, log, by_owner, waits_s=100.0)]
@@ -284,7 +290,7 @@ async def test_duration_of_job_beside_another_is_learned_only_for_remote_engines
     pace, slot = DurationPredictor(), OverheardSlot()
     slot.set_spec(remote=remote)
     lineup, jobs = (
-        WaitQueue(slot, concurrency=2, predictor=pace),
+        lineup_on(slot, concurrency=2, predictor=pace),
         [job_of(recording) for _ in range(3)],
     )
     for job, at in zip(jobs, (0, 1, 0), strict=True):
@@ -301,7 +307,7 @@ async def test_duration_of_job_beside_another_is_learned_only_for_remote_engines
 
 @virtual_time
 async def test_wait_behind_a_running_job_is_its_remaining_time(recording: Path) -> None:
-    lineup = WaitQueue(LoadedSlot(), guess=by_owner)
+    lineup = lineup_on(LoadedSlot(), guess=by_owner)
     running, waiting = (job_of(recording, owner=owner) for owner in ("a 100", "b 10"))
     running.enter(JobEventLog())
     for job in (running, waiting):
@@ -317,7 +323,7 @@ async def test_wait_behind_a_running_job_is_its_remaining_time(recording: Path) 
 async def test_time_until_so_many_jobs_have_begun_is_the_wait_of_the_last_or_estimated_beyond(
     recording: Path,
 ) -> None:
-    lineup = WaitQueue(LoadedSlot(), guess=by_owner)
+    lineup = lineup_on(LoadedSlot(), guess=by_owner)
     assert lineup.begun_in_s(2) == 2 * MIN_JOB_S
     for owner in ("a 10", "b 25", "c 40"):
         lineup.join(job_of(recording, owner=owner))
@@ -340,7 +346,7 @@ def test_job_that_is_held_is_not_started_before_its_time_and_delays_no_other(
     recording: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("time.monotonic", lambda: 1000.0)
-    lineup = WaitQueue(LoadedSlot(), guess=by_owner)
+    lineup = lineup_on(LoadedSlot(), guess=by_owner)
     held, other = job_of(recording, owner="a 10"), job_of(recording, owner="b 10")
     lineup.join(held)
     held.not_before = 4600.0
@@ -357,7 +363,7 @@ def test_one_kept_job_is_tried_while_the_upstream_is_away_and_all_start_once_it_
 ) -> None:
     now_s = 1000.0
     monkeypatch.setattr("time.monotonic", lambda: now_s)
-    lineup = WaitQueue(LoadedSlot(), guess=by_owner, concurrency=2)
+    lineup = lineup_on(LoadedSlot(), guess=by_owner, concurrency=2)
     failed, other, request = (
         job_of(recording, owner=owner, kept=owner != "c 10") for owner in ("a 10", "b 10", "c 10")
     )
@@ -380,7 +386,7 @@ def test_one_kept_job_is_tried_while_the_upstream_is_away_and_all_start_once_it_
 
 
 def test_job_that_kept_the_engine_in_vain_rests_for_twice_as_long(recording: Path) -> None:
-    lineup, job = WaitQueue(LoadedSlot(), guess=by_owner), job_of(recording, owner="a 10")
+    lineup, job = lineup_on(LoadedSlot(), guess=by_owner), job_of(recording, owner="a 10")
     lineup.join(job)
     lineup.hold(job, errors.StorageUnreachable(), vain_s=1e6)
     assert 1.9e6 < (lineup.next_start_in_s() or 0.0) <= 2e6
@@ -391,7 +397,7 @@ async def test_jobs_that_end_before_running_ones_pass_one_that_waits_to_be_by_it
     recording: Path,
 ) -> None:
     """Their own ends count for none that comes later, so they cannot keep it waiting for ever."""
-    lineup = WaitQueue(LoadedSlot(), guess=by_owner, concurrency=3)
+    lineup = lineup_on(LoadedSlot(), guess=by_owner, concurrency=3)
     running, alone, longer, short, shorter = jobs = [
         job_of(recording, owner=owner) for owner in ("a 3600", "b 10", "c 4000", "d 900", "e 800")
     ]
@@ -424,7 +430,7 @@ async def test_job_in_which_a_service_died_starts_beside_others_only_at_a_remote
 ) -> None:
     slot = LoadedSlot()
     slot.set_spec(remote=remote)
-    lineup = WaitQueue(slot, guess=by_owner, concurrency=2)
+    lineup = lineup_on(slot, guess=by_owner, concurrency=2)
     runs_now = job_of(recording, owner="a 10")
     died = job_of(recording, owner="b 10")
     died.record = replace(died.record, alone=True)

@@ -19,7 +19,7 @@ from types import FrameType
 from typing import Any
 
 import pytest
-from instrumented_slot import FACTS, OverheardSlot, as_asked
+from instrumented_slot import FACTS, OverheardSlot, queue_options
 from uploads import upload
 
 import sidecar
@@ -29,7 +29,7 @@ from sidecar.config.settings import Settings
 from sidecar.errors import Fault
 from sidecar.interfaces.engine_interface import TranscribeOptions
 from sidecar.jobs.faults import fault_of
-from sidecar.jobs.job_queue import DispatchOptions, JobQueue
+from sidecar.jobs.job_queue import JobQueue
 from sidecar.jobs.job_record import JobRecord
 from sidecar.jobs.job_runner import Job
 from sidecar.jobs.recovery import JobPersistence, requeue_unfinished
@@ -130,9 +130,7 @@ async def service(
     folder: Path, slot: OverheardSlot
 ) -> AsyncIterator[tuple[JobPersistence, JobQueue]]:
     keeping = JobPersistence(settings_in(folder))
-    queue = JobQueue(
-        slot, keeping.event_log, DispatchOptions(as_asked, 60.0, fault_retry_s=0.01), limit=64
-    )
+    queue = JobQueue(slot, keeping.event_log, queue_options(fault_retry_s=0.01))
     try:
         yield keeping, queue
     finally:

@@ -19,9 +19,10 @@ from sidecar.engines import engine_spec
 from sidecar.engines.engine_selection import EngineChoice
 from sidecar.interfaces.engine_interface import EngineSpec, Precision, TranscribeOptions
 from sidecar.jobs.job_event_log import JobEventLog
-from sidecar.jobs.job_queue import DispatchOptions, JobQueue
+from sidecar.jobs.job_queue import JobQueue
 from sidecar.jobs.job_record import JobRecord
 from sidecar.jobs.job_runner import Job
+from sidecar.jobs.wait_queue import QueueOptions
 from sidecar.transcripts.transcript import TranscriptionEvent
 from sidecar.workers import engine_lease
 from sidecar.workers.engine import Engine
@@ -127,18 +128,18 @@ class Overheard:
                 self._slot.given = None
 
 
+def queue_options(**rest: Any) -> QueueOptions:
+    """Options of a queue; all jobs that run at once may be long."""
+    usual = {"plan": as_asked, "max_s": 60, "limit": 64}
+    return QueueOptions(**{**usual, "long_concurrency": rest.get("concurrency", 1), **rest})
+
+
 @asynccontextmanager
 async def queue_on(
     slot: Any, event_log: JobEventLog | None = None, **rest: Any
 ) -> AsyncIterator[JobQueue]:
     """A queue that is closed until the test opens it."""
-    own = {
-        name: rest.pop(name)
-        for name in ("guess", "predictor", "limit", "concurrency", "long_concurrency")
-        if name in rest
-    }
-    options = DispatchOptions(**{"plan": as_asked, "max_s": 60, **rest})
-    queue = JobQueue(slot, event_log or JobEventLog(), options, **{"limit": 64, **own})
+    queue = JobQueue(slot, event_log or JobEventLog(), queue_options(**rest))
     try:
         yield queue
     finally:

@@ -16,7 +16,7 @@ from typing import Any, TypeVar
 
 import pytest
 from fake_claims import ANYTHING, FakeClaims, SharedJobs
-from instrumented_slot import OverheardSlot, as_asked, job_of
+from instrumented_slot import OverheardSlot, job_of, queue_options
 from job_fixtures import Hold
 from service_process import PATIENCE_S, until
 from virtual_time import virtual_time
@@ -28,7 +28,7 @@ from sidecar.interfaces.engine_interface import Precision, TranscribeOptions
 from sidecar.jobs.attempt_end import attempt_end
 from sidecar.jobs.faults import RETRY_S, fault_of
 from sidecar.jobs.job_event_log import JobEventLog
-from sidecar.jobs.job_queue import DispatchOptions, JobQueue
+from sidecar.jobs.job_queue import JobQueue
 from sidecar.jobs.job_record import (
     CancelledChange,
     CountsAs,
@@ -88,12 +88,10 @@ class Service:
         self.log, self.tally = JobEventLog(), JobMetrics(OutcomeWindow(time.monotonic))
         self.log.listen(partial(count_event, self.tally))
         self.slot = OverheardSlot()
-        options = DispatchOptions(as_asked, 60, fault_retry_s=retry_s)
         self.unsuited: errors.SidecarError | None = None
         """Why the model can do no job."""
-        self.queue = JobQueue(
-            self.slot, self.log, options, limit=64, refusal=lambda options: self.unsuited
-        )
+        options = queue_options(fault_retry_s=retry_s, refusal=lambda options: self.unsuited)
+        self.queue = JobQueue(self.slot, self.log, options)
         self.refusal: Exception | None = None
         """Why no job can run now."""
         self.storage = True

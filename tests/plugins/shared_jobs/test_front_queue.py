@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 from fake_claims import ANYTHING, FakeClaims, SharedJobs
-from instrumented_slot import OverheardSlot, as_asked, job_of, submitted
+from instrumented_slot import OverheardSlot, job_of, queue_options, submitted
 from job_fixtures import Hold
 from service_process import PATIENCE_S, until
 from virtual_time import virtual_time
@@ -15,7 +15,7 @@ from virtual_time import virtual_time
 from sidecar import errors
 from sidecar.concurrency import ThreadLimiter
 from sidecar.jobs.job_event_log import DuplicateRequestKey, JobEventFeed, JobEventLog
-from sidecar.jobs.job_queue import DispatchOptions, JobQueue
+from sidecar.jobs.job_queue import JobQueue
 from sidecar.jobs.job_record import JobRecord, JobState, RequeuedChange
 from sidecar.jobs.job_runner import Job
 from sidecar.jobs.reservations import Reservation
@@ -131,7 +131,7 @@ async def front(store: Store) -> AsyncIterator[Front]:
 async def both(store: Store) -> AsyncIterator[SharedJobQueue]:
     """A front that is a node as well."""
     log, slot = JobEventLog(), OverheardSlot()
-    queue = JobQueue(slot, log, DispatchOptions(as_asked, 60), limit=64)
+    queue = JobQueue(slot, log, queue_options())
     claims = FakeClaims(store.shared)
     node = ClaimLoop(
         claims,
