@@ -459,7 +459,7 @@ def find_model(
     Raises:
         errors.BadCheckpoint: there is none, or the error of the first.
     """
-    path = hugging_face_cache() if named is None else files.expand_home(named)
+    path = hugging_face_cache() if named is None else named
     path = Path(os.path.abspath(path))
     try:
         if named is not None and not (files.exists(path) and path.is_dir()):

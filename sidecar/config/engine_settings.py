@@ -1,7 +1,6 @@
 """Settings of engines and speaker identification, of jobs and recordings."""
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 
 from pydantic import SecretStr, create_model
@@ -48,7 +47,7 @@ class EngineSettings(SettingsGroup):
         "Precision at the start; requests and POST /reload-model change it. An engine that lacks "
         "it uses its own and logs a warning.",
     )
-    model_path: Path | None = setting(
+    model_path: setting_types.OptionalPath = setting(
         None,
         "Folder of a checkpoint of VibeVoice-ASR, or of a Hugging Face cache with one (for the "
         "engine 'whisper' of a model in CTranslate2's layout), which has to be usable; if unset, "
@@ -170,6 +169,6 @@ class RecordingSettings(setting_types.SettingsGroup):
     audio_roots: setting_types.Folders = setting(
         (), "Folders in which 'audio_path' must lie; anywhere if unset."
     )
-    spool_dir: Path | None = setting(
+    spool_dir: setting_types.OptionalPath = setting(
         None, "Folder for uploads in progress; the system's temporary folder if unset."
     )

@@ -1,6 +1,5 @@
 """Settings of the process, operations and access."""
 
-from pathlib import Path
 from typing import Annotated, Literal
 
 from pydantic import BeforeValidator, SecretStr
@@ -21,7 +20,7 @@ MetricsOptions = Annotated[
 class ProcessSettings(setting_types.SettingsGroup):
     """The process: addresses, start and shutdown, files, log."""
 
-    config: Path | None = setting(
+    config: setting_types.OptionalPath = setting(
         None,
         "TOML file with these settings. Default: config.toml in the user's configuration folder.",
     )
@@ -49,7 +48,7 @@ class ProcessSettings(setting_types.SettingsGroup):
         "goes on at the next start.",
         ge=0,
     )
-    data_dir: Path | None = setting(
+    data_dir: setting_types.OptionalPath = setting(
         None,
         "Folder for all that the service writes: log file, crash notes, certificate, tokens, and "
         "the subfolders 'jobs', 'people' and 'voices'. If unset: the user's state folder, and for "
@@ -103,7 +102,7 @@ class AccessSettings(setting_types.SettingsGroup):
     generate_token: bool = setting(
         False, "Generate a token at the start and write it to the ready line."
     )
-    token_keys: Path | None = setting(
+    token_keys: setting_types.OptionalPath = setting(
         None,
         "Public keys of signed tokens (JWT, ES256), a folder or a PEM file; the service then "
         "requires such a token. If unset: those of 'token create' if the service listens beyond "
@@ -121,13 +120,13 @@ class AccessSettings(setting_types.SettingsGroup):
         "machine, as Tauri, Electron ('app://' is every origin of that scheme) and Capacitor name "
         "them. 'localhost' is any server on this machine (for development).",
     )
-    tls: str = setting(
+    tls: setting_types.PathText = setting(
         TLS_OFF,
         "PEM file with the certificate and its chain, for HTTPS; reloaded when it changes. "
         "'self-signed' creates a certificate once in the data folder; its SHA-256 fingerprint is "
         "in the ready line and the log.",
     )
-    tls_key: Path | None = setting(
+    tls_key: setting_types.OptionalPath = setting(
         None, "PEM file with the key; in the certificate's file if unset."
     )
     forwarded_allow_ips: setting_types.WordList = setting(

@@ -1,5 +1,6 @@
 """Types of settings (durations, lists, ports, languages) and the base of a group."""
 
+import os
 import re
 from pathlib import Path
 from typing import Annotated, Any, Self
@@ -17,6 +18,7 @@ from pydantic import (
 from pydantic_settings import NoDecode
 
 from sidecar import errors
+from sidecar.files import expand_home
 from sidecar.interfaces.language_tags import parse_language
 
 ENV_PREFIX = "VIBEVOICE_"
@@ -63,7 +65,16 @@ def parse_list(value: object) -> object:
 
 
 WordList = Annotated[tuple[str, ...], NoDecode, BeforeValidator(parse_list)]
-Folders = Annotated[tuple[Path, ...], NoDecode, BeforeValidator(parse_list)]
+OptionalPath = Annotated[Path | None, AfterValidator(lambda path: path and expand_home(path))]
+"""Path of which ``~`` is the home folder."""
+PathText = Annotated[str, AfterValidator(os.path.expanduser)]
+"""The same for a text that may also be another word, or an address."""
+Folders = Annotated[
+    tuple[Path, ...],
+    NoDecode,
+    BeforeValidator(parse_list),
+    AfterValidator(lambda folders: tuple(map(expand_home, folders))),
+]
 
 
 def parse_language_tag(value: object) -> object:

@@ -265,7 +265,7 @@ def data_folder(settings: Settings, name: str) -> Path:
         errors.SettingsInvalid: it is unset, and the user has no home folder.
     """
     if settings.data_dir is not None:
-        return files.expand_home(settings.data_dir).absolute() / name
+        return settings.data_dir.absolute() / name
     if (folder := files.user_folder("data")) is None:
         raise errors.SettingsInvalid(
             "There is no folder for data, as the user has no home folder.",

@@ -313,15 +313,13 @@ def _read_keyring(*, create: bool) -> str:
     """Return the key in the system's keyring; ``create``: it is created if it is missing."""
     try:
         import keyring
-        from platformdirs import user_data_path
     except ImportError:
         raise SettingsInvalid(
             "Persisted data is encrypted: a key is required.", hint=_key_hint()
         ) from None
     try:
         key = keyring.get_password(_SERVICE, _NAME)
-        if key is None and create:
-            folder = user_data_path("vibevoice-asr", appauthor=False)
+        if key is None and create and (folder := files.user_folder("data")) is not None:
             files.make_folder(folder)
             with files.lock_folder(folder):  # of two first starts, one creates it and both get it
                 if keyring.get_password(_SERVICE, _NAME) is None:

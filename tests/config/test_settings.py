@@ -189,6 +189,23 @@ def test_tilde_in_the_path_of_the_file_is_the_home_folder(monkeypatch, tmp_path)
     assert load_settings(config="~/ours.toml").port == 1004
 
 
+def test_tilde_is_the_home_folder_in_every_setting_of_a_path(monkeypatch, tmp_path):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("USERPROFILE", str(tmp_path))
+    lists = {"audio_roots", "admin_model_roots"}
+    paths = {flag.name for flag in describe() if flag.value == "path"} - lists
+    assert {"config", "data_dir", "spool_dir", "model_path", "upstream_ca"} < paths
+    lines = [f"{name} = '~/{name}'" for name in {*paths, "tls", "uploads"} - {"config"}]
+    lines += [f"{name} = ['~/{name}', '/srv/~']" for name in lists]
+    (tmp_path / "config").write_text("\n".join(lines))
+    settings = load_settings(config="~/config")
+    for name in {*paths, "tls", "uploads"}:
+        assert str(getattr(settings, name)) == str(tmp_path / name)
+    for name in lists:
+        assert getattr(settings, name) == (tmp_path / name, Path("/srv/~"))
+    assert load_settings(uploads="s3://~/asr", tls="off").uploads == "s3://~/asr"
+
+
 @pytest.mark.skipif(os.name == "nt", reason="users without a home folder")
 @pytest.mark.parametrize("folder", ["", "given"])
 def test_user_without_home_folder_has_the_default_settings_and_no_data_folder(

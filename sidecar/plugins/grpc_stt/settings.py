@@ -1,11 +1,10 @@
 """Settings of gRPC: port, clients' certificates, defaults of sessions."""
 
-from pathlib import Path
 from typing import Annotated, Literal
 
 from pydantic import BeforeValidator
 
-from sidecar.config.setting_types import SettingsGroup, parse_duration, setting
+from sidecar.config.setting_types import OptionalPath, SettingsGroup, parse_duration, setting
 from sidecar.interfaces.live_options import Probability, SilenceSeconds
 
 
@@ -19,7 +18,7 @@ class GrpcSettings(SettingsGroup):
         ge=0,
         le=65535,
     )
-    grpc_client_ca: Path | None = setting(
+    grpc_client_ca: OptionalPath = setting(
         None,
         "PEM file of the authorities that sign clients' certificates: gRPC clients without one "
         "are rejected (mTLS). Requires TLS; reloaded when it changes.",

@@ -2,7 +2,7 @@
 
 from typing import Final, Literal
 
-from sidecar.config.setting_types import DatabaseUrl, SettingsGroup, setting
+from sidecar.config.setting_types import DatabaseUrl, PathText, SettingsGroup, setting
 
 ROLE_ALL: Final = "all"
 ROLE_FRONT: Final = "front"
@@ -23,7 +23,7 @@ class SharedJobSettings(SettingsGroup):
         "such as postgresql://vibevoice@db.example/vibevoice (docs/journal.md); with a password "
         "only as '@FILE' or a variable: other programs can read command lines.",
     )
-    uploads: str | None = setting(
+    uploads: PathText | None = setting(
         None,
         "With 'journal': recordings of jobs for all services: the full path of a folder, or a "
         "bucket of an S3-compatible storage, such as s3://recordings/asr, with keys and region as "
