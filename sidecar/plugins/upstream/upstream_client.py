@@ -13,13 +13,14 @@ from urllib.parse import urlsplit
 
 import numpy as np
 
-from sidecar import openai_http
+from sidecar import errors, openai_http
 from sidecar.audio import SAMPLE_RATE, VIBEVOICE_SAMPLE_RATE
 from sidecar.config.secret_settings import host_of
 from sidecar.interfaces.engine_interface import AUTO, TranscribeOptions, UpstreamOptions
 from sidecar.plugins.upstream import upstream_dialect
 from sidecar.plugins.upstream.audio_chunks import AudioChunk
 from sidecar.plugins.upstream.errors import (
+    UpstreamError,
     UpstreamFailed,
     UpstreamRefused,
     UpstreamRefusedRecording,
@@ -174,8 +175,10 @@ class UpstreamClient:
             while True:
                 with suppress(AskAgain):
                     return await self._answer(request, lambda *_: None)
-        except (UpstreamRefusedRecording, ChunkTooLarge) as error:  # it is of none
-            raise UpstreamRefused(str(error)) from None
+        except (errors.SidecarError, ChunkTooLarge) as error:
+            if isinstance(error, UpstreamError) and error.fault is errors.Fault.UPSTREAM:
+                raise
+            raise UpstreamRefused(str(error)) from None  # it is of no recording
 
     def timeout_s(self, duration_s: float) -> float:
         """Return the seconds that a request of so much audio may take."""

@@ -15,7 +15,7 @@ from service_process import PATIENCE_S
 
 from sidecar import errors, openai_http
 from sidecar.errors import Fault
-from sidecar.interfaces.engine_interface import TranscribeOptions
+from sidecar.interfaces.engine_interface import TranscribeOptions, UpstreamOptions
 from sidecar.openai_http import RequestRefused
 from sidecar.plugins.upstream import upstream_client, upstream_dialect
 from sidecar.plugins.upstream.errors import (
@@ -26,6 +26,7 @@ from sidecar.plugins.upstream.errors import (
     UpstreamRefused,
     UpstreamRefusedRecording,
 )
+from sidecar.plugins.upstream.load_balancer import FailoverLimits
 from sidecar.plugins.upstream.openai_dialect import openai_dialect, parse_openai_answer
 from sidecar.plugins.upstream.sidecar_dialect import parse_sidecar_answer, sidecar_dialect
 from sidecar.plugins.upstream.upstream_dialect import AskAgain, ChunkRequest, ChunkTooLarge
@@ -311,6 +312,24 @@ def test_another_vibevoice_asr_is_detected_by_health_and_one_with_upstreams_is_r
         assert upstream_client.sidecar_dialect_of(other) is None
     with pytest.raises(UpstreamRefused, match="itself"):
         upstream_client.sidecar_dialect_of(json.dumps({**health, "engine": "upstream"}).encode())
+
+
+@pytest.mark.parametrize("error", [errors.AudioUndecodable, errors.LanguageUnsupported])
+async def test_error_of_a_recording_for_a_second_of_speech_is_that_of_the_upstream(
+    error: type[errors.SidecarError],
+) -> None:
+    def answer(request: httpx.Request) -> httpx.Response:
+        if request.url.path == "/health":
+            health = {"contract": 1, "engine": "moonshine", "engine_state": "ready"}
+            return httpx.Response(200, json=health)
+        return httpx.Response(422, json=error("No.").to_wire())
+
+    url, limits = "http://upstream:8765", FailoverLimits()
+    async with httpx.AsyncClient(transport=httpx.MockTransport(answer)) as http:
+        upstream = upstream_client.UpstreamClient(http, url, "", UpstreamOptions((url,)), limits)
+        with pytest.raises(UpstreamRefused, match="No") as caught:
+            await upstream.probe(await upstream.known_dialect())
+    assert caught.value.fault is Fault.UPSTREAM
 
 
 @pytest.mark.parametrize(
