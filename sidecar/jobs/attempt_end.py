@@ -52,7 +52,8 @@ def attempt_end(
     counts_as = CountsAs.NOTHING
     if isinstance(error, WorkerDied):
         if not error.reading:
-            return AttemptEnd(_counted(record, CountsAs.CRASH))
+            crashed = errors.EngineCrashed() if shared else None  # of this machine, perhaps
+            return AttemptEnd(_counted(record, CountsAs.CRASH), crashed)
         counts_as = CountsAs.HANG
         error = errors.StorageUnreachable("The disk of the recording did not answer.")
     fault, known = fault_of(error), known_error(error)

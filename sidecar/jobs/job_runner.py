@@ -360,6 +360,7 @@ class JobRun:
             event = transcript.Finished(event.transcript.with_notice(RESTARTED_NOTICE))
         job.apply_report(event, elapsed_s)
         if isinstance(event, transcript.ResumePoint):
+            job.vain_attempts = 0
             await job.written()
 
 

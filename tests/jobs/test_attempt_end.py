@@ -88,6 +88,7 @@ def test_last_attempt_of_a_poison_job_counts_and_ends_it(
 def test_only_an_error_that_passes_says_for_how_long_the_engine_was_kept_in_vain() -> None:
     assert attempt_end(submitted(), DISK_HUNG, vain_s=3.0).vain_s == 3.0
     assert attempt_end(submitted(), WorkerDied("killed"), vain_s=3.0).error is None
+    assert attempt_end(submitted(), WorkerDied("killed"), shared=True, vain_s=3.0).vain_s == 0.0
     assert attempt_end(submitted(), errors.AudioLost(), vain_s=3.0).vain_s == 0.0
 
 

@@ -505,6 +505,21 @@ async def test_full_disk_while_kept_job_runs_ends_no_job_and_costs_no_attempt(
     read.close()
 
 
+async def test_resume_point_ends_the_row_of_vain_attempts_of_its_job(
+    new_job: Callable[..., Job], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("VIBEVOICE_SCRIPTED_SETTLES", "1")
+    job, failing = new_job(durable=True), list[Job]()
+    failing.append(job)
+    plan = plan_that_fails(errors.DiskFull(), failing)
+    async with queue_on(OverheardSlot(), plan=plan, fault_retry_s=0.01) as queue:
+        await started(queue, job)
+        await until(lambda: job.vain_attempts > 1)
+        failing.clear()
+        await job.result()
+        assert job.vain_attempts == 0
+
+
 async def test_job_whose_data_cannot_be_written_fails_and_keeps_no_other_waiting(
     tmp_path: Path, new_job: Callable[..., Job], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -24,6 +24,7 @@ from sidecar.jobs.job_record import (
     JobFailure,
     JobRecord,
     JobState,
+    ReportedChange,
     RequeuedChange,
     apply_event,
 )
@@ -178,7 +179,7 @@ class FakeClaims(claims.ClaimStore):
 
     async def claim(self, token: str, offer: claims.ClaimPreferences) -> claims.Claim | None:
         self._reach("claim")
-        job = self._of(token) or self._next(offer.can)
+        job = self._of(token) or self._next(offer)
         if job is not None and job.token != token:
             job.node, job.token = self, token
             self.claimed.append(job.record.id)
@@ -250,7 +251,7 @@ class FakeClaims(claims.ClaimStore):
         if (error := self.can.refusal(*needs_of_job(record), refusal_of)) is not None:
             return JobFailure.of(error)
         put_off = self.put_offs.get(record.id)
-        if put_off is None or not (put_off.final or self._rests(record.id)):
+        if put_off is None or not (put_off.for_s and (put_off.final or self._rests(record.id))):
             return None
         return put_off.failure
 
@@ -266,6 +267,9 @@ class FakeClaims(claims.ClaimStore):
         )
         job.events += events
         job.record, job.reported = record, (job.token, record.seq)
+        if any(isinstance(one.change, ReportedChange) for one in events) and record.resume_points:
+            for node in self.shared.nodes:
+                node.put_offs.pop(record.id, None)
         if record.over:
             job.node, job.token = None, ""
 
@@ -286,13 +290,14 @@ class FakeClaims(claims.ClaimStore):
         jobs = self.shared.jobs.values()
         return next((job for job in jobs if token and job.token == token), None)
 
-    def _next(self, can: NodeCapabilities) -> Stored | None:
+    def _next(self, offer: claims.ClaimPreferences) -> Stored | None:
         """The oldest job of the owner that has the fewest claimed."""
         busy = Counter(self.shared.get(job_id).owner for job_id in self.shared.claimed)
         fit = [
             one
             for one in self._waiting()
-            if can_do(can, one)
+            if can_do(offer.can, one)
+            and not (offer.fresh and one.id in self.put_offs)
             and not self._rests(one.id)
             and not (self.final(one.id) and self._others(one))
             and not self.asides

@@ -171,6 +171,14 @@ class Cluster:
                 WHERE datname = %s AND wait_event_type = 'Lock'"""
             return int(look.execute(query, (address.rsplit("/", 1)[1],)).fetchone()[0])
 
+    def executing(self, address: str, function: str) -> int:
+        """Return how many sessions of a database execute a function."""
+        with self.connected() as look:
+            query = """SELECT count(*) FROM pg_stat_activity
+                WHERE datname = %s AND state = 'active' AND query LIKE %s"""
+            values = address.rsplit("/", 1)[1], f"%{function}%"
+            return int(look.execute(query, values).fetchone()[0])
+
     def new_database(self) -> str:
         """The address of one that is empty."""
         name = f"t{uuid.uuid4().hex}"

@@ -13,7 +13,7 @@ import pytest
 from fake_claims import ANYTHING, refusal_of
 from postgres import KEY
 from retention_of_jobs import job_metrics
-from service_process import PATIENCE_S
+from service_process import PATIENCE_S, until
 
 from sidecar.audio.audio_info import AudioInfo
 from sidecar.audio.audio_source import OpenUploadRef, StoredRecordingRef
@@ -108,7 +108,7 @@ class Service:
 
     async def accept(self, *jobs: JobRecord) -> None:
         """Leave these jobs to others no more."""
-        forget = "UPDATE vibevoice.jobs SET put_off = put_off - %s WHERE id = ANY (%s)"
+        forget = "DELETE FROM vibevoice.put_offs WHERE node = %s AND job = ANY (%s)"
         ids = [job.id for job in jobs]
         await self.database.fetch(forget, (self.membership.id, ids))
 
@@ -230,6 +230,15 @@ def watched(
 
     patch.setattr(database, method, noted)
     return asked
+
+
+async def listening(*databases: PostgresDatabase) -> None:
+    """Return once these listen to all that they were asked to listen to: a new channel is told
+    within one round, so the next one comes after that."""
+    for database in databases * 2:
+        heard = list[str]()
+        database.listen("test", heard.append)
+        await until(lambda heard=heard: heard)
 
 
 async def until_told(ask: Callable[[], Awaitable[T]], pause_s: float = 0.02) -> T:

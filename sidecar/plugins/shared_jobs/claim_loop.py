@@ -13,7 +13,7 @@ from sidecar.audio.audio_source import AudioSource
 from sidecar.concurrency import BackgroundTaskGroup, ThreadLimiter, cancel_after
 from sidecar.jobs import job_record
 from sidecar.jobs.attempt_end import may_pass_on, poison_error
-from sidecar.jobs.faults import known_error, passes
+from sidecar.jobs.faults import HOLDS_KEPT, known_error, passes
 from sidecar.jobs.job_event_log import JobEventLog
 from sidecar.jobs.job_queue import JobQueue
 from sidecar.jobs.job_record import JobEvent, JobFailure, JobRecord
@@ -80,8 +80,6 @@ class ClaimLoop:
         """Claims, including those whose last report is being sent."""
         self.record_timeout_s: Callable[[JobRecord], float] = opening_timeout_s
         """Seconds to open the recording of a job."""
-        self._pending_token = ""
-        """Token of a claim call without an answer: the claim may exist."""
         self._more = True
         """Whether jobs may wait without a notification to come."""
         self._draining = False
@@ -147,63 +145,64 @@ class ClaimLoop:
 
     async def _claimed(self) -> HeldClaim | None:
         """Claim the next job; retried while the database does not answer."""
-        token = self._pending_token = uuid.uuid4().hex
+        token = self.held.pending_token = uuid.uuid4().hex
         self._more = True
         self._waiting.clear()
 
-        def ask() -> Awaitable[Claim | None]:
-            return self._claims.claim(token, self._current_preferences())
+        def ask(fresh: bool) -> Awaitable[Claim | None]:
+            return self._claims.claim(token, self._current_preferences(fresh))
 
-        claim = await postgres_database.retry_while_unavailable(ask)
-        self._pending_token = ""
+        one_by_one = not HOLDS_KEPT.isdisjoint(self.queue.breakers.open)
+        claim = await postgres_database.retry_while_unavailable(partial(ask, one_by_one))
+        if claim is None and one_by_one:
+            claim = await postgres_database.retry_while_unavailable(partial(ask, False))
+        self.held.pending_token = ""
         self._more = claim is not None and claim.more
         return None if claim is None else self.held.add(claim)
 
-    def _current_preferences(self) -> ClaimPreferences:
+    def _current_preferences(self, fresh: bool) -> ClaimPreferences:
         preferences, busy = self._preferences(), self.held.busy
         if sum(map(is_long, busy)) >= self._long_concurrency:
             preferences = replace(preferences, can=preferences.can.without_long())
-        return replace(preferences, begins=not busy)
+        return replace(preferences, begins=not busy, fresh=fresh)
 
     async def _begin(self, held: HeldClaim) -> None:
         """Open the recording, and queue the job; a poison job ends."""
-        if (end := poison_error(held.claimed_record)) is not None:
-            self.held.append(held, job_record.FailedChange(JobFailure.of(end)))
-            return
-        job = await self._job(held)
-        while self.queue.live(held.id) is not None:
-            # an earlier claim on it was lost here, and its engine has yet to stop
-            await self._a_moment()
-        if job is not None and job.claimed:
-            self.queue.resume(job)
-
-    async def _a_moment(self) -> None:
-        self.held.capacity_freed.clear()
-        await cancel_after(ENGINE_STOP_POLL_S, self.held.capacity_freed.wait())
-
-    async def _job(self, held: HeldClaim) -> ClaimedJob | None:
-        """Return a claimed job with its open recording; None if it is not run here."""
-        record, begun, admitted = held.claimed_record, time.monotonic(), False
+        record, begun, opening = held.claimed_record, time.monotonic(), False
         try:
+            if (end := poison_error(record)) is not None:
+                self.held.append(held, job_record.FailedChange(JobFailure.of(end)))
+                return
             self._admit(record)
-            admitted = True
+            opening = True
             async with answering(self.record_timeout_s(record)):
                 source = await self._threads.run(self._open_recording, record)
+            opening = False
+            await self._queue(held, source)
         except Exception as error:
             if (known := known_error(error)) is not error:
                 log.exception("internal error while job %s was taken up", held.id)
             if passes(known):
                 self.queue.breakers.failed(known)
-            if passes(known) or not admitted:
+            if passes(known) or not opening:
                 self._leave(held, known, time.monotonic() - begun)
             else:
                 self._not_opened(held, known)
-            return None
+
+    async def _queue(self, held: HeldClaim, source: AudioSource) -> None:
         if held not in self.held:  # the job was ended, or the claim lost, meanwhile
             source.close()
-            return None
-        held.job = ClaimedJob(source, record, held.flushed, partial(self._leave, held))
-        return held.job
+            return
+        held.job = ClaimedJob(source, held.claimed_record, held.flushed, partial(self._leave, held))
+        while self.queue.live(held.id) is not None:
+            # an earlier claim on it was lost here, and its engine has yet to stop
+            await self._a_moment()
+        if held.job.claimed:
+            self.queue.resume(held.job)
+
+    async def _a_moment(self) -> None:
+        self.held.capacity_freed.clear()
+        await cancel_after(ENGINE_STOP_POLL_S, self.held.capacity_freed.wait())
 
     def _leave(
         self, held: HeldClaim, error: errors.SidecarError | None = None, vain_s: float = 0.0
@@ -214,7 +213,8 @@ class ClaimLoop:
 
     async def _put_off(self, held: HeldClaim, error: errors.SidecarError, vain_s: float) -> None:
         log.info("job %s is left to other nodes: %s", held.id, error)
-        rest_s = self.queue.breakers.rest_s(error, held.tries + 1)
+        crashed = isinstance(error, errors.EngineCrashed)
+        rest_s = 0.0 if crashed else self.queue.breakers.rest_s(error, held.tries + 1)
         if passes(error) and not passes(JobFailure.of(error).error()):
             # By its code, which others judge, it would not pass; its own text blames a client.
             error = errors.MachineBusy()
@@ -232,13 +232,12 @@ class ClaimLoop:
             self.held.append(held, job_record.FailedChange(JobFailure.of(error)))
 
     async def _release_all(self, within_s: float) -> None:
-        pending_token, self._pending_token = self._pending_token, ""
-        await self.held.release_all(within_s, pending_token)
+        await self.held.release_all(within_s)
 
     async def _check(self) -> None:
         await cancel_after(self.check_s, self._missed.wait())
         self._missed.clear()
-        await self.held.check(self._pending_token)
+        await self.held.check()
         if not self._draining:
             await self._claims.end_unschedulable(self._patience_s, UNSCHEDULABLE_CHECK_INTERVAL_S)
 

@@ -46,8 +46,11 @@ _PAGE = """
             WHERE job = %s AND seq > %s AND seq <= %s ORDER BY seq LIMIT %s) following) sized
     WHERE before < %s ORDER BY seq"""
 REFUSED_JOBS = """
-    SELECT job, seq, needs, lasts_s, put_off, nodes, told, for_s >= %s
-    FROM vibevoice.refused_1 WHERE NOT told OR for_s >= %s ORDER BY told, random() LIMIT %s"""
+    SELECT job, seq, needs, lasts_s, nodes, told, for_s >= %s, (
+        SELECT coalesce(jsonb_object_agg(node, encode(failure, 'base64')), '{}')
+        FROM vibevoice.put_offs p WHERE p.job = refused.job)
+    FROM vibevoice.refused_1 refused WHERE NOT told OR for_s >= %s
+    ORDER BY told, random() LIMIT %s"""
 """Jobs that no node can do, whether this was told, and whether they may end for it. In any order:
 those that wait for a fault to be over must not hide others."""
 _NODES = "SELECT id, can, longest_s FROM vibevoice.services WHERE id = ANY (%s)"
@@ -72,12 +75,13 @@ class ClaimPreferences:
     for how many seconds the loaded one has been loaded. ``loaded``: values of `Precision` as
     requested, for example ``{"auto", "fp16"}``; empty if nothing is loaded. ``begins``: whether an
     attempt of the job begins at once and alone, so that the claim counts as one if the node
-    dies."""
+    dies. ``fresh``: only jobs that the node has not left to others."""
 
     can: NodeCapabilities
     loaded: frozenset[str] = frozenset()
     loaded_for_s: float = 0.0
     begins: bool = False
+    fresh: bool = False
 
 
 class ClaimStore:
@@ -113,11 +117,12 @@ class ClaimStore:
             preferences.loaded_for_s,
             MAX_PASSED_OVER_S,
             preferences.begins,
+            preferences.fresh,
         )
         if not rows:
             return None
         job_id, seq, submitted, tries, more = rows[0]
-        reason: SidecarError = JournalUnreachable("The events of the job cannot be read.")
+        reason: SidecarError
         try:
             record = await self._replayed_to(self._rows.record(job_id, submitted), seq)
             return Claim(token, record, preferences.begins, tries, more)
@@ -127,8 +132,9 @@ class ClaimStore:
         except UnreadableRecord as error:  # nodes of a later release may yet start
             job_rows.log_unreadable(job_id, error)
             reason = JournalUnreachable("A later release wrote the record of the job.")
-        except JournalUnreachable:
-            log.warning("job %s is left to other nodes: its events cannot be read here", job_id)
+        except Exception as error:
+            log.warning("job %s is left to other nodes", job_id, exc_info=error)
+            reason = JournalUnreachable("The events of the job cannot be read.")
         await self.put_off(token, job_id, reason, UNREADABLE_REST_S)
         return None
 
@@ -172,7 +178,6 @@ class ClaimStore:
             base,
             [one.seq for one in events],
             [one.at for one in events],
-            [one.superseded_by_next for one in events],
             [job_rows.event_kind(one.change) for one in events],
             encrypted,
             [
@@ -184,6 +189,7 @@ class ClaimStore:
             _worked_s(record),
             outlasts_header(record),
             self._rows.encrypt_summary(record),
+            record.alone,
         )
         if persisted and record.over:
             self._retention.settle(record.owner)
@@ -212,10 +218,11 @@ class ClaimStore:
     ) -> None:
         """Release a claimed job, and leave it to other nodes for ``for_s`` seconds because of an
         error; for as long as there are such nodes if it does not pass or this one was ``unable`` to
-        do the job."""
-        failure = self._rows.encrypt_failure(job_id, self._node, JobFailure.of(error))
+        do the job. With 0 s this one can do it, too."""
+        failure = JobFailure.of(error)
+        refusal = self._rows.encrypt_failure(job_id, self._node, failure) if for_s else None
         final = unable or not passes(error)
-        await self._database.call("put_off_1", token, for_s, final, failure)
+        await self._database.call("put_off_1", token, for_s, final, refusal)
 
     async def end_unschedulable(
         self, patience_s: float, every_s: float = 0.0, most: int = UNSCHEDULABLE_BATCH
@@ -228,14 +235,14 @@ class ClaimStore:
             return
         await self._database.call("tell_open_1")
         jobs = await self._database.fetch(REFUSED_JOBS, (patience_s, patience_s, most))
-        nodes_there = {node for row in jobs for node in row[5]}
+        nodes_there = {node for row in jobs for node in row[4]}
         rows = await self._database.fetch(_NODES, ([*nodes_there],)) if jobs else ()
         known = {node: NodeCapabilities(tuple(can), longest_s) for node, can, longest_s in rows}
-        for job_id, seq, needs, lasts_s, put_off, nodes, told, late in jobs:
+        for job_id, seq, needs, lasts_s, nodes, told, late, refusals in jobs:
             try:
                 failures = [
                     self._reason(known[node], needs, lasts_s)
-                    or self._rows.failure(job_id, node, put_off[node]["failure"])
+                    or self._rows.failure(job_id, node, refusals[node])
                     for node in nodes
                 ]
             except KeyError:  # a node has gone, or can do it now

@@ -44,17 +44,13 @@ class ClaimedJob(Job):
         self.claimed = True
         """Whether its events are reported."""
 
-    def stop_reporting(self) -> None:
-        """Stop writing to the log."""
-        self.claimed = False
-
     def end_attempt(self, end: AttemptEnd) -> None:
         """Apply the end of an attempt. A job that an error left without an end is done by a node
         without this fault; here it ends without a report."""
         super().end_attempt(end)
         if self.claimed and not self.ended and end.error is not None:
             self._leave(end.error, end.vain_s)
-            self.stop_reporting()
+            self.claimed = False
             self.cancel()
 
     def refuse(self, error: SidecarError | None) -> None:
@@ -165,8 +161,8 @@ class HeldClaims:
         self._held: dict[str, HeldClaim] = {}
         self._reports: dict[HeldClaim, asyncio.Task[None]] = {}
         """Tasks that report the events of the claimed jobs."""
-        self._unknown: frozenset[str] = frozenset()
-        """Claims that were unknown at the last check."""
+        self.pending_token = ""
+        """Token of a claim call without an answer: the claim may exist."""
         self.capacity_freed = asyncio.Event()
         """Set when a job has ended here, or a claim is gone."""
         log.listen(self._on_event)
@@ -229,13 +225,12 @@ class HeldClaims:
         ]
         await asyncio.gather(*map(self._report_and_release, waiting))
 
-    async def release_all(self, within_s: float, pending_token: str) -> None:
-        """Report what is left to report and release all claims. ``pending_token``: token of a
-        claim call without an answer, which is released too. What takes longer is left to
-        the expiry of this service."""
+    async def release_all(self, within_s: float) -> None:
+        """Report what is left to report and release all claims, one without an answer too. What
+        takes longer is left to the expiry of this service."""
         work = [self._report_and_release(held) for held in self._held.values()]
-        if pending_token:
-            work.append(retry_while_unavailable(partial(self._claims.release, pending_token)))
+        if token := self.pending_token:
+            work.append(retry_while_unavailable(partial(self._claims.release, token)))
         await cancel_after(within_s, asyncio.gather(*work))
         for held in [*self._held.values()]:
             log.warning(
@@ -244,10 +239,9 @@ class HeldClaims:
             )
             self._drop(held)
 
-    async def check(self, pending_token: str = "") -> None:
+    async def check(self) -> None:
         """Stop jobs whose claim is lost, and release unknown claims of this node. A job that has
-        ended here is left to its reporter. ``pending_token``: token of a claim call without an
-        answer.
+        ended here is left to its reporter.
 
         Raises:
             errors.JournalUnreachable: the database does not answer.
@@ -257,13 +251,10 @@ class HeldClaims:
         for held in held_now:
             if held.token not in mine and self._runs(held):
                 self._lose(held)
-        known = {held.token for held in (*held_now, *self._held.values())} | {pending_token}
-        unknown = mine - known
-        # unknown at the last check too, so not the answer to a claim in progress
-        for token in unknown & self._unknown:
+        known = {held.token for held in (*held_now, *self._held.values())}
+        for token in mine - known - {self.pending_token}:
             log.warning("an unknown claim of this node was released")
             await self._claims.release(token)
-        self._unknown = unknown
 
     def end(self, job_id: str) -> None:
         """Stop a job that another service has ended."""
@@ -275,7 +266,7 @@ class HeldClaims:
         if held not in self:
             return
         if held.job is not None:
-            held.job.stop_reporting()
+            held.job.claimed = False
         if self._record(held).state is job_record.JobState.RUNNING:
             self.append(held, job_record.RequeuedChange())
         await self.leave(held)
@@ -301,7 +292,7 @@ class HeldClaims:
         self._reports.pop(held).cancel()  # perhaps the task that runs this: it awaits nothing more
         held.finish()
         if held.job is not None:
-            held.job.stop_reporting()
+            held.job.claimed = False
             self._queue.cancel(held.job)
         self._log.delete(held.id)
         self.capacity_freed.set()

@@ -79,21 +79,6 @@ class PostgresDatabase:
         """Consecutive failed attempts to listen."""
 
     @property
-    def listens(self) -> bool:
-        """Return whether the listening connection listens to all channels."""
-        return self._callbacks.keys() <= self._listened
-
-    @property
-    def calls(self) -> int:
-        """Return the number of unfinished calls, also of those whose callers were cancelled."""
-        return len(self._calls)
-
-    @property
-    def used(self) -> int:
-        """Return the number of connections of the pool in use."""
-        return len(self._used)
-
-    @property
     def up(self) -> bool:
         """Return whether the database answers, as far as the last call showed it."""
         return self._outlook.up

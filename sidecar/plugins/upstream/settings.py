@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Literal
 
 from pydantic import BaseModel, SecretStr
 
 from sidecar import files
 from sidecar.config.secret_settings import parse_keys, parse_server_url
-from sidecar.config.setting_types import SettingsGroup, WordList, setting
+from sidecar.config.setting_types import OptionalPath, SettingsGroup, WordList, setting
 from sidecar.errors import SettingsInvalid
 from sidecar.interfaces.engine_interface import UpstreamOptions
 from sidecar.limit_overrides import limit
@@ -39,7 +38,7 @@ class UpstreamSettings(SettingsGroup):
         None,
         "Key for the upstreams (@FILE); of several lines, each is for one upstream.",
     )
-    upstream_ca: Path | None = setting(
+    upstream_ca: OptionalPath = setting(
         None, "PEM file of certificates to trust for https, beside the system's."
     )
 

@@ -654,6 +654,64 @@ async def test_jobs_whose_recordings_alone_cannot_be_opened_keep_no_other_waitin
         assert code_of(node.claims.put_offs[bad[-1]].failure) == "storage_unreachable"
 
 
+@virtual_time
+async def test_jobs_that_alone_meet_a_fault_of_the_node_keep_no_other_waiting(
+    claimer: Service, shared: Jobs
+) -> None:
+    bad = [shared.send() for _ in range(2)]
+    claimer.faults = {job_id: errors.DiskFull() for job_id in bad}
+    await until(lambda: len(claimer.claims.claimed) >= 6)
+    good = shared.send()
+    await until(lambda: claimer.queue.live(good))
+    assert claimer.claims.claimed[6:].count(good) == 1
+    assert len(claimer.claims.claimed) <= 8
+
+
+async def test_exception_while_a_claimed_job_is_queued_leaves_it_to_others_and_next_is_done(
+    one: Service, shared: Jobs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job_id, resume = shared.send(), one.queue.resume
+
+    def broken(job: Job) -> None:
+        if job.id == job_id:
+            raise KeyError("a bug")
+        resume(job)
+
+    monkeypatch.setattr(one.queue, "resume", broken)
+    await shared.done(shared.send())
+    await until(lambda: not one.node.held)
+    assert code_of(one.claims.put_offs[job_id].failure) == "internal"
+
+
+@virtual_time
+async def test_job_in_which_the_engine_crashed_is_done_by_another_node_if_there_is_one(
+    claimer: Service, shared: Jobs
+) -> None:
+    job = await begun_job(claimer, shared)
+    job_id = job.id
+    async with services(1, shared, run=False) as (other,):
+        claimer.met(job, WorkerDied("killed"))
+        again = await until(lambda: other.queue.live(job_id))
+        again.begin()
+        other.met(again, WorkerDied("killed"))
+        (failed,) = await shared.ended(job_id)
+    assert (failed.crashes, code_of(failed)) == (2, "engine_crashed")
+    assert (claimer.claims.claimed, other.claims.claimed) == ([job_id], [job_id])
+
+
+@virtual_time
+async def test_job_in_which_the_engine_of_the_only_node_crashed_is_claimed_again_at_once(
+    claimer: Service, shared: Jobs
+) -> None:
+    job = await begun_job(claimer, shared)
+    begun = asyncio.get_running_loop().time()  # real time: none, it is virtual
+    claimer.met(job, WorkerDied("killed"))
+    await until(lambda: claimer.claims.claimed == [job.id] * 2)
+    assert asyncio.get_running_loop().time() - begun < REST_S
+    waits = shared.get(job.id)
+    assert (waits.crashes, waits.alone, waits.refused) == (1, True, None)
+
+
 @pytest.mark.parametrize(
     ("fault", "code"),
     [

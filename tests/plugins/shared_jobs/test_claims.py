@@ -20,10 +20,12 @@ from sidecar.interfaces.engine_interface import Precision, TranscribeOptions
 from sidecar.jobs import scheduler, sqlite_event_log
 from sidecar.jobs.job_event_log import JobEventLog
 from sidecar.jobs.job_record import (
+    CountsAs,
     JobRecord,
     JobState,
     Priority,
     ReportedChange,
+    RequeuedChange,
     StartedChange,
 )
 from sidecar.jobs.job_runner import Job
@@ -377,9 +379,7 @@ async def test_job_that_was_put_off_at_a_future_time_is_claimed(node: Service) -
     (job,) = await node.submit("a")
     await node.refuse(NO, job)
     await node.database.fetch(
-        """UPDATE vibevoice.jobs SET put_off = jsonb_set(put_off, ARRAY[%s, 'at'], to_jsonb(
-            extract(epoch FROM clock_timestamp() + interval '1 hour')))""",
-        (node.membership.id,),
+        "UPDATE vibevoice.put_offs SET at = clock_timestamp() + interval '1 hour'"
     )
     assert (await node.claimed()).record.id == job.id
 
@@ -388,7 +388,7 @@ async def test_job_remembers_no_node_that_is_gone(shared: Services) -> None:
     node, other, job = await refused_by_two(shared)
     await other.membership.leave()
     await node.refuse(NO, job)
-    rows = await node.database.fetch("SELECT jsonb_object_keys(put_off) FROM vibevoice.jobs")
+    rows = await node.database.fetch("SELECT node FROM vibevoice.put_offs")
     assert rows == [(node.membership.id,)]
 
 
@@ -398,7 +398,7 @@ async def test_nodes_are_notified_when_one_can_do_more_and_not_when_it_can_do_le
     node, other = shared.one, await shared.more()
     heard = list[str]()
     node.database.listen(WAITING, heard.append)
-    await until(lambda: node.database.listens)
+    await until(lambda: heard, "it listens")
     heard.clear()
     for words in ((), ANYTHING.words):
         other.can = replace(ANYTHING, words=words)
@@ -493,6 +493,79 @@ async def test_job_whose_events_cannot_be_read_is_refused_with_reason_and_next_i
     assert left.attempts == record.attempts
 
 
+async def test_exception_while_a_claimed_job_is_read_leaves_it_to_others_and_next_is_claimed(
+    node: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, next_job = await node.submit("a", "b")
+    read = node.rows.record
+
+    def broken(job_id: str, submitted: bytes, recording: bool = True) -> JobRecord:
+        if job_id == first.id:
+            raise KeyError("a bug")
+        return read(job_id, submitted, recording)
+
+    monkeypatch.setattr(node.rows, "record", broken)
+    assert await node.claim() is None
+    assert not await node.claims.mine()
+    assert (await node.claimed()).record.id == next_job.id
+
+
+async def at_work(node: Service, fraction: float) -> None:
+    """Have a node begin the next job and do as much of it."""
+    claim = await node.claimed()
+    progress = ReportedChange(Progress(3 * fraction, 3.0))
+    assert await node.report(claim, claim.record, StartedChange(), progress) is not None
+
+
+async def crashed(node: Service) -> JobRecord:
+    """A job in which an engine crashed, and which is left to all."""
+    (job,) = await node.submit("crashed")
+    claim = await node.claimed()
+    crash = RequeuedChange(CountsAs.CRASH)
+    assert await node.report(claim, claim.record, StartedChange(), crash) is not None
+    await node.claims.release(claim.token)
+    return job
+
+
+@pytest.mark.parametrize("dies", [False, True], ids=["engine crashed", "node died"])
+async def test_job_that_runs_alone_is_left_to_the_node_that_will_be_free_first(
+    shared: Services, dies: bool
+) -> None:
+    busy, other = shared.one, await shared.more()
+    if dies:
+        (job,) = await busy.submit("crashed")
+        begun = await busy.claimed()
+        assert await busy.report(begun, begun.record, StartedChange()) is not None
+        await die(busy)
+    else:
+        job = await crashed(busy)
+    await busy.refuse(NO, job)
+    await other.refuse(NO, job)
+    for node, fraction in ((busy, 0.2), (other, 0.8)):
+        await busy.submit("a")
+        await at_work(node, fraction)
+    for node in (busy, other):
+        await node.accept(job)
+    assert await busy.claim() is None, "the other has less to do"
+    (short,) = await busy.submit("b")
+    assert (await busy.claimed()).record.id == short.id, "others pass it"
+    assert (await other.claimed()).record.id == job.id
+
+
+async def test_busy_node_claims_a_job_that_runs_alone_if_the_free_one_cannot_do_it_now(
+    shared: Services,
+) -> None:
+    busy, free, lesser = shared.one, await shared.more(), await shared.more()
+    lesser.can = replace(ANYTHING, longest_s=1.0)
+    await lesser.membership.register()
+    await busy.submit("a")
+    await at_work(busy, 0.2)
+    job = await crashed(free)
+    assert await busy.claim() is None
+    await free.refuse(errors.EngineStuck(), job)
+    assert (await busy.claimed()).record.id == job.id
+
+
 async def test_one_node_searches_unschedulable_jobs_for_all(
     shared: Services, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -511,12 +584,12 @@ async def test_one_node_searches_unschedulable_jobs_for_all(
 async def refuse_many(node: Service, count: int) -> None:
     """So many jobs of one owner, all put off by the node."""
     await node.database.fetch(
-        """INSERT INTO vibevoice.jobs (id, owner, submitted, urgent, work_s, put_off)
-        SELECT md5(i::text), 'many', ''::bytea, true, 60, jsonb_build_object(%s::text,
-            jsonb_build_object('at', extract(epoch FROM now()), 'for_s', 1e6, 'final', true,
-                'tries', 1, 'failure', repeat('a', 300)))
-        FROM generate_series(1, %s) i""",
-        (node.membership.id, count),
+        """WITH many AS (INSERT INTO vibevoice.jobs (id, owner, submitted, urgent, work_s)
+            SELECT md5(i::text), 'many', ''::bytea, true, 60 FROM generate_series(1, %s) i
+            RETURNING id)
+        INSERT INTO vibevoice.put_offs (job, node, for_s, final, failure)
+            SELECT id, %s, 1e6, true, '' FROM many""",
+        (count, node.membership.id),
     )
 
 
@@ -573,13 +646,17 @@ async def test_job_behind_hundreds_of_refused_ones_is_claimed(node: Service) -> 
     assert await node.claim() is None
 
 
-async def test_claim_unknown_to_its_node_is_released_at_the_second_check(node: Service) -> None:
+async def test_claim_unknown_to_its_node_is_released_unless_its_answer_may_be_on_its_way(
+    node: Service,
+) -> None:
     """As after a failure of the database, or a call that was executed late."""
     await node.submit("a")
-    await node.claimed()
+    claim = await node.claimed()
     held = HeldClaims(node.claims, JobEventLog(), Nobody())
+    held.pending_token = claim.token
     await held.check()
-    assert await node.claims.mine(), "its answer may be on its way"
+    assert await node.claims.mine() == {claim.token}
+    held.pending_token = ""
     await held.check()
     assert not await node.claims.mine()
     assert await node.claim() is not None

@@ -11,7 +11,7 @@ import pytest
 from fake_claims import ANYTHING, FakeClaims, SharedJobs
 from job_event_histories import submitted
 from service_process import until
-from shared_job_services import Services, services
+from shared_job_services import Services, listening, services
 
 from sidecar import errors
 from sidecar.interfaces.engine_interface import TranscribeOptions
@@ -112,7 +112,7 @@ class DatabaseJobs:
 
     async def later(self, seconds: float) -> None:
         for shift in SHIFTS:
-            await self._one.database.fetch(shift, (seconds,) * shift.count("%s"))
+            await self._one.database.fetch(shift, (seconds,))
 
     async def node(self, can: NodeCapabilities = ANYTHING) -> ClaimStore:
         made = await self._services.more()
@@ -127,17 +127,13 @@ class DatabaseJobs:
         await next(one for one in self._services.all if one.claims is node).membership.leave()
 
     async def listens(self) -> None:
-        for one in self._services.all:
-            database = one.database
-            await until(lambda database=database: database.listens)
+        await listening(*(one.database for one in self._services.all))
 
 
 SHIFTS = (
     "UPDATE vibevoice.services SET since = since - make_interval(secs => %s)",
-    """UPDATE vibevoice.jobs SET refused_since = refused_since - make_interval(secs => %s),
-        put_off = (SELECT coalesce(jsonb_object_agg(key,
-            value || jsonb_build_object('at', (value ->> 'at')::float8 - %s)), '{}')
-        FROM jsonb_each(put_off))""",
+    "UPDATE vibevoice.jobs SET refused_since = refused_since - make_interval(secs => %s)",
+    "UPDATE vibevoice.put_offs SET at = at - make_interval(secs => %s)",
 )
 Store = MemoryJobs | DatabaseJobs
 
@@ -404,6 +400,42 @@ async def test_job_that_a_node_cannot_do_is_left_to_others_for_as_long_as_one_ma
     assert again is not None, "no other may do it any more"
     assert (again.record.id, again.tries) == (job_id, 1)
     assert await asked(unable, ENGLISH) is None
+
+
+async def test_job_left_to_others_for_no_time_is_claimed_again_by_the_only_node_and_not_refused(
+    store: Store,
+) -> None:
+    one, other = await store.node(), await store.node()
+    job_id = await added(store)
+    await put_off(one, errors.EngineCrashed(), 0.0)
+    assert await asked(one) is None, "the other goes first"
+    await put_off(other, errors.EngineCrashed(), 0.0)
+    await one.end_unschedulable(0.0)
+    assert (await store.get(job_id)).refused is None
+    assert (await claimed(one)).record.id == job_id
+
+
+async def test_job_that_its_node_left_to_others_is_none_of_the_fresh_ones(store: Store) -> None:
+    one = await store.node()
+    tried, fresh = await added(store), await added(store)
+    await put_off(one, errors.DiskFull(), 60.0)
+    await store.later(61.0)
+    for expected in (fresh, None):
+        found = await one.claim(uuid4().hex, ClaimPreferences(ANYTHING, fresh=True))
+        assert (found and found.record.id) == expected
+    assert (await claimed(one)).record.id == tried
+
+
+async def test_progress_makes_a_job_fresh_again(store: Store) -> None:
+    one, other = await store.node(), await store.node()
+    job_id = await added(store)
+    await put_off(one, LONG, 60.0)
+    claim = await claimed(other)
+    progress = StartedChange(), ReportedChange(RESUME_POINT), RequeuedChange()
+    await says(other, claim, *progress)
+    await other.release(claim.token)
+    again = await claimed(one)
+    assert (again.record.id, again.tries) == (job_id, 0)
 
 
 async def test_put_off_with_a_lost_claim_changes_nothing(store: Store) -> None:

@@ -190,6 +190,19 @@ async def test_job_taken_over_by_an_unanswered_call_is_left_to_the_next_request(
     assert again.id == job.id
 
 
+async def test_takeover_executed_after_the_call_that_gave_it_up_takes_no_job(
+    one: Service, here: Front, there: Front
+) -> None:
+    job = await here.accepted()
+    await here.left(job)
+    one.jobs.leave_soon("late", "sent")
+    await until(lambda: one.jobs.ending.idle)
+    assert await one.jobs.take("me", "sent", "late") is None, "nobody waits for it"
+    again = await there.taken()
+    assert again is not None
+    assert again.id == job.id
+
+
 async def test_repeated_takeover_call_returns_the_same_job(one: Service, here: Front) -> None:
     jobs = [await here.accepted() for _ in range(2)]
     for job in jobs:

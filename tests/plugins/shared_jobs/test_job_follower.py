@@ -6,7 +6,15 @@ import os
 import pytest
 from job_event_histories import taken
 from service_process import until
-from shared_job_services import DONE, SEGMENT, Service, submitted, until_told, watched
+from shared_job_services import (
+    DONE,
+    SEGMENT,
+    Service,
+    listening,
+    submitted,
+    until_told,
+    watched,
+)
 from uploads import upload
 
 from sidecar import errors
@@ -38,19 +46,14 @@ async def numbers(one: Service, job_id: str) -> list[int]:
         return [event.seq async for event in taken(events)]
 
 
-def hears_only(one: Service) -> bool:
-    """Whether its follower waits for a notification: it listens, and no read is under way, which
-    would see what happens next."""
-    return one.database.listens and one.follower.waits
-
-
 async def followed(one: Service) -> Job:
     """A job that this service follows, and that nothing has happened to."""
     private = submitted("a", kept=False)
     await one.jobs.submit(private)
     job = job_of(private)
     one.follower.follow(job)
-    await until(lambda: hears_only(one))
+    await listening(one.database)
+    await until(lambda: one.follower.waits, "no read is under way, which would see what comes")
     return job
 
 

@@ -25,7 +25,7 @@ CALLS = (
         NULL, NULL, 1000000)""",
     "claim_1('node', 'another token', '{}', 9, '{}', 0, 60)",
     "put_off_1('token', 60, false, '')",
-    """report_1('queued 9', 'token', 0, '{1}', '{1}', '{f}', '{begun}', '{NULL}', '{NULL}',
+    """report_1('queued 9', 'token', 0, '{1}', '{1}', '{begun}', '{NULL}', '{NULL}',
         'running', 0, 0, false, NULL)""",
     "leave_1('node/queued 7', 'request', 9)",
     "take_1('owner 7', 'request', 'node/token')",

@@ -170,7 +170,7 @@ async def test_no_service_expires_while_synchronous_standby_is_missing(
 async def test_expiry_notifies_other_nodes_of_jobs_to_claim(one: Service, other: Service) -> None:
     heard = list[str]()
     one.database.listen(WAITING, heard.append)
-    await until(lambda: one.database.listens)
+    await until(lambda: heard, "it listens")
     heard.clear()
     await one.membership.expire({"other": None})
     await until(lambda: heard)

@@ -2,7 +2,7 @@
 
 import asyncio
 import os
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -45,6 +45,21 @@ async def fill(shared: PostgresDatabase) -> set[int]:
         rows = await asyncio.gather(*(shared.fetch(asked) for _ in range(3 * SIZE)))
         found = {row[0][0] for row in rows}
     return found
+
+
+async def all_used(
+    shared: PostgresDatabase, work: Callable[[Any], Awaitable[object]]
+) -> list[asyncio.Task[object]]:
+    """Have transactions that do this work use all connections of the pool."""
+    begun = list[None]()
+
+    async def noted(cursor: Any) -> object:
+        begun.append(None)
+        return await work(cursor)
+
+    using = [asyncio.create_task(shared.transaction(noted)) for _ in range(SIZE)]
+    await until(lambda: len(begun) == SIZE)
+    return using
 
 
 def connections(cluster: Cluster, journal: str) -> int:
@@ -286,8 +301,7 @@ async def test_lock_statement_and_pool_timeouts_are_errors_but_no_database_outag
     with pytest.raises(errors.JournalUnreachable):
         await shared.transaction(lambda cursor: impatient(cursor, "statement_timeout", sleep))
     goes_on = asyncio.Event()
-    using = [asyncio.create_task(shared.transaction(lambda _: goes_on.wait())) for _ in range(SIZE)]
-    await until(lambda: shared.used == SIZE)
+    using = await all_used(shared, lambda _: goes_on.wait())
     shared.call_timeout_s = 0.1
     with pytest.raises(errors.JournalUnreachable):
         await shared.fetch("SELECT 1")
@@ -359,9 +373,17 @@ async def test_close_leaves_no_task_and_no_connection(
     await fill(shared)
     await until(lambda: heard == [""])
     if frozen:
+        goes_on = asyncio.Event()
+
+        async def asks(cursor: Any) -> None:
+            await goes_on.wait()
+            await cursor.execute("SELECT 1")
+
+        calls = await all_used(shared, asks)
         with postgres_cluster.frozen():
-            calls = [asyncio.create_task(shared.fetch("SELECT 1")) for _ in range(2 * SIZE)]
-            await until(lambda: shared.used == SIZE)
+            goes_on.set()
+            calls += [asyncio.create_task(shared.fetch("SELECT 1")) for _ in range(SIZE)]
+            await asyncio.sleep(0)
             calls[0].cancel()
             async with asyncio.timeout(LATE_S):
                 await shared.close()

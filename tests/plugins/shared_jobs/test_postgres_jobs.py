@@ -196,7 +196,7 @@ async def test_submission_of_disconnected_client_leaves_no_job(
         with pytest.raises(asyncio.CancelledError):
             await submitting
         await idle(front)  # the job is deleted before there is one
-    await until(lambda: not front.database.calls)
+    await until(lambda: not postgres_cluster.executing(journal, "submit_1"))
     await idle(front)
     assert job.id not in await there(front)
 

@@ -23,6 +23,11 @@ def test_upstreams_are_used_only_if_the_engine_is_upstream() -> None:
     assert chosen.upstream.urls == ("http://box:1", "https://far")
 
 
+def test_two_paths_of_one_host_are_named_once_as_where_recordings_go() -> None:
+    chosen = choose_engine(load_settings(engine="upstream", upstream=(f"{BOX}/one", f"{BOX}/two")))
+    assert chosen.reason == "as set; recordings go to box:1"
+
+
 def test_live_engine_never_uses_upstreams_of_recordings() -> None:
     settings = load_settings(engine="upstream", upstream=(BOX,))
     found, _ = choose_live_engine(settings, choose_engine(settings))

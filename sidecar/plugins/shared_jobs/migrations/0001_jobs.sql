@@ -65,7 +65,7 @@ CREATE TABLE vibevoice.jobs (
     summary bytea,          -- the summary for lists of a job that is done
     recording text,                          -- its name in the storage, while it is there
     recording_bytes bigint,
-    put_off jsonb NOT NULL DEFAULT '{}',     -- by node: why, and for how long it leaves the job to others
+    alone boolean NOT NULL DEFAULT false,    -- whether it runs beside no other job
     refused_by text[],                       -- the nodes whose reasons its last `refused` event contains,
     refused_since timestamptz,               -- and since when no node can do it
     left_as text,                            -- its client timed out: a code of its request, and
@@ -88,6 +88,20 @@ CREATE INDEX jobs_by_recording ON vibevoice.jobs (recording) WHERE recording IS 
 CREATE INDEX jobs_left ON vibevoice.jobs (owner, left_as) WHERE left_as IS NOT NULL;
 CREATE INDEX jobs_overdue ON vibevoice.jobs (left_until) WHERE left_until IS NOT NULL;
 CREATE INDEX jobs_awaited ON vibevoice.jobs (awaited_as) WHERE awaited_as IS NOT NULL;
+CREATE INDEX jobs_alone ON vibevoice.jobs (id) WHERE alone AND state = 'queued' AND claim IS NULL;
+
+-- When a node left a job to others, for how long, why (NULL: it can do it), and how often since the
+-- job's last progress. `final`: for as long as there are others.
+CREATE TABLE vibevoice.put_offs (
+    job text NOT NULL REFERENCES vibevoice.jobs (id) ON DELETE CASCADE,
+    node text NOT NULL,
+    at timestamptz NOT NULL DEFAULT clock_timestamp(),
+    for_s double precision NOT NULL,
+    final boolean NOT NULL,
+    failure bytea,
+    tries int NOT NULL DEFAULT 1,
+    PRIMARY KEY (job, node)) WITH (fillfactor = 80);
+CREATE INDEX put_offs_of_node ON vibevoice.put_offs (node);
 
 -- `kind` is the kind of the event; an event that a function appends has no encrypted `change`, its
 -- kind says all. `whole`: a checkpoint with the engine's state, until its job has ended.
@@ -95,13 +109,12 @@ CREATE TABLE vibevoice.events (
     job text NOT NULL REFERENCES vibevoice.jobs (id) ON DELETE CASCADE,
     seq bigint NOT NULL,
     at double precision NOT NULL,
-    fleeting boolean NOT NULL,
     kind text NOT NULL,
     change bytea,
     whole bytea,
     PRIMARY KEY (job, seq)) WITH (autovacuum_vacuum_scale_factor = 0.02);
 ALTER TABLE vibevoice.events ALTER change SET STORAGE EXTERNAL, ALTER whole SET STORAGE EXTERNAL;
-CREATE INDEX events_fleeting ON vibevoice.events (job) WHERE fleeting;
+CREATE INDEX events_progress ON vibevoice.events (job) WHERE kind = 'progress';
 CREATE INDEX events_whole ON vibevoice.events (job) WHERE whole IS NOT NULL;
 
 -- Enrolled speakers.
@@ -165,9 +178,8 @@ RETURNS bigint LANGUAGE plpgsql AS $$
 DECLARE j vibevoice.jobs;
 BEGIN
     UPDATE vibevoice.jobs SET seq = seq + 1 WHERE id = job_ RETURNING * INTO j;
-    INSERT INTO vibevoice.events (job, seq, at, fleeting, kind, change)
-        VALUES (job_, j.seq, coalesce(at_, extract(epoch FROM clock_timestamp())), false, kind_,
-            change_);
+    INSERT INTO vibevoice.events (job, seq, at, kind, change)
+        VALUES (job_, j.seq, coalesce(at_, extract(epoch FROM clock_timestamp())), kind_, change_);
     PERFORM vibevoice.notify_1(j.followers, job_);
     RETURN j.seq;
 END $$;
@@ -179,8 +191,9 @@ CREATE FUNCTION vibevoice.finish_1(
 RETURNS void LANGUAGE plpgsql AS $$
 BEGIN
     UPDATE vibevoice.events SET whole = NULL WHERE job = job_ AND whole IS NOT NULL;
+    DELETE FROM vibevoice.put_offs WHERE job = job_;
     UPDATE vibevoice.jobs SET state = state_, ended = clock_timestamp(),
-        touched = clock_timestamp(), claim = NULL, node = NULL, put_off = '{}',
+        touched = clock_timestamp(), claim = NULL, node = NULL,
         weight = weight + (SELECT coalesce(sum(octet_length(change)), 0) FROM vibevoice.events
             WHERE job = job_),
         summary = summary_, seq = coalesce(seq_, seq), reported_by = coalesce(claim_, reported_by)
@@ -216,17 +229,33 @@ RETURN needs <@ (can || CASE WHEN 'language:*' = ANY (can) THEN ARRAY(
     SELECT need FROM unnest(needs) need WHERE need LIKE 'language:%') END);
 
 -- Return whether a node left a job to others so lately that it does not claim it.
-CREATE FUNCTION vibevoice.rests_1(put_off jsonb, node text) RETURNS boolean STABLE LANGUAGE sql
-RETURN coalesce(extract(epoch FROM clock_timestamp()) BETWEEN (put_off -> node ->> 'at')::float8
-    AND (put_off -> node ->> 'at')::float8 + (put_off -> node ->> 'for_s')::float8, false);
+CREATE FUNCTION vibevoice.rests_1(p vibevoice.put_offs) RETURNS boolean STABLE LANGUAGE sql
+RETURN clock_timestamp() BETWEEN p.at AND p.at + make_interval(secs => p.for_s);
 
--- Return whether a node that is there may yet do a job. One that could not leaves it to such nodes,
--- however busy they are: a second attempt of its own would end the job.
-CREATE FUNCTION vibevoice.others_1(needs text[], lasts_s float8, put_off jsonb) RETURNS boolean
-STABLE LANGUAGE sql RETURN EXISTS (
-    SELECT FROM vibevoice.services s WHERE works AND NOT draining AND others_1.lasts_s <= longest_s
-        AND vibevoice.meets_1(can, needs)
-        AND (others_1.put_off -> s.id ->> 'final')::boolean IS NOT TRUE);
+-- Return the nodes that are there and can do a job. `last`: others go before it, however busy they
+-- are: one more attempt there might end the job. `refuses`: it cannot do it, or does not now.
+CREATE FUNCTION vibevoice.able_1(j vibevoice.jobs)
+RETURNS TABLE (node text, last boolean, refuses boolean) STABLE LANGUAGE sql AS $$
+    SELECT s.id, coalesce(final, false),
+        failure IS NOT NULL AND (final OR vibevoice.rests_1(p))
+    FROM vibevoice.services s LEFT JOIN vibevoice.put_offs p ON p.job = j.id AND p.node = s.id
+    WHERE works AND NOT draining AND j.lasts_s <= longest_s AND vibevoice.meets_1(can, j.needs) $$;
+
+-- Return the work that is left of the longest job of a node.
+CREATE FUNCTION vibevoice.left_1(node_ text) RETURNS float8 STABLE LANGUAGE sql RETURN (
+    SELECT coalesce(max(work_s * (1 - fraction)), 0) FROM vibevoice.jobs WHERE node = node_);
+
+-- Return the jobs that wait and that a node leaves to others. `fresh`: all that it left before. A job
+-- that runs alone is for the node that will be free first.
+CREATE FUNCTION vibevoice.skipped_1(node_ text, fresh boolean) RETURNS SETOF text
+STABLE LANGUAGE sql AS $$
+    SELECT p.job FROM vibevoice.put_offs p WHERE p.node = node_ AND (fresh OR vibevoice.rests_1(p)
+        OR final AND EXISTS (SELECT FROM vibevoice.jobs j, vibevoice.able_1(j) able
+            WHERE j.id = p.job AND NOT last))
+    UNION ALL
+    SELECT id FROM vibevoice.jobs j WHERE alone AND state = 'queued' AND claim IS NULL AND EXISTS (
+        SELECT FROM vibevoice.able_1(j) able WHERE NOT (last OR refuses)
+            AND vibevoice.left_1(able.node) < vibevoice.left_1(node_)) $$;
 
 -- Register an owner, or one that had no unfinished jobs and returns. It starts at the work that has
 -- passed for all, so that no owner saves up work, and no long job waits for ever behind newcomers.
@@ -338,8 +367,8 @@ BEGIN
         VALUES (id_, owner_, submitted_, true, audio_s_, 0, recording_, recording_bytes_)
         ON CONFLICT (id) DO NOTHING;
     IF FOUND THEN
-        INSERT INTO vibevoice.events (job, seq, at, fleeting, kind, change)
-            SELECT id_, s, a, false, k, c FROM unnest(seqs, ats, kinds, changes) u (s, a, k, c);
+        INSERT INTO vibevoice.events (job, seq, at, kind, change)
+            SELECT id_, u.* FROM unnest(seqs, ats, kinds, changes) u;
         PERFORM vibevoice.finish_1(id_, state_, summary_, seqs[cardinality(seqs)]);
     END IF;
 END $$;
@@ -348,10 +377,10 @@ END $$;
 CREATE FUNCTION vibevoice.later_1(urgent boolean, came timestamptz) RETURNS boolean
     STABLE LANGUAGE sql RETURN NOT urgent AND came > statement_timestamp() - interval '10 min';
 
--- Return the next job for a node: of each owner the first that the node can do; of these the one
--- whose owner would have had least by its end. `only_`: only jobs of these precisions.
-CREATE FUNCTION vibevoice.next_1(
-    node_ text, can_ text[], longest_s_ float8, only_ text[], skip text[])
+-- Return the next job for a node: of each owner the first that the node can do, but for those to
+-- `skip`; of these the one whose owner would have had least by its end. `only_`: only jobs of these
+-- precisions.
+CREATE FUNCTION vibevoice.next_1(can_ text[], longest_s_ float8, only_ text[], skip text[])
 RETURNS TABLE (job text, wanted text, came timestamptz) STABLE LANGUAGE sql AS $$
     SELECT first.id, first.wanted, first.came FROM (
         SELECT DISTINCT ON (kind.owner) kind.owner, kind.wanted, head.*
@@ -360,10 +389,7 @@ RETURNS TABLE (job text, wanted text, came timestamptz) STABLE LANGUAGE sql AS $
             SELECT id, j.came, work_s, j.urgent, place + 0 AS place FROM vibevoice.jobs j
             WHERE j.owner = kind.owner AND j.wanted = kind.wanted AND j.needs = kind.needs
                 AND j.urgent = u.urgent AND state = 'queued' AND claim IS NULL
-                AND lasts_s <= longest_s_ AND NOT id = ANY (skip)
-                AND NOT (put_off ? node_ AND (vibevoice.rests_1(put_off, node_)
-                    OR (put_off -> node_ ->> 'final')::boolean
-                        AND vibevoice.others_1(j.needs, lasts_s, put_off)))
+                AND lasts_s <= longest_s_ AND id NOT IN (SELECT unnest(skip))
             ORDER BY place + 0 LIMIT 1) head
         WHERE (kind.needs <@ can_ OR vibevoice.meets_1(can_, kind.needs))  -- the second costs more
             AND (only_ IS NULL OR kind.wanted = ANY (only_))
@@ -375,54 +401,49 @@ RETURNS TABLE (job text, wanted text, came timestamptz) STABLE LANGUAGE sql AS $
 -- Claim the next job. `can_`, `longest_s_`: what the node can do now. `loaded_`: the precisions that
 -- need no load, loaded for `loaded_for_s` seconds; they pass over a due job for at most
 -- `passed_over_s` seconds. `begins_`: an attempt of the job starts at once and alone, and counts
--- from now on. `tries`: how often the node put it off. `more`: other jobs may wait.
+-- from now on. `fresh_`: only jobs that the node has not left to others. `tries`: how often it did.
+-- `more`: other jobs may wait.
 CREATE FUNCTION vibevoice.claim_1(
     node_ text, claim_ text, can_ text[], longest_s_ float8, loaded_ text[], loaded_for_s float8,
-    passed_over_s float8, begins_ boolean DEFAULT false)
+    passed_over_s float8, begins_ boolean DEFAULT false, fresh_ boolean DEFAULT false)
 RETURNS TABLE (job text, seq bigint, submitted bytea, tries int, more boolean) LANGUAGE plpgsql
 -- Whatever the statistics say: `jobs_waiting` has the first jobs of each kind in their order.
 SET enable_seqscan = off SET enable_bitmapscan = off SET enable_sort = off SET jit = off AS $$
-DECLARE due record; other record; had vibevoice.jobs; skip text[] := '{}';
+DECLARE due record; other record; had vibevoice.jobs; skip text[];
 BEGIN
     -- One claim at a time, a few milliseconds each: each has to see what the one before took.
     PERFORM pg_advisory_xact_lock(8530221459172614241);
-    RETURN QUERY SELECT j.id, j.seq, j.submitted, coalesce((put_off -> node_ ->> 'tries')::int, 0),
-        true FROM vibevoice.jobs j WHERE j.claim = claim_;
-    IF FOUND THEN RETURN; END IF;  -- the answer was lost, and is sent again
-    PERFORM FROM vibevoice.services WHERE id = node_ AND NOT draining FOR KEY SHARE;
-    IF NOT FOUND OR NOT EXISTS (SELECT FROM vibevoice.jobs WHERE state = 'queued' AND claim IS NULL)
-        THEN RETURN; END IF;
-    WHILE cardinality(skip) < 20 LOOP
-        SELECT * INTO due FROM vibevoice.next_1(node_, can_, longest_s_, NULL, skip);
-        EXIT WHEN NOT FOUND;
-        IF cardinality(loaded_) > 0 AND NOT due.wanted = ANY (loaded_)
-                AND least(extract(epoch FROM clock_timestamp() - due.came), loaded_for_s)
-                    < passed_over_s THEN
-            SELECT * INTO other FROM vibevoice.next_1(node_, can_, longest_s_, loaded_, skip);
-            IF FOUND THEN due := other; END IF;
-        END IF;
-        -- A row that another call has locked is passed over.
-        SELECT * INTO had FROM vibevoice.jobs
-            WHERE id = due.job AND (state || coalesce(claim, '')) = 'queued'  -- no partial index
-            FOR UPDATE SKIP LOCKED;
-        EXIT WHEN FOUND;
-        skip := skip || due.job;
-    END LOOP;
-    IF had.id IS NULL AND cardinality(skip) > 0 THEN  -- no other job waits: a call takes milliseconds
-        BEGIN
-            SET LOCAL lock_timeout = '200ms';
-            SELECT * INTO had FROM vibevoice.jobs
-                WHERE id = skip[1] AND (state || coalesce(claim, '')) = 'queued' FOR UPDATE;
-            SET LOCAL lock_timeout = '2s';
-        EXCEPTION WHEN lock_not_available THEN
-        END;
+    SELECT * INTO had FROM vibevoice.jobs j WHERE j.claim = claim_;  -- the answer was lost
+    IF NOT FOUND THEN
+        PERFORM FROM vibevoice.services WHERE id = node_ AND NOT draining FOR KEY SHARE;
+        IF NOT FOUND THEN RETURN; END IF;
+        skip := ARRAY(SELECT vibevoice.skipped_1(node_, fresh_));
+        SET LOCAL lock_timeout = '200ms';
+        LOOP
+            SELECT * INTO due FROM vibevoice.next_1(can_, longest_s_, NULL, skip);
+            IF NOT FOUND THEN RETURN; END IF;
+            IF cardinality(loaded_) > 0 AND NOT due.wanted = ANY (loaded_)
+                    AND least(extract(epoch FROM clock_timestamp() - due.came), loaded_for_s)
+                        < passed_over_s THEN
+                SELECT * INTO other FROM vibevoice.next_1(can_, longest_s_, loaded_, skip);
+                IF FOUND THEN due := other; END IF;
+            END IF;
+            BEGIN
+                SELECT * INTO had FROM vibevoice.jobs
+                    WHERE id = due.job AND (state || coalesce(claim, '')) = 'queued'  -- no partial index
+                    FOR UPDATE;
+                EXIT WHEN FOUND;
+            EXCEPTION WHEN lock_not_available THEN
+                skip := skip || due.job;  -- other calls take milliseconds
+            END;
+        END LOOP;
+        SET LOCAL lock_timeout = '2s';
+        UPDATE vibevoice.jobs SET claim = claim_, node = node_, begins = begins_ WHERE id = had.id;
+        PERFORM vibevoice.charge_1(had.owner, had.work_s);
     END IF;
-    IF had.id IS NULL THEN RETURN; END IF;
-    UPDATE vibevoice.jobs SET claim = claim_, node = node_, begins = begins_
-        WHERE id = had.id;
-    PERFORM vibevoice.charge_1(had.owner, had.work_s);
-    RETURN QUERY SELECT had.id, had.seq, had.submitted,
-        coalesce((had.put_off -> node_ ->> 'tries')::int, 0), EXISTS (SELECT FROM vibevoice.jobs WHERE state = 'queued' AND claim IS NULL);
+    RETURN QUERY SELECT had.id, had.seq, had.submitted, coalesce((SELECT p.tries FROM
+            vibevoice.put_offs p WHERE p.job = had.id AND p.node = node_), 0),
+        EXISTS (SELECT FROM vibevoice.jobs WHERE state = 'queued' AND claim IS NULL);
 END $$;
 
 -- End the claim on a job whose row is locked, and give its owner the work back.
@@ -434,7 +455,7 @@ BEGIN
         PERFORM vibevoice.append_1(job_, 'interrupted');
     END IF;
     UPDATE vibevoice.jobs SET state = 'queued', claim = NULL, node = NULL, begins = false,
-        fraction = 0 WHERE id = job_;
+        fraction = 0, alone = alone OR j.state = 'running' WHERE id = job_;
     UPDATE vibevoice.owners SET had_s = had_s - j.work_s WHERE owner = j.owner;
 END $$;
 
@@ -446,17 +467,14 @@ BEGIN
     PERFORM pg_notify('vibevoice_waiting', '');
 END $$;
 
--- Release a claim, and leave the job to other nodes for a while. `final_`: its node cannot do it
--- later either. `failure_`: why.
-CREATE FUNCTION vibevoice.put_off_1(claim_ text, for_s float8, final_ boolean, failure_ bytea)
+-- Release a claim, and leave the job to other nodes (as `put_offs` says).
+CREATE FUNCTION vibevoice.put_off_1(claim_ text, for_s_ float8, final_ boolean, failure_ bytea)
 RETURNS void LANGUAGE plpgsql AS $$
 BEGIN
-    UPDATE vibevoice.jobs SET put_off = (
-        SELECT coalesce(jsonb_object_agg(key, value), '{}') FROM jsonb_each(put_off)
-        WHERE key IN (SELECT id FROM vibevoice.services)) || jsonb_build_object(node,
-            jsonb_build_object('at', extract(epoch FROM clock_timestamp()), 'for_s', for_s,
-                'tries', coalesce((put_off -> node ->> 'tries')::int, 0) + 1, 'final', final_,
-                'failure', encode(failure_, 'base64'))) WHERE claim = claim_;
+    INSERT INTO vibevoice.put_offs AS p (job, node, for_s, final, failure)
+        SELECT id, node, for_s_, final_, failure_ FROM vibevoice.jobs WHERE claim = claim_ FOR UPDATE
+        ON CONFLICT (job, node) DO UPDATE SET (at, for_s, final, failure, tries) = (
+            excluded.at, excluded.for_s, excluded.final, excluded.failure, p.tries + 1);
     PERFORM vibevoice.release_1(claim_);
 END $$;
 
@@ -465,9 +483,8 @@ END $$;
 -- node's last event number differs, as after the failover of a database that had lost its last
 -- commits. `worked_s`: seconds of audio that are recognized, in all channels.
 CREATE FUNCTION vibevoice.report_1(
-    job_ text, claim_ text, base bigint, seqs bigint[], ats float8[], fleeting_ boolean[],
-    kinds text[], changes bytea[], wholes bytea[], state_ text, fraction_ float8, worked_s float8,
-    outlasts boolean, summary_ bytea) RETURNS boolean LANGUAGE plpgsql
+    job_ text, claim_ text, base bigint, seqs bigint[], ats float8[], kinds text[],
+    changes bytea[], wholes bytea[], state_ text, fraction_ float8, worked_s float8, outlasts boolean, summary_ bytea, alone_ boolean DEFAULT false) RETURNS boolean LANGUAGE plpgsql
 SET plan_cache_mode = force_generic_plan SET enable_seqscan = off AS $$  -- as `submit_1`
 DECLARE j vibevoice.jobs; last bigint := seqs[cardinality(seqs)];
 BEGIN
@@ -481,17 +498,19 @@ BEGIN
         IF j.claim = claim_ THEN PERFORM vibevoice.release_1(claim_); END IF;
         RETURN false;
     END IF;
-    IF true = ANY (fleeting_) THEN
-        DELETE FROM vibevoice.events WHERE job = job_ AND fleeting;
+    IF 'progress' = ANY (kinds) THEN  -- only the last counts
+        DELETE FROM vibevoice.events WHERE job = job_ AND kind = 'progress';
     END IF;
-    INSERT INTO vibevoice.events (job, seq, at, fleeting, kind, change, whole)
-        SELECT job_, u.* FROM unnest(seqs, ats, fleeting_, kinds, changes, wholes) u;
+    INSERT INTO vibevoice.events (job, seq, at, kind, change, whole)
+        SELECT job_, u.* FROM unnest(seqs, ats, kinds, changes, wholes) u;
     PERFORM vibevoice.settle_1(j, worked_s, outlasts, state_ = 'done');
     IF state_ IN ('done', 'failed', 'cancelled') THEN
         PERFORM vibevoice.finish_1(job_, state_, summary_, last, claim_);
     ELSE
         UPDATE vibevoice.jobs SET seq = last, state = state_, reported_by = claim_, begins = false,
-            fraction = fraction_, refused_by = NULL, refused_since = NULL WHERE id = job_;
+            fraction = fraction_, alone = alone_, refused_by = NULL, refused_since = NULL
+            WHERE id = job_;
+        IF 'checkpoint' = ANY (kinds) THEN DELETE FROM vibevoice.put_offs WHERE job = job_; END IF;
     END IF;
     -- Commits with a notification are serialized, so there is none without a follower.
     IF j.followers <> '{}' THEN
@@ -503,8 +522,7 @@ BEGIN
     RETURN true;
 END $$;
 
--- Increment a service's heartbeat, or register it. If others had expired it, jobs whose clients
--- wait at it are kept.
+-- Increment a service's heartbeat, or register it.
 CREATE FUNCTION vibevoice.beat_1(id_ text, works_ boolean, draining_ boolean,
     can_ text[] DEFAULT '{}', longest_s_ float8 DEFAULT 0) RETURNS void LANGUAGE plpgsql AS $$
 DECLARE had vibevoice.services;
@@ -520,10 +538,6 @@ BEGIN
     END IF;
     INSERT INTO vibevoice.services (id, works, draining, can, longest_s)
         VALUES (id_, works_, draining_, can_, longest_s_) ON CONFLICT (id) DO NOTHING;
-    UPDATE vibevoice.jobs SET left_until = NULL WHERE id IN (
-        SELECT id FROM vibevoice.jobs
-        WHERE split_part(awaited_as, '/', 1) = id_ AND left_until IS NOT NULL
-        ORDER BY id FOR UPDATE);
     PERFORM pg_notify('vibevoice_waiting', '');  -- from now on it may claim
 END $$;
 
@@ -543,6 +557,7 @@ BEGIN
         END IF;
         PERFORM vibevoice.free_1(j.id);
     END LOOP;
+    DELETE FROM vibevoice.put_offs WHERE node = ANY (gone);
     DELETE FROM vibevoice.services WHERE id = ANY (gone);
     PERFORM pg_notify('vibevoice_waiting', '');
 END $$;
@@ -612,20 +627,13 @@ END $$;
 -- Waiting jobs that no node which is there can do: these nodes, whether the last `refused` event has
 -- them, and for how many seconds that is so and no node came.
 CREATE VIEW vibevoice.refused_1 AS
-    WITH there AS (SELECT * FROM vibevoice.services WHERE works AND NOT draining),
-    able AS MATERIALIZED (
-        SELECT kind.needs, there.id, longest_s
-        FROM (SELECT DISTINCT needs FROM vibevoice.kinds_1()) kind, there
-        WHERE vibevoice.meets_1(can, kind.needs))
-    SELECT j.id AS job, seq, needs, lasts_s, put_off, nodes,
+    SELECT j.id AS job, seq, needs, lasts_s, nodes,
         refused_by IS NOT DISTINCT FROM nodes AS told, coalesce(extract(epoch FROM
             clock_timestamp() - refused_since - greatest(last - refused_since, '0')), 0)::float8 AS for_s
-    FROM vibevoice.jobs j,
-        (SELECT array_agg(id ORDER BY id) AS nodes, max(since) AS last FROM there) nodes
-    WHERE state = 'queued' AND claim IS NULL AND nodes IS NOT NULL AND NOT EXISTS (
-        SELECT FROM able WHERE able.needs = j.needs AND lasts_s <= longest_s
-            AND NOT (put_off ? able.id AND ((put_off -> able.id ->> 'final')::boolean
-                OR vibevoice.rests_1(put_off, able.id))));
+    FROM vibevoice.jobs j, (SELECT array_agg(id ORDER BY id) AS nodes, max(since) AS last
+        FROM vibevoice.services WHERE works AND NOT draining) there
+    WHERE state = 'queued' AND claim IS NULL AND nodes IS NOT NULL
+        AND NOT EXISTS (SELECT FROM vibevoice.able_1(j) WHERE NOT refuses);
 
 -- Append that a node can do jobs again. Those that another call has locked are left to the next time.
 CREATE FUNCTION vibevoice.tell_open_1() RETURNS void LANGUAGE sql AS $$
@@ -747,8 +755,10 @@ BEGIN
 END $$;
 
 -- Leave the job that a client awaited, and timed out, to the same request (`key_`). A late execution
--- does not undo a later take, which awaits it by another token.
+-- does not undo a later take, which awaits it by another token; nor is it undone by one.
 CREATE FUNCTION vibevoice.leave_1(token text, key_ text, for_s float8) RETURNS void LANGUAGE sql AS $$
+    SELECT vibevoice.buried_1(token);
+    INSERT INTO vibevoice.tombstones (id) VALUES (token) ON CONFLICT DO NOTHING;
     UPDATE vibevoice.jobs SET left_as = key_, awaited_as = NULL,
         left_until = clock_timestamp() + make_interval(secs => for_s)
     WHERE awaited_as = token $$;
@@ -760,23 +770,27 @@ RETURNS TABLE (job text) LANGUAGE sql AS $$
         array_remove(followers, split_part(token, '/', 1)), split_part(token, '/', 1))
     WHERE id = (
         SELECT id FROM vibevoice.jobs WHERE owner = owner_ AND left_as = key_
+            AND (SELECT NOT vibevoice.buried_1(token))
             AND (awaited_as IS NULL OR awaited_as = token) AND state <> 'cancelled'
         ORDER BY awaited_as, left_until LIMIT 1 FOR UPDATE)
     RETURNING id $$;
+
+-- Return whether no client waits for a job at a service that is registered.
+CREATE FUNCTION vibevoice.unattended_1(awaited_as text) RETURNS boolean STABLE LANGUAGE sql
+RETURN NOT EXISTS (SELECT FROM vibevoice.services WHERE id = split_part(awaited_as, '/', 1));
 
 -- Delete some jobs whose clients did not return in time, the longest overdue first. Return of each
 -- the seconds since its submission, if that ended it. A client that waits at a service that is not
 -- registered may return, and so may the service: at most 1000; the next call does the rest.
 CREATE FUNCTION vibevoice.delete_overdue_1(batch int) RETURNS TABLE (lasted_s float8)
 LANGUAGE sql SET enable_seqscan = off SET jit = off AS $$
-    UPDATE vibevoice.jobs SET left_until = clock_timestamp() + interval '30 s' WHERE id IN (
-        SELECT id FROM vibevoice.jobs WHERE awaited_as IS NOT NULL AND left_until IS NULL
-            AND NOT EXISTS (
-                SELECT FROM vibevoice.services s WHERE s.id = split_part(awaited_as, '/', 1))
+    UPDATE vibevoice.jobs SET left_until =
+        CASE WHEN left_until IS NULL THEN clock_timestamp() + interval '30 s' END WHERE id IN (
+        SELECT id FROM vibevoice.jobs WHERE awaited_as IS NOT NULL
+            AND vibevoice.unattended_1(awaited_as) = (left_until IS NULL)
         ORDER BY id LIMIT 1000 FOR UPDATE SKIP LOCKED);
     DELETE FROM vibevoice.jobs WHERE id IN (
-        SELECT id FROM vibevoice.jobs WHERE left_until < clock_timestamp()
-            AND NOT EXISTS (  -- it may have been registered again beside an earlier call
-                SELECT FROM vibevoice.services s WHERE s.id = split_part(awaited_as, '/', 1))
+        SELECT id FROM vibevoice.jobs
+        WHERE left_until < clock_timestamp() AND vibevoice.unattended_1(awaited_as)
         ORDER BY left_until LIMIT batch FOR UPDATE SKIP LOCKED)
     RETURNING extract(epoch FROM clock_timestamp() - CASE WHEN ended IS NULL THEN came END)::float8 $$;
