@@ -17,6 +17,11 @@ SERVING = ("serve", "node", "whisper-server")
 
 def main() -> None:
     """Run the command line and exit."""
+    if "SSLKEYLOGFILE" in os.environ:
+        from vibevoice_asr_client.tls import forget_unusable_key_log
+
+        if warning := forget_unusable_key_log():
+            output.print_error_line(warning)
     try:
         _run_words(_words_of(*sys.argv))
     except KeyboardInterrupt:  # before a command runs; commands handle it themselves

@@ -346,6 +346,17 @@ class AnotherProgram(FileHost):
         self.head(request, 404, 0, {})
 
 
+def test_key_log_that_cannot_be_opened_costs_a_line_and_no_command(terminal, server):
+    keys = {"SSLKEYLOGFILE": str(terminal.home / "none" / "keys.log")}
+    named = ("--server", server.url)
+    for words in (("status", *named), ("transcribe", SUCCESS, *named), ("transcribe", SUCCESS)):
+        run = terminal.run(*words, **keys)
+        check_one_line(run, 0, f"SSLKEYLOGFILE={keys['SSLKEYLOGFILE']} is ignored: No such file")
+        assert run.stdout
+    keys["SSLKEYLOGFILE"] = str(terminal.home / "keys.log")
+    assert terminal.run("status", *named, **keys).stderr == ""
+
+
 def test_status_of_a_server_that_is_another_program_is_one_line_of_error(terminal):
     with AnotherProgram() as other:
         run = terminal.run("status", "--server", other.url)

@@ -4,11 +4,13 @@ import socket
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 import pytest
 from service_process import counting_listener, free_port
 from vibevoice_asr_client import AsyncClient, Client, ConnectionLost, Retry, ServiceUnreachable
 from vibevoice_asr_client.problems import error_of
+from vibevoice_asr_client.vvv import VibevoiceClient
 
 from sidecar import errors
 from sidecar.cli.remote_service import translate_client_errors
@@ -70,6 +72,24 @@ async def test_https_to_a_service_without_tls_is_an_error_that_says_so() -> None
     with without_tls() as port:
         url = f"https://127.0.0.1:{port}"
         assert await said(url) == {f"No service answers at {url}: what is there speaks no TLS."}
+
+
+@pytest.mark.integration
+@pytest.mark.parametrize("scheme", ["http", "https"])
+def test_key_log_that_cannot_be_opened_is_a_warning_of_the_client(
+    scheme: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    url = f"{scheme}://127.0.0.1:9"
+    monkeypatch.setenv("SSLKEYLOGFILE", str(tmp_path / "none" / "keys.log"))
+    with pytest.warns(RuntimeWarning, match=r"keys.log is ignored: No such file"):
+        VibevoiceClient(url, "t")
+    monkeypatch.setenv("SSLKEYLOGFILE", str(tmp_path))
+    with (
+        pytest.warns(RuntimeWarning, match="is ignored: Is a directory"),
+        Client(url, retry=ONCE) as client,
+        pytest.raises(ServiceUnreachable),
+    ):
+        client.health()
 
 
 def test_connection_broken_at_plain_http_suggests_tls() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import hmac
+import os
 import re
 import socket
 import ssl
@@ -108,6 +109,19 @@ class Trust:
                 hint="Somebody may intercept the connection, or it has a new one: see its log.",
             )
         return der
+
+
+def forget_unusable_key_log() -> str:
+    """Unset a `SSLKEYLOGFILE` that cannot be opened, as antivirus programs leave one: every TLS
+    context of the process would fail, also that of httpx for plain HTTP. What to say of it."""
+    path = os.environ.get("SSLKEYLOGFILE")
+    try:
+        if path:
+            os.close(os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600))
+        return ""
+    except OSError as error:
+        del os.environ["SSLKEYLOGFILE"]
+        return f"SSLKEYLOGFILE={path} is ignored: {error.strerror}."
 
 
 def refusal(error: Optional[BaseException]) -> Optional[str]:

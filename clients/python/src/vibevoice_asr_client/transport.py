@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import random
 import time
+import warnings
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from datetime import datetime, timezone
@@ -27,7 +28,7 @@ from vibevoice_asr_client.errors import (
 )
 from vibevoice_asr_client.flows import Lost, Surroundings
 from vibevoice_asr_client.retry import Retry
-from vibevoice_asr_client.tls import HINT, Trust, refusal, unreachable
+from vibevoice_asr_client.tls import HINT, Trust, forget_unusable_key_log, refusal, unreachable
 from vibevoice_asr_client.uploads import CONTENT_TYPE, Upload
 
 CONNECT_S = 10.0
@@ -64,6 +65,8 @@ def options(url: str, token: Optional[str], silence_s: float, trust: Trust) -> D
         raise ServiceUnreachable(f"'{url}' is no address: it begins http:// or https://.")
     if (base.port or 0) > MOST_PORT:
         raise ServiceUnreachable(f"'{url}' is no address: there is no such port.")
+    if warning := forget_unusable_key_log():
+        warnings.warn(warning, RuntimeWarning, stacklevel=2)
     verify = trust.context(url)
     return {
         "base_url": base,

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import os
 import ssl
+import warnings
 from dataclasses import dataclass
 from enum import Enum
 from typing import Any, AsyncIterator, Dict, Optional, Union
@@ -15,6 +16,7 @@ from typing import Any, AsyncIterator, Dict, Optional, Union
 import httpx
 from httpx_sse import ServerSentEvent
 
+from vibevoice_asr_client.tls import forget_unusable_key_log
 from vibevoice_asr_client.transport import events_in
 from vibevoice_asr_client.uploads import CONTENT_TYPE, Upload
 
@@ -55,6 +57,8 @@ class VibevoiceClient:
     def __init__(
         self, base_url: str, token: str, verify: Union[bool, str, ssl.SSLContext] = True
     ) -> None:
+        if warning := forget_unusable_key_log():
+            warnings.warn(warning, RuntimeWarning, stacklevel=2)
         self.base_url = base_url.rstrip("/")
         self._headers = {"Authorization": f"Bearer {token}"}
         self._verify = (
