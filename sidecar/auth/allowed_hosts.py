@@ -37,8 +37,11 @@ class AllowedHosts:
         """Refuse a request to a foreign host name.
 
         Raises:
-            errors.HostNotAllowed: the host name is not allowed, or there is not exactly one.
+            errors.HostNotAllowed: the host name is not allowed, or there is not exactly one; none
+                is necessary if any is allowed.
         """
+        if self.anywhere and not any((*origin.hosts, *origin.origins)):
+            return  # a health check, as of HAProxy; no page can omit it
         matched = _HOST_HEADER.fullmatch(origin.hosts[0]) if len(origin.hosts) == 1 else None
         if matched is None:
             raise errors.HostNotAllowed()

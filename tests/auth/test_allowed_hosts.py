@@ -2,7 +2,7 @@
 
 import pytest
 from module_services import service_of_module
-from service_process import Server, check_problem, read_answer
+from service_process import Server, StartServer, check_problem, read_answer
 
 from sidecar import errors
 from sidecar.auth.allowed_hosts import CONTAINER_HOST_NAMES, AllowedHosts
@@ -74,6 +74,29 @@ def test_service_on_the_network_takes_any_host_name_but_no_foreign_page() -> Non
     access.check_origin(RequestOrigin(["my-box.lan:8765"], [], []))
     with pytest.raises(errors.OriginNotAllowed):
         access.check_origin(RequestOrigin(["my-box.lan:8765"], ["https://evil.example"], []))
+
+
+@pytest.mark.parametrize("hosts", [[], [""]])
+def test_request_without_a_host_is_answered_if_any_host_is_allowed_and_it_is_of_no_page(
+    hosts: list[str],
+) -> None:
+    access = AccessControl(AllowedHosts(anywhere=True), authenticator=Authenticator(TOKEN))
+    access.check_origin(RequestOrigin(hosts, [], []))
+    with pytest.raises(errors.HostNotAllowed):
+        access.check_origin(RequestOrigin(hosts, ["https://evil.example"], []))
+    near = AccessControl(AllowedHosts(), authenticator=Authenticator(TOKEN))
+    with pytest.raises(errors.HostNotAllowed):
+        near.check_origin(RequestOrigin(hosts, [], []))
+
+
+def test_health_check_of_http_1_0_without_a_host_is_answered_on_the_network(
+    start_server: StartServer,
+) -> None:
+    server = start_server(host="0.0.0.0", token=TOKEN)
+    for path in ("/healthz/ready", "/healthz/live", "/health"):
+        with server.raw() as sock:
+            sock.sendall(f"GET {path} HTTP/1.0\r\n\r\n".encode())
+            assert read_answer(sock)[0] == 200, path
 
 
 @pytest.mark.parametrize("host", ["127.0.0.2", "::1", "::ffff:127.0.0.1"])
