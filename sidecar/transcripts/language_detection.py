@@ -6,6 +6,7 @@ them if the language is another (docs/decisions/recognition-parameters.md).
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cache
@@ -17,7 +18,13 @@ from sidecar.installation import (
     is_english_only_build,
     is_frozen,
 )
-from sidecar.transcripts.transcript import NON_SPEECH_FLAG, Notice, Segment, mean_confidence
+from sidecar.transcripts.transcript import (
+    NON_SPEECH_FLAG,
+    Notice,
+    Segment,
+    Transcript,
+    mean_confidence,
+)
 
 if TYPE_CHECKING:
     from py3langid.langid import LanguageIdentifier
@@ -32,6 +39,9 @@ lowest had -0.51, of 96 in other languages the highest -0.68."""
 LEAST_SHORT_TOKENS, SHORT_DOUBTFUL_BELOW = 3, -0.5
 """The same two of a whole recording with fewer tokens, for which another engine is at hand: some
 English ones are below it, which that engine transcribes, too."""
+LEAST_PART_WORDS, PART_DOUBTFUL_BELOW = 18, -0.8
+"""The same two of a part of a recording; a transcript has words, and no tokens. English in a room
+has -0.38 at least, and less only if other people are half as loud; German -0.84 to -1.9."""
 LANGUAGE_DOUBTFUL = "language_doubtful"
 _SAMPLE_RATE = (
     " If it is English, check that the sample rate that the client names is that of its audio."
@@ -61,17 +71,57 @@ def other_languages_hint(*, live: bool) -> str:
     return f"For other languages: {_model_command()}, then {start}."
 
 
-def doubtful_language_notice(*, live: bool = False, others: bool = False) -> Notice:
+def doubtful_language_notice(
+    *, live: bool = False, others: bool = False, part: tuple[float, float] | None = None
+) -> Notice:
     """Return the notice of a transcript that is probably in another language. ``live``: the client
     named the sample rate of its audio, which may be wrong instead. ``others``: the service has
-    another engine for other languages."""
-    named = "Name its language, such as language=de."
+    another engine for other languages. ``part``: begin and end of what is; None: all of it."""
+    what, named = "The recording", "Name its language, such as language=de."
+    if part is not None:
+        begin, end = (f"{at // 60:.0f}:{at % 60:02.0f}" for at in map(round, part))
+        what = f"The part from {begin} to {end}"
+        named = "Send it by itself with its language, such as language=de."
     remedy = named if others else other_languages_hint(live=live)
     return Notice(
         LANGUAGE_DOUBTFUL,
-        "The recording does not seem to be English, the only language of the engine "
-        f"'moonshine': the text is probably wrong. {remedy}{_SAMPLE_RATE if live else ''}",
+        f"{what} does not seem to be English, the only language of the engine 'moonshine': the "
+        f"text is probably wrong. {remedy}{_SAMPLE_RATE if live and part is None else ''}",
     )
+
+
+def with_language_notice(
+    found: Transcript, confidence: Confidence, *, live: bool = False, others: bool = False
+) -> Transcript:
+    """Return a transcript of the embedded engine, with a notice if all of it or a part is probably
+    in another language. ``confidence``: in all of it."""
+    if not confidence.tokens:  # an engine of several languages
+        return found
+    part = None if confidence.doubtful else doubtful_part(found.segments)
+    if part is None and not confidence.doubtful:
+        return found
+    return found.with_notice(doubtful_language_notice(live=live, others=others, part=part))
+
+
+def doubtful_part(segments: Iterable[Segment]) -> tuple[float, float] | None:
+    """Return begin and end of the part of which the recognizer was least sure, if that is probably
+    in another language."""
+    begin = excess = deepest = least = 0.0
+    words, found = 0, None
+    for one in sorted(segments, key=lambda one: one.start):
+        if not one.confidence:
+            continue
+        count = len(one.text.split())
+        begin = begin if words else one.start
+        words += count
+        excess += count * (math.log(one.confidence) - PART_DOUBTFUL_BELOW)
+        if excess >= 0:
+            words, excess, deepest = 0, 0.0, 0.0
+        elif excess < deepest:  # else it is sure of this one
+            deepest = excess
+            if excess < least and words >= LEAST_PART_WORDS:
+                least, found = excess, (begin, one.end)
+    return found
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,5 +1,7 @@
 """Moonshine and Whisper in one engine: which of them transcribes, and what a client sees of it."""
 
+import re
+
 import numpy as np
 import pytest
 import tiny_whisper
@@ -88,6 +90,17 @@ def test_requested_language_selects_moonshine_or_whisper_and_english_for_german_
     assert warning.code == "language_doubtful"
     assert "language=de" in warning.message
     assert "pip" not in warning.message
+
+
+def test_part_in_german_behind_english_is_told_with_its_begin(
+    engine: MoonshineWhisperEngine, german: Block
+) -> None:
+    english = clip("two_cities")
+    (warning,) = found(engine, np.concatenate([english, german, german]), "auto").notices
+    assert warning.code == "language_doubtful"
+    minutes, seconds = re.search(r"from (\d+):(\d\d)", warning.message).groups()  # type: ignore[union-attr]
+    assert int(minutes) * 60 + int(seconds) == pytest.approx(len(english) / RATE, abs=5.0)
+    assert found(engine, english).notices == ()
 
 
 def test_short_recording_in_another_language_is_transcribed_by_whisper(

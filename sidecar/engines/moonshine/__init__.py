@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, cast
 from sidecar.audio import SAMPLE_RATE
 from sidecar.engines.live_sessions import LiveSessions
 from sidecar.interfaces import engine_interface
-from sidecar.transcripts.language_detection import EnglishCheck, doubtful_language_notice
+from sidecar.transcripts.language_detection import EnglishCheck, with_language_notice
 from sidecar.transcripts.transcript import ResumePoint, Transcript, TranscriptionEvent
 
 if TYPE_CHECKING:
@@ -137,9 +137,7 @@ class MoonshineEngine(LiveSessions):
         )
 
         def complete(transcript: Transcript) -> Transcript:
-            if not work.confidence.doubtful:
-                return transcript
-            return transcript.with_notice(doubtful_language_notice(others=self._others))
+            return with_language_notice(transcript, work.confidence, others=self._others)
 
         yield from work.run(resume_points, engine_interface.Precision.INT8, complete, check)
 

@@ -51,7 +51,7 @@ from sidecar.live.runtime.recognition_plan import (
 )
 from sidecar.live.runtime.result_assembler import ResultAssembler
 from sidecar.live.runtime.segment_embeddings import EmbeddingTask, SegmentEmbeddings
-from sidecar.transcripts.language_detection import doubtful_language_notice
+from sidecar.transcripts.language_detection import doubtful_language_notice, with_language_notice
 from sidecar.transcripts.transcript import Notice
 
 SessionInput: TypeAlias = "Block | LiveOrder | LiveOptions"
@@ -640,9 +640,7 @@ class StreamRecognizer:
         self.over = True
         about = self._engine, self._precision
         transcript = self._assembler.summary(self.options, self._end_of_audio(), *about)
-        if self._confidence.doubtful:
-            transcript = transcript.with_notice(doubtful_language_notice(live=True))
-        yield live_events.Summary(transcript)
+        yield live_events.Summary(with_language_notice(transcript, self._confidence, live=True))
 
     def _partial(
         self, speech: SpeechSegment, hypothesis: RecognitionHypothesis, task: RecognitionTask
