@@ -307,13 +307,18 @@ def _read_certificate(pair: CertificatePair) -> ssl.SSLContext:
 
 
 def _addresses() -> list[str]:
-    """Return the current IP addresses of this machine."""
+    """Return the current IP addresses of this machine; none where the service may not ask."""
     import psutil
 
+    try:
+        found = psutil.net_if_addrs()
+    except OSError as error:  # the systemd unit of a release before: AF_NETLINK is missing in it
+        log.warning("a new certificate has no addresses of this machine: %s", error.strerror)
+        return []
     families = {socket.AF_INET, socket.AF_INET6}
     return [
         one.address
-        for each in psutil.net_if_addrs().values()
+        for each in found.values()
         for one in each
         if one.family in families and "%" not in one.address
     ]

@@ -1,18 +1,23 @@
 """What `deploy/` has for an administrator: units that systemd takes, settings that are ours."""
 
+import json
 import os
 import re
 import shutil
 import subprocess
 import sys
+from ctypes.util import find_library
 from pathlib import Path
 
+import httpx
 import pytest
 from not_tested import missing
+from recordings import Studio
 from service_process import PATIENCE_S, Server, told_by, wait_until
 
 from sidecar.cli.common_options import describe
 from sidecar.cli.output import EXIT_CODES
+from sidecar.config.setting_types import MIN_TOKEN_CHARACTERS
 from sidecar.config.settings import ENV_PREFIX, Settings
 from sidecar.plugins import load_settings
 
@@ -109,6 +114,68 @@ def test_system_unit_keeps_its_key_and_refuses_requests_without_token_or_with_re
             lambda: server.client.get(job, headers=anna).status_code == 401,
             "a token that was revoked counts no more",
         )
+
+
+def sandboxed(unit: Path, state: Path) -> list[str]:
+    """What comes before a command that is to run under a unit's restrictions."""
+    apart = ["unshare", "--user", "--map-root-user", "--mount"]
+    for program, package in (("unshare", "util-linux"), ("systemd-analyze", "systemd")):
+        if shutil.which(program) is None:
+            pytest.skip(missing(program, package))
+    if find_library("seccomp") is None:
+        pytest.skip(missing("libseccomp", "libseccomp2"))
+    if told_by([*apart, "true"]).returncode:
+        pytest.skip("this user may have no namespaces: no unit's restrictions were tried")
+    script = Path(__file__).parents[1] / "support/systemd_sandbox.py"
+    return [*apart, sys.executable, str(script), str(unit), str(state)]
+
+
+@pytest.mark.slow_except("system")
+@pytest.mark.parametrize("unit", [SYSTEM, USER], ids=["system", "user"])
+def test_service_with_a_certificate_of_its_own_transcribes_under_restrictions_of_unit(
+    unit: Path, studio: Studio, tmp_path: Path
+) -> None:
+    (state := tmp_path / "state").mkdir()
+    before = sandboxed(unit, state)
+    named = dict(line.split("=", 1) for line in lines_of(unit, "Environment"))
+    given = {name: value.replace("%S", str(state)) for name, value in named.items()}
+    settings = {"HOST": "0.0.0.0", "TLS": "self-signed", "PORT": "0", "ENGINE": "moonshine"}
+    ours = {f"{ENV_PREFIX}{name}": value for name, value in settings.items()}
+    ours[f"{ENV_PREFIX}DATA_DIR"] = str(state / "data")
+    env = {"PATH": os.environ["PATH"], "HOME": str(state), **ours, **given}
+    env["PYTHONPATH"] = str(DEPLOY.parent)
+
+    def started(line: str) -> subprocess.Popen[str]:
+        words = [*before, sys.executable, "-m", "sidecar.main", *line.split()[1:]]
+        pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+        return subprocess.Popen(words, env=env, cwd=DEPLOY.parent, text=True, **pipes)
+
+    for line in lines_of(unit, "ExecStartPre"):
+        with started(line) as process:
+            process.communicate(timeout=PATIENCE_S)
+        assert process.returncode == 0, line
+    env.setdefault(f"{ENV_PREFIX}TOKEN", token := "x" * MIN_TOKEN_CHARACTERS)
+    if f"{ENV_PREFIX}TOKEN_KEYS" in given:
+        del env[f"{ENV_PREFIX}TOKEN"]
+        with started("vibevoice-asr token create --subject anna") as process:
+            token = process.communicate(timeout=PATIENCE_S)[0].strip()
+    (line,) = lines_of(unit, "ExecStart")
+    with started(line) as process:
+        try:
+            assert process.stdout is not None
+            url = json.loads(process.stdout.readline())["url"]
+            answer = httpx.post(
+                f"{url}/transcribe",
+                files={"audio": studio.bytes("mp3-cbr")},
+                headers={"Authorization": f"Bearer {token}"},
+                verify=False,
+                timeout=PATIENCE_S,
+            )
+        finally:
+            process.terminate()
+    assert url.startswith("https:")
+    assert answer.status_code == 200, answer.text
+    assert answer.json()["segments"]
 
 
 @pytest.mark.parametrize("unit", [SYSTEM, USER], ids=["system", "user"])

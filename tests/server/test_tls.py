@@ -1,6 +1,7 @@
 """HTTPS: a certificate of our own that clients pin, and one that is exchanged while it serves."""
 
 import asyncio
+import errno
 import http.client
 import json
 import logging
@@ -13,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import moonshine_voice
+import psutil
 import pytest
 from cryptography import x509
 from hosted_service import PORT_PATIENCE, SERVE
@@ -200,6 +202,19 @@ def test_own_certificate_is_renewed_only_if_a_name_is_missing_or_its_end_is_near
     assert second != first
     pair = tls.ensure_certificate(tmp_path, NAMES, renewal_days=2 * tls.VALIDITY_DAYS)
     assert pair.certificate.read_bytes() != second
+
+
+def test_own_certificate_is_made_without_addresses_where_the_service_may_not_ask_for_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse() -> None:
+        raise OSError(errno.EAFNOSUPPORT, os.strerror(errno.EAFNOSUPPORT))
+
+    monkeypatch.setattr(psutil, "net_if_addrs", refuse)
+    settings = Settings(host="0.0.0.0", tls="self-signed", data_dir=tmp_path)
+    made = tls.create_tls(settings, FileWatcher())
+    assert made is not None
+    assert made.fingerprint
 
 
 def test_own_key_that_other_users_may_read_is_refused(tmp_path: Path) -> None:
