@@ -18,6 +18,7 @@ from sidecar.audio.audio_info import FFMPEG_DECODER, PCM_DECODER, AudioInfo
 from sidecar.audio.channel_survey import ChannelSurvey
 from sidecar.audio.ffmpeg_output import AudioTrack, LostAudio, RecordingHeader, track_names
 from sidecar.audio.loudness import PeakMeter
+from sidecar.audio.protection import is_protected
 from sidecar.audio.selected_channel import SelectedChannel
 from sidecar.audio.signal_conditioning import ChannelMix, DcOffsetRemover
 from sidecar.audio.wav_decoder import WavDecoder, readable_parts
@@ -50,7 +51,8 @@ def probe_audio(
     `DURATION_SCAN_BUDGET_S`.
 
     Raises:
-        errors.BadAudio: it is empty, no audio, undecodable, or longer than ``max_s`` seconds.
+        errors.BadAudio: it is empty, no audio, protected, undecodable, or longer than ``max_s``
+            seconds.
         errors.FieldInvalid: it has no such track.
     """
     if os.fstat(fd).st_size == 0:
@@ -58,6 +60,11 @@ def probe_audio(
     container = audio_format.container_at(fd, 0)
     if container is None:
         raise errors.AudioFormatUnsupported()
+    if is_protected(fd, container):
+        raise errors.AudioUndecodable(
+            "The recording is protected (DRM): its audio is encrypted.",
+            hint="Send a copy without protection.",
+        )
     deadline = time.monotonic() + duration_within_s
     decoder = PCM_DECODER if readable_parts(fd, container) else FFMPEG_DECODER
     facts = AudioInfo(container.name, decoder, None)

@@ -325,7 +325,7 @@ def _signs(
         rest = window[-SIGN_BYTES:]
 
 
-def _mp4_boxes(fd: int, at: int) -> Iterator[tuple[bytes, int, int]]:
+def mp4_boxes(fd: int, at: int) -> Iterator[tuple[bytes, int, int]]:
     """Yield name, begin and end of the boxes at top level (ISO 14496-12, section 4.2), and of what
     follows them. The end may be behind that of the file."""
     size = os.fstat(fd).st_size
@@ -342,7 +342,7 @@ def _mp4_boxes(fd: int, at: int) -> Iterator[tuple[bytes, int, int]]:
 
 
 def _mp4_begins(fd: int, begin: int) -> Iterator[int]:
-    for name, at, _ in _mp4_boxes(fd, begin):
+    for name, at, _ in mp4_boxes(fd, begin):
         if name == b"ftyp":
             begin = at
         if name == b"moov":
@@ -358,7 +358,7 @@ def is_truncated(fd: int, container: AudioContainer, end: int) -> bool:
         return any(part.channels and part.is_short for part in read_wav_parts(fd))
     if container is MP4:
         size = os.fstat(fd).st_size
-        return any(end > size for _, _, end in _mp4_boxes(fd, find_begin(fd, MP4)))
+        return any(end > size for _, _, end in mp4_boxes(fd, find_begin(fd, MP4)))
     return False
 
 

@@ -53,6 +53,53 @@ def test_mp3_of_variable_rate_without_count_has_the_length_of_its_frames(encoded
     check(decoded(encoded("mp3", "-q:a", 5, "-write_xing", 0)), SECONDS)
 
 
+CENC = (
+    *("-c:a", "aac", "-encryption_scheme", "cenc-aes-ctr"),
+    *("-encryption_key", "00112233445566778899aabbccddeeff"),
+    *("-encryption_kid", "ffeeddccbbaa99887766554433221100"),
+)
+FRAGMENTS = ("-movflags", "frag_keyframe+empty_moov")
+IN_TRACK = b"\x6d\x80\xa5\x62\x40\xa2\x50\x35\x9f"
+"""ContentEncodings, ContentEncoding, ContentEncryption, of 31 bytes."""
+
+
+@pytest.mark.parametrize(
+    ("suffix", "arguments", "plain", "protected"),
+    [
+        pytest.param("m4a", CENC, b"", b"", id="common encryption"),
+        pytest.param("mp4", (*CENC, *FRAGMENTS), b"", b"", id="fragments"),
+        pytest.param("m4a", (*CENC, *FRAGMENTS), b"enca", b"drms", id="Apple"),
+        pytest.param("m4b", (*CENC, *FRAGMENTS), b"enca", b"aavd", id="Audible"),
+        pytest.param(
+            "wma",
+            ("-metadata", "title=x"),
+            bytes.fromhex("3326b2758e66cf11a6d900aa0062ce6c"),
+            bytes.fromhex("14e68a292226174cb935dae07ee9289c"),
+            id="Windows Media",
+        ),
+        pytest.param(
+            "webm",
+            ("-metadata:s:a", f"title={'x' * 37}"),
+            b"\x53\x6e\xa5" + b"x" * 6,
+            IN_TRACK,
+            id="WebM",
+        ),
+    ],
+)
+def test_protected_recording_is_said_to_be_encrypted_and_not_damaged(
+    suffix: str, arguments: tuple[object, ...], plain: bytes, protected: bytes, encoded: Encode
+) -> None:
+    content = encoded(suffix, *arguments)
+    assert plain in content
+    for before in (b"", b"HTTP/1.0 200 OK\r\n\r\n"):
+        with pytest.raises(errors.AudioUndecodable, match=r"protected \(DRM\)"):
+            decoded(before + content.replace(plain, protected, 1))
+
+
+def test_recording_whose_title_names_a_protection_is_none(encoded: Encode) -> None:
+    check(decoded(encoded("m4a", "-metadata", "title=stsd enca drms aavd cenc")), SECONDS)
+
+
 @pytest.mark.parametrize("count", [0, 1, 50, 1_000_000])
 def test_mp3_with_a_false_count_has_the_length_of_its_frames(count: int, encoded: Encode) -> None:
     content = bytearray(encoded("mp3", "-q:a", 5))
