@@ -81,7 +81,7 @@ GPU_EXE := dist/vibevoice-asr-gpu
 BUILD_STAMP := $(VENV)/.installed-build
 GPU_BUILD_STAMP := $(VENV)/.installed-build-gpu
 
-.PHONY: run test test-all test-stress test-standalone test-clients test-tauri tauri-tests lint style format types audit docs stubs locks mutants bench ffmpeg exe exe-gpu module models release clean
+.PHONY: run test test-all test-stress test-standalone test-clients test-tauri tauri-tests lint style format types workflows audit docs stubs locks mutants bench ffmpeg exe exe-gpu module models release clean
 
 # Of the command line only: desktops set a variable of this name, for messages.
 SPOKEN := $(if $(filter command,$(firstword $(origin LANGUAGE))),$(LANGUAGE))
@@ -139,7 +139,7 @@ tauri-tests:
 	VIBEVOICE_TEST_TAURI=$(TAURI_TARGET)/debug $(BIN)/python -m pytest -rs tests/project/test_tauri_app.py \
 	  tests/project/test_host_examples.py -k "tauri_app or main.rs"
 
-lint: style types  ## formatting, lint, types, import rules, generated docs
+lint: style types workflows  ## formatting, lint, types, import rules, generated docs, workflows
 
 style: $(STYLE_STAMP)  ## formatting, lint, import rules: seconds, and nothing else is installed
 	@$(STYLE)/bin/ruff format --check . || { echo "'make format' mends it." >&2; exit 1; }
@@ -154,6 +154,10 @@ types: $(LINT_STAMP)  ## types, and generated docs: both need all packages
 	$(BIN)/mypy
 	@for platform in win32 darwin; do $(BIN)/mypy --platform $$platform --cache-dir .mypy_cache/$$platform || exit 1; done
 	$(BIN)/python docs/generate.py --check
+
+workflows:  ## lint of the workflows (go fetches it, once)
+	@command -v go >/dev/null || { echo "NOT TESTED: go is missing, which fetches actionlint (sudo apt-get install golang-go)"; exit $(if $(CI),1,0); }; \
+	go run github.com/rhysd/actionlint/cmd/actionlint@v1.7.12
 
 audit: $(LINT_STAMP)  ## known vulnerabilities in what is installed and in what is locked
 	$(BIN)/python .ci/audit.py

@@ -1,15 +1,17 @@
 """The workflows: what they run on every push, and that nothing in them can move by itself."""
 
 import re
+import shlex
 import shutil
 from pathlib import Path
 from typing import Any
 
 import pytest
 from not_tested import missing
-from service_process import Server, told_by
+from service_process import Server, new_file, told_by
 
 ROOT = Path(__file__).parents[2]
+MAKEFILE = (ROOT / "Makefile").read_text("utf-8")
 WORKFLOWS = sorted((ROOT / ".github/workflows").glob("*.yml"))
 
 TARGETS = ("run", "lint", "test", "test-all", "test-clients", "audit", "locks", "bench", "exe-gpu",
@@ -25,8 +27,7 @@ def workflow(name: str) -> dict[str, Any]:
 
 
 def prerequisites(target: str) -> list[str]:
-    text = (ROOT / "Makefile").read_text("utf-8")
-    (line,) = re.findall(rf"(?m)^{target.split()[0]}:([^#\n]*)", text)
+    (line,) = re.findall(rf"(?m)^{target.split()[0]}:([^#\n]*)", MAKEFILE)
     return [word for word in line.split() if not word.startswith("$")]
 
 
@@ -40,7 +41,7 @@ def test_lint_types_tests_audit_and_stress_run_on_push_and_pull_request() -> Non
     here = re.findall(r"(?m)^make (.+)$", (ROOT / ".ci/run").read_text("utf-8"))
     wanted = {part for target in here for part in prerequisites(target) or [target]}
     tests = {"test-all", "test-standalone", "test-stress SHARED=1"}
-    assert run == wanted == {"style", "types", "audit", *tests}
+    assert run == wanted == {"style", "types", "workflows", "audit", *tests}
     assert any(step.get("run") == "make ${{ matrix.target }}" for step in job["steps"])
 
 
@@ -82,6 +83,15 @@ def test_pip_install_in_workflow_requires_hashes_or_fetches_nothing(path: Path) 
     installs = re.findall(r"pip install (.+)", path.read_text("utf-8"))
     for one in installs:
         assert "--require-hashes" in one or "--no-deps --no-build-isolation" in one, one
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(shutil.which("go") is None, reason=missing("go", "golang-go"))
+def test_lint_of_workflows_passes_and_a_key_that_does_not_exist_fails_it(tmp_path: Path) -> None:
+    lint = shlex.split(re.findall(r"(?m)^\t(go run \S+actionlint\S+)$", MAKEFILE)[0])
+    assert told_by([*lint, *map(str, WORKFLOWS)], cwd=ROOT).stdout == ""
+    wrong = WORKFLOWS[0].read_text("utf-8").replace("runs-on:", "run-on:", 1)
+    assert "run-on" in told_by([*lint, str(new_file(tmp_path / "wrong.yml", wrong))]).stdout
 
 
 def test_addresses_that_workflows_ask_exist(server: Server) -> None:
