@@ -7,16 +7,17 @@ from sidecar.audio.audio_format import ASF, MATROSKA, MP4, SNIFF_BYTES, AudioCon
 from sidecar.audio.stream_links import mp4_boxes
 
 _MAX_MOOV_BYTES = 1 << 25
-_SIGNS = {
-    MP4: rb"stsd.{12}(?:enca|drms|aavd)",  # Common Encryption, Apple, Audible
-    # Objects of content encryption in the header: plain, extended, advanced (ASF, section 3.13 on).
-    ASF: rb"\xfb\xb3\x11\x22\x23\xbd\xd2\x11\xb4\xb7\0\xa0\xc9\x55\xfc\x6e"
+_MP4_SIGN = re.compile(rb"stsd.{12}(?:enca|drms|aavd)", re.DOTALL)
+"""Audio of Common Encryption, of Apple, of Audible."""
+_ASF_SIGN = re.compile(
+    rb"\xfb\xb3\x11\x22\x23\xbd\xd2\x11\xb4\xb7\0\xa0\xc9\x55\xfc\x6e"
     rb"|\x14\xe6\x8a\x29\x22\x26\x17\x4c\xb9\x35\xda\xe0\x7e\xe9\x28\x9c"
-    rb"|\x33\x85\x05\x43\x81\x69\xe6\x49\x9b\x74\xad\x12\xcb\x86\xd5\x8c",
-    # ContentEncodings, ContentEncoding, ContentEncryption (RFC 9559).
-    MATROSKA: rb"\x6d\x80.{1,8}\x62\x40.{1,60}\x50\x35",
-}
-"""Signs in the header that the audio is encrypted."""
+    rb"|\x33\x85\x05\x43\x81\x69\xe6\x49\x9b\x74\xad\x12\xcb\x86\xd5\x8c"
+)
+"""Objects of content encryption: plain, extended, advanced."""
+_MATROSKA_SIGN = re.compile(rb"\x6d\x80.{1,8}\x62\x40.{1,60}\x50\x35", re.DOTALL)
+"""ContentEncodings, ContentEncoding, ContentEncryption (RFC 9559)."""
+_SIGNS = {MP4: _MP4_SIGN, ASF: _ASF_SIGN, MATROSKA: _MATROSKA_SIGN}
 
 
 def is_protected(fd: int, container: AudioContainer) -> bool:
@@ -30,4 +31,4 @@ def is_protected(fd: int, container: AudioContainer) -> bool:
         _, begin, end = next(moovs, (b"", 0, 0))
         length = min(end - begin, _MAX_MOOV_BYTES)
     head = audio_format.read_file_at(fd, begin, length)
-    return re.search(_SIGNS[container], head, re.DOTALL) is not None
+    return _SIGNS[container].search(head) is not None

@@ -117,7 +117,7 @@ def forget_unusable_key_log() -> str:
     path = os.environ.get("SSLKEYLOGFILE")
     try:
         if path:
-            os.close(os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600))
+            open(path, "ab").close()
         return ""
     except OSError as error:
         del os.environ["SSLKEYLOGFILE"]

@@ -14,6 +14,7 @@ import os
 import secrets
 import ssl
 import sys
+from pathlib import Path
 from typing import Any, Iterator, Optional, Sequence, TextIO, Union
 
 import httpx
@@ -152,8 +153,7 @@ def _opened(output: Optional[str]) -> Iterator[Optional[TextIO]]:
         raise
     finally:
         if half != output:
-            with contextlib.suppress(OSError):
-                os.remove(half)
+            Path(half).unlink(missing_ok=True)
 
 
 def _keep(copy: TextIO, output: str, whole: bool) -> None:
