@@ -42,6 +42,8 @@ class AttemptEnd:
 
 REQUEUED = AttemptEnd((RequeuedChange(),))
 """The job waits for its next turn."""
+FOR_ALONE = AttemptEnd((RequeuedChange(CountsAs.ALONE),))
+"""The job waits for a turn in which no other runs beside it."""
 
 
 def attempt_end(
@@ -54,7 +56,7 @@ def attempt_end(
         if not error.reading:
             crashed = errors.EngineCrashed() if shared else None  # of this machine, perhaps
             return AttemptEnd(_counted(record, CountsAs.CRASH), crashed)
-        counts_as = CountsAs.HANG
+        counts_as = CountsAs.ALONE
         error = errors.StorageUnreachable("The disk of the recording did not answer.")
     fault, known = fault_of(error), known_error(error)
     if fault is Fault.RECORDING or (fault in ENDS_REQUESTS and not record.kept):

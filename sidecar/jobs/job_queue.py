@@ -316,6 +316,10 @@ class JobQueue(SubmissionQueue):
         running = (job for job in self._running if job.id == job_id)
         return self._wait_queue.get(job_id) or next(running, None)
 
+    def alone(self, record: JobRecord) -> bool:
+        """As `WaitQueue.alone`."""
+        return self._wait_queue.alone(record)
+
     def position(self, job_id: str) -> QueuePosition | None:
         """As `WaitQueue.position`."""
         return self._wait_queue.position(job_id)

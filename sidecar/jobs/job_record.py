@@ -69,8 +69,9 @@ class CountsAs(StrEnum):
 
     NOTHING = "nothing"
     """It is not among the job's attempts."""
-    HANG = "hang"
-    """Nothing, but the disk of the recording hung, and ended the worker process."""
+    ALONE = "alone"
+    """Nothing, but others beside it could suffer: the disk of its recording hung, and ended the
+    worker process, or the engine's memory did not suffice for all."""
     CRASH = "crash"
     """The worker process died in it."""
     DEATH = "death"
@@ -79,7 +80,7 @@ class CountsAs(StrEnum):
     """It showed that the job cannot be done by this node."""
 
 
-RUN_ALONE_AFTER = frozenset({CountsAs.HANG, CountsAs.CRASH, CountsAs.DEATH})
+RUN_ALONE_AFTER = frozenset({CountsAs.ALONE, CountsAs.CRASH, CountsAs.DEATH})
 """After these a job's attempts run alone: if it happens again, no other job's work is lost."""
 
 
@@ -317,7 +318,7 @@ def _changed_fields(record: JobRecord, event: JobEvent) -> Fields | None:
             }
         case RequeuedChange(counts_as) if running:
             fields = _fields_at_resume_points(record.resume_points, record.audio_info.total_s)
-            uncounted = counts_as in (CountsAs.NOTHING, CountsAs.HANG)
+            uncounted = counts_as in (CountsAs.NOTHING, CountsAs.ALONE)
             return fields | {
                 "state": JobState.QUEUED,
                 "attempts": record.attempts - uncounted,

@@ -12,7 +12,7 @@ from sidecar.audio.audio_source import AudioSource
 from sidecar.errors import Fault
 from sidecar.interfaces.engine_interface import EngineSpec, Precision, TranscribeOptions
 from sidecar.jobs import job_record
-from sidecar.jobs.attempt_end import REQUEUED, AttemptEnd, attempt_end
+from sidecar.jobs.attempt_end import FOR_ALONE, REQUEUED, AttemptEnd, attempt_end
 from sidecar.jobs.faults import PERSISTENCE, Breakers, fault_of, passes
 from sidecar.jobs.job_event_log import JobEventFeed, JobEventLog
 from sidecar.jobs.job_record import JobChange, JobEvent, JobRecord, JobState
@@ -62,15 +62,8 @@ class Job:
         if record.over:
             self._over.set()
         self._end_callbacks: list[Callable[[], None]] = []
-        self.needs_all = False
-        """Whether it needs the engine for itself: so its plan says, or memory ran out."""
         self.worked_s = 0.0
         """Seconds for which its last run had the engine, in all attempts."""
-
-    @property
-    def by_itself(self) -> bool:
-        """Return whether it runs beside no other job."""
-        return self.needs_all or self.record.alone
 
     @property
     def id(self) -> str:
@@ -233,7 +226,12 @@ OptionsPlanner = Callable[[Job, Precision], Awaitable[TranscribeOptions]]
 
 class JobUnsuited(Exception):
     """The job cannot have the engine as it is now: the model was changed as the job began, and
-    cannot do what it was accepted for, or it needs the engine for itself."""
+    cannot do what it was accepted for, or it needs the engine for itself. ``end``: of its
+    attempt."""
+
+    def __init__(self, end: AttemptEnd = REQUEUED) -> None:
+        super().__init__()
+        self.end = end
 
 
 class JobRun:
@@ -266,7 +264,9 @@ class JobRun:
         try:
             await self._attempt()
             end = AttemptEnd()
-        except (JobUnsuited, asyncio.CancelledError):
+        except JobUnsuited as error:
+            end = error.end
+        except asyncio.CancelledError:
             end = REQUEUED
         except Exception as error:
             end = self._end_after(error)
@@ -287,10 +287,9 @@ class JobRun:
             log.error("the worker process died in job %s", job.id)
         elif fault is Fault.UNKNOWN:
             log.exception("internal error in job %s", job.id)
-        beside = self._engine.sharing.concurrent and not job.needs_all
+        beside = self._engine.sharing.concurrent and not job.record.alone
         if isinstance(error, errors.GpuOutOfMemory) and beside:
-            job.needs_all = True
-            return REQUEUED
+            return FOR_ALONE
         vain_s = time.monotonic() - self._begun if fault is Fault.ENGINE else self._vain_s
         return attempt_end(job.record, error, shared=job.shared, vain_s=vain_s)
 
@@ -314,7 +313,7 @@ class JobRun:
         """
         job = self.job
         # if the engine dies again, no other job's work is lost
-        alone = job.by_itself and not self._engine.model.spec.remote
+        alone = job.record.alone and not self._engine.model.spec.remote
         beside = self._engine.sharing.concurrent and not alone
         lease = self._engine.lease(job.record.options.precision, job.arrived_at, alone)
         async with lease as engine:
@@ -322,8 +321,7 @@ class JobRun:
             plan = await self._plan(job, engine.precision)
             shares = self._engine.model.spec.planned and self._engine.sharing.concurrent
             if shares and not (alone or plan.memory.places):
-                job.needs_all = True
-                raise JobUnsuited
+                raise JobUnsuited(FOR_ALONE)
             if job.ended:  # while the engine loaded
                 return
             resumes = job.record.durable and self._engine.model.spec.resumes

@@ -61,7 +61,7 @@ def _put_back(counted: bool = False, alone: bool = False, passed: bool = False) 
         return job_record.RequeuedChange(CountsAs.UNABLE_NODE)
     if counted:  # by an earlier release
         return job_record.RequeuedChange(CountsAs.CRASH)
-    return job_record.RequeuedChange(CountsAs.HANG if alone else CountsAs.NOTHING)
+    return job_record.RequeuedChange(CountsAs.ALONE if alone else CountsAs.NOTHING)
 
 
 PLAIN_CHANGES: dict[str, Callable[..., JobChange]] = {
@@ -140,7 +140,11 @@ def serialize_change(change: JobChange) -> bytes:
             values = {"change": requeued_name(counts_as)}
             if values["change"] == "putback":
                 unable = counts_as is CountsAs.UNABLE_NODE
-                values |= {"counted": unable, "alone": counts_as is CountsAs.HANG, "passed": unable}
+                values |= {
+                    "counted": unable,
+                    "alone": counts_as is CountsAs.ALONE,
+                    "passed": unable,
+                }
         case job_record.CancelledChange():
             values = {"change": "cancelled"}
     return _to_json_bytes(values)

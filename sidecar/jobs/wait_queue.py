@@ -167,7 +167,7 @@ class WaitQueue:
         others = [one for one in self._running_jobs if one.job is not None]
         for one in others:
             one.beside = True
-        passed = any(one.by_itself for one in self._jobs.values())
+        passed = any(self.alone(one.record) for one in self._jobs.values())
         self._running_jobs[at] = RunningJob(
             job, time.monotonic(), beside=bool(others), passed=passed
         )
@@ -237,18 +237,24 @@ class WaitQueue:
         if len(first) <= before:
             return None
         running = [*self._running()]
-        if self._engine.model.spec.remote or not any(one.by_itself for one in (*first, *running)):
-            return first[before]  # no job takes part of an upstream from others
+        if not any(self.alone(one.record) for one in (*first, *running)):
+            return first[before]
         if not (before or running):
             return first[0]
-        if any(one.by_itself for one in running):
+        if any(self.alone(one.record) for one in running):
             return None
         now, awaited = time.monotonic(), (one for one in self._running_jobs if not one.passed)
         left_s = max((self._open_in_s(one, now) for one in awaited if one.job), default=0.0)
         passing = (
-            one for one in chain(first, due) if not one.by_itself and self._takes_s(one) < left_s
+            one
+            for one in chain(first, due)
+            if not self.alone(one.record) and self._takes_s(one) < left_s
         )
         return next(islice(passing, before, None), None)
+
+    def alone(self, record: JobRecord) -> bool:
+        """Return whether a job runs beside no other; none takes part of an upstream from others."""
+        return record.alone and not self._engine.model.spec.remote
 
     def in_order(self, dispatchers: int = 1) -> Iterator[Job]:
         """Yield waiting jobs in the order in which so many free ``dispatchers`` would run them, but

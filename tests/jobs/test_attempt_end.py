@@ -16,7 +16,7 @@ from sidecar.plugins.upstream.errors import UpstreamLost, UpstreamUnreachable
 from sidecar.transcripts.transcript import ResumePoint
 from sidecar.workers.worker_process import WorkerDied
 
-NOTHING, HANG, CRASH, DEATH, UNABLE_NODE = job_record.CountsAs
+NOTHING, ALONE, CRASH, DEATH, UNABLE_NODE = job_record.CountsAs
 DISK_HUNG = WorkerDied("killed", reading=True)
 RESUME_POINT = job_record.ReportedChange(ResumePoint(1.0, "form", (), {}), 1.0)
 
@@ -35,7 +35,7 @@ RESUME_POINT = job_record.ReportedChange(ResumePoint(1.0, "form", (), {}), 1.0)
         (errors.DecoderStopped(), DEATH, DEATH),
         (ValueError("a bug"), DEATH, "internal"),
         (WorkerDied("killed"), CRASH, CRASH),
-        (DISK_HUNG, HANG, HANG),
+        (DISK_HUNG, ALONE, ALONE),
     ],
 )
 def test_attempt_that_met_an_error_ends_its_job_or_counts_as_one_thing_by_whose_fault_it_is(

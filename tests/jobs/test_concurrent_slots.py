@@ -90,7 +90,7 @@ async def test_jobs_that_need_the_engine_for_themselves_run_one_by_one_and_in_tu
     slot.set_spec(planned=True)
 
     async def plan(job: Job, precision: Precision) -> TranscribeOptions:
-        if job.by_itself:
+        if job.record.alone:
             order.append(job.id)
         return job.record.options
 

@@ -138,7 +138,7 @@ AGAIN = [StartedChange(), RequeuedChange(CountsAs.CRASH), StartedChange()]
         (AGAIN, JobState.RUNNING, 2, True),
         ([*AGAIN, RequeuedChange()], JobState.QUEUED, 1, True),
         ([StartedChange(), DONE], JobState.DONE, 1, False),
-        ([StartedChange(), RequeuedChange(CountsAs.HANG)], JobState.QUEUED, 0, True),
+        ([StartedChange(), RequeuedChange(CountsAs.ALONE)], JobState.QUEUED, 0, True),
         ([StartedChange(), RequeuedChange(CountsAs.UNABLE_NODE)], JobState.QUEUED, 1, False),
         ([DONE, RequeuedChange(CountsAs.CRASH)], JobState.QUEUED, 0, False),
         ([CancelledChange(), StartedChange(), DONE], JobState.CANCELLED, 0, False),

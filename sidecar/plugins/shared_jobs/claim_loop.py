@@ -141,7 +141,8 @@ class ClaimLoop:
     @property
     def _full(self) -> bool:
         """Return whether the next job would have to wait."""
-        return len(self.held.busy) >= self._concurrency or self.held.by_itself
+        busy = self.held.busy
+        return len(busy) >= self._concurrency or any(map(self.queue.alone, busy))
 
     async def _claimed(self) -> HeldClaim | None:
         """Claim the next job; retried while the database does not answer."""

@@ -46,9 +46,12 @@ class ClaimedJob(Job):
 
     def end_attempt(self, end: AttemptEnd) -> None:
         """Apply the end of an attempt. A job that an error left without an end is done by a node
-        without this fault; here it ends without a report."""
+        without this fault, and one that runs alone from now on by the node that is free first;
+        here it ends without a report."""
+        beside = not self.record.alone
         super().end_attempt(end)
-        if self.claimed and not self.ended and end.error is not None:
+        left = end.error is not None or (beside and self.record.alone)
+        if left and self.claimed and not self.ended:
             self._leave(end.error, end.vain_s)
             self.claimed = False
             self.cancel()
@@ -172,12 +175,6 @@ class HeldClaims:
 
     def __contains__(self, held: HeldClaim) -> bool:
         return self._held.get(held.id) is held
-
-    @property
-    def by_itself(self) -> bool:
-        """Return whether a claimed job needs the engine for itself."""
-        jobs = (held.job for held in self._held.values())
-        return any(job is not None and not job.ended and job.by_itself for job in jobs)
 
     @property
     def busy(self) -> list[JobRecord]:

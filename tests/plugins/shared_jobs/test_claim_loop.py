@@ -25,7 +25,7 @@ from sidecar import errors
 from sidecar.audio.audio_source import AudioSource
 from sidecar.concurrency import ThreadLimiter
 from sidecar.interfaces.engine_interface import Precision, TranscribeOptions
-from sidecar.jobs.attempt_end import attempt_end
+from sidecar.jobs.attempt_end import FOR_ALONE, attempt_end
 from sidecar.jobs.faults import RETRY_S, fault_of
 from sidecar.jobs.job_event_log import JobEventLog
 from sidecar.jobs.job_queue import JobQueue
@@ -697,6 +697,38 @@ async def test_job_in_which_the_engine_crashed_is_done_by_another_node_if_there_
         (failed,) = await shared.ended(job_id)
     assert (failed.crashes, code_of(failed)) == (2, "engine_crashed")
     assert (claimer.claims.claimed, other.claims.claimed) == ([job_id], [job_id])
+
+
+@virtual_time
+async def test_job_that_does_not_fit_beside_others_is_left_to_the_node_that_is_free_first(
+    shared: Jobs,
+) -> None:
+    async with services(2, shared, concurrency=2, run=False) as (busy, free):
+        with free.claims.aside():
+            beside, job = [await begun_job(busy, shared) for _ in range(2)]
+            busy.claims.asides += 1  # as the database decides
+            job.end_attempt(FOR_ALONE)
+            await until(lambda: job.id not in shared.claimed)
+        await until(lambda: free.queue.live(job.id))
+        assert (shared.get(job.id).attempts, shared.get(job.id).alone) == (0, True)
+        assert busy.queue.live(beside.id)
+
+
+@pytest.mark.parametrize("remote", [False, True])
+@virtual_time
+async def test_node_with_a_job_that_runs_alone_claims_others_only_for_an_upstream(
+    shared: Jobs, remote: bool
+) -> None:
+    async with services(1, shared, concurrency=2, run=False) as (node,):
+        node.slot.set_spec(remote=remote)
+        with node.claims.aside():
+            job_id = shared.send()
+            for change in (StartedChange(), RequeuedChange(CountsAs.DEATH)):
+                shared.append(job_id, change)
+        await until(lambda: node.queue.live(job_id))
+        other_id = shared.send()
+        await asyncio.sleep(LONG_S)
+        assert (node.queue.live(other_id) is not None) is remote
 
 
 @virtual_time
