@@ -9,7 +9,7 @@ import difflib
 import itertools
 import re
 import unicodedata
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from enum import StrEnum
 from math import nan
 from typing import NamedTuple, TypeVar
@@ -175,23 +175,26 @@ def unknown_field_notices(sentences: Iterable[str]) -> tuple[Notice, ...]:
     return tuple(Notice(FIELD_UNKNOWN, sentence) for sentence in sentences)
 
 
+_LIMITS = "min_speakers/max_speakers"
+_COUNTS = {SPEAKER_COUNT_FIELD, _LIMITS}
+
+
 def ignored_fields(spec: EngineSpec, options: TranscribeOptions) -> tuple[str, ...]:
     """Return the options that the client sent and the engine does not support."""
     prompt = "prompt" if spec.hotwords else "prompt/hotwords"
     steering = {
         prompt: bool(options.prompt or (options.hotwords and not spec.hotwords)),
         SPEAKER_COUNT_FIELD: options.num_speakers is not None,
-        "/".join(SPEAKER_LIMIT_FIELDS): bool(options.min_speakers or options.max_speakers),
+        _LIMITS: bool(options.min_speakers or options.max_speakers),
         "temperature": bool(options.temperature),
         "max_tokens": options.max_tokens is not None,
         "windows": options.windows is not WindowingMode.AUTO,
     }
-    counts = {SPEAKER_COUNT_FIELD, "/".join(SPEAKER_LIMIT_FIELDS)}
-    understood = {*steering} - counts if spec.steerable else set()
+    understood = {*steering} - _COUNTS if spec.steerable else set()
     if spec.prompt_only:
         understood = {prompt}
     if spec.counted:
-        understood |= counts
+        understood |= _COUNTS
     return tuple(name for name, used in steering.items() if used and name not in understood)
 
 
@@ -214,7 +217,24 @@ def with_ignored_notices(
         if not spec.steerable or spec.prompt_only:
             message += " The engines 'vibevoice' and 'whisper' can."
         notices.append(Notice(OPTION_IGNORED, message))
+    counted = options.num_speakers or options.min_speakers or options.max_speakers
+    if counted and not _COUNTS.intersection(left_out):
+        notices += _count_notices(transcript, options)
     return transcript.with_notice(*notices, *unknown_field_notices(options.unknown_fields))
+
+
+def _count_notices(transcript: Transcript, options: TranscribeOptions) -> Iterator[Notice]:
+    """Yield the notice of a diarized transcript with another number of speakers than was given.
+    With separate channels it was given for each of them."""
+    exact, count = options.num_speakers, transcript.num_speakers
+    least, most = options.min_speakers or 0, options.max_speakers or count
+    kept = (exact or least) <= count <= (exact or most)
+    whole = transcript.diarized and options.channels is not ChannelMode.SEPARATE
+    if whole and transcript.has_speech and not kept:
+        given = exact or (f"at least {least}" if count < least else f"at most {most}")
+        speakers = f"{count} speaker{'s' * (count != 1)}"
+        message = f"The transcript has {speakers}; the request named {given}."
+        yield Notice("speaker_count_differs", message)
 
 
 def parse_precision(value: str) -> Precision:

@@ -3,6 +3,7 @@
 import base64
 import dataclasses
 import difflib
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -12,6 +13,7 @@ from hypothesis import strategies as st
 from sidecar import errors
 from sidecar.engines import moonshine, scripted_engine, vibevoice, vibevoice_streaming
 from sidecar.interfaces.engine_interface import (
+    ChannelMode,
     DiarizationEffort,
     EngineSpec,
     Precision,
@@ -27,7 +29,9 @@ from sidecar.interfaces.request_options import (
     ignored_fields,
     parse_options,
     parse_precision,
+    with_ignored_notices,
 )
+from sidecar.transcripts.transcript import Segment, Transcript
 
 
 def parsed(**given: object) -> TranscribeOptions:
@@ -280,3 +284,31 @@ def test_unknown_precision_is_quoted_and_shortened() -> None:
     assert refused.value.detail.startswith("The precision 'int3\N{REPLACEMENT CHARACTER}xx")
     assert len(refused.value.detail) < 200
     assert refused.value.hint == "Use one of: auto, fp32, bf16, fp16, int8, int4."
+
+
+@pytest.mark.parametrize(
+    ("options", "speakers", "named"),
+    [
+        ({"max_speakers": 1}, 2, "at most 1"),
+        ({"num_speakers": 1}, 2, "2 speakers; the request named 1"),
+        ({"num_speakers": 3}, 2, "named 3"),
+        ({"min_speakers": 3}, 2, "at least 3"),
+        ({"min_speakers": 3, "max_speakers": 4}, 1, "1 speaker; the request named at least 3"),
+        ({"min_speakers": 1, "max_speakers": 2}, 2, ""),
+        ({"num_speakers": 2}, 2, ""),
+        ({}, 7, ""),
+        ({"num_speakers": 2}, 0, ""),
+        ({"max_speakers": 1, "channels": ChannelMode.SEPARATE}, 2, ""),
+    ],
+    ids=str,
+)
+def test_given_number_of_speakers_that_was_not_kept_is_said(
+    options: dict[str, Any], speakers: int, named: str
+) -> None:
+    segments = tuple(Segment(at, at + 1.0, "Yes.", at) for at in range(speakers))
+    found = Transcript(segments, "en", 9.0, "moonshine", "fp32", diarized=True)
+    noted = with_ignored_notices(moonshine.SPEC, found, TranscribeOptions(**options))
+    assert [one.code for one in noted.notices] == ["speaker_count_differs"] * bool(named)
+    assert all(named in one.message for one in noted.notices)
+    alone = replace(found, diarized=False)
+    assert not with_ignored_notices(moonshine.SPEC, alone, TranscribeOptions(**options)).notices
