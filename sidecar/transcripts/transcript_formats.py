@@ -169,14 +169,19 @@ def to_srt(transcript: Transcript, name: str) -> str:
     return "\n".join(blocks)
 
 
-def to_vtt(transcript: Transcript, name: str) -> str:
+def to_vtt(transcript: Transcript, name: str, *, plain: bool = False) -> str:
     """Render WebVTT. If diarized, with voice tags: ``<v Speaker_0>``, and for a named speaker
     ``<v.Speaker_0 Nell>``, with the label as a class. A word whose confidence is low has the class
-    ``doubtful``."""
+    ``doubtful``; not if it is ``plain``, and then the text of a recording that is not diarized
+    stays as it is, as Whisper writes it."""
     blocks = ["WEBVTT\n"]
     for cue in build_cues(transcript):
         times = f"{_timestamp(cue.start_ms, '.')} --> {_timestamp(cue.end_ms, '.')}"
-        text = "\n".join("".join(map(_vtt_word, line)).strip() for line in cue.words)
+        if plain:
+            text = "\n".join(cue.lines)
+            text = _escaped(text) if transcript.diarized else _ARROW.sub("->", text)
+        else:
+            text = "\n".join("".join(map(_vtt_word, line)).strip() for line in cue.words)
         if transcript.diarized and cue.segment.is_speech:
             label = speaker_label(cue.segment.speaker)
             called = _escaped(_without_line_breaks(transcript.name_of(cue.segment.speaker) or ""))

@@ -181,11 +181,11 @@ class UnsentSegments:
 
 
 class IncrementalTextResponse:
-    """Text that is sent in parts, which add up to the whole text."""
+    """Text that is sent in parts, which add up to the whole text. ``last``: its last character so
+    far."""
 
-    def __init__(self) -> None:
-        self._last = ""
-        """Last character of the text so far."""
+    def __init__(self, last: str = "") -> None:
+        self._last = last
 
     def add(self, piece: str) -> str:
         """Return the text to send for one more segment; "" if there is none."""

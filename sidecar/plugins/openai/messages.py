@@ -29,7 +29,7 @@ from sidecar.plugins.openai.request import (
     OpenAIResponseFormat,
 )
 from sidecar.transcripts.transcript import Segment, Transcript
-from sidecar.transcripts.transcript_formats import render_transcript
+from sidecar.transcripts.transcript_formats import render_transcript, to_vtt
 
 JSON, TEXT = "application/json", "text/plain; charset=utf-8"
 SEGMENT = "transcript.text.segment"
@@ -46,7 +46,9 @@ def transcription_answer(
     match answer.format:
         case OpenAIResponseFormat.TEXT if not transcript.diarized:
             return f"{transcript.text}\n".encode(), TEXT
-        case OpenAIResponseFormat.TEXT | OpenAIResponseFormat.SRT | OpenAIResponseFormat.VTT:
+        case OpenAIResponseFormat.VTT:
+            return to_vtt(transcript, "", plain=True).encode(), TEXT
+        case OpenAIResponseFormat.TEXT | OpenAIResponseFormat.SRT:
             return render_transcript(transcript, answer.format.value).encode(), TEXT
         case OpenAIResponseFormat.DIARIZED:
             body = diarized_body(transcript)
@@ -62,7 +64,7 @@ def verbose_body(
     transcript: Transcript, answer: OpenAIAnswerOptions, temperature: float
 ) -> dict[str, Any]:
     """Return `verbose_json`; values about the decoding that are unknown are those of full
-    confidence."""
+    confidence. The texts of the segments have the spaces between them, and add up to the whole."""
     language = openai_common.language_name(transcript.language)
     body: dict[str, Any] = {
         "task": "translate" if answer.translate else "transcribe",
@@ -71,13 +73,14 @@ def verbose_body(
         "text": transcript.text,
     }
     if OpenAIGranularity.SEGMENT in answer.granularities:
+        added = IncrementalTextResponse("。")  # so the first begins with a space, too; not Chinese
         body["segments"] = [
             {
                 "id": number,
                 "seek": 0,
                 "start": round(segment.start, 3),
                 "end": round(segment.end, 3),
-                "text": segment.text,
+                "text": added.add(segment.text),
                 "tokens": [],
                 "temperature": temperature,
                 "avg_logprob": round(math.log(segment.confidence or 1.0), 3),

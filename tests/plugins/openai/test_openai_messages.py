@@ -117,7 +117,7 @@ def test_verbose_json_has_stripped_words_and_leaves_out_non_speech_that_subtitle
     body = verbose_body(said, wish, 0.0)
     assert body["text"] == "One more."
     assert body["language"] == "english"
-    assert [one["text"] for one in body["segments"]] == ["One more."]
+    assert [one["text"] for one in body["segments"]] == [" One more."]
     assert [(one["word"], one["start"], one["end"]) for one in body["words"]] == [
         ("One", 0.0, 0.4),
         ("more.", 0.4, 0.9),
@@ -126,6 +126,38 @@ def test_verbose_json_has_stripped_words_and_leaves_out_non_speech_that_subtitle
     assert "segments" not in only
     subtitles = transcription_answer(said, OpenAIAnswerOptions(OpenAIResponseFormat.SRT), 0.0)
     assert b"[Music]" in subtitles[0]
+
+
+@pytest.mark.parametrize(
+    ("texts", "expected"),
+    [
+        (["Do you?", "I do.", "Good."], [" Do you?", " I do.", " Good."]),
+        (["Well,", ", then"], [" Well,", " then"]),
+        (
+            ["我们明天去北京", "然后吃饭。", "OK.", "你好"],
+            ["我们明天去北京", "然后吃饭。", " OK.", " 你好"],
+        ),
+        (["안녕", "하세요"], [" 안녕", " 하세요"]),
+    ],
+)
+def test_texts_of_verbose_segments_begin_with_the_space_before_them_and_add_up_to_the_text(
+    texts: list[str], expected: list[str]
+) -> None:
+    said = transcript(*(segment(at, text) for at, text in enumerate(texts)))
+    body = verbose_body(said, OpenAIAnswerOptions(OpenAIResponseFormat.VERBOSE), 0.0)
+    assert [one["text"] for one in body["segments"]] == expected
+    assert "".join(expected).strip() == body["text"]
+
+
+def test_vtt_has_no_tags_and_the_text_as_it_is_unless_the_client_asks_for_speakers() -> None:
+    words = (Word(0.0, 0.4, "AT&T", 0.1), Word(0.5, 0.9, "<b>", 0.1))
+    said = transcript(segment(0, "AT&T <b>", words=words))
+    wish = OpenAIAnswerOptions(OpenAIResponseFormat.VTT)
+    plain, kind = transcription_answer(replace(said, diarized=False), wish, 0.0)
+    assert plain.decode() == "WEBVTT\n\n00:00:00.000 --> 00:00:01.000\nAT&T <b>\n"
+    assert kind == "text/plain; charset=utf-8"
+    voices, _ = transcription_answer(said, wish, 0.0)
+    assert b"\n<v Speaker_0>AT&amp;T &lt;b&gt;\n" in voices
 
 
 def test_word_timestamps_of_silence_are_an_empty_list_and_of_speech_without_words_an_error() -> (
