@@ -12,6 +12,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from itertools import pairwise
 
+from sidecar.transcripts.sentence_ends import ends_sentence, needs_more
 from sidecar.transcripts.speaker_turns import SpeakerTurn, speaking_seconds
 from sidecar.transcripts.transcript import Segment, Word, words_confidence
 from sidecar.transcripts.word_timing import split_at_words
@@ -36,12 +37,6 @@ WORD_TIME_ERROR_S = 0.5
 """Maximum error of a word's start; within it a cut moves to a sentence's end or a pause."""
 PAUSE_S = 0.2
 """Minimum pause between two words."""
-_SENTENCE_ENDS = (".", "!", "?", "…", "。", "！", "？", "؟", "।")
-
-
-def ends_sentence(text: str) -> bool:
-    """Return whether the text ends a sentence; quotes and brackets after the mark are ignored."""
-    return text.rstrip(" \"'”’»)").endswith(_SENTENCE_ENDS)
 
 
 def merge_turns(turns: Iterable[SpeakerTurn]) -> list[SpeakerTurn]:
@@ -264,7 +259,7 @@ def _cut_at_speaker_changes(segment: Segment, floor: _DominantTurns) -> list[Seg
         return [replace(segment, speaker=voices[0])]
     speakers = [voices[at] for at in (0, *cuts)]
     pieces = split_at_words(segment.text, [word.text for word in words])
-    edges = pairwise([0, *_snap_cuts(cuts, words), len(words)])
+    edges = pairwise([0, *_snap_cuts(cuts, words, segment.language), len(words)])
     found: list[Segment] = []
     for speaker, (first, last) in zip(speakers, edges, strict=True):
         inside = words[first:last]
@@ -282,7 +277,7 @@ def _cut_at_speaker_changes(segment: Segment, floor: _DominantTurns) -> list[Seg
     return found
 
 
-def _snap_cuts(cuts: Sequence[int], words: Sequence[Word]) -> list[int]:
+def _snap_cuts(cuts: Sequence[int], words: Sequence[Word], language: str) -> list[int]:
     """Move each cut to the likeliest word nearby, with at least one word between two cuts."""
     found: list[int] = []
     for number, cut in enumerate(cuts):
@@ -293,16 +288,20 @@ def _snap_cuts(cuts: Sequence[int], words: Sequence[Word]) -> list[int]:
             for at in range(least, max(most, least) + 1)
             if at == cut or abs(words[at].start - words[cut].start) <= WORD_TIME_ERROR_S
         ]
-        found.append(min(near, key=lambda at: _cut_cost(words, at, cut)))
+        found.append(min(near, key=lambda at: _cut_cost(words, at, cut, language)))
     return found
 
 
-def _cut_cost(words: Sequence[Word], at: int, cut: int) -> tuple[int, float]:
+def _cut_cost(words: Sequence[Word], at: int, cut: int, language: str) -> tuple[int, float]:
     """Return the cost of a speaker change at word ``at``; a lower one is likelier."""
     before, after = words[at - 1], words[at]
-    closed = ends_sentence(before.text)
-    paused = after.start - before.end >= PAUSE_S
-    return 2 - 2 * closed - (paused and not closed), abs(after.start - words[cut].start)
+    if needs_more(before.text, after.text, language):
+        cost = 3
+    elif ends_sentence(before.text, after.text, language):
+        cost = 0
+    else:
+        cost = 1 if after.start - before.end >= PAUSE_S else 2
+    return cost, abs(after.start - words[cut].start)
 
 
 def dominant_speaker(turns: Iterable[SpeakerTurn], start: float, end: float) -> int | None:

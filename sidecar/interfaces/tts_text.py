@@ -8,6 +8,8 @@ import re
 import unicodedata
 from dataclasses import dataclass
 
+from sidecar.transcripts.sentence_ends import needs_more
+
 _SUBSTITUTES = [
     (re.compile(r"!?\[([^\[\]\n]*)\]\([^)\[\n]*\)"), r"\1"),  # [text](address), ![text](address)
     (re.compile(r"!?\[([^\[\]\n]*)\]\[[^\[\]\n]*\]"), r"\1"),
@@ -112,13 +114,6 @@ _ENDS = ".!?؟।॥…" + _WIDE_ENDS
 _CLOSES = "'\"”’»)]」』）*_~`"
 _WIDE_STOPS = "，、；："
 _STOPS = ",;:،؛—–" + _WIDE_STOPS
-_SHORT = word_set(
-    "dr mr mrs ms mx prof sr jr st vs etc eg ie approx dept est inc ltd co corp mt gen col sgt "
-    "capt lt rev hon ed al ca cf bzw usw ggf evtl inkl zzgl hr fr dipl ing geb sog mme mlle sra "
-    "srta jan feb mar apr jun jul aug sep sept oct nov dec okt dez"
-)
-_SHORT_BEFORE_NUMBERS = word_set("no nr fig vol p pp art sec ch bd kap abs núm")
-_INITIALS = re.compile(r"(?:^|\W)[^\W\d_]\.$")
 _FENCE = re.compile(r"[ ]{0,3}(`{3,}|~{3,})([^\n]*)")
 _MAY_BE_A_FENCE = re.compile(r"[ ]{0,3}(?:`{1,2}|~{1,2})?$")
 
@@ -262,10 +257,7 @@ def _sentence_continues(phrase: str, mark: str, behind: str) -> bool:
         return _count_words(phrase) < MIN_PHRASE_WORDS
     if not mark.startswith("."):
         return False
-    word = re.split(r"[\s(\[\"'“]", phrase[: len(phrase) - len(mark)])[-1].casefold()
-    if word in _SHORT or (word in _SHORT_BEFORE_NUMBERS and behind.isdigit()):
-        return True
-    if _INITIALS.search(phrase[: len(phrase) - len(mark) + 1]):
+    if needs_more(phrase[: len(phrase) - len(mark) + 1], behind):
         return True
     return phrase[: -len(mark)].strip(" \t>*+-#").isdigit()  # "1." begins a list item
 

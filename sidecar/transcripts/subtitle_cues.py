@@ -15,11 +15,17 @@ from itertools import accumulate, pairwise, zip_longest
 from math import inf
 
 from sidecar.transcripts import word_timing
+from sidecar.transcripts.scripts import is_unspaced
+from sidecar.transcripts.sentence_ends import CLOSING_MARKS, ends_sentence, needs_more
 from sidecar.transcripts.transcript import Segment, Transcript, Word
 from sidecar.transcripts.word_timing import text_columns
 
 MAX_LINE_COLUMNS = 42
 """Maximum columns of a line; a cue has two (BBC's and Netflix's guides, for Latin letters)."""
+MAX_WORD_COLUMNS = 16
+"""Columns of a longer word of an engine, in a script without spaces, that may be several words."""
+STAYS_WITH_WORD = "ฯๆຯໆ។៕៖ៗ៘៙៚၊။"
+"""Marks and signs of repetition that begin no line, in scripts without spaces."""
 MAX_PREFIX_COLUMNS = 32
 """Maximum columns of the speaker's name in a line."""
 READING_COLUMNS_PER_S = 17.0
@@ -31,10 +37,7 @@ MAX_DISPLAY_DELAY_S = 1.5
 PAUSE_S = 0.35
 """Minimum pause that ends a phrase."""
 
-_SENTENCE_MARKS = frozenset(".!?…。！？؟।｡")
 _CLAUSE_MARKS = frozenset(",;:–—、，；：،؛")
-_CLOSING_MARKS = frozenset("\"'”’»)]}」』）】》〉")
-"""Marks that may follow another mark before a cut."""
 _CONJUNCTIONS = frozenset((
     "and", "but", "or", "nor", "so", "yet", "because", "that", "which", "who", "whose", "where",
     "when", "while", "if", "though", "although", "unless", "until", "since", "as", "than",
@@ -44,6 +47,7 @@ _CONJUNCTIONS = frozenset((
 ))  # fmt: skip
 _CUE_COST = 3.0
 _BREAK_ANYWHERE_COST, _BREAK_BEFORE_CONJUNCTION_COST = 8.0, 4.0
+_BREAK_AFTER_TITLE_COST = 40.0
 _BREAK_AT_PAUSE_COST = _BREAK_AT_CLAUSE_COST = 2.0
 """Cost of a cue, and of a cut at each place; a cut at the end of a sentence costs nothing."""
 _SHORT_CUE_COST, _LONG_PAUSE_S, _CUE_OVER_PAUSE_COST = 3.0, 1.0, 6.0
@@ -73,11 +77,12 @@ class SubtitleCue:
 
 class _SegmentLayout:
     """Layout of a segment's atoms: texts that are not broken, and may end in a space. ``room``:
-    columns of a cue's first line."""
+    columns of a cue's first line. ``language``: of the text, '' if unknown."""
 
-    def __init__(self, words: Sequence[Word], room: int) -> None:
+    def __init__(self, words: Sequence[Word], room: int, language: str) -> None:
         self.atoms = words
         self.room = room
+        self.language = language
         self._columns = [0, *accumulate(text_columns(atom.text) for atom in words)]
         self._spaces = [len(atom.text) - len(atom.text.rstrip()) for atom in words]
         long_pauses = (
@@ -106,15 +111,17 @@ def build_cues(
     """
     found: list[SubtitleCue] = []
     for segment in transcript.segments:
-        found += _segment_cues(segment, segment_prefix(segment))
+        language = segment.language or transcript.language
+        found += _segment_cues(segment, segment_prefix(segment), language)
     ordered = sorted(found, key=lambda cue: (cue.start_ms, cue.end_ms))
     return _separate_cues(ordered, to_ms(transcript.duration))
 
 
-def _segment_cues(segment: Segment, prefix: str) -> Iterable[SubtitleCue]:
+def _segment_cues(segment: Segment, prefix: str, language: str) -> Iterable[SubtitleCue]:
     held = _segment_atoms(segment)
     room = max(MAX_LINE_COLUMNS - MAX_PREFIX_COLUMNS, MAX_LINE_COLUMNS - text_columns(prefix))
-    text = _SegmentLayout([part for atom in held for part in _wrap_atom(atom, room)], room)
+    parts = [part for atom in held for part in _wrap_atom(atom, room)]
+    text = _SegmentLayout(parts, room, language)
     for first, last in _break_into_cues(text):
         inside = text.atoms[first:last]
         lines = _break_into_lines(text, first, last)
@@ -123,7 +130,10 @@ def _segment_cues(segment: Segment, prefix: str) -> Iterable[SubtitleCue]:
 
 
 def _segment_atoms(segment: Segment) -> list[Word]:
-    """Return a segment's text as atoms with times, also if it is not speech."""
+    """Return a segment's text as atoms with times, also if it is not speech.
+
+    A word of an engine is an atom in a script without spaces, too, unless it is long.
+    """
     text = " ".join(printable_text(segment.text).split())
     if not segment.words:
         segment = replace(segment, text=text, flags=())
@@ -138,10 +148,12 @@ def _segment_atoms(segment: Segment) -> list[Word]:
         words, word_timing.split_at_words(text, [word.text for word in words]), strict=True
     ):
         start = max(before, word.start)
-        parts = word_timing.split_atoms(" ".join(piece.split()) + " " * piece.endswith(" "))
+        parts = [" ".join(piece.split()) + " " * piece.endswith(" ")]
+        if " " in parts[0][:-1] or text_columns(parts[0]) > MAX_WORD_COLUMNS:
+            parts = word_timing.split_atoms(parts[0])
         times = word_timing.spread_over_time(parts, start, max(start, word.end))
         for part, (begin, end) in zip(parts, times, strict=True):
-            if found and not word_timing.may_break(found[-1].text, part[0]):
+            if found and not _may_break(found[-1].text, part[0]):
                 whole = found[-1]
                 least = min(
                     (one.confidence for one in (whole, word) if one.confidence), default=None
@@ -151,6 +163,14 @@ def _segment_atoms(segment: Segment) -> list[Word]:
                 found.append(Word(begin, end, part, word.confidence))
         before = start
     return found
+
+
+def _may_break(before: str, after: str) -> bool:
+    """Return whether text may be broken between a word and the character ``after`` it."""
+    thai = is_unspaced(before[-1]) and is_unspaced(after) and after not in STAYS_WITH_WORD
+    return word_timing.may_break(before, after) or (
+        thai and not word_timing.belongs_to(before, after)
+    )
 
 
 def _wrap_atom(word: Word, most: int) -> list[Word]:
@@ -168,7 +188,7 @@ def _break_into_cues(text: _SegmentLayout) -> list[tuple[int, int]]:
     count = len(text.atoms)
     best = [0.0] + [inf] * count
     came = [0] * (count + 1)
-    breaks = [0.0, *(_break_cost(text.atoms, last) for last in range(1, count + 1))]
+    breaks = [0.0, *(_break_cost(text, last) for last in range(1, count + 1))]
     for first in range(count):
         for last in _possible_ends(text, first):
             cost = best[first] + text.cost(first, last) + breaks[last]
@@ -195,20 +215,21 @@ def _possible_ends(text: _SegmentLayout, first: int) -> Iterator[int]:
         yield last
 
 
-def _break_cost(words: Sequence[Word], at: int) -> float:
+def _break_cost(text: _SegmentLayout, at: int) -> float:
     """Return the cost of a cut before atom ``at``."""
-    if at == len(words):
+    if at == len(text.atoms):
         return 0.0
-    cost = _break_cost_between(words[at - 1].text, words[at].text)
-    paused = words[at].start - words[at - 1].end >= PAUSE_S
-    return min(cost, _BREAK_AT_PAUSE_COST) if paused else cost
+    cost = _break_cost_between(text, at)
+    paused = text.atoms[at].start - text.atoms[at - 1].end >= PAUSE_S
+    return min(cost, _BREAK_AT_PAUSE_COST) if paused and cost <= _BREAK_ANYWHERE_COST else cost
 
 
-def _break_cost_between(before: str, after: str) -> float:
-    said = before.rstrip()
-    while said and said[-1] in _CLOSING_MARKS:
-        said = said[:-1]
-    if said[-1:] in _SENTENCE_MARKS:
+def _break_cost_between(text: _SegmentLayout, at: int) -> float:
+    before, after = text.atoms[at - 1].text, text.atoms[at].text
+    said = before.rstrip().rstrip(CLOSING_MARKS)
+    if needs_more(said, after, text.language):
+        return _BREAK_AFTER_TITLE_COST
+    if ends_sentence(said, after, text.language):
         return 0.0
     if said[-1:] in _CLAUSE_MARKS:
         return _BREAK_AT_CLAUSE_COST
@@ -231,7 +252,7 @@ def _break_into_lines(text: _SegmentLayout, first: int, last: int) -> tuple[Sequ
 
 def _unevenness(text: _SegmentLayout, first: int, at: int, last: int) -> float:
     apart = abs(text.columns(first, at) - text.columns(at, last)) / 2
-    return apart + _break_cost_between(text.atoms[at - 1].text, text.atoms[at].text)
+    return apart + _break_cost_between(text, at)
 
 
 def _separate_cues(cues: Sequence[SubtitleCue], duration_ms: int) -> list[SubtitleCue]:

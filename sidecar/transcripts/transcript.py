@@ -15,6 +15,7 @@ from typing import Any
 
 from sidecar.errors import EngineFailed
 from sidecar.serialization import OMITTED_IF_NONE, from_plain, to_plain
+from sidecar.transcripts.scripts import are_joined
 
 NON_SPEECH_FLAG = "non_speech"
 """Flag of a segment without words: music, silence, noise."""
@@ -237,7 +238,8 @@ class Transcript:
 
 
 def join_texts(pieces: Iterable[str]) -> str:
-    """Join texts with one space between them and one mark where two meet.
+    """Join texts with one space between them, none in Chinese and Japanese, and one mark where two
+    meet.
 
     A text that was cut inside a sentence may begin with the comma that the one before ends with.
     """
@@ -250,7 +252,8 @@ def join_texts(pieces: Iterable[str]) -> str:
                 piece = rest
             else:
                 text, piece = text + piece[0], rest
-        text = f"{text} {piece}" if text and piece else text or piece
+        spaced = text and piece and not are_joined(text[-1], piece[0])
+        text = f"{text} {piece}" if spaced else text + piece
     return text
 
 

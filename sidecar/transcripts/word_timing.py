@@ -10,6 +10,7 @@ from dataclasses import replace
 from itertools import pairwise, takewhile
 from operator import eq
 
+from sidecar.transcripts.scripts import is_ideographic, is_wide
 from sidecar.transcripts.transcript import (
     WORDS_BY_RULE,
     Finished,
@@ -27,7 +28,6 @@ _EXTENDING = frozenset("\u200c\u200d\u0e33\u0eb3\uff9e\uff9f")
 """Characters that belong to the one before without being marks by their category."""
 _VIRAMA = 9
 """Combining class of the sign that joins two consonants."""
-_WIDE = ("W", "F")
 _OPENING_MARKS = frozenset("([{（［｛「『【〔〈《“‘¿¡")
 """Marks that stay with the following character."""
 
@@ -74,17 +74,6 @@ def text_columns(text: str) -> int:
 def character_columns(character: str) -> int:
     """Return the columns of a character with all of its code points."""
     return 2 if any(map(is_wide, character)) else sum(map(_columns, character))
-
-
-def is_wide(character: str) -> bool:
-    """Return whether it is a full-width character."""
-    return unicodedata.east_asian_width(character) in _WIDE
-
-
-def _is_ideographic(character: str) -> bool:
-    """Return whether text may be broken beside it without a space (class ID of UAX #14): it is
-    full-width, and not Hangul, as Korean has spaces between words."""
-    return is_wide(character) and not unicodedata.name(character, "").startswith("HANGUL")
 
 
 def _columns(character: str) -> int:
@@ -170,7 +159,7 @@ def may_break(before: str, after: str) -> bool:
         return False
     if last.isspace():
         return True
-    if not (_is_ideographic(last) or _is_ideographic(after)) or last in _OPENING_MARKS:
+    if not (is_ideographic(last) or is_ideographic(after)) or last in _OPENING_MARKS:
         return False
     return after in _OPENING_MARKS or not unicodedata.category(after).startswith("P")
 

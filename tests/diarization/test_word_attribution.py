@@ -72,6 +72,25 @@ def test_segment_is_cut_where_the_speaker_changes(
     assert all(one.end <= other.start for one, other in pairwise(found))
 
 
+@pytest.mark.parametrize(
+    ("text", "first"),
+    [
+        ("yes I have talked to Mr. Miller about it already", "yes I have talked to Mr. Miller"),
+        ("das ist von Hrn. Dr. Weiß und gut", "das ist von Hrn. Dr. Weiß"),
+        ("he wrote to J. R. Smith and left", "he wrote to J. R. Smith"),
+    ],
+)
+def test_name_stays_with_the_speaker_of_its_title_where_the_speaker_changes_behind_it(
+    text: str, first: str
+) -> None:
+    words = tuple(Word(at / 5, (at + 1) / 5, one) for at, one in enumerate(text.split()))
+    segment = Segment(0.0, words[-1].end, text, words=words)
+    change = len(first.split()) / 5
+    turns = [SpeakerTurn(0.0, change, 0), SpeakerTurn(change, segment.end, 1)]
+    found = attribute_words([segment], turns)
+    assert lines(found) == [(0, first), (1, text.removeprefix(first).strip())]
+
+
 def test_cut_of_a_segment_moves_to_a_pause_near_the_change_of_speaker() -> None:
     words = (Word(0, 0.3, "a"), Word(0.35, 0.6, "b"), Word(0.9, 1.1, "c"), Word(1.1, 1.4, "d"))
     segment = Segment(0, 1.4, "a b c d", words=words)

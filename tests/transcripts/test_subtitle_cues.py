@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Sequence
+from dataclasses import replace
 from itertools import accumulate, pairwise
 
 import pysubs2
@@ -169,6 +170,70 @@ def test_cue_ends_at_a_sentence_else_at_a_clause() -> None:
         ("When we came to the house", "in the late afternoon,"),
         ("nobody was there, and all of the", "doors stood wide open in the wind."),
     ]
+
+
+@pytest.mark.parametrize(
+    ("text", "never"),
+    [
+        (
+            "Please call Mrs. Brown, she lives on St. James Street near No. 5 and her number is "
+            "unlisted.",
+            ("Mrs.", "St.", "No."),
+        ),
+        (
+            "We went to the hospital with Mr. Johnson on Tuesday and then we met Dr. Smith in the "
+            "old Capitol at noon.",
+            ("Mr.", "Dr."),
+        ),
+        (
+            "Wir treffen uns am 3. Mai mit Hrn. Dr. Weiß vor dem Rathaus und gehen dann z. B. ins "
+            "Kino am Markt.",
+            ("3.", "Hrn.", "Dr.", "z.", "B."),
+        ),
+        (
+            "Ayer hablé con la Sra. García y con el Dr. Pérez en la Avda. América sobre el "
+            "nuevo contrato.",
+            ("Sra.", "Dr.", "Avda."),
+        ),
+    ],
+)
+@pytest.mark.parametrize("words_per_s", [0.9, 2.5, 4.0])
+def test_no_line_ends_between_a_title_or_an_abbreviation_and_what_belongs_to_it(
+    text: str, never: tuple[str, ...], words_per_s: float
+) -> None:
+    """However long the pauses are: of slow speech they are half a second."""
+    language = {"Wi": "de", "Ay": "es"}.get(text[:2], "en")
+    segment = replace(talk(text, words_per_s=words_per_s), language=language)
+    found = subtitle_cues.build_cues(transcript(segment))
+    lines = [line for cue in found for line in cue.lines]
+    assert len(lines) > 2
+    assert " ".join(lines) == text
+    assert not [line for line in lines[:-1] if line.endswith(never)]
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        "ผม กำลัง จะ ไป โรงเรียน ใน วันพรุ่งนี้ เพราะว่า ครู ของ ผม จะ สอน ภาษาอังกฤษ ให้ กับ นักเรียน ทุกๆ คน",
+        "ຂ້ອຍ ກຳລັງ ຈະ ໄປ ໂຮງຮຽນ ໃນ ມື້ອື່ນ ເພາະວ່າ ຄູ ຂອງ ຂ້ອຍ ຈະ ສອນ ພາສາອັງກິດ ໃຫ້ ກັບ ນັກຮຽນ ທຸກ ຄົນ",
+        "ខ្ញុំ នឹង ទៅ សាលារៀន នៅ ថ្ងៃស្អែក ពីព្រោះ គ្រូ របស់ ខ្ញុំ នឹង បង្រៀន ភាសាអង់គ្លេស ដល់ សិស្ស ទាំងអស់ ក្នុង ថ្នាក់",
+        "ကျွန်တော် မနက်ဖြန် ကျောင်း ကို သွား မယ် ဘာကြောင့်လဲဆိုတော့ ဆရာ က အင်္ဂလိပ်စာ သင် ပေး မှာ မို့လို့ ပါ",
+        "私 は 明日 学校 に 行き ます なぜなら 先生 が コンピュータ と 英語 を 教えて くれる から",
+        "我们 明天 要 去 学校 因为 我 的 老师 会 教 同学们 英语 和 计算机 科学 然后 大家 一起 吃饭",
+    ],
+    ids=["thai", "lao", "khmer", "burmese", "japanese", "chinese"],
+)
+def test_line_ends_with_a_word_that_the_engine_timed_in_scripts_without_spaces(words: str) -> None:
+    parts = words.split()
+    timed = tuple(Word(at / 3, (at + 1) / 3, one) for at, one in enumerate(parts))
+    segment = Segment(0.0, len(parts) / 3, "".join(parts), 0, timed)
+    lines = [line for cue in subtitle_cues.build_cues(transcript(segment)) for line in cue.lines]
+    assert "".join(lines) == segment.text
+    assert len(lines) > 1
+    assert all(text_columns(line) <= subtitle_cues.MAX_LINE_COLUMNS for line in lines)
+    ends = {*accumulate(map(len, parts))}
+    assert {*accumulate(map(len, lines))} <= ends
+    assert not [line for line in lines if line[0] in subtitle_cues.STAYS_WITH_WORD]
 
 
 def test_change_of_speaker_starts_a_cue() -> None:

@@ -23,6 +23,7 @@ from sidecar.interfaces import engine_interface
 from sidecar.interfaces.language_tags import language_code
 from sidecar.transcripts import transcript
 from sidecar.transcripts.loop_guard import LOOP_RECOVERED, SkippedAudio, loop_skipped_notice
+from sidecar.transcripts.sentence_ends import ends_sentence
 from sidecar.transcripts.speaker_turns import (
     Span,
     SpeakerTurn,
@@ -179,7 +180,7 @@ def segments_of(words: Sequence[transcript.Word], language: str = "") -> list[tr
     found: list[transcript.Segment] = []
     held: list[transcript.Word] = []
     for word in words:
-        if held and _ends_segment(held, word):
+        if held and _ends_segment(held, word, language):
             found.append(_segment(held, language))
             held = []
         held.append(word)
@@ -188,11 +189,11 @@ def segments_of(words: Sequence[transcript.Word], language: str = "") -> list[tr
     return [segment for segment in found if segment.text]
 
 
-def _ends_segment(words: Sequence[transcript.Word], word: transcript.Word) -> bool:
+def _ends_segment(words: Sequence[transcript.Word], word: transcript.Word, language: str) -> bool:
     if word.start - words[-1].end >= SEGMENT_PAUSE_S or word.end - words[0].start > MAX_SEGMENT_S:
         return True
     return (
-        word_attribution.ends_sentence(words[-1].text)
+        ends_sentence(words[-1].text, word.text, language)
         and words[-1].end - words[0].start >= SENTENCE_SEGMENT_S
     )
 

@@ -16,6 +16,8 @@ from sidecar.errors import SidecarError
 from sidecar.interfaces.tts_text import normalized_words, word_set
 from sidecar.plugins.conversation.chat_history import truncate_utf8
 from sidecar.plugins.conversation.conversation_events import ConversationOptions, EndOfTurnDelays
+from sidecar.transcripts.sentence_ends import needs_more
+from sidecar.transcripts.transcript import join_texts
 
 MAX_USER_TURN_BYTES = 65_536
 """Maximum size of one spoken turn in bytes of text: an hour of speech without an end."""
@@ -80,11 +82,12 @@ def end_of_turn_delay_s(
 
 
 def _base_delay_s(text: str, words: Sequence[str], delays: EndOfTurnDelays) -> float:
-    ended = bool(_ENDS.search(text)) and not _ELLIPSIS.search(text)
+    ended = bool(_ENDS.search(text)) and not (_ELLIPSIS.search(text) or needs_more(text))
     last = words[-1] if words else ""
     if last in FILLERS:
         return delays.most_s
-    if last in (NEVER_FINAL_WORDS if ended else INCOMPLETE_WORDS) or _ELLIPSIS.search(text):
+    incomplete = last in (NEVER_FINAL_WORDS if ended else INCOMPLETE_WORDS) or needs_more(text)
+    if incomplete or _ELLIPSIS.search(text):
         return max(AFTER_NUMBER_S, delays.usual_s)
     if _ends_in_digit_group(words, ended=ended):
         return max(AFTER_NUMBER_S, delays.usual_s)
@@ -173,7 +176,7 @@ class UserTurn:
         turn."""
         utterances = [one for one in self.utterances.values() if self.committed or not one.echo]
         texts = [one.text.strip() for one in utterances]
-        return " ".join(text for text in (self.before, *texts) if text)
+        return join_texts((self.before, *texts))
 
     @property
     def echoed(self) -> bool:

@@ -34,7 +34,7 @@ TEXTS_BY_DELAY_S = {
     1.0: (
         *("I want tea and", "I want tea and.", "because", "ich mag das und", "Go to"),
         *("I think...", "I think…", "My number is four one five", "four one five."),
-        *("0171 55", "0171 5555."),
+        *("0171 55", "0171 5555.", "I talked to Mr.", "ask for Dr.", "written by J."),
     ),
     1.5: ("um", "I would like, um.", "えっと"),
 }
