@@ -8,6 +8,7 @@ import asyncio
 import io
 import os
 import platform
+import re
 import time
 import zipfile
 from collections.abc import Collection, Iterable, Iterator, Sequence
@@ -219,6 +220,12 @@ def print_findings(findings: Sequence[CheckFinding], step: str) -> None:
     console.print(Text.assemble("\n", ("Next: ", "bold"), step))
 
 
+_SEPARATOR = r"[\\/]+"
+"""Of folders: also doubled, as JSON has those of Windows."""
+_USERS_FOLDER = re.compile(
+    rf"(?i)(?:\b[a-z]:)?{_SEPARATOR}(?:users|home|documents and settings){_SEPARATOR}"
+    r"[^\\/\s:;,'\"]+"
+)
 LOG_BYTES = 200_000
 """Maximum from the end of each log file."""
 
@@ -250,5 +257,11 @@ def _end_of(log: Path) -> str:
 
 
 def _without_home_path(text: str) -> str:
+    """Return a text with '~' for the user's folder, however a path is written, and for those of
+    other users, such as the short one that Windows has of a long name."""
     home = os.path.expanduser("~")  # the same if there is none
-    return text.replace(home, "~") if len(home) > 1 else text
+    if len(home) > 1:
+        parts = (re.escape(one).replace(r"\ ", "(?: |%20)") for one in re.split(r"[\\/]+", home))
+        folder = re.compile(_SEPARATOR.join(parts) + r"(?!\w)", re.IGNORECASE)
+        text = folder.sub("~", text)
+    return _USERS_FOLDER.sub("~", text)

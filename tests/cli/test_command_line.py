@@ -9,6 +9,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from functools import partial
@@ -714,6 +715,26 @@ def test_doctor_reports_what_is_installed_and_the_next_step(terminal):
 def test_doctor_without_missing_parts_prints_no_list_of_optional_ones(capsys):
     doctor.print_findings([CheckFinding("version", CheckState.GOOD, "1")], READY)
     assert "Optional" not in capsys.readouterr().out
+
+
+def test_report_has_no_name_of_a_user_however_a_folder_is_written(tmp_path, monkeypatch):
+    log = (tmp_path / "data/log/vibevoice-asr.log", tmp_path / "report.zip")
+    log[0].parent.mkdir(parents=True)
+    windows = r"""C:\Users\Anna Muster\AppData C:\\Users\\Anna Muster\\x "c:/users/anna muster/y"
+        file:///C:/Users/Anna%20Muster/z \\?\C:\Users\Anna Muster: C:\Users\ANNAMU~1\Temp"""
+    for home, text in (
+        (r"C:\Users\Anna Muster", windows),
+        ("/home/anna", "/home/anna/x '/home/anna' file:///home/anna/y /home/annabel/z"),
+        ("/Users/anna", "/Users/anna/Library /users/anna"),
+        ("/srv/anna", "/srv/anna/x"),
+    ):
+        monkeypatch.setenv("HOME", home)
+        log[0].write_text(text, "utf-8")
+        assert doctor.write(log[1], text, Settings(data_dir=tmp_path / "data")) == 0
+        with zipfile.ZipFile(log[1]) as report:
+            said = b"\n".join(map(report.read, report.namelist())).decode()
+        assert "anna" not in said.lower()
+        assert said.count("~") == 2 * len(re.findall("anna", text, re.IGNORECASE))
 
 
 @pytest.mark.slow
