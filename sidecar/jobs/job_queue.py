@@ -1,4 +1,4 @@
-"""Job queue: its limit, and a dispatcher for each job that runs at once.
+"""Job queue: its limit, whom it refuses until when, a dispatcher for each job that runs at once.
 
 All dispatchers take jobs from one queue (`jobs.wait_queue`) and run them in one engine
 (`jobs.job_runner`). The state of all jobs is in `jobs.job_event_log`.
@@ -8,24 +8,36 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import time
 from abc import ABC, abstractmethod
+from collections import Counter
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 
 from sidecar import errors
+from sidecar.audio.audio_source import AudioSource
 from sidecar.concurrency import cancel_after, wait_for_event
 from sidecar.interfaces.engine_interface import EngineSpec
 from sidecar.jobs.faults import fault_of
 from sidecar.jobs.job_event_log import JobEventLog
-from sidecar.jobs.job_record import JobRecord
+from sidecar.jobs.job_record import JobRecord, JobState
 from sidecar.jobs.job_runner import Job, JobRun
 from sidecar.jobs.recording_opener import RecordingOpener
 from sidecar.jobs.reservations import Reservation
-from sidecar.jobs.wait_queue import QueueOptions, QueuePosition, RefusedClients, WaitQueue
+from sidecar.jobs.wait_queue import QueueOptions, QueuePosition, WaitQueue
+from sidecar.limit_overrides import limit
 from sidecar.workers.engine import Engine
 
 log = logging.getLogger(__name__)
+MAX_RETRY_AFTER_S = 60
+"""Longest Retry-After. OpenAI's SDKs ignore a longer one and retry after a second."""
+MAX_RETURNS = 1000
+"""Refused clients that are expected again; older ones are dropped."""
+MAX_RETURNS_OF_OTHERS = 4
+"""Expected returns of one owner that delay another: an owner's many retries delay only itself."""
+RETURN_S = limit("openai_retry_grace", 30.0)
+"""Seconds from a client's timeout to the same request: OpenAI's SDKs send it after 0.5 to 8 s."""
 
 
 class Dispatcher:
@@ -126,9 +138,11 @@ class SubmissionQueue(ABC):
     """Queue that accepts jobs: of this process, or of all services that share jobs."""
 
     def __init__(self, limit: int, begun_in_s: Callable[[int], float | None]) -> None:
-        """``limit``: jobs that may wait. ``begun_in_s``: as of `RefusedClients`."""
-        self._limit = limit
-        self._refused_clients = RefusedClients(begun_in_s)
+        """``limit``: jobs that may wait. ``begun_in_s``: returns the seconds until this many
+        waiting jobs have started; None if unknown."""
+        self._limit, self._begun_in_s = limit, begun_in_s
+        self._returns: list[tuple[float, str]] = []
+        """When each refused client was told to retry, and its owner."""
         self.draining = False
         """Whether no job is accepted any more."""
 
@@ -174,7 +188,7 @@ class SubmissionQueue(ABC):
         if taken >= most:
             raise errors.QueueFull(
                 f"The queue is full; jobs that wait or are being uploaded: {taken}.",
-                retry_after=self._refused_clients.retry_after_s(taken - most + 1, owner),
+                retry_after=self._retry_after_s(taken - most + 1, owner),
             )
 
     @abstractmethod
@@ -192,6 +206,50 @@ class SubmissionQueue(ABC):
     @abstractmethod
     def interrupt(self) -> None:
         """Put back the jobs that run here."""
+
+    @abstractmethod
+    def leave(self, job: Job, digest: str) -> None:
+        """Leave a job whose client timed out to the same request (``digest``) within `RETURN_S`,
+        after which it is cancelled without a result. If it ends meanwhile, its result is for that
+        request. That may ask another service."""
+
+    @abstractmethod
+    async def take(self, owner: str, digest: str, source: AudioSource) -> Job | None:
+        """Return the job that the same request left; None if there is none. The job has its own
+        recording; ``source`` is closed then.
+
+        Raises:
+            errors.JournalUnreachable: the store does not answer.
+        """
+
+    @abstractmethod
+    async def has_left(self, owner: str) -> bool:
+        """Return whether a client of an owner has left a job, which needs no place in the queue.
+
+        Raises:
+            errors.JournalUnreachable: the store does not answer.
+        """
+
+    def _retry_after_s(self, missing: int, owner: str | None) -> int | None:
+        """Return the seconds after which a refused client finds a free queue position; None if
+        unknown.
+
+        ``missing`` jobs have to start first, and clients that were refused earlier retry at their
+        times; of each other owner a few count. ``owner``: the owner that retries; None: no retry
+        is expected.
+        """
+        now = time.monotonic()
+        self._returns = [one for one in self._returns if one[0] > now][-MAX_RETURNS:]
+        expected = Counter(expected_owner for _, expected_owner in self._returns)
+        before = expected.pop(owner or "", 0)
+        before += sum(min(count, MAX_RETURNS_OF_OTHERS) for count in expected.values())
+        wait_s = self._begun_in_s(missing + before)
+        if wait_s is None:
+            return None
+        retry_s = min(max(1, math.ceil(wait_s)), MAX_RETRY_AFTER_S)
+        if owner is not None:
+            self._returns.append((now + retry_s, owner))
+        return retry_s
 
 
 class JobQueue(SubmissionQueue):
@@ -215,6 +273,7 @@ class JobQueue(SubmissionQueue):
         self._broken = asyncio.Event()
         self._put_off: list[Job] = []
         """Durable jobs that the next start resumes."""
+        self._left = dict[Job, tuple[str, asyncio.TimerHandle]]()
 
     def open(self) -> None:
         """Start the dispatchers."""
@@ -334,6 +393,30 @@ class JobQueue(SubmissionQueue):
         for run in self._runs:
             if run.job is job:
                 run.stop()
+
+    def leave(self, job: Job, digest: str) -> None:
+        """As `SubmissionQueue.leave`."""
+
+        def end() -> None:
+            del self._left[job]
+            self.cancel(job)
+
+        self._left[job] = digest, asyncio.get_running_loop().call_later(RETURN_S, end)
+
+    async def take(self, owner: str, digest: str, source: AudioSource) -> Job | None:
+        """As `SubmissionQueue.take`."""
+        for job, (left_as, overdue) in self._left.items():
+            same = (job.record.owner, left_as) == (owner, digest)
+            if same and job.state is not JobState.CANCELLED:
+                overdue.cancel()
+                del self._left[job]
+                source.close()
+                return job
+        return None
+
+    async def has_left(self, owner: str) -> bool:
+        """As `SubmissionQueue.has_left`."""
+        return any(job.record.owner == owner for job in self._left)
 
     def interrupt(self) -> None:
         """Put running jobs back to the head of the queue."""

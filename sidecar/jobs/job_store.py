@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import Protocol
 
 from sidecar import clock, errors
 from sidecar.concurrency import BackgroundTaskGroup, ThreadLimiter
@@ -18,15 +18,8 @@ from sidecar.jobs.job_record import EditedChange, JobChange, JobRecord, JobState
 from sidecar.jobs.job_runner import OptionsPlanner
 from sidecar.jobs.persistent_recordings import PersistentRecordings
 from sidecar.jobs.wait_queue import QueuePosition
-from sidecar.limit_overrides import limit
 from sidecar.observability.metrics import JobMetrics
 
-if TYPE_CHECKING:
-    from sidecar.audio.audio_source import AudioSource
-    from sidecar.jobs.job_runner import Job
-
-RETURN_S = limit("openai_retry_grace", 30.0)
-"""Seconds from a client's timeout to the same request: OpenAI's SDKs send it after 0.5 to 8 s."""
 SAVE_PAUSES_S = 0.25, 0.5, 1.0
 """Pauses between tries to persist a job that is imported: its words may be nowhere else."""
 
@@ -157,30 +150,6 @@ class JobStore(Protocol):
         """Note that a client has the result of a job."""
 
 
-class ClientTimeouts(Protocol):
-    """Jobs between two requests of the same client, which may ask another service next."""
-
-    def leave(self, job: Job, digest: str) -> None:
-        """Leave a job whose client timed out to the same request (``digest``) within `RETURN_S`,
-        after which it is cancelled without a result. If it ends meanwhile, its result is for that
-        request."""
-
-    async def take(self, owner: str, digest: str, source: AudioSource) -> Job | None:
-        """Return the job that the same request left; None if there is none. The job has its own
-        recording; ``source`` is closed then.
-
-        Raises:
-            errors.JournalUnreachable: the store does not answer.
-        """
-
-    async def has_left(self, owner: str) -> bool:
-        """Return whether a client of an owner has left a job, which needs no place in the queue.
-
-        Raises:
-            errors.JournalUnreachable: the store does not answer.
-        """
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BackendParts:
     """What a backend is built from. ``plan`` completes the options of a job that starts;
@@ -201,7 +170,6 @@ class JobBackend(Protocol):
     none. ``shares``: whether other services have the same jobs."""
 
     shares: bool
-    client_timeouts: ClientTimeouts
     store: JobStore
     queue: SubmissionQueue
     persistent_recordings: PersistentRecordings | None

@@ -11,7 +11,6 @@ from functools import partial
 from itertools import islice
 from typing import TYPE_CHECKING
 
-from sidecar.audio.audio_source import AudioSource
 from sidecar.auth.rate_limits import HOUR_S
 from sidecar.bounded_dict import BoundedDict
 from sidecar.concurrency import BackgroundTaskGroup
@@ -27,12 +26,9 @@ from sidecar.jobs.job_record import (
     JobRecord,
     JobState,
 )
-from sidecar.jobs.job_runner import Job
 from sidecar.jobs.job_store import (
-    RETURN_S,
     SAVE_PAUSES_S,
     BackendParts,
-    ClientTimeouts,
     Expiry,
     JobBackend,
     JobFilter,
@@ -231,38 +227,6 @@ class LocalJobStore:
             await self._event_log.written(record.id)
 
 
-class LocalClientTimeouts(ClientTimeouts):
-    """`ClientTimeouts` of a service that shares its jobs with no other."""
-
-    def __init__(self, queue: JobQueue, return_s: float = RETURN_S) -> None:
-        self._queue, self._return_s = queue, return_s
-        self._left = dict[Job, tuple[str, asyncio.TimerHandle]]()
-
-    def leave(self, job: Job, digest: str) -> None:
-        """As `ClientTimeouts.leave`."""
-        overdue = asyncio.get_running_loop().call_later(self._return_s, self._end, job)
-        self._left[job] = digest, overdue
-
-    async def take(self, owner: str, digest: str, source: AudioSource) -> Job | None:
-        """As `ClientTimeouts.take`."""
-        for job, (left_as, overdue) in self._left.items():
-            same = (job.record.owner, left_as) == (owner, digest)
-            if same and job.state is not JobState.CANCELLED:
-                overdue.cancel()
-                del self._left[job]
-                source.close()
-                return job
-        return None
-
-    async def has_left(self, owner: str) -> bool:
-        """As `ClientTimeouts.has_left`."""
-        return any(job.record.owner == owner for job in self._left)
-
-    def _end(self, job: Job) -> None:
-        del self._left[job]
-        self._queue.cancel(job)
-
-
 class LocalJobBackend(JobBackend):
     """`JobBackend` of a service that shares its jobs with no other, in memory or in a file."""
 
@@ -290,7 +254,6 @@ class LocalJobBackend(JobBackend):
         )
         """Jobs that have ended, until they expire."""
         self.store = LocalJobStore(self.event_log, self.queue, self.retention)
-        self.client_timeouts = LocalClientTimeouts(self.queue)
 
     def listen(self, listener: JobListener) -> None:
         """Call ``listener`` with the events of all jobs."""

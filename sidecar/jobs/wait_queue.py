@@ -1,11 +1,10 @@
-"""Wait queue: waiting jobs, positions, what runs and for how long; Retry-After of a full queue.
+"""Wait queue: waiting jobs, positions, what runs and for how long.
 
 All dispatchers of an engine take jobs from one queue. A dispatcher is known by its number.
 """
 
 import math
 import time
-from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import chain, islice
@@ -22,12 +21,6 @@ from sidecar.workers.engine import Engine
 
 POSITIONS_MAX_AGE_S = 1.0
 """Maximum age of cached positions and waits: to compute them takes a moment."""
-MAX_RETRY_AFTER_S = 60
-"""Longest Retry-After. OpenAI's SDKs ignore a longer one and retry after a second."""
-MAX_RETURNS = 1000
-"""Refused clients that are expected again; older ones are dropped."""
-MAX_RETURNS_OF_OTHERS = 4
-"""Expected returns of one owner that delay another: an owner's many retries delay only itself."""
 LONG_AUDIO_S = 900.0
 """Recordings above this length may not take all dispatchers, so that short ones find one: two
 minutes of work on a usual card."""
@@ -391,35 +384,3 @@ class WaitQueue:
         self._positions_until = 0.0
         for callback in self._callbacks:
             callback()
-
-
-class RefusedClients:
-    """Clients that a full queue has refused, and the times at which it told them to retry."""
-
-    def __init__(self, begun_in_s: Callable[[int], float | None]) -> None:
-        """``begun_in_s``: returns the seconds until this many waiting jobs have started; None if
-        unknown."""
-        self._begun_in_s = begun_in_s
-        self._returns: list[tuple[float, str]] = []
-        """When each was told to retry, and its owner."""
-
-    def retry_after_s(self, missing: int, owner: str | None) -> int | None:
-        """Return the seconds after which a refused client finds a free queue position; None if
-        unknown.
-
-        ``missing`` jobs have to start first, and clients that were refused earlier retry at their
-        times; of each other owner a few count. ``owner``: the owner that retries; None: no retry
-        is expected.
-        """
-        now = time.monotonic()
-        self._returns = [one for one in self._returns if one[0] > now][-MAX_RETURNS:]
-        expected = Counter(expected_owner for _, expected_owner in self._returns)
-        before = expected.pop(owner or "", 0)
-        before += sum(min(count, MAX_RETURNS_OF_OTHERS) for count in expected.values())
-        wait_s = self._begun_in_s(missing + before)
-        if wait_s is None:
-            return None
-        retry_s = min(max(1, math.ceil(wait_s)), MAX_RETRY_AFTER_S)
-        if owner is not None:
-            self._returns.append((now + retry_s, owner))
-        return retry_s

@@ -1,7 +1,7 @@
 """Retries of a request: what tells them, what waits for a full queue, and kept jobs.
 
 OpenAI's SDKs send a request again, from its beginning, after a timeout. So a job whose client
-disconnected at its timeout is left to the same request (`ClientTimeouts`). A request with an
+disconnected at its timeout is left to the same request (`SubmissionQueue.leave`). A request with an
 `Idempotency-Key` does not depend on that: its job is kept like those of `/v1/jobs`.
 """
 
@@ -18,8 +18,8 @@ from sidecar.auth.identity import Identity
 from sidecar.auth.rate_limits import FairOwnerSemaphore, counted
 from sidecar.errors import JobNotFound, JobsLimited, QueueFull, UploadStalled
 from sidecar.jobs.job_event_log import SubscriberTooSlow
+from sidecar.jobs.job_queue import SubmissionQueue
 from sidecar.jobs.job_record import JobRecord, apply_event
-from sidecar.jobs.job_store import ClientTimeouts
 from sidecar.jobs.reservations import Reservation
 from sidecar.jobs.submission import JobSubmissions
 from sidecar.limit_overrides import limit
@@ -77,12 +77,12 @@ class OpenAIQueueTurns:
     def __init__(
         self,
         submissions: JobSubmissions,
-        timeouts: ClientTimeouts,
+        queue: SubmissionQueue,
         *,
         held_s: float = HELD_S,
         held_poll_s: float = HELD_POLL_S,
     ) -> None:
-        self._submissions, self._timeouts = submissions, timeouts
+        self._submissions, self._queue = submissions, queue
         self._held_s, self._held_poll_s = held_s, held_poll_s
         self._turn = FairOwnerSemaphore(1)
         self._held = Counter[str]()
@@ -101,7 +101,7 @@ class OpenAIQueueTurns:
         except (QueueFull, JobsLimited) as error:
             count = retry_count(request)
             may_return = count is not None and key is None
-            if may_return and await self._timeouts.has_left(identity.owner):
+            if may_return and await self._queue.has_left(identity.owner):
                 return None
             may_wait = count and self._held[identity.owner] < MAX_HELD_OF_OWNER
             if isinstance(error, JobsLimited) or not may_wait:

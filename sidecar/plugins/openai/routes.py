@@ -107,8 +107,7 @@ class _OpenAITranscriptions:
 
     def __init__(self, service: Service) -> None:
         self._service = service
-        timeouts = service.backend.client_timeouts
-        self._turns = retries.OpenAIQueueTurns(service.submissions, timeouts)
+        self._turns = retries.OpenAIQueueTurns(service.submissions, service.queue)
 
     async def answer(
         self, request: Request, *, translate: bool = False, whisper_cpp: bool = False
@@ -137,7 +136,7 @@ class _OpenAITranscriptions:
             if isinstance(job, OpenAIKeptJob) or job.ended:
                 return
             if retries.timed_out(request, _now() - arrived):
-                service.backend.client_timeouts.leave(job, started.digest)
+                service.queue.leave(job, started.digest)
             else:
                 cancel()
 
@@ -185,9 +184,7 @@ class _OpenAITranscriptions:
                 job = OpenAIKeptJob(self._service, identity, record)
                 return _OpenAIStartedJob(job, digest, replayed)
             if digest:
-                left = await self._service.backend.client_timeouts.take(
-                    identity.owner, digest, source
-                )
+                left = await self._service.queue.take(identity.owner, digest, source)
                 if left is not None:
                     log.info("job %s is the answer to a retry of its request", left.id)
                     return _OpenAIStartedJob(left, digest)

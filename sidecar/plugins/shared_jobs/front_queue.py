@@ -9,7 +9,6 @@ from sidecar.audio.audio_source import AudioSource
 from sidecar.concurrency import cancel_after
 from sidecar.jobs.job_queue import SubmissionQueue
 from sidecar.jobs.job_runner import Job
-from sidecar.jobs.job_store import ClientTimeouts
 from sidecar.jobs.reservations import Reservation
 from sidecar.plugins.shared_jobs.claim_loop import ClaimLoop
 from sidecar.plugins.shared_jobs.job_follower import JobFollower
@@ -17,7 +16,7 @@ from sidecar.plugins.shared_jobs.membership import Membership
 from sidecar.plugins.shared_jobs.postgres_jobs import PostgresJobStore
 
 
-class SharedJobQueue(SubmissionQueue, ClientTimeouts):
+class SharedJobQueue(SubmissionQueue):
     """Queue that accepts jobs for all services, and runs some if there is a ``claim_loop``."""
 
     def __init__(
@@ -112,7 +111,7 @@ class SharedJobQueue(SubmissionQueue, ClientTimeouts):
                 self._awaited.pop(job, None)
                 self._follower.unfollow(job)
                 if isinstance(error, errors.QueueFull):  # other services were faster
-                    later_s = self._refused_clients.retry_after_s(1, owner)
+                    later_s = self._retry_after_s(1, owner)
                     raise errors.QueueFull(error.detail, retry_after=later_s) from None
                 raise
         if reservation is not None:
@@ -130,7 +129,7 @@ class SharedJobQueue(SubmissionQueue, ClientTimeouts):
         job.when_over(lambda: self._over(job))
 
     def leave(self, job: Job, digest: str) -> None:
-        """As `ClientTimeouts.leave`. Unless all jobs are followed here, tasks that still wait for
+        """As `SubmissionQueue.leave`. Unless all jobs are followed here, tasks that still wait for
         the job get `errors.JobCancelled`."""
         if (name := self._awaited.pop(job, None)) is None:
             return
@@ -140,7 +139,7 @@ class SharedJobQueue(SubmissionQueue, ClientTimeouts):
         self._store.leave_soon(name, digest)
 
     async def take(self, owner: str, digest: str, source: AudioSource) -> Job | None:
-        """As `ClientTimeouts.take`.
+        """As `SubmissionQueue.take`.
 
         Raises:
             errors.ShuttingDown: this service stops; the job stays left.
@@ -158,7 +157,7 @@ class SharedJobQueue(SubmissionQueue, ClientTimeouts):
         return job
 
     async def has_left(self, owner: str) -> bool:
-        """As `ClientTimeouts.has_left`."""
+        """As `SubmissionQueue.has_left`."""
         return await self._store.has_left(owner)
 
     def interrupt(self) -> None:

@@ -17,6 +17,7 @@ from operator import itemgetter
 from sidecar import clock, errors
 from sidecar.concurrency import BackgroundTaskGroup
 from sidecar.jobs.job_event_log import DuplicateRequestKey, JobSubscription
+from sidecar.jobs.job_queue import RETURN_S
 from sidecar.jobs.job_record import (
     EditedChange,
     JobChange,
@@ -27,7 +28,6 @@ from sidecar.jobs.job_record import (
     apply_event,
 )
 from sidecar.jobs.job_store import (
-    RETURN_S,
     SAVE_PAUSES_S,
     Expiry,
     JobFilter,

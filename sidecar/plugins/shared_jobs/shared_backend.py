@@ -126,7 +126,6 @@ class SharedJobBackend(JobBackend):
             node,
             self.store.begun_in_s,
         )
-        self.client_timeouts = self.queue
 
     @property
     def reachable(self) -> bool:

@@ -16,6 +16,7 @@ import httpx
 import openai
 import pytest
 from fastapi import Request
+from instrumented_slot import OverheardSlot, queue_on
 from job_event_histories import submitted
 from late_answers import FirstAnswersTooLate, hang_up_at_work
 from module_services import service_of_module
@@ -28,10 +29,9 @@ from sidecar.audio.audio_source import AudioSource
 from sidecar.audio.upload_spool import UploadSpool
 from sidecar.auth.identity import AuthMethod, Identity, OwnerLimits
 from sidecar.interfaces.engine_interface import TranscribeOptions
+from sidecar.jobs.job_queue import JobQueue
 from sidecar.jobs.job_record import IdempotencyKey, JobState
 from sidecar.jobs.job_runner import Job
-from sidecar.jobs.job_store import ClientTimeouts
-from sidecar.jobs.local_jobs import LocalClientTimeouts
 from sidecar.jobs.reservations import Reservation
 from sidecar.plugins import load_settings
 from sidecar.plugins.openai import retries
@@ -64,7 +64,7 @@ def turns(service: Service) -> retries.OpenAIQueueTurns:
     """Those who come again wait as long as a test does."""
     return retries.OpenAIQueueTurns(
         service.submissions,
-        service.backend.client_timeouts,
+        service.queue,
         held_s=2 * PATIENCE_S,
         held_poll_s=0.001,
     )
@@ -150,11 +150,11 @@ async def test_retry_for_the_only_job_that_its_owner_may_have_needs_no_place(
     job = await service.submissions.submit(eve, recording(), TranscribeOptions(), kept=False)
     with pytest.raises(errors.JobsLimited):
         await turns.reserve(retry(), eve, None)
-    service.backend.client_timeouts.leave(job, "digest")
+    service.queue.leave(job, "digest")
     assert await turns.reserve(retry(), eve, None) is None
     with pytest.raises(errors.JobsLimited):
         await turns.reserve(retry(), eve, "another")
-    assert await service.backend.client_timeouts.take(eve.owner, "digest", recording()) is job
+    assert await service.queue.take(eve.owner, "digest", recording()) is job
 
 
 async def test_retry_that_waits_for_a_place_in_the_queue_is_refused_at_shutdown(
@@ -177,21 +177,17 @@ def recording() -> AudioSource:
     return spool.finish()
 
 
-class Cancelled(list[Job]):
-    """Jobs that a queue cancelled."""
-
-    def cancel(self, job: Job) -> None:
-        self.append(job)
+@pytest.fixture
+def cancelled() -> list[Job]:
+    """Jobs that the queue cancelled."""
+    return []
 
 
 @pytest.fixture
-def cancelled() -> Cancelled:
-    return Cancelled()
-
-
-@pytest.fixture
-def timeouts(cancelled: Cancelled) -> ClientTimeouts:
-    return LocalClientTimeouts(cancelled)
+async def queue(cancelled: list[Job], monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[JobQueue]:
+    async with queue_on(OverheardSlot()) as queue:
+        monkeypatch.setattr(queue, "cancel", cancelled.append)
+        yield queue
 
 
 @pytest.fixture
@@ -202,33 +198,33 @@ def left_job() -> Job:
 
 @virtual_time
 async def test_timed_out_job_goes_to_no_other_owner_or_recording_and_is_cancelled_after_30_s(
-    timeouts: ClientTimeouts, left_job: Job, cancelled: Cancelled
+    queue: JobQueue, left_job: Job, cancelled: list[Job]
 ) -> None:
-    timeouts.leave(left_job, "digest")
-    assert await timeouts.take("bob", "digest", recording()) is None
-    assert await timeouts.take("ada", "another", recording()) is None
-    assert await timeouts.has_left("ada")
-    assert not await timeouts.has_left("bob")
+    queue.leave(left_job, "digest")
+    assert await queue.take("bob", "digest", recording()) is None
+    assert await queue.take("ada", "another", recording()) is None
+    assert await queue.has_left("ada")
+    assert not await queue.has_left("bob")
     await asyncio.sleep(29)
     assert cancelled == []
     await asyncio.sleep(2)
     assert cancelled == [left_job]
-    assert await timeouts.take("ada", "digest", recording()) is None
-    assert not await timeouts.has_left("ada")
+    assert await queue.take("ada", "digest", recording()) is None
+    assert not await queue.has_left("ada")
 
 
 @virtual_time
 async def test_timed_out_job_is_taken_once_and_has_30_s_again_if_that_client_times_out_too(
-    timeouts: ClientTimeouts, left_job: Job, cancelled: Cancelled
+    queue: JobQueue, left_job: Job, cancelled: list[Job]
 ) -> None:
-    timeouts.leave(left_job, "digest")
+    queue.leave(left_job, "digest")
     await asyncio.sleep(20)
     again = recording()
-    assert await timeouts.take("ada", "digest", again) is left_job
+    assert await queue.take("ada", "digest", again) is left_job
     with pytest.raises(ValueError, match="closed"):
         _ = again.fd
-    assert await timeouts.take("ada", "digest", recording()) is None
-    timeouts.leave(left_job, "digest")
+    assert await queue.take("ada", "digest", recording()) is None
+    queue.leave(left_job, "digest")
     await asyncio.sleep(29)
     assert cancelled == []
     await asyncio.sleep(2)
@@ -236,11 +232,11 @@ async def test_timed_out_job_is_taken_once_and_has_30_s_again_if_that_client_tim
 
 
 async def test_job_cancelled_after_its_client_timed_out_is_not_the_answer_to_its_retry(
-    timeouts: ClientTimeouts,
+    queue: JobQueue,
 ) -> None:
     job = Job(recording(), replace(submitted(owner="ada"), state=JobState.CANCELLED))
-    timeouts.leave(job, "digest")
-    assert await timeouts.take("ada", "digest", recording()) is None
+    queue.leave(job, "digest")
+    assert await queue.take("ada", "digest", recording()) is None
 
 
 URL = "/v1/audio/transcriptions"
