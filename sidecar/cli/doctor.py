@@ -220,7 +220,7 @@ def print_findings(findings: Sequence[CheckFinding], step: str) -> None:
     console.print(Text.assemble("\n", ("Next: ", "bold"), step))
 
 
-_SEPARATOR = r"[\\/]+"
+_SEPARATOR = r"[\\/]{1,2}"
 """Of folders: also doubled, as JSON has those of Windows."""
 _USERS_FOLDER = re.compile(
     rf"(?i)(?:\b[a-z]:)?{_SEPARATOR}(?:users|home|documents and settings){_SEPARATOR}"
