@@ -16,7 +16,7 @@ from sidecar.jobs.attempt_end import may_pass_on, poison_error
 from sidecar.jobs.faults import HOLDS_KEPT, known_error, passes
 from sidecar.jobs.job_event_log import JobEventLog
 from sidecar.jobs.job_queue import JobQueue
-from sidecar.jobs.job_record import JobEvent, JobFailure, JobRecord
+from sidecar.jobs.job_record import JobEvent, JobFailure, JobRecord, JobState
 from sidecar.jobs.persistent_recordings import opening_timeout_s
 from sidecar.jobs.wait_queue import is_long
 from sidecar.plugins.shared_jobs import postgres_database
@@ -107,13 +107,13 @@ class ClaimLoop:
         stops_at = time.monotonic() + ENGINE_STOP_TIMEOUT_S
         while self.queue.running and time.monotonic() < stops_at:
             await self._a_moment()
-        await self._release_all(max(self.final_report_s, over_at - time.monotonic()))
+        await self.held.release_all(max(self.final_report_s, over_at - time.monotonic()))
 
     async def close(self) -> None:
         """Release all claims and stop."""
         self._draining = True
         await self._claiming.close()
-        await self._release_all(self.final_report_s)
+        await self.held.release_all(self.final_report_s)
         await self._checking.close()
 
     async def _claim_forever(self) -> None:
@@ -124,6 +124,9 @@ class ClaimLoop:
             held_s = self.queue.breakers.held_until(kept=True) - time.monotonic()
             if held_s > 0:  # another node may do the jobs meanwhile
                 await asyncio.sleep(min(held_s, self.idle_poll_s))
+                continue
+            if self._one_by_one and any(one.state is JobState.QUEUED for one in self.held.busy):
+                await self._a_moment()
                 continue
             if not self._more:
                 await cancel_after(self.idle_poll_s, self._waiting.wait())
@@ -137,6 +140,11 @@ class ClaimLoop:
                 continue
             if held is not None:
                 self._spawn(self._begin(held))
+
+    @property
+    def _one_by_one(self) -> bool:
+        """Return whether jobs are tried one by one, as most would meet a fault."""
+        return not HOLDS_KEPT.isdisjoint(self.queue.breakers.open)
 
     @property
     def _full(self) -> bool:
@@ -153,9 +161,9 @@ class ClaimLoop:
         def ask(fresh: bool) -> Awaitable[Claim | None]:
             return self._claims.claim(token, self._current_preferences(fresh))
 
-        one_by_one = not HOLDS_KEPT.isdisjoint(self.queue.breakers.open)
-        claim = await postgres_database.retry_while_unavailable(partial(ask, one_by_one))
-        if claim is None and one_by_one:
+        fresh = self._one_by_one
+        claim = await postgres_database.retry_while_unavailable(partial(ask, fresh))
+        if claim is None and fresh:
             claim = await postgres_database.retry_while_unavailable(partial(ask, False))
         self.held.pending_token = ""
         self._more = claim is not None and claim.more
@@ -231,9 +239,6 @@ class ClaimLoop:
             self._leave(held, error)
         else:
             self.held.append(held, job_record.FailedChange(JobFailure.of(error)))
-
-    async def _release_all(self, within_s: float) -> None:
-        await self.held.release_all(within_s)
 
     async def _check(self) -> None:
         await cancel_after(self.check_s, self._missed.wait())

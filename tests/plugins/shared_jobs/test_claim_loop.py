@@ -799,6 +799,19 @@ async def test_node_whose_upstream_is_away_leaves_jobs_to_others_until_it_is_bac
 
 
 @virtual_time
+async def test_node_with_a_fault_claims_one_job_at_a_time_until_one_succeeds(
+    shared: Jobs,
+) -> None:
+    async with services(1, shared, concurrency=3, run=False) as (node,):
+        node.queue.breakers.failed(errors.DiskFull())
+        ids = [shared.send() for _ in range(3)]
+        await asyncio.sleep(LONG_S)
+        assert node.claims.claimed == ids[:1], "other nodes may do the others meanwhile"
+        node.queue.breakers.succeeded()
+        await until(lambda: node.claims.claimed == ids)
+
+
+@virtual_time
 async def test_jobs_rest_while_their_storage_is_unreachable_and_the_node_names_the_fault(
     claimer: Service, shared: Jobs
 ) -> None:
