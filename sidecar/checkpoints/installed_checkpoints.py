@@ -8,6 +8,7 @@ import json
 import os
 import stat
 import struct
+from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -212,8 +213,9 @@ def find_multilingual_whisper(model_path: Path | None, name: str) -> checkpoint.
 def read_whisper(folder: Path) -> checkpoint.ModelCheckpoint:
     """Check a folder without loading it, and return its checkpoint.
 
-    ``config`` has CTranslate2's `config.json`, and ``multilingual``: whether the model supports
-    languages other than English.
+    ``config`` has CTranslate2's `config.json`, ``multilingual``: whether the model supports
+    languages other than English, and ``translates``: a decoder that was made smaller than the
+    encoder, as that of large-v3-turbo, has not learned it.
 
     Raises:
         errors.BadCheckpoint: there is none, it is incomplete, or of another model.
@@ -224,10 +226,11 @@ def read_whisper(folder: Path) -> checkpoint.ModelCheckpoint:
         vocabulary = next(filter(Path.is_file, vocabularies), vocabularies[0])
         for name in (WEIGHTS_FILE, vocabulary.name, "tokenizer.json"):
             checkpoint.require_files(folder, [name])
-        check_ctranslate2_weights(folder / WEIGHTS_FILE)
+        layers = read_whisper_layers(folder / WEIGHTS_FILE)
         distilled = "distil" in folder.parent.parent.name  # English only, whatever its vocabulary
         multilingual = _vocabulary_size(vocabulary) > ENGLISH_VOCABULARY_SIZE and not distilled
-        config = {**config, "multilingual": multilingual}
+        translates = multilingual and layers["decoder"] >= layers["encoder"]
+        config = {**config, "multilingual": multilingual, "translates": translates}
         return checkpoint.ModelCheckpoint.of(folder, config, (folder / WEIGHTS_FILE,))
 
 
@@ -243,13 +246,14 @@ def check_whisper_config(folder: Path) -> dict[str, Any]:
     return config
 
 
-def check_ctranslate2_weights(path: Path) -> None:
-    """Check that a file is a Whisper model of CTranslate2 and has the length of its tensors.
+def read_whisper_layers(path: Path) -> Counter[str]:
+    """Return the number of layers of encoder and decoder. The file must be a Whisper model of
+    CTranslate2 and have the length of its tensors.
 
     The format: a version, the model's name, a revision, then each tensor: name, shape, type, bytes
     (little-endian); aliases follow.
     """
-    size = path.stat().st_size
+    size, layers = path.stat().st_size, set[str]()
     with path.open("rb") as file:
         try:
             (version,) = _read(file, "<I")
@@ -261,7 +265,7 @@ def check_ctranslate2_weights(path: Path) -> None:
                 )
             _, count = _read(file, "<II")
             for _ in range(count):
-                _read_text(file)
+                layers.add("/".join(_read_text(file).split("/")[:2]))
                 (rank,) = _read(file, "<B")
                 file.seek(4 * rank + 1, os.SEEK_CUR)
                 (length,) = _read(file, "<I")
@@ -270,6 +274,7 @@ def check_ctranslate2_weights(path: Path) -> None:
                     raise checkpoint.damaged_error(path, "is truncated")
         except (struct.error, UnicodeDecodeError):
             raise checkpoint.damaged_error(path, "is truncated or damaged") from None
+    return Counter(name.partition("/")[0] for name in layers if "/layer_" in name)
 
 
 def _read(file: BinaryIO, form: str) -> tuple[int, ...]:

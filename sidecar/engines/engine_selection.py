@@ -210,7 +210,9 @@ def choose_engine(settings: Settings, beside_bytes: int = 0) -> EngineChoice[Eng
     found = facts.models.get(name)
     checkpoint = found if isinstance(found, ModelCheckpoint) else None
     if name == WHISPER and checkpoint is not None and not checkpoint.config["multilingual"]:
-        spec = replace(spec, languages=("en",), translates=False)
+        spec = replace(spec, languages=("en",))
+    if name in (WHISPER, MOONSHINE_WHISPER) and checkpoint is not None:
+        spec = replace(spec, translates=checkpoint.config["translates"])
     if name == VIBEVOICE and checkpoint is not None:
         stored = quantized_precision(checkpoint.config)
         for other in spec.precisions if stored is not None else ():

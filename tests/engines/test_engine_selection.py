@@ -196,6 +196,18 @@ def test_english_only_whisper_model_supports_english_only_and_a_multilingual_one
     assert "de" in choose_engine(Settings(engine="whisper", model_path=folder)).spec.languages
 
 
+@pytest.mark.parametrize("engine", ["whisper", "moonshine-whisper"])
+@pytest.mark.parametrize(("layers", "translates"), [((32, 32), True), ((32, 4), False)])
+def test_whisper_model_translates_unless_its_decoder_was_made_small_whatever_its_folder_is_called(
+    engine, layers, translates, tmp_path, monkeypatch
+):
+    monkeypatch.setattr("sidecar.engines.missing_packages", lambda spec: [])
+    folder = tiny_whisper.write_like(tmp_path / "model", words=51_866, layers=layers)
+    spec = choose_engine(Settings(engine=engine, model_path=folder)).spec
+    assert spec.translates is translates
+    assert spec.speaks("de")
+
+
 @pytest.mark.parametrize("changes", [{}, {"gpu": None}, {"lacking": {"moonshine": []}}], ids=str)
 @pytest.mark.parametrize("wrong", errors.BadCheckpoint.__subclasses__())
 def test_unusable_model_path_is_an_error_for_engine_auto_and_none_for_named_moonshine(

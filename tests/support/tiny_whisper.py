@@ -46,13 +46,20 @@ def needed() -> None:
     skip_without("whisper", "faster_whisper", "ctranslate2")
 
 
-def write_like(folder: Path, words: int = 51_865, floats: int = 100_000) -> Path:
-    """A folder like that of a model, with one tensor that means nothing."""
+def write_like(
+    folder: Path, words: int = 51_865, floats: int = 100_000, layers: tuple[int, int] = (6, 6)
+) -> Path:
+    """A folder like that of a model, with tensors that mean nothing: one, and of each of so many
+    ``layers`` of the encoder and the decoder."""
     folder.mkdir(parents=True)
-    data = random.Random(0).randbytes(4 * floats)
-    head = struct.pack("<IH", 6, 12) + b"WhisperSpec\0" + struct.pack("<II", 3, 1)
-    head += struct.pack("<H", 7) + b"weight\0" + struct.pack("<BIBI", 1, floats, 0, len(data))
-    (folder / "model.bin").write_bytes(head + data + struct.pack("<I", 0))
+    named = zip(("encoder", "decoder"), layers, strict=True)
+    names = [f"{part}/layer_{at}/weight" for part, count in named for at in range(count)]
+    whole = struct.pack("<IH", 6, 12) + b"WhisperSpec\0" + struct.pack("<II", 3, 1 + len(names))
+    for name, count in {**dict.fromkeys(names, 2), "weight": floats}.items():
+        data = random.Random(0).randbytes(4 * count)
+        whole += struct.pack("<H", len(name) + 1) + name.encode() + b"\0"
+        whole += struct.pack("<BIBI", 1, count, 0, len(data)) + data
+    (folder / "model.bin").write_bytes(whole + struct.pack("<I", 0))
     for name, content in {
         "config.json": {"suppress_ids": [], "alignment_heads": []},
         "vocabulary.json": [str(word) for word in range(words)],

@@ -304,9 +304,9 @@ def answer_options_of(
     """
     if translate and not spec.translates:
         raise TranslationUnavailable(
-            f"The engine '{spec.name}' only transcribes and does not translate.",
-            hint="Whisper translates into English with a multilingual model: start with --engine "
-            "whisper.",
+            f"The engine '{spec.name}' with its model only transcribes and does not translate.",
+            hint="Whisper translates into English with a multilingual model but large-v3-turbo: "
+            "start with --engine whisper.",
         )
     response_format = request_options.parse_choice(
         "response_format", form.one("response_format"), OpenAIResponseFormat.JSON
