@@ -247,6 +247,32 @@ async def test_unwritable_transcript_is_tried_again_and_does_not_end_the_watch(
     assert left, "the job stays while its words are not written"
 
 
+async def test_watch_keeps_files_of_others_edited_transcripts_and_those_of_replaced_recordings(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "talk.wav").write_text("monday")
+    (tmp_path / "talk.wav.txt").write_text("my notes")
+    async with watched(tmp_path):
+        await until((tmp_path / "talk.wav-2.txt").exists)
+        (tmp_path / "talk.wav").write_text("tuesday")
+        await until((tmp_path / "talk.wav-3.txt").exists)
+        (tmp_path / "talk.wav-3.txt").write_text("corrected")
+    (tmp_path / "talk.wav").rename(tmp_path / "moved.wav")
+    (tmp_path / "next.wav").write_text("next")
+    async with watched(tmp_path):
+        await until((tmp_path / "next.wav.txt").exists)
+    texts = {name: text.strip() for name, text in written(tmp_path).items() if "txt" in name}
+    assert {name: text.rpartition(" ")[2] for name, text in texts.items()} == {
+        "talk.wav.txt": "notes",
+        "talk.wav-2.txt": "monday",
+        "talk.wav-3.txt": "corrected",
+        "next.wav.txt": "next",
+    }
+    told = capsys.readouterr().err
+    assert told.count("talk.wav.txt exists and is kept; the output is talk.wav-2.txt") == 1
+    assert told.count("talk.wav.txt exists and is kept; the output is talk.wav-3.txt") == 1
+
+
 def submissions(server: Server) -> str:
     metrics: str = server.client.get("/metrics").text
     return next(
