@@ -195,19 +195,6 @@ def _is_too_long(path: Path) -> bool:
     return False
 
 
-def check_name(path: Path) -> None:
-    """Check that a file can have this name, before work is done for it.
-
-    Raises:
-        OSError: it cannot (`is_name_error`).
-    """
-    try:
-        path.lstat()
-    except OSError as error:
-        if is_name_error(error):
-            raise
-
-
 def is_name_error(error: OSError) -> bool:
     """Return whether a file could not be written because of its name; others can be."""
     return error.errno in _OF_NAMES

@@ -261,8 +261,8 @@ async def _run(
     else:
         if options.resume:
             files = [path for path in files if not manifest.has_transcript(path)]
-        ending = transcript_formats.file_extension(options.format)
-        pairs = manifest.choose_names(files, [f"{path.stem}.{ending}" for path in files])
+        manifest.check_writable()
+        pairs = manifest.reserve_names(files)
     if not pairs:
         return 0
     with progress_bars() as bar:
@@ -366,7 +366,6 @@ class _TranscriptionBatch:
         recording = None
         async with self._semaphore:
             if self.options.output is not None:
-                output.check_name(self.options.output / name)
                 recording = await asyncio.to_thread(identify, path)
             with self.bar(label) as report_progress:
                 async with self.transcribe(path, report_progress) as transcript:

@@ -90,6 +90,8 @@ class TranscriptManifest:
         self._entries: dict[str, ManifestEntry] = {}
         self._of_path: dict[str, ManifestEntry] = {}
         """Entries of this format by the paths of their recordings."""
+        self._reserved: dict[str, Path] = {}
+        """Recordings by names of outputs, without case."""
         self._lines = b""
         self._load()
 
@@ -119,39 +121,27 @@ class TranscriptManifest:
                 return True
         return False
 
-    def choose_names(
-        self, recordings: Sequence[Path], preferred: Sequence[str]
-    ) -> list[tuple[Path, str]]:
-        """Return each recording with the name for its transcript: the ``preferred`` one, with a
-        number if it is another's of these, or a file's that must be kept, which is told.
+    def check_writable(self) -> None:
+        """Check that transcripts can be written, before long work for one.
 
         Raises:
-            OSError: no transcript can be written to the folder.
+            OSError: the folder cannot be written.
         """
         output.check_writable(self._folder / MANIFEST)
-        there, chosen = {output.name_key(name) for name in os.listdir(self._folder)}, set[str]()
+
+    def reserve_names(self, recordings: Sequence[Path]) -> list[tuple[Path, str]]:
+        """Return each recording with a name for its transcript that none of the others gets."""
         pairs = []
-        for path, name in zip(recordings, preferred, strict=True):
-            recording, kept = None, ""
-            for free in output.numbered_names(self._folder, name):
-                key = output.name_key(free)
-                if key in chosen:
-                    continue
-                if key not in there:
-                    break
-                recording = recording or identify(path)
-                if self._may_replace(free, recording):
-                    break
-                kept = kept or free
-            if kept:
-                _tell_kept(path, kept, free)
-            chosen.add(key)
-            pairs.append((path, free))
+        for path in recordings:
+            names = output.numbered_names(self._folder, path.stem + self._ending)
+            name = next(one for one in names if output.name_key(one) not in self._reserved)
+            self._reserved[output.name_key(name)] = path
+            pairs.append((path, name))
         return pairs
 
     def write(self, path: Path, name: str, text: str, recording: RecordingIdentity | None) -> str:
         """Write the transcript of a recording, which is noted with it unless it is not known.
-        Return its name: the next free one if there is a file that must be kept, which is told.
+        Return its name: with a number if there is a file that must be kept, which is told.
 
         Raises:
             OSError: it cannot be written.
@@ -162,7 +152,8 @@ class TranscriptManifest:
             free = next(
                 one
                 for one in output.numbered_names(self._folder, name)
-                if self._may_replace(one, recording) or output.create_file(self._folder / one)
+                if self._reserved.get(output.name_key(one), path) == path
+                and (self._may_replace(one, recording) or output.create_file(self._folder / one))
             )
             target = self._folder / free
             try:
@@ -174,8 +165,8 @@ class TranscriptManifest:
                     target.unlink()
                 raise
             half.replace(target)
-        if free != name:
-            _tell_kept(path, name, free)
+        if free != (usual := next(output.numbered_names(self._folder, name))):
+            output.print_error_line(f"{path}: {usual} exists and is kept; the output is {free}.")
         return free
 
     def _may_replace(self, name: str, recording: RecordingIdentity | None) -> bool:
@@ -225,10 +216,6 @@ class TranscriptManifest:
         self._entries[entry.output] = entry
         if entry.output.endswith(self._ending):
             self._of_path[entry.recording.path] = entry
-
-
-def _tell_kept(path: Path, kept: str, name: str) -> None:
-    output.print_error_line(f"{path}: {kept} exists and is kept; the output is {name}.")
 
 
 def _entries(lines: bytes) -> Iterator[ManifestEntry]:

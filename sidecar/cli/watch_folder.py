@@ -137,24 +137,22 @@ class FolderWatch:
         try:
             if self._manifest.has_transcript(path):
                 return
-            # By the whole name, which is unique in the folder.
-            whole = f"{path.name}.{file_extension(self._fmt)}"
-            ((_, name),) = self._manifest.choose_names([path], [whole])
-            output.check_name(target := self._to / name)
+            self._manifest.check_writable()
         except OSError as error:
             output.print_error_line(f"{path}: its output cannot be written: {error.strerror}.")
-            final = output.is_name_error(error)  # until it is renamed
-            self._not_before[path] = math.inf if final else self._retry_time()
+            self._not_before[path] = self._retry_time()
             return
+        name = f"{path.name}.{file_extension(self._fmt)}"  # unique in the folder
         transcript = None
         try:
             async with self._transcribe(path, lambda stage, done, total: None) as transcript:
                 text = render_transcript(transcript, self._fmt, path.stem)
                 target = self._to / self._manifest.write(path, name, text, recording)
         except OSError as error:  # a full disk, say
-            what = "it cannot be read now" if transcript is None else f"{target} was not written"
+            what = "it cannot be read now" if transcript is None else f"{name} was not written"
             output.print_error_line(f"{path}: {what}: {error.strerror or error}.")
-            self._not_before[path] = self._retry_time()
+            final = output.is_name_error(error)  # until it is renamed
+            self._not_before[path] = math.inf if final else self._retry_time()
             return
         except errors.AudioPathNotFound:
             return  # it was removed meanwhile

