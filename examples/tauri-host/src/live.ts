@@ -34,8 +34,10 @@ async function start() {
 }
 
 async function begin() {
-  stream = await navigator.mediaDevices.getUserMedia({ audio: true });
-  return live(stream, { onEvent: told });
+  const channels = element<HTMLInputElement>("stereo").checked ? 2 : 1;
+  const both = { channelCount: 2, echoCancellation: false, noiseSuppression: false, autoGainControl: false };
+  stream = await navigator.mediaDevices.getUserMedia({ audio: channels === 2 ? both : true });
+  return live(stream, { onEvent: told, channels });
 }
 
 async function stop() {

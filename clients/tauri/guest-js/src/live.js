@@ -4,6 +4,8 @@ import { Channel } from "@tauri-apps/api/core";
 import { call, errorOf, newName } from "./call.js";
 
 const RATE = 16_000;
+/** Seconds of sound that go in one call. */
+const PIECE_S = 0.1;
 
 /**
  * @typedef {import("./wire.js").LiveEvent} LiveEvent
@@ -36,6 +38,9 @@ export class LiveSession {
   #onEvent;
   /** @type {AudioContext | null} */
   #context = null;
+  /** Sound that is not sent yet, and bytes of it that are a piece. @type {Uint8Array[]} */
+  #waiting = [];
+  #piece = 2 * RATE * PIECE_S;
   /** @type {Promise<unknown>} what was sent last: sound must not overtake sound */
   #sent = Promise.resolve();
   /** @type {Transcript | null} */
@@ -71,7 +76,7 @@ export class LiveSession {
     const begin = { ...options, rate: RATE, encoding: "pcm16" };
     await call("live_begin", { session: this.#name, options: begin, onEvent });
     try {
-      await this.#listen();
+      await this.#listen(options.channels ?? 1);
     } catch (error) {
       await this.close();
       throw error;
@@ -94,13 +99,16 @@ export class LiveSession {
   /** End the turn here. */
   commit = () => this.#order("commit");
 
-  async #listen() {
+  /** @param {1 | 2} channels */
+  async #listen(channels) {
     const context = new AudioContext({ sampleRate: RATE }); // it resamples what the stream has
     this.#context = context;
     await context.audioWorklet.addModule(new URL("./worklet.js", import.meta.url));
-    const node = new AudioWorkletNode(context, "vibevoice-pcm", { numberOfOutputs: 0 });
+    this.#piece *= channels;
+    const node = new AudioWorkletNode(context, "vibevoice-pcm", { numberOfOutputs: 0, channelCount: channels, channelCountMode: "explicit" });
     node.port.onmessage = ({ data }) => {
-      this.#send(() => call("live_send", new Uint8Array(data), { session: this.#name }));
+      this.#waiting.push(new Uint8Array(data));
+      if (this.#waiting.reduce((sum, one) => sum + one.length, 0) >= this.#piece) this.#sendWaiting();
     };
     context.createMediaStreamSource(this.#stream).connect(node);
     await context.resume();
@@ -108,7 +116,14 @@ export class LiveSession {
 
   /** @param {"commit" | "finish" | "close"} order */
   #order(order) {
+    this.#sendWaiting();
     return this.#send(() => call("live_order", { session: this.#name, order }));
+  }
+
+  #sendWaiting() {
+    const sound = new Uint8Array(this.#waiting.flatMap((one) => [...one]));
+    this.#waiting = [];
+    if (sound.length) this.#send(() => call("live_send", sound, { session: this.#name }));
   }
 
   /** @param {() => Promise<unknown>} what */
@@ -125,5 +140,6 @@ export class LiveSession {
     const context = this.#context;
     this.#context = null;
     await context?.close();
+    await new Promise((resolve) => setTimeout(resolve)); // what the audio thread has sent comes first
   }
 }

@@ -51,6 +51,9 @@
  * @property {boolean} [keep] the session becomes a job
  * @property {boolean} [words] times of words in finals
  * @property {string} [prompt]
+ * @property {string} [hotwords] names and terms that may be said, between commas
+ * @property {1 | 2} [channels] 2: each channel of the stream is one speaker
+ * @property {string} [channel_names] of two channels, between commas
  *
  * What is told of live audio; times in seconds of its sound. A `partial` is replaced by the next of its
  * `piece`, and by its `final`, whose speaker `speakers_revised` may change.

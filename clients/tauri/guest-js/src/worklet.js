@@ -1,21 +1,13 @@
-/** Runs in the audio thread: samples of the first channel as pieces of a tenth of a second of PCM, 16 bits. */
-
-const PIECE = 1600;
+/** Runs in the audio thread: samples as PCM of 16 bits, as they come; those of two channels are interleaved. */
 
 class Pcm extends AudioWorkletProcessor {
-  #piece = new Int16Array(PIECE);
-  #filled = 0;
-
   /** @param {Float32Array[][]} inputs */
-  process([input]) {
-    for (const sample of input?.[0] ?? []) {
-      this.#piece[this.#filled++] = Math.max(-1, Math.min(1, sample)) * 32767;
-      if (this.#filled === PIECE) {
-        const whole = this.#piece.slice().buffer;
-        this.port.postMessage(whole, [whole]);
-        this.#filled = 0;
-      }
-    }
+  process([channels = []]) {
+    const samples = new Int16Array(channels.length * (channels[0]?.length ?? 0));
+    channels.forEach((one, channel) => {
+      for (let at = 0; at < one.length; at += 1) samples[at * channels.length + channel] = Math.max(-1, Math.min(1, one[at])) * 32767;
+    });
+    if (samples.length) this.port.postMessage(samples.buffer, [samples.buffer]);
     return true;
   }
 }

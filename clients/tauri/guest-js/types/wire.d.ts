@@ -151,11 +151,22 @@ export type LiveOptions = {
      * times of words in finals
      */
     words?: boolean | undefined;
+    prompt?: string | undefined;
     /**
+     * names and terms that may be said, between commas
+     */
+    hotwords?: string | undefined;
+    /**
+     * 2: each channel of the stream is one speaker
+     */
+    channels?: 2 | 1 | undefined;
+    /**
+     * of two channels, between commas
+     *
      * What is told of live audio; times in seconds of its sound. A `partial` is replaced by the next of its
      * `piece`, and by its `final`, whose speaker `speakers_revised` may change.
      */
-    prompt?: string | undefined;
+    channel_names?: string | undefined;
 };
 /**
  * What a transcription may ask for (docs/http-api.md). What is left out is as the service has it.
