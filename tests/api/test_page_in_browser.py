@@ -809,7 +809,7 @@ def test_link_signs_one_tab_in_once_and_leaves_no_token_in_the_address(
     visitor.sees(".title", "Listening")
     assert visitor.js("return sockets[0].url") == f"ws://127.0.0.1:{server.port}/v1/live"
     visitor.sees(".talking button", "Stop").click()
-    visitor.sees(".title", "only in this page")
+    visitor.sees(".title", "only in this browser")
 
 
 @pytest.mark.parametrize(
@@ -920,10 +920,14 @@ def test_microphone_is_recorded_and_transcribed_also_if_it_is_pulled_out(
     assert visitor.js("return leaves()")
 
 
-def test_discarded_recording_is_not_sent(visitor: Visitor, server: Server) -> None:
+def test_discarded_recording_is_asked_about_and_not_sent(visitor: Visitor, server: Server) -> None:
     visitor.opens(server)
     visitor.sees(".intake button", "Record").click()
     visitor.sees(".intake [aria-label='Discard this recording']").click()
+    visitor.sees("#sure-recording button", "Keep it").click()
+    visitor.sees(".recording .time", "0:01")
+    visitor.sees(".intake [aria-label='Discard this recording']").click()
+    visitor.sees("#sure-recording .danger").click()
     visitor.sees(".intake button", "Record")
     visitor.sends_tone("talk.wav", 2)
     visitor.sees(".job[data-state=done] .name", "talk.wav")
@@ -1111,7 +1115,7 @@ def test_live_captions_pause_reconnect_and_are_transcribed_again(
     visitor.sees(".talking button", "Resume").click()
     captions(visitor)
     visitor.sees(".talking button", "Stop").click()
-    visitor.sees(".title", "only in this page")
+    visitor.sees(".title", "only in this browser")
     assert visitor.findings() == []
     visitor.sees(".job .name", "Live 2")
     visitor.sees(".player .round[aria-label=Play]").click()
@@ -1122,10 +1126,10 @@ def test_live_captions_pause_reconnect_and_are_transcribed_again(
     assert job["duration"] == pytest.approx(
         visitor.js("return document.querySelector('audio').duration")
     )
-    visitor.sees(".job .pick", "only in this page").click()
+    visitor.sees(".job .pick", "only in this browser").click()
     visitor.sees("[aria-label^='Discard Live']").click()
     visitor.sees("#sure-talk .danger").click()
-    wait_until(lambda: "only in this page" not in visitor.text(), "it is gone")
+    wait_until(lambda: "only in this browser" not in visitor.text(), "it is gone")
 
 
 def test_silent_microphone_is_reported_in_captions_and_in_a_recording(
@@ -1139,7 +1143,7 @@ def test_silent_microphone_is_reported_in_captions_and_in_a_recording(
     visitor.sees("#main .notice[role=status]", "No audio from this microphone")
     assert visitor.findings() == []
     visitor.sees(".talking button", "Stop").click()
-    title = visitor.sees(".title", "only in this page").text
+    title = visitor.sees(".title", "only in this browser").text
     assert "speaker" not in title, "nobody spoke"
     visitor.sees(".intake button", "Record").click()
     visitor.sees(".recording meter[value]")  # it listens
@@ -1159,7 +1163,7 @@ def test_kept_captions_are_a_job_that_can_be_played_and_whose_speakers_can_be_na
     (job,) = slow.jobs()
     assert job["state"] == "done"
     visitor.sees(".job .name", "Live 2")
-    assert "only in this page" not in visitor.text()
+    assert "only in this browser" not in visitor.text()
     visitor.sees(".player .round[aria-label=Play]").click()
     wait_until(lambda: visitor.js(PLACE)[0] > 0.1, "its sound is at hand")
     visitor.all(".row .name")[0].click()
@@ -1202,7 +1206,7 @@ def test_overload_notice_ends_with_the_captions_and_their_download_menu_fits_a_p
     visitor.js(script("overloaded"), "partials_late", "The service is overloaded.")
     visitor.sees("#main .notice", "overloaded")
     visitor.sees(".talking button", "Stop").click()
-    visitor.sees(".title", "only in this page")
+    visitor.sees(".title", "only in this browser")
     visitor.sees(".row .said", "w")
     assert "overloaded" not in visitor.js("return document.querySelector('#main').innerText")
     visitor.is_a_phone()
@@ -1217,7 +1221,7 @@ def test_overload_notice_ends_with_the_captions_and_their_download_menu_fits_a_p
     assert max(box[2] for box in boxes) < 45, "each of its words in a line"
 
 
-def test_captions_that_end_by_an_error_while_paused_do_not_go_on_recording(
+def test_captions_that_end_by_an_error_while_paused_stay_paused_and_go_on_when_resumed(
     visitor: Visitor, server: Server
 ) -> None:
     goes_live(visitor, server)
@@ -1226,7 +1230,11 @@ def test_captions_that_end_by_an_error_while_paused_do_not_go_on_recording(
     visitor.sees(".title", "Paused")
     visitor.js("sockets[0].onmessage({data: arguments[0]})", GONE)
     visitor.sees(".trouble", "Try later.")
-    visitor.sees(".title", "only in this page")
+    visitor.sees(".title", "Paused")
+    visitor.sees(".talking button", "Resume").click()
+    visitor.sees(".trouble button", "Try again").click()
+    captions(visitor)
+    assert visitor.all(".trouble") == []
 
 
 def test_refused_microphone_is_shown_with_a_remedy(visitor: Visitor, server: Server) -> None:

@@ -6,9 +6,10 @@ import { CONVERSATION } from "./conversations.js";
 import { dress } from "./memory.js";
 import { Pane } from "./pane.js";
 import { Recordings } from "./recordings.js";
-import { arrive, keep } from "./session.js";
+import { arrive } from "./session.js";
+import { asks, isListed } from "./states.js";
 import { Store } from "./store.js";
-import { TalkPane } from "./talkpane.js";
+import { TakePane } from "./takepane.js";
 import { html, render, Trouble, useEffect, useState } from "./view.js";
 import { trouble } from "./words.js";
 
@@ -29,8 +30,7 @@ const store = new Store({
   refused: null,
   selected: "",
   shown: null,
-  talks: [],
-  uploads: [],
+  takes: [],
 });
 
 function say(text) {
@@ -55,34 +55,36 @@ function App() {
         event.preventDefault();
         depth = 0;
         setOver(false);
-        recordings.sending.send(await filesIn(event.dataTransfer, say, (name) => recordings.sending.refuse(name)));
+        recordings.recorder.add(await filesIn(event.dataTransfer, say, (name) => recordings.recorder.refuse(name)));
       },
       beforeunload: (event) => {
-        const { uploads, talks, conversation } = store.state;
+        const { takes, conversation } = store.state;
         const corrects = [...document.querySelectorAll(".correcting")].some((one) => one.value !== one.defaultValue);
-        if (corrects || (conversation && !conversation.saved) || uploads.some((one) => one.state !== "failed") || talks.some((one) => !one.saved)) event.preventDefault();
+        if (corrects || (conversation && !conversation.saved) || takes.some(asks)) event.preventDefault();
       },
     };
     for (const [name, act] of Object.entries(on)) addEventListener(name, act);
     return () => Object.entries(on).forEach(([name, act]) => removeEventListener(name, act));
   }, []);
-  if (state.offer) return html`<${Offer} offer=${state.offer} />`;
-  if (state.locked) return html`<${Door} state=${state} />`;
   const speaks = state.selected === CONVERSATION;
-  const empty = state.loaded && !speaks && !state.jobs.length && !state.uploads.length && !state.talks.length && !state.copies.size;
-  const talk = state.talks.find((one) => one.id === state.selected);
+  const empty = state.loaded && !speaks && !state.jobs.length && !state.takes.some(isListed) && !state.copies.size;
+  const take = state.takes.find((one) => one.id === state.selected);
+  const door = state.offer ? html`<${Offer} offer=${state.offer} />` : state.locked && html`<${Door} state=${state} />`;
   const view = empty ? "empty" : state.selected ? "transcript" : "list";
   return html`
+    ${door && html`<div class="cover">${door}</div>`}
+    <div inert=${Boolean(door)}>
     <a class="skip" href="#main">To the transcript</a>
     <${Bar} state=${state} recordings=${recordings} say=${say} />
     ${state.arrival && html`<div class="banner"><${Trouble} error=${state.arrival} /></div>`}
     <div class="page" data-view=${view} data-ready=${state.loaded ? "yes" : "no"}>
       <${Aside} state=${state} store=${store} recordings=${recordings} empty=${empty} say=${say} />
-      ${talk && html`<${TalkPane} key=${talk.id} talk=${talk} state=${state} recordings=${recordings} />`}
+      ${take && html`<${TakePane} key=${take.id} take=${take} state=${state} recordings=${recordings} />`}
       ${speaks && html`<${Late} module="./conversation/pane.js" name="ConversationPane" conversations=${recordings.conversations} recordings=${recordings} />`}
-      ${!empty && !talk && !speaks && html`<${Pane} key=${state.selected} state=${state} recordings=${recordings} say=${say} />`}
+      ${!empty && !take && !speaks && html`<${Pane} key=${state.selected} state=${state} recordings=${recordings} say=${say} />`}
     </div>
     ${over && html`<div class="over" aria-hidden="true"><p>Drop to transcribe</p></div>`}
+    </div>
   `;
 }
 
@@ -98,28 +100,29 @@ function Late({ module, name, ...props }) {
 /** Where a link would sign the visitor in by a name. */
 function Offer({ offer: { token, signed_in_as: name } }) {
   const enter = () => {
-    keep(token);
-    location.reload();
+    store.set({ offer: null });
+    recordings.enter(token);
   };
-  return html`<main class="door" id="main">
+  return html`<div class="door" role="dialog" aria-modal="true" aria-label="Sign in">
     <h1>Sign in as ${name}?</h1>
     <p>This link signs you in as <strong>${name}</strong>. Whatever you send or record here then belongs to ${name}, who can read it.</p>
     <p>If you are not ${name}, this link is not yours: do not sign in.</p>
     <p><button class="main" type="button" onClick=${enter}>Sign in as ${name}</button>
       <button type="button" onClick=${() => store.set({ offer: null })}>Do not sign in</button></p>
-  </main>`;
+  </div>`;
 }
 
 /** Where a token is wanted and none is here. */
 function Door({ state }) {
   const enter = (event) => {
     event.preventDefault();
-    keep(new FormData(event.target).get("token").trim());
-    location.reload();
+    recordings.enter(new FormData(event.target).get("token").trim());
   };
   const local = ["localhost", "127.0.0.1", "[::1]"].includes(location.hostname);
-  return html`<main class="door" id="main">
+  const records = state.takes.some((one) => one.state === "recording");
+  return html`<div class="door" role="dialog" aria-modal="true" aria-label="Sign in">
     <h1>Sign in</h1>
+    ${records && html`<p class="notice" role="status">The recording goes on. Its audio is kept in this browser.</p>`}
     ${state.arrival && html`<${Trouble} error=${state.arrival} />`}
     ${local && html`<p>On this machine, type <code>vibevoice-asr open</code>: this page opens, signed in.</p>`}
     <form onSubmit=${enter}>
@@ -129,7 +132,7 @@ function Door({ state }) {
     </form>
     ${!local && html`<p>If you have none, ask the administrator of this service. On the machine where it runs, <code>vibevoice-asr open</code> signs in.</p>`}
     <p class="quiet">The token stays in this tab until you close it, and is never part of an address.</p>
-  </main>`;
+  </div>`;
 }
 
 dress();

@@ -3,15 +3,16 @@
 import { CONVERSATION } from "./conversations.js";
 import { keepsCopies } from "./memory.js";
 import { isOver } from "./reading.js";
-import { NO_SOUND, Recorder, refusal } from "./recorder.js";
-import { UNREADABLE } from "./sending.js";
-import { html, icon, useEffect, useRef, useState } from "./view.js";
+import { NO_SOUND } from "./microphone.js";
+import { UNREADABLE } from "./recorder.js";
+import { isListed } from "./states.js";
+import { html, icon, save, Sure, useFrames, useRef, useState } from "./view.js";
 import { clock, counted, languageOf, mayBeRecording, sentAt, spoken, stateOf } from "./words.js";
 
 const KINDS = "audio/*,video/*,.opus,.amr,.caf,.mkv,.wma,.aiff,.flac";
 
-/** A microphone that gives nothing but zeros for so long is taken for muted. */
-const MUTED_MS = 3000;
+/** Below so many minutes it is said that the storage will be full. */
+const SCARCE_MIN = 15;
 const MINUTE = new Intl.DateTimeFormat([], { dateStyle: "medium", timeStyle: "short" });
 
 /** The recordings among what was dropped, folders opened; `unread` is told the names of those, and of folders, that cannot be read. */
@@ -46,17 +47,20 @@ function recordingsAmong(files, say) {
 }
 
 export function Aside({ state, store, recordings, empty, say }) {
-  const { about, jobs, talks, conversation } = state;
+  const { about, jobs, conversation } = state;
   const failed = jobs.filter((job) => job.state === "failed").reverse();
-  const unsent = state.uploads.filter((one) => one.state === "failed");
-  const uploads = state.uploads.filter((one) => one.state !== "failed");
+  const takes = state.takes.filter(isListed);
+  const kept = takes.filter((one) => one.state === "kept" && one.source !== "file").reverse();
+  const unread = takes.filter((one) => one.state === "kept" && one.source === "file");
+  const going = takes.filter((one) => one.state === "recording");
+  const uploads = takes.filter((one) => one.state === "waiting" || one.state === "sending");
   const copies = [...state.copies.values()].filter(({ id }) => !jobs.some((job) => job.id === id)).sort((one, other) => other.at - one.at);
   const speaks = conversation && conversation.state !== "over";
-  const going = talks.filter((one) => one.state !== "over");
-  const over = talks.filter((one) => one.state === "over").reverse();
+  const over = takes.filter((one) => one.state === "sent" || one.state === "done").reverse();
   const waiting = jobs.filter((job) => !isOver(job)).sort(inLine);
   const ended = jobs.filter((job) => isOver(job) && job.state !== "failed").reverse();
   const repeated = repeatedNames(state, [...jobs, ...copies.map((one) => one.job)]);
+  const take = (one) => html`<${Take} key=${one.id} take=${one} state=${state} recordings=${recordings} />`;
   const item = (job) => html`<${Item} key=${job.id} job=${job} state=${state} repeated=${repeated} recordings=${recordings} say=${say} />`;
   return html`<div class="side" role=${empty ? "main" : "complementary"} id=${empty ? "main" : undefined} aria-label="Recordings">
     <${Intake} state=${state} store=${store} recordings=${recordings} empty=${empty} say=${say} />
@@ -64,28 +68,29 @@ export function Aside({ state, store, recordings, empty, say }) {
       <h2>In progress</h2>
       <ul class="jobs">
         ${speaks && html`<${Speaks} state=${state} recordings=${recordings} />`}
-        ${going.map((talk) => html`<${Talk} key=${talk.id} talk=${talk} state=${state} recordings=${recordings} />`)}
+        ${going.map(take)}
         ${waiting.map(item)}
-        ${uploads.map((one) => html`<${Sending} key=${one.key} one=${one} recordings=${recordings} />`)}
+        ${uploads.map(take)}
       </ul>
     </section>`}
-    ${failed.length + unsent.length > 0 && html`<section>
+    ${failed.length + unread.length > 0 && html`<section>
       <h2>Failed</h2>
       <ul class="jobs">
-        ${unsent.map((one) => html`<${Sending} key=${one.key} one=${one} recordings=${recordings} />`)}
+        ${unread.map(take)}
         ${failed.map(item)}
       </ul>
     </section>`}
     ${over.length + ended.length > 0 && html`<section>
       <h2>Done</h2>
       <ul class="jobs">
-        ${over.map((talk) => html`<${Talk} key=${talk.id} talk=${talk} state=${state} recordings=${recordings} />`)}
+        ${over.map(take)}
         ${ended.map(item)}
       </ul>
     </section>`}
-    ${copies.length > 0 && html`<section>
+    ${kept.length + copies.length > 0 && html`<section>
       <h2>Only in this browser</h2>
       <ul class="jobs">
+        ${kept.map(take)}
         ${copies.map((one) => item(one.job))}
       </ul>
     </section>`}
@@ -144,24 +149,7 @@ function Item({ job, state, repeated, recordings, say }) {
     </button>
     <button type="button" class="bare" aria-label=${`${over ? "Delete" : "Cancel"} ${name}`} onClick=${sure}>${icon(over ? "trash" : "close")}</button>
     ${job.state === "running" && html`<progress max="1" value=${job.progress.fraction ?? undefined} aria-label=${`How far ${name} is`}></progress>`}
-    ${job.state === "done" && html`<dialog id=${`sure-${job.id}`} aria-label="Delete?" class="small">
-      <p>Delete the transcript of <strong>${name}</strong>? This cannot be undone.</p>
-      <form method="dialog" class="choice">
-        <button type="submit">Keep it</button>
-        <button type="submit" class="danger" onClick=${end}>Delete</button>
-      </form>
-    </dialog>`}
-  </li>`;
-}
-
-/** A live talk: it is this page's alone. */
-function Talk({ talk, state, recordings }) {
-  const said = talk.state === "over" ? `${clock(talk.seconds)}, only in this page` : talk.state === "paused" ? "Paused" : "Transcribing";
-  return html`<li class="job" data-state=${talk.state}>
-    <button type="button" class="pick" aria-current=${state.selected === talk.id ? "true" : undefined} onClick=${() => recordings.select(talk.id)}>
-      <span class="name">${talk.name}</span>
-      <span class="how">${said}</span>
-    </button>
+    ${job.state === "done" && html`<${Sure} id=${`sure-${job.id}`} title="Delete" act=${end}>Delete the transcript of <strong>${name}</strong>?<//>`}
   </li>`;
 }
 
@@ -176,17 +164,50 @@ const Speaks = ({ state, recordings }) => html`<li class="job" data-state="live"
 /** What the same file fails with again. */
 const NO_REMEDY = new Set(["audio_empty", "audio_format_unsupported", "audio_undecodable", UNREADABLE.code]);
 
-function Sending({ one, recordings }) {
-  const said = { waiting: "Waiting to upload", sending: "Uploading", failed: one.error?.detail }[one.state];
-  return html`<li class="job" data-state=${one.state}>
-    <div class="pick">
-      <span class="name">${one.name}</span>
-      <span class="how">${said}${one.error?.hint && html` ${one.error.hint}`}</span>
-      ${one.state === "failed" && !NO_REMEDY.has(one.error?.code) && html`<button type="button" class="again" onClick=${() => recordings.sending.retry(one.key)}>Try again</button>`}
-    </div>
-    <button type="button" class="bare" aria-label=${`Remove ${one.name} from the list`} onClick=${() => recordings.sending.drop(one.key)}>${icon("close")}</button>
-    ${one.state === "sending" && html`<progress aria-label=${`${one.name} is being uploaded`}></progress>`}
+/** What somebody who looks at the list is to know of a take. */
+function standing({ source, state, live, error, found, sound }) {
+  if (state === "recording") return live === "paused" ? "Paused" : "Transcribing";
+  if (state === "waiting") return "Waiting to upload";
+  if (state === "sending") return "Uploading";
+  if (error && source !== "captions") return `${error.detail} ${error.hint ?? ""}`;
+  return `${clock(sound?.seconds)}, ${found ? "not sent" : place(sound)}`;
+}
+
+/** Where it is that nobody else has it. */
+export const place = (sound) => (sound?.stored ? "only in this browser" : "only in this page");
+
+function Take({ take, state, recordings }) {
+  const { id, name, source, error } = take;
+  const { recorder } = recordings;
+  const kept = take.state === "kept";
+  const failed = kept && error && source !== "captions";
+  const own = source !== "file";
+  const inside = html`<span class="name">${name}</span><span class="how">${standing(take)}</span>`;
+  const again = kept && (source !== "captions" || take.found) && !NO_REMEDY.has(error?.code);
+  const keep = async () => {
+    save(await recorder.file(id));
+    recorder.saved(id);
+  };
+  return html`<li class="job" data-state=${failed ? "failed" : (take.live ?? take.state)}>
+    ${own ? html`<button type="button" class="pick" aria-current=${state.selected === id ? "true" : undefined} onClick=${() => recordings.select(id)}>${inside}</button>` : html`<div class="pick">${inside}</div>`}
+    ${take.state !== "recording" && html`<button type="button" class="bare" aria-label=${own ? `Delete ${name}` : `Remove ${name} from the list`} onClick=${() => (own ? document.getElementById(`sure-${id}`).showModal() : recorder.drop(id))}>${icon(own ? "trash" : "close")}</button>`}
+    ${again && html`<div class="choice">
+      <button type="button" class="again" onClick=${() => recorder.send(id)}>${error ? "Try again" : "Send"}</button>
+      ${own && html`<button type="button" class="again" onClick=${keep}>Save the audio</button>`}
+    </div>`}
+    ${take.state === "sending" && html`<progress aria-label=${`${name} is being uploaded`}></progress>`}
+    ${own && html`<${Sure} id=${`sure-${id}`} title="Discard" act=${() => recorder.drop(id)}>Discard <strong>${name}</strong>, with its audio?<//>`}
   </li>`;
+}
+
+/** What is wrong with the microphone or the browser's storage while something is recorded. */
+export function Warnings({ sound, muted }) {
+  const minutes = Math.floor(sound?.room_s / 60);
+  const full = !sound?.stored
+    ? "This browser stores no more: what is recorded now is in this tab only. Leave the tab open until the recording is sent or saved."
+    : minutes < SCARCE_MIN && `This browser has room for about ${counted(minutes, "minute")} more of the recording. Delete recordings or files that are not needed.`;
+  return html`${muted && html`<p class="notice" role="status">${NO_SOUND}</p>`}
+    ${full && html`<p class="notice" role="status">${full}</p>`}`;
 }
 
 function Intake({ state, store, recordings, empty, say }) {
@@ -194,7 +215,7 @@ function Intake({ state, store, recordings, empty, say }) {
   const folder = useRef(null);
   const took = (event, all) => {
     const chosen = [...event.target.files];
-    recordings.sending.send(all ? recordingsAmong(chosen, say) : chosen);
+    recordings.recorder.add(all ? recordingsAmong(chosen, say) : chosen);
     event.target.value = "";
   };
   return html`<section class="intake" aria-label="New recording">
@@ -204,7 +225,7 @@ function Intake({ state, store, recordings, empty, say }) {
       <div class="choice">
         <button type="button" class="main" onClick=${() => files.current.click()}>${icon("add")} Choose files</button>
         <button type="button" class="folder" onClick=${() => folder.current.click()}>${icon("folder")} Folder</button>
-        <${Microphone} recordings=${recordings} say=${say} />
+        <${Record} state=${state} recordings=${recordings} />
         <${Live} state=${state} recordings=${recordings} />
         <button type="button" onClick=${() => recordings.select(CONVERSATION)}>${icon("say")} Conversation</button>
       </div>
@@ -232,18 +253,21 @@ function Options({ state, store }) {
   const count = Object.keys(options).length;
   const languages = about?.engine.languages ?? [];
   const follows = (capability) => !about || about.engine.steerable || about.engine[capability];
-  return html`<details class="options">
+  const refusals = state.takes.filter((one) => one.error && one.options === options).map((one) => one.error);
+  const refused = (name) => refusals.find(({ code, detail }) => code.startsWith(name) || detail.includes(`'${name}'`));
+  const why = (name) => refused(name) && html`<span class="trouble" role="alert">${refused(name).detail}</span>`;
+  return html`<details class="options" open=${Object.keys(options).some(refused)}>
     <summary>Options${count > 0 && html` <span class="quiet">(${count} set)</span>`}</summary>
     <div class="fields">
       ${languages.length !== 1 && html`<label>Language
-        <input list="languages" placeholder="as it is heard" value=${options.language ?? ""} onChange=${(event) => set("language", event.target.value.trim())} />
+        <input list="languages" placeholder="as it is heard" value=${options.language ?? ""} onInput=${(event) => set("language", event.target.value)} />${why("language")}
         <datalist id="languages">${languages.map((tag) => html`<option value=${tag}></option>`)}</datalist>
       </label>`}
       ${follows("counted") && html`<label>How many people speak
-        <input type="number" min="1" max="20" placeholder="unknown" value=${options.num_speakers ?? ""} onChange=${(event) => set("num_speakers", event.target.value)} />
+        <input type="number" min="1" max="20" placeholder="unknown" value=${options.num_speakers ?? ""} onInput=${(event) => set("num_speakers", event.target.value)} />${why("num_speakers")}
       </label>`}
       ${follows("hotwords") && html`<label>Names and terms that may be said
-        <input placeholder="Nagg, Nell" value=${options.hotwords ?? ""} onChange=${(event) => set("hotwords", event.target.value.trim())} />
+        <input placeholder="Nagg, Nell" value=${options.hotwords ?? ""} onInput=${(event) => set("hotwords", event.target.value)} />${why("hotwords")}
       </label>`}
       <label class="check"><input type="checkbox" checked=${options.channels === "separate"} onChange=${(event) => set("channels", event.target.checked && "separate")} />
         One person on each channel, as in recorded calls</label>
@@ -251,84 +275,50 @@ function Options({ state, store }) {
   </details>`;
 }
 
-function Microphone({ recordings, say }) {
-  const [recorder, setRecorder] = useState(null);
-  const [since, setSince] = useState(0);
-  const [wrong, setWrong] = useState("");
+/** The microphone, recorded: the recorder has it, and this shows it. */
+function Record({ state, recordings }) {
+  const { recorder } = recordings;
   const [muted, setMuted] = useState(false);
   const meter = useRef(null);
   const time = useRef(null);
-  useEffect(() => {
-    setMuted(false);
-    if (!recorder) return undefined;
-    let frame = 0;
-    let heard = performance.now();
-    const show = () => {
-      const level = recorder.level();
-      if (level > 0) heard = performance.now();
-      setMuted(performance.now() - heard > MUTED_MS);
-      if (meter.current) meter.current.value = level;
-      if (time.current) time.current.textContent = clock((performance.now() - since) / 1000);
-      frame = requestAnimationFrame(show);
-    };
-    show();
-    return () => cancelAnimationFrame(frame);
-  }, [recorder]);
-  useEffect(() => {
-    if (!recorder) return undefined;
-    let wanted = true;
-    recorder.ended.then((file) => {
-      if (!wanted) return;
-      setRecorder(null);
-      recordings.sending.send([file]);
-    });
-    const ask = (event) => event.preventDefault();
-    addEventListener("beforeunload", ask);
-    return () => {
-      wanted = false;
-      removeEventListener("beforeunload", ask);
-      recorder.close();
-    };
-  }, [recorder]);
-  const begin = async () => {
-    const why = Recorder.why();
-    if (why) return setWrong(why);
-    const fresh = new Recorder();
-    try {
-      await fresh.begin();
-    } catch (error) {
-      fresh.close();
-      return setWrong(refusal(error));
-    }
-    setWrong("");
-    setSince(performance.now());
-    setRecorder(fresh);
-    say("Recording.");
-  };
-  if (!recorder)
-    return html`<button type="button" onClick=${begin}>${icon("mic")} Record</button>
-      ${wrong && html`<p class="trouble" role="alert">${wrong}</p>`}`;
+  const take = state.takes.find((one) => one.source === "microphone" && one.state === "recording");
+  const microphone = take && recorder.going(take.id);
+  useFrames(microphone, meter, () => {
+    meter.current.value = microphone.level;
+    time.current.textContent = clock((performance.now() - microphone.since) / 1000);
+    setMuted(microphone.muted);
+  });
+  if (!take) return html`<${Begin} begin=${() => recorder.record()}>${icon("mic")} Record<//>`;
   return html`<div class="recording" role="group" aria-label="Recording">
     <span class="dot" aria-hidden="true"></span><span ref=${time} class="time">0:00</span>
     <meter ref=${meter} min="0" max="1" aria-label="Loudness"></meter>
-    <button type="button" class="main" onClick=${() => recorder.close()}>${icon("stop")} Stop and send</button>
-    <button type="button" class="bare" aria-label="Discard this recording" onClick=${() => setRecorder(null)}>${icon("close")}</button>
-    ${muted && html`<p class="notice" role="status">${NO_SOUND}</p>`}
+    <button type="button" class="main" onClick=${() => recorder.stop(take.id)}>${icon("stop")} Stop and send</button>
+    <button type="button" class="bare" aria-label="Discard this recording" onClick=${() => document.getElementById("sure-recording").showModal()}>${icon("close")}</button>
+    <${Warnings} sound=${take.sound} muted=${muted} />
+    <${Sure} id="sure-recording" title="Discard" act=${() => recorder.drop(take.id)}>Discard what was recorded?<//>
   </div>`;
 }
 
 /** Words while somebody speaks: begun here, and shown in the place of a transcript. */
 function Live({ state, recordings }) {
+  const going = state.takes.some((one) => one.source === "captions" && one.state === "recording");
+  const begin = async () => {
+    const begun = await recordings.recorder.caption();
+    if (begun.id) recordings.select(begun.id);
+    return begun;
+  };
+  return html`<${Begin} begin=${begin} disabled=${going}>${icon("live")} Live captions<//>`;
+}
+
+/** A button that wants the microphone, and why it has none. */
+function Begin({ begin, disabled, children }) {
   const [wrong, setWrong] = useState("");
   const [asking, setAsking] = useState(false);
-  const going = state.talks.some((one) => one.state !== "over");
-  const begin = async () => {
+  const press = async () => {
     setAsking(true);
-    const { id, wrong: why } = await recordings.talks.begin();
+    setWrong((await begin()).wrong ?? "");
     setAsking(false);
-    setWrong(why ?? "");
-    if (id) recordings.select(id);
   };
-  return html`<button type="button" disabled=${going || asking} onClick=${begin}>${icon("live")} Live captions</button>
+  return html`<button type="button" disabled=${disabled || asking} onClick=${press}>${children}</button>
     ${wrong && html`<p class="trouble" role="alert">${wrong}</p>`}`;
 }

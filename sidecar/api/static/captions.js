@@ -1,16 +1,26 @@
 /** What a live session has told so far, out of its events. Pure. */
 
+import { numberOf } from "./words.js";
+
 const NOTICES = 3;
 
 /** @typedef {import("./client/live.js").LiveEvent} LiveEvent */
 
 /**
  * `lines` are final, by piece; `partials` are what pieces seem to say; `summary` is the transcript,
- * in the end.
+ * in the end. `past` are the lines of the sessions before, and `from` is where this one begins, in seconds.
  */
-export const NOTHING = { lines: new Map(), partials: new Map(), notices: [], summary: null };
+export const NOTHING = { lines: new Map(), partials: new Map(), notices: [], summary: null, past: [], from: 0 };
 
-/** @param {typeof NOTHING} before @param {LiveEvent} event @returns {typeof NOTHING} */
+/** What the next session goes on from, which begins at `from`. */
+export const continued = (before, from) => ({ ...NOTHING, past: segmentsOf(before), from });
+
+/** Until where a session has told what was said, in seconds of the talk. */
+export function toldUntil({ lines, summary, from }) {
+  const ends = [...lines.values()].map((one) => one.end_time ?? 0);
+  return from + (summary?.metadata?.duration ?? Math.max(0, ...ends));
+}
+
 export function after(before, event) {
   switch (event.type) {
     case "partial":
@@ -33,10 +43,17 @@ export function after(before, event) {
   }
 }
 
-/** The lines in their order. */
-export function segmentsOf({ lines, summary }) {
-  if (summary) return summary.segments;
-  return [...lines.entries()].sort(([one], [other]) => one - other).map(([, segment]) => segment);
+/** The lines in their order. Who spoke in a session before may be anybody of this one: voices are counted on. */
+export function segmentsOf({ lines, summary, past = [], from = 0 }) {
+  const own = summary?.segments ?? [...lines.entries()].sort(([one], [other]) => one - other).map(([, segment]) => segment);
+  if (!from) return own;
+  const before = Math.max(-1, ...past.map((one) => numberOf(one.speaker) ?? -1)) + 1;
+  const moved = (one) => ({ ...one, start_time: one.start_time + from, end_time: one.end_time + from });
+  return [...past, ...own.map((one) => {
+    const number = numberOf(one.speaker);
+    const speaker = number === null ? one.speaker : `Speaker_${before + number}`;
+    return { ...moved(one), speaker, ...(one.words && { words: one.words.map(moved) }) };
+  })];
 }
 
 /** What is being said: what stays, and what may yet be something else. */

@@ -1,5 +1,7 @@
 /** The conversation of this page: what it needs is fetched when somebody wants one. */
 
+import { stamp } from "./words.js";
+
 /** What is selected where a conversation is shown. */
 export const CONVERSATION = "conversation";
 
@@ -18,18 +20,16 @@ export class Conversations {
     [this.#store, this.#made] = [store, made];
   }
 
-  /** @param {{ voice: string, model: string, typed: boolean, speaks?: string }} wishes */
   async begin(wishes) {
     const { Conversation } = await import("./conversation/conversation.js");
     this.going?.close();
-    this.at = new Date().toLocaleString("sv").replace(/:\d\d$/, "").replaceAll(":", ".");
+    this.at = stamp();
     const one = new Conversation(() => this.#changed(one));
     this.going = one;
     this.#show({ saved: false });
     await one.begin(wishes);
   }
 
-  /** @param {boolean} keep */
   end(keep) {
     this.going?.end(keep);
   }

@@ -3,50 +3,25 @@
  * visitor for. */
 
 import { keepCopies, keepsCopies } from "./memory.js";
+import { Database } from "./storage.js";
 
-const NAME = "vibevoice-copies";
-const [HEADS, TEXTS] = ["heads", "texts"];
 /** Of one owner; the oldest go first. */
 const COPIES_AT_MOST = 200;
 /** The newest first; of the same time in an order that is always the same, so that none takes turns. */
 const newestFirst = (one, other) => other.at - one.at || (one.id < other.id ? 1 : -1);
 
 /**
- * `job`: its body, as it was last; `at`: when it ended, or was last read or corrected here; `kept`: whether it is in the browser, or in this tab alone.
+ * `job`: its body, as it was last; `at`: when it ended, or was last read or corrected here; `kept`: whether it is in the browser, or in this tab alone; `text`: of one that was open when the service had deleted it.
  *
- * @typedef {{ id: string, owner: string, job: any, revision: number, at: number, kept: boolean }} Head
+ * @typedef {{ id: string, owner: string, job: any, revision: number, at: number, kept: boolean, text?: Text }} Head
  * @typedef {{ segments: any[], metadata: any }} Text
  */
 
-let opening;
-
-function database() {
-  opening ??= new Promise((resolve, reject) => {
-    const request = indexedDB.open(NAME, 1);
-    request.onupgradeneeded = () => {
-      for (const store of [HEADS, TEXTS]) request.result.createObjectStore(store, { keyPath: "id" });
-    };
-    request.onsuccess = () => resolve(request.result);
-    request.onerror = () => reject(request.error);
-  });
-  return opening;
-}
-
-/** What the request comes to that `work` makes in one transaction, once that is complete. */
-async function transact(mode, work) {
-  const transaction = (await database()).transaction([HEADS, TEXTS], mode);
-  const request = work(transaction.objectStore(HEADS), transaction.objectStore(TEXTS));
-  return new Promise((resolve, reject) => {
-    transaction.oncomplete = () => resolve(request?.result);
-    transaction.onabort = () => reject(transaction.error);
-  });
-}
+const database = new Database("vibevoice-copies", { heads: "id", texts: "id" });
 
 export class Copies {
   #store;
   #owner = "";
-  /** Whole, by id: those that were open when the service had deleted them. @type {Map<string, Head & Text>} */
-  #held = new Map();
 
   /** @param {import("./store.js").Store} store its `copies` are the heads of all, by id */
   constructor(store) {
@@ -62,21 +37,12 @@ export class Copies {
   /** What other tabs did. */
   async refresh() {
     if (!this.#owner) return;
-    let found = [];
-    try {
-      found = (await transact("readonly", (heads) => heads.getAll())).filter(({ owner }) => owner === this.#owner);
-    } catch {
-      // A browser that stores nothing has no copies.
-    }
-    const heads = [...found, ...this.#held.values()];
-    this.#store.set({ copies: new Map(heads.map((one) => [one.id, one])) });
+    const found = await database.transact("readonly", (heads) => heads.getAll()).catch(() => []); // a browser may store nothing
+    const own = found.filter(({ owner }) => owner === this.#owner);
+    this.#store.set({ copies: new Map([...own, ...this.#held()].map((one) => [one.id, one])) });
   }
 
-  /**
-   * The jobs of which a copy is due: it is not as they are, and has room among the newest.
-   *
-   * @param {any[]} jobs
-   */
+  /** The jobs of which a copy is due: it is not as they are, and has room among the newest. */
   due(jobs) {
     if (!this.#owner || !keepsCopies()) return [];
     const { copies } = this.#store.state;
@@ -87,28 +53,24 @@ export class Copies {
     return ended.filter((job) => fits.has(job.id) && !(copies.get(job.id)?.revision >= job.revision));
   }
 
-  /**
-   * @param {any} job
-   * @param {Text} text
-   * @param {number} revision
-   * @param {number} [at] when somebody had it before them; else it is as old as its recording
-   */
+  /** @param {number} [at] when somebody had it before them; else it is as old as its recording */
   async put(job, { segments, metadata }, revision, at = this.#time(job)) {
     const owner = this.#owner;
     if (!owner || !keepsCopies()) return;
+    const { text } = this.#store.state.copies.get(job.id) ?? {};
     const head = { id: job.id, owner, job, revision, at, kept: true };
     const old = this.#kept().filter(({ id }) => id !== job.id).sort(newestFirst).slice(COPIES_AT_MOST - 1);
-    const copies = new Map(this.#store.state.copies).set(job.id, head); // at once: nobody makes it twice
-    for (const { id } of old) if (!this.#held.has(id)) copies.delete(id);
+    const copies = new Map(this.#store.state.copies).set(job.id, { ...head, text }); // at once: nobody makes it twice
+    for (const { id, text: open } of old) if (!open) copies.delete(id);
     this.#store.set({ copies });
     try {
-      await transact("readwrite", (heads, texts) => {
+      await database.transact("readwrite", (heads, texts) => {
         heads.put(head);
         texts.put({ id: job.id, segments, metadata });
         for (const { id } of old) (heads.delete(id), texts.delete(id));
       });
     } catch {
-      this.#set({ ...head, kept: false });
+      this.#set({ ...head, text, kept: false });
     }
   }
 
@@ -119,32 +81,32 @@ export class Copies {
    */
   hold(job, { segments, metadata }, stores = false) {
     const { revision, kept } = this.#store.state.copies.get(job.id) ?? { revision: job.revision, kept: false };
-    const head = { id: job.id, owner: this.#owner, job, revision, at: Date.now(), kept };
-    this.#held.set(job.id, { ...head, segments, metadata });
-    this.#set(head);
-    if (stores || kept) this.put(job, { segments, metadata }, revision, head.at);
+    const [at, text] = [Date.now(), { segments, metadata }];
+    this.#set({ id: job.id, owner: this.#owner, job, revision, at, kept, text });
+    if (stores || kept) this.put(job, text, revision, at);
   }
 
-  /** @param {string} id @returns {Promise<Text | undefined>} */
   async read(id) {
-    return this.#held.get(id) ?? (await transact("readonly", (_, texts) => texts.get(id)).catch(() => undefined));
+    return this.#store.state.copies.get(id)?.text ?? (await database.transact("readonly", (_, texts) => texts.get(id)).catch(() => undefined));
   }
 
-  /** @param {string[]} ids */
   async drop(...ids) {
     const copies = new Map(this.#store.state.copies);
-    for (const id of ids) (copies.delete(id), this.#held.delete(id));
+    for (const id of ids) copies.delete(id);
     this.#store.set({ copies });
-    await transact("readwrite", (heads, texts) => ids.forEach((id) => (heads.delete(id), texts.delete(id)))).catch(() => {});
+    await database.transact("readwrite", (heads, texts) => ids.forEach((id) => (heads.delete(id), texts.delete(id)))).catch(() => {});
   }
 
   /** @param {boolean} wanted whether there are to be any; else all go, of all owners, but what is open in this tab */
   async allow(wanted) {
     keepCopies(wanted);
     if (wanted) return;
-    this.#store.set({ copies: new Map() });
-    for (const one of this.#held.values()) this.hold(one.job, one);
-    await transact("readwrite", (heads, texts) => (heads.clear(), texts.clear())).catch(() => {}); // of all owners
+    this.#store.set({ copies: new Map(this.#held().map((one) => [one.id, { ...one, kept: false }])) });
+    await database.transact("readwrite", (heads, texts) => (heads.clear(), texts.clear())).catch(() => {}); // of all owners
+  }
+
+  #held() {
+    return [...this.#store.state.copies.values()].filter((one) => one.text && one.owner === this.#owner);
   }
 
   #kept() {

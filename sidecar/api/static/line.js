@@ -72,7 +72,6 @@ export class Acts {
   #node = element("div", "acts");
   #tick;
 
-  /** @param {(index: number) => void} edit @param {(index: number) => void} choose */
   constructor(edit, choose) {
     const index = () => Number(this.#node.closest(".row").dataset.index);
     this.#tick = button("box", "Select this line", "X", () => choose(index()));
@@ -89,7 +88,6 @@ export class Acts {
     return !this.#node.isConnected;
   }
 
-  /** @param {HTMLElement} row */
   to(row) {
     if (this.#node.parentElement !== row && row.isConnected) row.append(this.#node);
     this.show();
@@ -115,11 +113,7 @@ export class LineEditor {
   #text;
   #saving = false;
 
-  /**
-   * @param {number} index @param {HTMLElement} row @param {string} text
-   * @param {(text: string) => Promise<boolean>} save whether it is done
-   * @param {() => void} closed
-   */
+  /** @param {(text: string) => Promise<boolean>} save whether it is done */
   constructor(index, row, text, save, closed) {
     [this.index, this.#text] = [index, text];
     this.#field.defaultValue = text;

@@ -37,19 +37,16 @@ export function call(id, name) {
 /** Whether live talks become jobs of the service: only if somebody said so. */
 export const keepsTalks = () => read(KEEPS, false);
 
-/** @param {boolean} wanted */
 export const keepTalks = (wanted) => write(KEEPS, wanted);
 
 /** Whether transcripts are copied into this browser: unless somebody said no. */
 export const keepsCopies = () => read(COPIES, true);
 
-/** @param {boolean} wanted */
 export const keepCopies = (wanted) => write(COPIES, wanted);
 
 /** The recording that this tab showed last, "" for none. */
 export const lastShown = () => sessionStorage.getItem(SHOWN) || "";
 
-/** @param {string} id */
 export const showLast = (id) => sessionStorage.setItem(SHOWN, id);
 
 export const theme = () => read(THEME, "auto");

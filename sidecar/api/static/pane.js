@@ -1,19 +1,15 @@
 /** One recording: what was said, its timeline, and the sound of it where there is one. */
 
 import { nameOf } from "./aside.js";
-import { Chosen, NotDone, Steps } from "./edits.js";
-import { Search } from "./finder.js";
+import { Chosen, NotDone, Steps } from "./editing.js";
 import { doubtfulOf } from "./marks.js";
-import { Overview } from "./overview.js";
 import { Player } from "./player.js";
-import { save } from "./saving.js";
 import { client } from "./session.js";
 import { SpeakerDialog } from "./speakers.js";
-import { textOf } from "./talks.js";
-import { voices } from "./timeline.js";
+import { Overview, voices } from "./timeline.js";
 import { TranscriptView } from "./transcript.js";
-import { html, icon, Trouble, useEffect, useLayoutEffect, useMemo, useRef, useState } from "./view.js";
-import { about, clock, counted, languageOf, stateOf, trouble } from "./words.js";
+import { Downloads, Head, html, icon, save, Trouble, useEffect, useLayoutEffect, useMemo, useRef, useState } from "./view.js";
+import { about, clock, counted, languageOf, stateOf, textOf, trouble } from "./words.js";
 
 /** So long before a transcript is deleted that is said, or in the last part of a short retention. */
 const [EXPIRY_S, EXPIRY_SHARE] = [120, 0.35];
@@ -49,7 +45,7 @@ export function Pane({ state, recordings, say }) {
     return html`<main class="pane quietly" id="main" tabindex="-1"><p class="quiet">${state.loaded ? "Choose a recording to read its transcript." : ""}</p></main>`;
   const name = job ? nameOf(state, job) : "A recording";
   return html`<main class="pane" id="main" tabindex="-1" aria-label=${name}>
-    <${Head} job=${job} stored=${copy} name=${name} shown=${shown} recordings=${recordings} say=${say} />
+    <${Title} job=${job} stored=${copy} name=${name} shown=${shown} recordings=${recordings} say=${say} />
     ${copy && html`<p class="notice" role="status">The service does not have this transcript any more. ${copy.kept ? "This copy is stored in this browser." : "It is in this tab only: download it to keep it."}</p>`}
     ${there && html`<${Expiry} job=${there} keeps=${state.about?.keeps_seconds} recordings=${recordings} />`}
     ${problem && html`<${Trouble} error=${problem} />`}
@@ -76,15 +72,14 @@ function Expiry({ job, keeps, recordings }) {
   </div>`;
 }
 
-function Head({ job, stored, name, shown, recordings, say }) {
+function Title({ job, stored, name, shown, recordings, say }) {
   const done = job?.state === "done";
   const said = shown?.final && shown.metadata;
   const facts = said
     ? [clock(said.duration), said.diarized && shown.segments.length > 0 && counted(voices(shown.segments).length, "speaker"), said.language !== "auto" && !said.warnings.some(({ code }) => code === DOUBTFUL) && languageOf(said.language), `${said.engine}, ${said.model_precision}`, said.processing_time && `took ${about(said.processing_time)}`]
     : [job && stateOf(job)];
   const written = (format) => (stored || format === "plain" ? OWN_FORMATS[format](shown) : client().transcript(job.id, format));
-  const download = async (format, ending) => {
-    document.getElementById("formats").hidePopover?.();
+  const download = (format) => async (ending) => {
     try {
       save(await written(format), `${name.replace(/\.[^.]{1,5}$/, "")}${format === "text" ? "-times" : ""}.${ending}`);
     } catch (error) {
@@ -104,18 +99,14 @@ function Head({ job, stored, name, shown, recordings, say }) {
     }
     setTimeout(() => setCopied(""), 2500);
   };
-  return html`<div class="head slim">
-    <button type="button" class="bare back" aria-label="Back to the recordings" onClick=${() => recordings.select("")}>${icon("back")}</button>
-    <div class="title"><h1>${name}</h1><p class="quiet">${facts.filter(Boolean).join(" · ")}</p></div>
+  const offered = FORMATS.filter(([format]) => (format === "plain" ? said : !stored || OWN_FORMATS[format]));
+  const items = offered.map(([format, words, ending]) => [words, ending, download(format)]);
+  return html`<${Head} kind="slim" title=${name} facts=${facts.filter(Boolean).join(" · ")} recordings=${recordings}>
     ${done && (!stored || shown) && html`<div class="choice">
       <button type="button" onClick=${() => copy(stored ? "plain" : "text")}>${icon("copy")} <span class=${copied ? "" : "label"}>${copied || "Copy"}</span></button>
-      <button type="button" popovertarget="formats" aria-haspopup="true">${icon("down")} <span class="label">Download</span></button>
-      <div id="formats" popover class="menu" role="group" aria-label="Download as">
-        ${!stored && said && html`<button type="button" onClick=${() => copy("plain")}>Copy without times</button>`}
-        ${FORMATS.filter(([format]) => (format === "plain" ? said : !stored || OWN_FORMATS[format])).map(([format, words, ending]) => html`<button type="button" onClick=${() => download(format, ending)}>${words} <span class="quiet">.${ending}</span></button>`)}
-      </div>
+      <${Downloads} items=${items}>${!stored && said && html`<button type="button" onClick=${() => copy("plain")}>Copy without times</button>`}<//>
     </div>`}
-  </div>`;
+  <//>`;
 }
 
 /** What was said so far, and its sound. Of a talk that goes on there is nothing to play yet. */
@@ -163,4 +154,30 @@ export function Reading({ job, shown, file, recordings, people, consent, say }) 
     <${Chosen} chosen=${chosen} lanes=${lanes} editing=${editing} view=${view} />
     ${edits && html`<${SpeakerDialog} speaker=${speaker} lanes=${lanes} job=${job} heard=${shown.metadata.speakers ?? []} people=${people} consent=${consent} editing=${editing} close=${() => setSpeaker(null)} say=${say} />`}
   `;
+}
+
+/** Looking for words in the transcript. */
+function Search({ view, revision, segments }) {
+  const [text, setText] = useState("");
+  const [found, setFound] = useState({ count: 0, number: 0 });
+  useEffect(() => {
+    if (text) setFound(view.current.searched());
+  }, [revision, segments]);
+  const look = (event) => {
+    setText(event.target.value);
+    setFound(view.current.search(event.target.value));
+  };
+  const pressed = (event) => {
+    if (event.key === "Enter") setFound(view.current.next(event.shiftKey ? -1 : 1));
+    else if (event.key === "Escape") (setText(""), setFound(view.current.search("")));
+    else return;
+    event.preventDefault();
+  };
+  return html`<div class="search" role="search">
+    ${icon("search")}
+    <input type="search" aria-label="Search in the transcript" placeholder="Search" value=${text} onInput=${look} onKeyDown=${pressed} />
+    <span class="quiet found" role="status">${text && (found.count ? `${found.number} of ${found.count}` : "none")}</span>
+    <button type="button" class="bare" aria-label="Previous match" disabled=${!found.count} onClick=${() => setFound(view.current.next(-1))}>${icon("up")}</button>
+    <button type="button" class="bare" aria-label="Next match" disabled=${!found.count} onClick=${() => setFound(view.current.next(1))}>${icon("next")}</button>
+  </div>`;
 }

@@ -1,7 +1,7 @@
 /** Playback: the person's own file, or the recording that the service keeps. */
 
 import { client, token } from "./session.js";
-import { html, icon, useEffect, useMemo, useRef, useState } from "./view.js";
+import { html, icon, useEffect, useFrames, useMemo, useRef, useState } from "./view.js";
 import { clock, trouble } from "./words.js";
 
 /** A file that differs more in length is hardly the one that was sent. */
@@ -42,12 +42,10 @@ export function Player({ job, file, duration, audio, seek, moved, recordings }) 
   const [follow, setFollow] = useState(true);
   const [rate, setRate] = useState(1);
   const [odd, setOdd] = useState("");
-  const keeps = useRef(true);
-  keeps.current = follow;
   const { url, fetch, own } = useSound(job, file);
   const show = (at, runs) => {
     if (time.current) time.current.textContent = `${clock(at)} / ${clock(duration)}`;
-    moved(at, runs, runs && keeps.current);
+    moved(at, runs, runs && follow);
   };
   seek.current = (at, play) => {
     if (!audio.current) return show(at, false);
@@ -55,16 +53,7 @@ export function Player({ job, file, duration, audio, seek, moved, recordings }) 
     if (play) audio.current.play().catch(() => {});
     show(at, false);
   };
-  useEffect(() => {
-    if (!playing) return undefined;
-    let frame = 0;
-    const step = () => {
-      if (audio.current) show(audio.current.currentTime, true);
-      frame = requestAnimationFrame(step);
-    };
-    step();
-    return () => cancelAnimationFrame(frame);
-  }, [playing, duration]);
+  useFrames(playing, audio, () => show(audio.current.currentTime, true));
   useEffect(() => show(audio.current?.currentTime ?? 0, false), [duration]);
   const known = () => {
     if (!audio.current) return; // what it was of is gone

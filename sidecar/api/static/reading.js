@@ -3,17 +3,12 @@
 const QUIET_MS = 5000;
 const OVER = new Set(["done", "failed", "cancelled"]);
 
-/** @param {{ state: string }} job */
 export const isOver = (job) => OVER.has(job.state);
 
 /**
  * What happens to a job until it has ended. Where nothing is heard for a while it is looked at: an
  * end that was missed ends this, too, and a stream that lags behind the job is begun anew.
  *
- * @param {import("./client/index.js").VibevoiceClient} client
- * @param {string} id
- * @param {AbortSignal} signal
- * @param {number} [quietMs]
  * @returns {AsyncGenerator<import("./client/following.js").JobEvent, void, void>}
  */
 export async function* heard(client, id, signal, quietMs = QUIET_MS) {
@@ -59,8 +54,6 @@ async function within(promise, ms) {
  * What was said, and how often it was edited. Of two revisions the older is told: then an edit of ours
  * is refused, and not done to what nobody saw.
  *
- * @param {import("./client/index.js").VibevoiceClient} client
- * @param {string} id
  * @param {{ signal?: AbortSignal, renew?: boolean }} [how] `renew`: whether the service keeps it longer for that
  */
 export async function read(client, id, { signal, renew = true } = {}) {

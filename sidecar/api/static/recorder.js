@@ -1,67 +1,314 @@
-/** The microphone into a file; how loud it is, meanwhile. */
+/** All takes: what the microphone hears, from its first second until the service has it as a job, and
+ * files on their way. It is nobody's but the recorder's what becomes of them (states.js). */
 
-const FORMS = ["audio/webm;codecs=opus", "audio/ogg;codecs=opus", "audio/mp4"];
+import { ServiceUnreachable } from "./client/index.js";
+import { newKey } from "./client/world.js";
+import { call, keepsTalks } from "./memory.js";
+import { Microphone, refusal, silentFor } from "./microphone.js";
+import { client } from "./session.js";
+import { after } from "./states.js";
+import { heads, keepHead, Sound } from "./storage.js";
+import { alone } from "./store.js";
+import { Talk } from "./talk.js";
+import { counted, stamp, trouble } from "./words.js";
 
+const AT_ONCE = 2;
+/** What is stored of a take. */
+const HEAD = ["id", "source", "name", "state", "job", "owner", "type", "rate", "options", "segments"];
+/** Of a file that is gone, was written on after it was chosen, or may not be read. */
+export const UNREADABLE = {
+  detail: "The browser cannot read this file: it was moved, changed or deleted, or may not be read.",
+  hint: "Choose it again once it is complete.",
+  code: "unreadable",
+};
+
+/**
+ * A take is a `source` (file, microphone or captions), a `state`, and more as it comes. `saved`: the person has
+ * its sound as a file; `found`: of a page before; `later`: it was not refused, and is sent again by itself.
+ */
 export class Recorder {
-  /** @type {Promise<File>} what was recorded, once it has ended: by `close`, or without a microphone */
-  ended;
-  #stream;
-  #recorder;
-  #context;
-  #meter;
-  #pieces = [];
+  #store;
+  #say;
+  #sent;
+  /** The microphone or the talk of each that goes on, by id. */
+  #going = new Map();
+  /** The options of which talks know. */
+  #asked = {};
 
-  /** @returns {string} why it cannot be, "" where it can */
-  static why() {
-    if (!isSecureContext)
-      return "Browsers give the microphone only to pages of this machine or with https.";
-    if (!navigator.mediaDevices?.getUserMedia || !globalThis.MediaRecorder)
-      return "This browser cannot record.";
-    return "";
+  /**
+   * @param {import("./store.js").Store} store its `takes` are all of this tab
+   * @param {(job: import("./client/wire.js").Job, file: File, take: Take) => void} sent it is a job now
+   */
+  constructor(store, say, sent) {
+    [this.#store, this.#say, this.#sent] = [store, say, sent];
+    store.listen(({ options }) => options !== this.#asked && this.#askedOtherwise(options));
   }
 
-  /** @throws {DOMException} there is no microphone, or it may not be used */
-  async begin() {
-    this.#stream = await navigator.mediaDevices.getUserMedia({ audio: true });
-    const mimeType = FORMS.find((form) => MediaRecorder.isTypeSupported(form));
-    this.#recorder = new MediaRecorder(this.#stream, mimeType ? { mimeType } : {});
-    this.#recorder.addEventListener("dataavailable", ({ data }) => this.#pieces.push(data));
-    this.ended = new Promise((resolve) => this.#recorder.addEventListener("stop", () => resolve(this.#file())));
-    this.#recorder.start(1000);
-    this.#context = new AudioContext();
-    this.#meter = this.#context.createAnalyser();
-    this.#meter.fftSize = 512;
-    this.#context.createMediaStreamSource(this.#stream).connect(this.#meter);
+  get(id) {
+    return this.#store.state.takes.find((one) => one.id === id);
   }
 
-  /** 0 to 1. */
-  level() {
-    const heard = new Float32Array(this.#meter.fftSize);
-    this.#meter.getFloatTimeDomainData(heard);
-    return Math.min(1, Math.sqrt(heard.reduce((sum, one) => sum + one * one, 0) / heard.length) * 4);
+  going(id) {
+    return this.#going.get(id);
   }
 
-  #file() {
-    const type = this.#recorder.mimeType || "audio/webm";
-    const kind = type.includes("mp4") ? "m4a" : type.includes("ogg") ? "ogg" : "webm";
-    const at = new Date().toLocaleString("sv").replace(/:\d\d$/, "").replaceAll(":", ".");
-    return new File(this.#pieces, `Recording ${at}.${kind}`, { type });
+  record() {
+    return this.#begin("microphone", "Recording", silentFor("MediaRecorder"), async (id, sound) => {
+      const microphone = new Microphone();
+      this.#going.set(id, microphone);
+      await microphone.begin(sound, () => this.#ended(id));
+    });
   }
 
-  /** Let go of the microphone, which ends the recording; once more does nothing. */
-  close() {
-    if (this.#recorder?.state !== "inactive") this.#recorder?.stop();
-    for (const track of this.#stream?.getTracks() ?? []) track.stop();
-    if (this.#context && this.#context.state !== "closed") this.#context.close();
+  caption() {
+    return this.#begin("captions", "Live", silentFor("AudioWorkletNode"), async (id, sound, name) => {
+      const talk = new Talk(name, (event) => this.#told(id, event), sound);
+      this.#going.set(id, talk);
+      await talk.begin({ ...this.#wishes(), ...(keepsTalks() && { keep: true }) });
+    });
+  }
+
+  /** @param {string} id one of which no more is recorded */
+  stop(id) {
+    const going = this.#going.get(id);
+    if (going instanceof Talk) going.end();
+    else going?.close();
+  }
+
+  add(files) {
+    this.#list(...files.map((file) => this.#new("file", file.name, { file, state: "waiting" })));
+    this.#sendNext();
+  }
+
+  /** @param {string} name of a file that cannot be read */
+  refuse(name) {
+    this.#list(this.#new("file", name, { state: "kept", error: UNREADABLE }));
+  }
+
+  /** Send it, with the options as they are now. */
+  send(id) {
+    this.#step(id, "send", this.#toSend());
+    this.#sendNext();
+  }
+
+  async file(id) {
+    const { file, sound, name } = this.get(id);
+    return file ?? sound.file(name);
+  }
+
+  /** The person has its sound as a file. */
+  saved(id) {
+    this.#mark(id, { saved: true });
+  }
+
+  drop(id) {
+    this.#step(id, "deleted");
+    this.#sendNext();
+  }
+
+  /** Takes against the jobs that there are; `asked`: when it was asked for them; `anew`: by a service that was started since. */
+  look(jobs, asked, anew) {
+    this.#find();
+    for (const { id, source, job: sent, since, name, later } of this.#store.state.takes) {
+      const job = jobs.find((one) => one.id === sent);
+      const fails = (error) => this.#step(id, source === "file" ? "deleted" : "failed", { error });
+      if (later) this.#step(id, "send", this.#toSend());
+      else if (job?.state === "done") this.#step(id, "done");
+      else if (job?.error) fails(job.error);
+      else if (job || !(since < asked)) continue;
+      else if (!anew) fails(null);
+      else if (this.#step(id, "restarted", this.#toSend())) this.#say(`The service was restarted; ${name} is uploaded again.`);
+    }
+    this.#sendNext();
+  }
+
+  /** Talks that nobody hears try it now. */
+  again() {
+    for (const talk of this.#going.values()) talk.again?.();
+  }
+
+  async #begin(source, kind, why, open) {
+    if (why) return { wrong: why };
+    const take = this.#new(source, `${kind} ${stamp()}`, { state: "recording" });
+    const { id, name } = take;
+    const sound = new Sound(id, () => this.#mark(id, {}));
+    try {
+      await held(id);
+      await open(id, sound, name);
+    } catch (error) {
+      this.#going.get(id)?.close();
+      this.#going.delete(id);
+      return { wrong: refusal(error) };
+    }
+    this.#list({ ...take, sound, type: sound.type, rate: sound.rate });
+    this.#keep(id);
+    if (source === "captions") this.#told(id);
+    navigator.storage?.persist?.().catch(() => {}); // else a browser that lacks space may delete it
+    this.#say(source === "microphone" ? "Recording." : "The microphone is on.");
+    return { id };
+  }
+
+  #new(source, name, more) {
+    const { about, options } = this.#store.state;
+    return { id: newKey(), source, name, owner: about?.owner, options, segments: [], ...more };
+  }
+
+  /** What is to be known of one that is sent: each time anew. */
+  #toSend() {
+    return { options: this.#store.state.options, error: null, later: false, found: false };
+  }
+
+  /** What a live session is asked for. */
+  #wishes() {
+    const { language, hotwords } = trimmed(this.#store.state.options);
+    return { ...(language && { language }), ...(hotwords && { hotwords }) };
+  }
+
+  #askedOtherwise(options) {
+    this.#asked = options;
+    for (const [id, talk] of this.#going) {
+      this.#mark(id, { options });
+      if (talk instanceof Talk) talk.options = { ...this.#wishes(), keep: talk.keeps };
+    }
+    this.again();
+  }
+
+  /** A microphone is off. */
+  async #ended(id) {
+    await this.get(id)?.sound.written;
+    this.#over(id, "ended");
+  }
+
+  /** Nobody's recording becomes the job of another who has signed in meanwhile. */
+  #over(id, event, change) {
+    const take = this.get(id);
+    this.#going.delete(id);
+    if (!take?.sound.count) return this.drop(id);
+    const own = !take.owner || take.owner === this.#store.state.about?.owner;
+    this.#step(id, own ? event : "captioned", { ...this.#toSend(), ...change });
+    this.#sendNext();
+  }
+
+  #told(id, event) {
+    const [talk, before] = [this.#going.get(id), this.get(id)];
+    if (!talk || !before) return;
+    const { state: live, error, captions, revision, seconds, behind, keeps, muted, job } = talk;
+    const segments = before.revision === revision && before.live === live ? before.segments : talk.segments;
+    this.#mark(id, { live, error, captions, revision, segments, seconds, behind, keeps, muted });
+    if (event?.type === "notice") this.#say(event.message);
+    if (["final", "speakers_revised", "summary"].includes(event?.type)) this.#keep(id);
+    if (event?.type === "summary" && event.job) call(event.job, before.name);
+    if (before.live === live) return;
+    if (live === "paused") this.#say("Paused.");
+    if (live === "live" && before.live === "paused") this.#say("Resumed.");
+    if (live !== "over") return;
+    this.#say(`Ended: ${counted(segments.length, "line")}.`);
+    this.#overTalk(id, talk, captions.from ? "" : job, error);
+  }
+
+  /** What it becomes: the job that its only session made, one that is to be made of its sound, or neither. */
+  async #overTalk(id, { keeps, peaks }, job, error) {
+    const file = await this.file(id);
+    this.#over(id, keeps && !job ? "ended" : "captioned", { file, error, peaks: Uint8Array.from(peaks) });
+    if (!job) return;
+    try {
+      this.#sent(await client().job(job), file, this.get(id));
+      this.drop(id);
+    } catch {
+      // It stays as it is here, and the job is found in the list.
+    }
+  }
+
+  #sendNext() {
+    let free = AT_ONCE - this.#store.state.takes.filter((one) => one.state === "sending").length;
+    for (const { id, state } of this.#store.state.takes) {
+      if (free <= 0 || state !== "waiting") continue;
+      free -= 1;
+      this.#step(id, "begun");
+      this.#sendOne(this.get(id));
+    }
+  }
+
+  async #sendOne(take) {
+    const { id, name, options } = take;
+    try {
+      const file = await this.file(id);
+      if (!(await isReadable(file))) throw UNREADABLE;
+      const { about } = this.#store.state;
+      const kept = { ...(about?.engine.words && { words: true }), ...(about?.people_consent && { voiceprints: true }) };
+      const job = await client().submit(file, { ...kept, ...trimmed(options) }, { key: newKey(), name });
+      if (!this.get(id)) return void (await client().cancel(job.id));
+      this.#step(id, "sent", { job: job.id, since: performance.now() });
+      this.#sent(job, file, take);
+    } catch (error) {
+      if (error.status === 401) this.#store.set({ locked: true });
+      const { file } = take;
+      const wrong = !file || (await isReadable(file)) ? trouble(error) : UNREADABLE;
+      this.#step(id, "refused", { error: wrong, later: error.status === 401 || error instanceof ServiceUnreachable });
+      this.#say(`${name} was rejected: ${wrong.detail}`);
+    } finally {
+      this.#sendNext();
+    }
+  }
+
+  /** What became of takes whose tab is no more is this tab's to ask, from when it has them. */
+  #find = alone(async () => {
+    const { about } = this.#store.state;
+    for (const { id, owner } of about ? await heads() : []) {
+      if (this.get(id) || (owner && owner !== about.owner) || !(await held(id))) continue;
+      const head = (await heads()).find((one) => one.id === id); // as it is now that nobody else has it
+      if (!head) continue;
+      const sound = await Sound.found(head);
+      this.#list({ ...head, found: true, since: performance.now(), sound });
+      if (!Object.keys(this.#store.state.options).length) this.#store.set({ options: head.options });
+      this.#step(id, sound.count ? "found" : "deleted");
+    }
+  });
+
+  /** @returns {boolean} whether that means something to it */
+  #step(id, event, change = {}) {
+    const take = this.get(id);
+    const state = take && after(take.state, event);
+    if (!take || state === take.state) return false;
+    this.#mark(id, { ...change, state });
+    if (state !== "gone" && state !== "done") this.#keep(id);
+    else take.sound?.drop();
+    if (state !== "gone") return true;
+    this.#going.get(id)?.close();
+    this.#going.delete(id);
+    this.#store.set({ takes: this.#store.state.takes.filter((one) => one.id !== id) });
+    return true;
+  }
+
+  #list(...takes) {
+    this.#store.set({ takes: [...this.#store.state.takes, ...takes] });
+  }
+
+  #mark(id, change) {
+    const { takes } = this.#store.state;
+    this.#store.set({ takes: takes.map((one) => (one.id === id ? { ...one, ...change } : one)) });
+  }
+
+  /** What is said of it goes to the browser's storage. */
+  #keep(id) {
+    const take = this.get(id);
+    if (take.source !== "file") keepHead(Object.fromEntries(HEAD.map((key) => [key, take[key]])));
   }
 }
 
-export const NO_SOUND = "No audio from this microphone. It may be muted, or not the one in use: check the browser's settings for this page.";
+/** Options without the spaces around them. */
+const trimmed = (options) => Object.fromEntries(Object.entries(options).map(([name, text]) => [name, text.trim()]).filter(([, text]) => text));
 
-/** What a refused microphone means, and what to do. */
-export function refusal(error) {
-  if (error.name === "NotAllowedError")
-    return "The microphone is not allowed for this page. Allow it beside the address, then try again.";
-  if (error.name === "NotFoundError") return "There is no microphone. Plug one in, then try again.";
-  return `The microphone does not work: ${error.message}`;
+/** Whether this tab has a take now, until it ends: no other does. */
+const held = (id) =>
+  new Promise((resolve) => {
+    const hold = (lock) => (resolve(lock !== null), lock && new Promise(() => {}));
+    if (navigator.locks) navigator.locks.request(`vibevoice-${id}`, { ifAvailable: true }, hold).catch(() => resolve(true));
+    else resolve(true);
+  });
+
+/** Whether the first bytes can be read; a slice of a file that is gone is empty, and can. */
+async function isReadable(file) {
+  const reader = file.stream().getReader();
+  return reader.read().then(() => (reader.cancel().catch(() => {}), true), () => false);
 }

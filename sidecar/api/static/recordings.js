@@ -5,9 +5,9 @@ import { Copies } from "./copies.js";
 import { Editing } from "./editing.js";
 import { names, call, lastShown, showLast } from "./memory.js";
 import { heard, isOver, newest, read } from "./reading.js";
-import { Sending } from "./sending.js";
-import { client } from "./session.js";
-import { Talks } from "./talks.js";
+import { Recorder } from "./recorder.js";
+import { client, keep } from "./session.js";
+import { alone } from "./store.js";
 import { trouble } from "./words.js";
 
 const BUSY_MS = 1000;
@@ -44,22 +44,18 @@ export class Recordings {
   #instance = "";
   /** The start that `about` is of. */
   #learnt = "";
-  #learning = false;
-  #copying = false;
   /** What was shown when the page was loaded again. */
   #before = lastShown();
   /** When somebody was last seen to read. */
   #attended = performance.now();
 
-  /** @param {import("./store.js").Store} store @param {(text: string) => void} say */
   constructor(store, say) {
     this.#store = store;
     this.#say = say;
     this.copies = new Copies(store);
     this.editing = new Editing(store, say, (job, text) => this.copies.hold(job, text));
-    this.talks = new Talks(store, say, (id, job, file, name) => this.#kept(id, job, file, name));
-    this.conversations = new Conversations(store, (job, name) => this.#kept(CONVERSATION, job, undefined, name));
-    this.sending = new Sending(store, say, (job, file, name) => this.#sent(job, file, name));
+    this.conversations = new Conversations(store, (job, name) => this.#made(job, name));
+    this.recorder = new Recorder(store, say, (job, file, take) => this.#sent(job, file, take));
   }
 
   /** Look at the service, again and again, as long as the page is there. */
@@ -68,8 +64,8 @@ export class Recordings {
     for (const sign of SIGNS) document.addEventListener(sign, () => (this.#attended = performance.now()), { capture: true, passive: true });
     for (;;) {
       await this.#look();
-      const { about, jobs, uploads, offline } = this.#store.state;
-      const busy = offline || uploads.length || jobs.some((job) => !isOver(job));
+      const { about, jobs, takes, offline } = this.#store.state;
+      const busy = offline || takes.some((one) => one.state === "sending") || jobs.some((job) => !isOver(job));
       const usual = document.hidden ? HIDDEN_MS : busy ? BUSY_MS : IDLE_MS;
       const pause = Math.min(usual, ((about?.keeps_seconds ?? Infinity) * 1000) / LOOKS);
       await new Promise((resolve) => {
@@ -79,19 +75,40 @@ export class Recordings {
     }
   }
 
+  /** Go on with a token; what the page has of somebody else goes. */
+  async enter(given) {
+    try {
+      const about = await client({}, undefined, given).question("/v1/page/about", { once: true });
+      keep(given);
+      const known = this.#store.state.about;
+      if (known && known.owner !== about.owner) {
+        this.select("");
+        for (const one of [this.files, this.#known]) one.clear();
+        const takes = this.#store.state.takes.filter((one) => one.state === "recording" || one.owner === about.owner);
+        this.#store.set({ jobs: [], takes });
+      }
+      this.#store.set({ about, arrival: null, locked: false });
+      await this.copies.open(about.owner);
+      this.recorder.again();
+      this.look();
+    } catch (error) {
+      this.#store.set({ arrival: trouble(error) });
+    }
+  }
+
   /** Look now. */
   look() {
     this.#tick();
   }
 
-  /** @param {string} id the job, talk or conversation that is shown; "" for none */
+  /** @param {string} id the job, take or conversation that is shown; "" for none */
   select(id) {
     if (id === this.#store.state.selected && this.#followed === id) return;
     this.#following.abort();
     [this.#following, this.#followed] = [new AbortController(), id];
     this.#store.set({ selected: id, shown: null, problem: null });
     showLast(id);
-    if (!id || id === CONVERSATION || this.talks.get(id)) return;
+    if (!id || id === CONVERSATION || this.recorder.get(id)) return;
     const { jobs, copies } = this.#store.state;
     if (copies.has(id) && !jobs.some((job) => job.id === id)) this.#showCopy(id, this.#following.signal);
     else this.#follow(id, this.#following.signal);
@@ -127,6 +144,7 @@ export class Recordings {
   async #look() {
     try {
       const asking = client({ attempts: 1 }, SILENCE_MS);
+      const asked = performance.now();
       const health = await asking.health();
       this.#store.set({ health, offline: false });
       this.#learn(`${health.instance} ${health.engine}`);
@@ -136,7 +154,8 @@ export class Recordings {
       this.#told(jobs);
       this.#hold(jobs, anew);
       this.#store.set({ jobs, names: names(), locked: false, loaded: true, refused: null });
-      if (anew) this.#again(jobs);
+      this.recorder.look(jobs, asked, anew);
+      if (anew && jobs.some((job) => job.id === this.#store.state.selected)) this.#resume();
       else this.#reconcile(jobs);
       this.#comeBack(jobs);
       this.#copy(jobs);
@@ -156,20 +175,13 @@ export class Recordings {
   }
 
   /** What the service can do: asked once for each start and engine of it, and nothing waits for the answer. */
-  async #learn(engine) {
-    if (this.#learnt === engine || this.#learning) return;
-    this.#learning = true;
-    try {
-      const about = await client().question("/v1/page/about", { once: true });
-      this.#store.set({ about });
-      this.#learnt = engine;
-      await this.copies.open(about.owner);
-    } catch {
-      // The next look asks again.
-    } finally {
-      this.#learning = false;
-    }
-  }
+  #learn = alone(async (engine) => {
+    if (this.#learnt === engine) return;
+    const about = await client().question("/v1/page/about", { once: true });
+    this.#store.set({ about });
+    this.#learnt = engine;
+    await this.copies.open(about.owner);
+  });
 
   /** What ended since the last look is said, once. */
   #told(jobs) {
@@ -208,20 +220,13 @@ export class Recordings {
 
   /** A copy of what the service will delete: of the one that is shown as it is, of another by asking
    * for it, one after the other. Nobody reads it by that: it is deleted when it would have been. */
-  async #copy(jobs) {
+  #copy = alone(async (jobs) => {
     const { shown } = this.#store.state;
     const [job] = this.copies.due(jobs);
-    if (this.#copying || !job) return;
-    this.#copying = true;
-    try {
-      const whole = shown?.id === job.id ? shown : await read(client({ attempts: 1 }), job.id, { renew: false });
-      if (whole.metadata && this.#store.state.jobs.some(({ id }) => id === job.id)) await this.copies.put(job, whole, whole.edits.revision);
-    } catch {
-      // The next look asks again, while it is there.
-    } finally {
-      this.#copying = false;
-    }
-  }
+    if (!job) return;
+    const whole = shown?.id === job.id ? shown : await read(client({ attempts: 1 }), job.id, { renew: false });
+    if (whole.metadata && this.#store.state.jobs.some(({ id }) => id === job.id)) await this.copies.put(job, whole, whole.edits.revision);
+  });
 
   /** Whoever reads a transcript, or is writing in it, has it kept. */
   #attend(jobs) {
@@ -237,55 +242,37 @@ export class Recordings {
     this.#store.set({ jobs: this.#store.state.jobs.map((one) => (one.id === job.id ? dated(job) : one)) });
   }
 
-  /** The service was started anew: what it forgot before it was done is sent again, if we have it. */
-  #again(jobs) {
-    const there = new Set(jobs.map((job) => job.id));
-    for (const [id, state] of [...this.#known]) {
-      if (there.has(id) || isOver({ state })) continue;
-      this.#known.delete(id);
-      const file = this.files.get(id);
-      if (file) {
-        this.#say(`The service was restarted; ${file.name} is uploaded again.`);
-        if (this.#store.state.selected === id) this.select("");
-        this.sending.send([file]);
-      }
-    }
-    if (there.has(this.#store.state.selected)) this.#resume();
-  }
-
   #resume() {
     this.#followed = "";
     this.select(this.#store.state.selected);
   }
 
-  /** A live talk or a conversation is a job now: what the page may have of it is its sound. */
-  async #kept(id, job, file, name) {
+  /** A conversation is a job now. */
+  async #made(id, name) {
     try {
-      const made = await client().job(job);
-      const { jobs } = this.#store.state;
-      call(job, name);
-      if (file) this.files.set(job, file);
-      this.#known.set(job, made.state);
-      this.#store.set({ jobs: [...jobs.filter((one) => one.id !== job), made], names: names() });
-      if (this.#store.state.selected === id) this.select(job);
-      this.talks.drop(id);
+      const job = await client().job(id);
+      this.#list(job, name);
+      if (this.#store.state.selected === CONVERSATION) this.select(id);
     } catch {
-      this.look(); // the talk stays as it is in the page, and the job is found in the list
+      this.look(); // it is found in the list
     }
   }
 
-  /** A recording is a job now. */
-  #sent(job, file, name) {
-    call(job.id, name);
+  /** A take is a job now. */
+  #sent(job, file, { id, name }) {
     this.files.set(job.id, file);
-    this.#known.set(job.id, job.state);
+    this.#list(job, name);
     const { jobs, selected } = this.#store.state;
-    this.#store.set({ jobs: [...jobs.filter((one) => one.id !== job.id), job], names: names() });
-    const talk = this.#store.state.talks.find((one) => one.file === file);
-    if (talk) this.talks.saved(talk.id, job.id);
-    const shown = jobs.find((one) => one.id === selected) ?? this.talks.get(selected);
-    if (!shown || shown.state === "failed" || (talk && talk.id === selected)) this.select(job.id);
+    const shown = jobs.find((one) => one.id === selected) ?? this.recorder.get(selected);
+    if (!shown || shown.state === "failed" || selected === id) this.select(job.id);
     this.look();
+  }
+
+  #list(job, name) {
+    const { jobs } = this.#store.state;
+    call(job.id, name);
+    this.#known.set(job.id, job.state);
+    this.#store.set({ jobs: [...jobs.filter((one) => one.id !== job.id), job], names: names() });
   }
 
   /** What is shown against what there is: edited in another tab, or something went wrong with it. */

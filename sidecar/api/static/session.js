@@ -8,15 +8,14 @@ const LINK = /^#open=([\w-]{20,100})$/;
 /** @returns {string} the token of this tab, "" without one */
 export const token = () => sessionStorage.getItem(KEY) || "";
 
-/** @param {string} given */
 export function keep(given) {
   if (given) sessionStorage.setItem(KEY, given);
   else sessionStorage.removeItem(KEY);
 }
 
 /** A client with the token that there is; sent by header, so that no other page can have it sent. */
-export const client = (retry = {}, silenceMs = undefined) =>
-  new VibevoiceClient({ url: location.origin, token: token() || undefined, retry, silenceMs });
+export const client = (retry = {}, silenceMs = undefined, given = token()) =>
+  new VibevoiceClient({ url: location.origin, token: given || undefined, retry, silenceMs });
 
 /**
  * Where the page was opened by a link: its word out of the address, and the token for it. The token

@@ -1,8 +1,29 @@
 /** Who speaks: the lanes' names, and what can be done to a speaker. */
 
-import { remember } from "./people.js";
+import { client } from "./session.js";
 import { html, icon, Trouble, useEffect, useRef, useState } from "./view.js";
 import { called, counted, numberOf, trouble } from "./words.js";
+
+/** Whether the service has had its answer since the page was loaded. */
+let agreed = false;
+
+/**
+ * Have a speaker of a job identified in later recordings: somebody new, or one more recording of
+ * somebody who is known by that name.
+ *
+ * @param {boolean} consent whether the service asks once if it may store voices
+ * @returns {Promise<boolean>} whether it is somebody new
+ */
+async function remember(name, job, speaker, consent) {
+  const asks = consent && !agreed;
+  const { people } = asks ? { people: [] } : await client().question("/v1/people");
+  const known = people.find((one) => one.name === name);
+  const path = known ? `/v1/people/${encodeURIComponent(known.id)}` : "/v1/people";
+  const json = known ? { job, speaker } : { name, job, speaker, ...(asks && { consent }) };
+  await client().question(path, { method: known ? "PATCH" : "POST", json, once: true, long: true });
+  agreed = true;
+  return !known;
+}
 
 /** From this likeness on two voices may well be one. */
 const ALIKE = 0.55;

@@ -1,5 +1,11 @@
 /** What the page knows, in one place: set here, and told to whoever draws it, once a frame. */
 
+/** Work that is not begun again while it goes on; the next look tries again what did not succeed. */
+export function alone(work) {
+  let going = null;
+  return (...given) => (going ??= work(...given).catch(() => {}).finally(() => (going = null)));
+}
+
 export class Store {
   state;
   #listeners = new Set();
@@ -10,7 +16,6 @@ export class Store {
     this.state = state;
   }
 
-  /** @param {Record<string, any>} change */
   set(change) {
     this.state = { ...this.state, ...change };
     if (this.#due) return;
@@ -21,10 +26,7 @@ export class Store {
     });
   }
 
-  /**
-   * @param {(state: Record<string, any>) => void} tell
-   * @returns {() => void} ends it
-   */
+  /** @returns {() => void} ends it */
   listen(tell) {
     this.#listeners.add(tell);
     return () => this.#listeners.delete(tell);

@@ -1,159 +1,182 @@
-/** One live talk: the microphone, the session that hears it, what it told, and the sound itself. */
+/** One live talk: the microphone, its sound, and the sessions that hear it, one after the other. */
 
-import { after, NOTHING, segmentsOf } from "./captions.js";
-import { Capture } from "./capture.js";
-import { Kept } from "./kept.js";
+import { after, continued, NOTHING, segmentsOf, toldUntil } from "./captions.js";
+import { Capture } from "./microphone.js";
 import { client } from "./session.js";
+import { PIECE_S, Sound } from "./storage.js";
 import { trouble } from "./words.js";
 
 /** So often a talk that is paused says that it is still there. */
 const THERE_MS = 60000;
+/** From a session that broke off to the next, and where the service said no to it. */
+const [AGAIN_MS, REFUSED_MS] = [2000, 30000];
+/** What another session may end otherwise with at once. */
+const PASSING = new Set(["", "shutting_down", "session_not_found", "session_idle", "session_too_long", "live_full", "rate_limited"]);
 /** Pieces from one look at how far the service is to the next. */
 const LOOK = 10;
-const LOUDER = 4;
-/** Pieces in a row that are nothing but zeros, after which a microphone is taken for muted: 3 s. Rooms
- * are never so quiet. */
-const MUTED = 30;
 
 /**
- * `opening`: the service gets ready, and nothing said is lost; `recording`: the service has gone, and
- * the sound is still kept, unless it was paused; `ending`: the last words are waited for.
- *
- * @typedef {"opening" | "live" | "paused" | "recording" | "ending" | "over"} State
+ * `opening`: the service gets ready, and nothing said is lost; `recording`: no session hears it, and the
+ * sound is kept for the next; `ending`: the last words are waited for.
  */
 
 export class Talk {
-  /** How loud it is, 0 to 1. */
-  level = 0;
-  /** @type {State} */
   state = "opening";
   error = null;
   captions = NOTHING;
-  /** @type {File | null} its sound, once it is over */
-  file = null;
   revision = 0;
-  /** Whether it is to become a job of the service, which its summary then names. */
-  keeps = false;
+  /** How loud each piece is, 0 to 255. */
+  peaks = [];
+  /** The job that a session became, which was to be kept. */
   job = "";
-  #name;
-  #capture = new Capture();
+  /** Options of the sessions from the next on. */
+  options = {};
+  #capture = new Capture(true, PIECE_S);
   #changed;
-  #kept;
+  #sound;
   #session;
+  /** The piece that the session began with. */
+  #from = 0;
   #there = 0;
-  #zeros = 0;
+  #wake = () => {};
 
-  /** @param {string} name @param {(event?: import("./captions.js").LiveEvent) => void} changed */
-  constructor(name, changed) {
-    [this.#name, this.#changed] = [name, changed];
+  constructor(name, changed, sound = new Sound(name)) {
+    [this.#changed, this.#sound] = [changed, sound];
   }
 
   /**
    * Ask for the microphone, and begin.
    *
-   * @param {import("./client/live.js").LiveOptions} options
    * @throws {DOMException} there is none, or it may not be used
    */
   async begin(options) {
+    this.options = options;
     try {
       await this.#capture.begin((piece) => this.#heard(piece), () => this.end());
     } catch (error) {
       this.#capture.close();
       throw error;
     }
-    const { rate } = this.#capture;
-    this.keeps = Boolean(options.keep);
-    this.#kept = new Kept(rate);
-    this.#session = client().live({ ...options, encoding: "pcm16", rate });
-    this.#listen();
+    this.#sound.rate = this.#capture.rate;
+    this.#carry();
   }
 
   get seconds() {
-    return this.#kept?.seconds ?? 0;
+    return this.#sound.seconds;
   }
 
   get segments() {
     return segmentsOf(this.captions);
   }
 
-  get peaks() {
-    return Uint8Array.from(this.#kept?.peaks ?? []);
+  /** Whether it is to become a job of the service. */
+  get keeps() {
+    return Boolean(this.options.keep);
+  }
+
+  /** How loud it is, 0 to 1. */
+  get level() {
+    return this.#capture.level;
   }
 
   /** Whether nothing at all has come from the microphone for a while. */
   get muted() {
-    return this.#zeros >= MUTED && this.state !== "paused" && this.state !== "over";
+    return this.#capture.muted && this.state !== "paused";
   }
 
   /** Seconds that the service has not got yet. */
   get behind() {
-    return this.state === "live" ? this.seconds - this.#session.receivedSeconds : 0;
+    return this.state === "live" ? this.seconds - this.captions.from - (this.#session?.receivedSeconds ?? 0) : 0;
   }
 
-  /** @param {boolean} wanted */
   async pause(wanted) {
     if (this.state !== (wanted ? "live" : "paused")) return;
     clearInterval(this.#there);
-    this.level = this.#zeros = 0;
     this.#set(wanted ? "paused" : "live");
     await this.#capture.pause(wanted);
     if (!wanted || this.state !== "paused") return;
     this.#order("commit"); // what was said is told now
-    this.#there = setInterval(() => this.#heard(new Int16Array(this.#capture.rate / 10)), THERE_MS);
+    this.#there = setInterval(() => this.#heard(new Int16Array(this.#capture.rate * PIECE_S)), THERE_MS);
   }
 
   /** @param {boolean} wanted whether it becomes a job */
   keep(wanted) {
-    this.keeps = wanted;
-    try {
-      this.#session.change({ keep: wanted });
-    } catch {
-      // It has ended, which the iterator says.
-    }
+    this.options = { ...this.options, keep: wanted };
+    this.#order("change", { keep: wanted });
     this.#changed();
+  }
+
+  /** Try the next session now. */
+  again() {
+    this.#wake();
   }
 
   /** No more is said: the rest is told, and then it is over. */
   async end() {
     if (this.state === "ending" || this.state === "over") return;
     const alone = this.state === "recording";
+    clearInterval(this.#there);
     this.#set("ending");
     await this.#capture.end();
-    if (alone) this.#over();
-    else this.#order("finish");
+    await this.#sound.written;
+    if (alone) this.close();
+    else this.#sound.ring();
   }
 
   /** Let go of all of it. */
   close() {
-    this.#over();
+    if (this.state === "over") return;
+    this.#capture.close();
+    clearInterval(this.#there);
+    this.#set("over");
     this.#session?.close();
+    this.#wake();
+    this.#sound.ring();
   }
 
-  #heard(piece) {
-    if (!this.#kept || this.state === "over") return;
-    this.level = Math.min(1, LOUDER * Math.sqrt(piece.reduce((sum, one) => sum + one * one, 0) / piece.length) / 32768);
-    this.#zeros = this.level > 0 ? 0 : this.#zeros + 1;
-    this.#kept.add(piece);
-    if (this.state !== "recording") this.#session.send(piece).catch(() => {}); // the iterator throws it
-    if (this.#kept.peaks.length % LOOK === 0) this.#changed();
+  async #heard(piece) {
+    if (this.state === "over") return;
+    await this.#sound.add(piece);
+    this.peaks.push(piece.reduce((most, one) => Math.max(most, Math.abs(one)), 0) >> 7);
+    if (this.peaks.length % LOOK === 0) this.#changed();
   }
 
-  #order(type) {
+  #order(type, ...given) {
     try {
-      this.#session[type]();
+      this.#session[type](...given);
     } catch {
       // It has ended, which the iterator says.
     }
   }
 
-  async #listen() {
+  /** One session after the other: each begins behind what the one before has told. */
+  async #carry() {
+    while (this.state !== "over") {
+      const from = this.#from;
+      const piece = await this.#sound.piece(from, () => this.state === "ending" || this.state === "over");
+      if (piece || this.#sound.count > from) await this.#hear();
+      if (this.state === "ending") this.close();
+      if (this.state === "over") return;
+      this.#set(this.state === "paused" ? "paused" : "recording");
+      this.#from = Math.floor(toldUntil(this.captions) / PIECE_S + 0.01);
+      this.captions = continued(this.captions, this.#from * PIECE_S);
+      if (this.error || this.#from === from) await this.#pause(PASSING.has(this.error?.code ?? "") ? AGAIN_MS : REFUSED_MS);
+    }
+  }
+
+  async #hear() {
+    this.job = "";
+    const session = client().live({ ...this.options, encoding: "pcm16", rate: this.#capture.rate });
+    this.#session = session;
     const opened = async () => {
-      await this.#session.opened();
-      if (this.state === "opening") this.#set("live");
+      await session.opened();
+      this.error = null;
+      if (this.state === "opening" || this.state === "recording") this.#set("live");
+      await this.#feed(session);
     };
     try {
       opened().catch(() => {}); // it is thrown below, too
-      for await (const event of this.#session) {
+      for await (const event of session) {
         this.captions = after(this.captions, event);
         if (event.type === "summary") this.job = event.job ?? "";
         this.revision += 1;
@@ -162,16 +185,26 @@ export class Talk {
     } catch (error) {
       this.error = trouble(error);
     }
-    if (this.error && this.state === "live") this.#set("recording");
-    else this.#over();
+    this.#session = null;
+    this.#sound.ring();
   }
 
-  #over() {
-    if (this.state === "over") return;
-    this.#capture.close();
-    clearInterval(this.#there);
-    this.file = this.#kept.file(this.#name);
-    this.#set("over");
+  /** All that was written from where the session begins, and what is yet to come. */
+  async #feed(session) {
+    const gone = () => this.#session !== session;
+    for (let at = this.#from; !gone(); at += 1) {
+      const piece = await this.#sound.piece(at, () => gone() || (this.state === "ending" && at >= this.#sound.count));
+      if (!piece) break;
+      await session.send(piece);
+    }
+    if (!gone() && this.state === "ending") session.finish();
+  }
+
+  #pause(ms) {
+    return new Promise((resolve) => {
+      const timer = setTimeout(resolve, ms);
+      this.#wake = () => (clearTimeout(timer), resolve());
+    });
   }
 
   #set(state) {

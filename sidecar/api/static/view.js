@@ -1,11 +1,72 @@
 /** What all parts of the page are drawn with. */
 
 import { h } from "./vendor/preact.js";
+import { useEffect, useLayoutEffect, useRef } from "./vendor/hooks.js";
 import htm from "./vendor/htm.js";
 
 export const html = htm.bind(h);
 export { render } from "./vendor/preact.js";
 export { useEffect, useLayoutEffect, useMemo, useRef, useState } from "./vendor/hooks.js";
+
+/** Do something before each frame is drawn, while `on` and while what `there` refers to is there. */
+export function useFrames(on, there, show) {
+  const now = useRef(show);
+  now.current = show;
+  useEffect(() => {
+    if (!on) return undefined;
+    let frame = 0;
+    const step = () => {
+      if (there.current) now.current();
+      frame = requestAnimationFrame(step);
+    };
+    step();
+    return () => cancelAnimationFrame(frame);
+  }, [on]);
+}
+
+/** So near the end of the page somebody reads along, and the page goes along, too. */
+const NEAR_PX = 140;
+
+/** What stands at the end: it comes in sight with every `change` while somebody reads along. */
+export function useEnd(change) {
+  const near = useRef(true);
+  const end = useRef(null);
+  useLayoutEffect(() => {
+    const look = () => (near.current = end.current.getBoundingClientRect().top <= innerHeight + NEAR_PX);
+    addEventListener("scroll", look, { passive: true });
+    return () => removeEventListener("scroll", look);
+  }, []);
+  useLayoutEffect(() => {
+    if (near.current) end.current.scrollIntoView({ block: "nearest", behavior: "instant" });
+  }, [change]);
+  return end;
+}
+
+const READ_MS = 10000;
+
+/** Something of this page as a file of the person's, which has its own name or this. */
+export function save(content, name = content.name) {
+  const link = Object.assign(document.createElement("a"), { href: URL.createObjectURL(new Blob([content])), download: name });
+  link.click();
+  setTimeout(() => URL.revokeObjectURL(link.href), READ_MS);
+}
+
+/** What can be taken away: `items` are what it is called, how its name ends, and its content. */
+export const Downloads = ({ items, children }) => html`
+  <button type="button" popovertarget="formats" aria-haspopup="true">${icon("down")} <span class=${children ? "label" : ""}>Download</span></button>
+  <div id="formats" popover class="menu" role="group" aria-label="Download as">
+    ${children}
+    ${items.filter(Boolean).map(([words, ending, take]) => html`<button type="button" onClick=${() => (document.getElementById("formats").hidePopover?.(), take(ending))}>${words} <span class="quiet">.${ending}</span></button>`)}
+  </div>`;
+
+/** The question before something is gone for good. */
+export const Sure = ({ id, title, act, children }) => html`<dialog id=${id} aria-label=${`${title}?`} class="small">
+  <p>${children} This cannot be undone.</p>
+  <form method="dialog" class="choice">
+    <button type="submit">Keep it</button>
+    <button type="submit" class="danger" onClick=${act}>${title}</button>
+  </form>
+</dialog>`;
 
 const SHAPES = {
   add: "M12 5v14M5 12h14",
@@ -33,8 +94,14 @@ const SHAPES = {
   next: "M6 9l6 6 6-6",
 };
 
-/** @param {keyof typeof SHAPES} name */
 export const icon = (name) => html`<svg class="icon" viewBox="0 0 24 24" aria-hidden="true"><path d=${SHAPES[name]} /></svg>`;
+
+/** The head of what is shown, and the way back on a phone. */
+export const Head = ({ kind = "", title, facts, recordings, children }) => html`<div class=${`head ${kind}`}>
+  <button type="button" class="bare back" aria-label="Back to the recordings" onClick=${() => recordings.select("")}>${icon("back")}</button>
+  <div class="title"><h1>${title}</h1><p class="quiet">${facts}</p></div>
+  ${children}
+</div>`;
 
 /** What was wrong, and what to do. */
 export const Trouble = ({ error, children }) => html`<div class="trouble" role="alert">

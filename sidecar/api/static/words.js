@@ -34,7 +34,6 @@ export function about(seconds) {
 /** MiB → "11.2 GB". */
 export const gigabytes = (mb) => `${(mb / 1024).toFixed(1)} GB`;
 
-/** @param {number} count @param {string} one */
 export const counted = (count, one) => `${count} ${one}${count === 1 ? "" : "s"}`;
 
 /** "Speaker_0" → "Speaker 0": as the service counts, so that every format says the same. */
@@ -65,6 +64,9 @@ export function sentAt(job) {
   return at.toLocaleString([], today ? { timeStyle: "medium" } : { dateStyle: "medium", timeStyle: "medium" });
 }
 
+/** Now, for the name of what begins. */
+export const stamp = () => new Date().toLocaleString("sv").replace(/:\d\d$/, "").replaceAll(":", ".");
+
 /** How a job is, in a few words. */
 export function stateOf(job) {
   switch (job.state) {
@@ -86,6 +88,17 @@ export function stateOf(job) {
     default:
       return job.error ? `Failed: ${job.error.detail} ${job.error.hint}`.trim() : "Failed";
   }
+}
+
+/** Text for a word processor: a paragraph for each turn, without times. */
+export function textOf(segments, named = true) {
+  const turns = [];
+  for (const one of segments) {
+    const turn = turns.at(-1);
+    if (turn?.speaker === one.speaker) turn.text += ` ${one.text}`;
+    else turns.push({ speaker: one.speaker, text: named ? `${nameOf(one)}: ${one.text}` : one.text });
+  }
+  return turns.length ? `${turns.map(({ text }) => text).join("\n\n")}\n` : "";
 }
 
 const SOUND = /\.(wav|wave|flac|mp3|ogg|oga|opus|m4a|aac|webm|wma|mp4|m4v|mov|mkv|aiff?|amr|caf|au|3gp)$/i;

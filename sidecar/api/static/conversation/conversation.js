@@ -1,7 +1,6 @@
 /** One spoken conversation: the microphone, the connection, the sound that comes, and what was told. */
 
-import { Capture } from "../capture.js";
-import { refusal } from "../recorder.js";
+import { Capture, refusal, silentFor } from "../microphone.js";
 import { trouble } from "../words.js";
 import { Player } from "./player.js";
 import { after, NOTHING } from "./told.js";
@@ -11,7 +10,6 @@ import { Wire } from "./wire.js";
 const RATE = 24000;
 /** Seconds of sound in a piece: what is said over a reply is known that much later. */
 const PIECE_S = 0.04;
-const LOUDER = 4;
 /** So often who only types says that they are still there. */
 const THERE_MS = 60000;
 /** An end that nobody answers is one. */
@@ -26,8 +24,6 @@ const ENDING_MS = 10000;
 export class Conversation {
   /** @type {State} */
   state = "opening";
-  /** How loud it is, 0 to 1. */
-  level = 0;
   told = NOTHING;
   ended = null;
   wrong = null;
@@ -46,12 +42,10 @@ export class Conversation {
   #cut = "";
   #times = {};
 
-  /** @param {() => void} changed */
   constructor(changed) {
     this.#changed = changed;
   }
 
-  /** @param {{ voice: string, model: string, typed: boolean, speaks?: string }} wishes */
   async begin({ voice, model, typed, speaks }) {
     this.speaks = speaks;
     try {
@@ -67,6 +61,11 @@ export class Conversation {
     } catch (error) {
       this.#over(trouble(error));
     }
+  }
+
+  /** How loud it is, 0 to 1. */
+  get level() {
+    return this.#capture?.level ?? 0;
   }
 
   /** Whether the browser keeps the sound back: it wants somebody to touch the page first. */
@@ -113,7 +112,7 @@ export class Conversation {
   }
 
   async #listen() {
-    this.deaf = Capture.why();
+    this.deaf = silentFor("AudioWorkletNode");
     if (this.deaf) return;
     const capture = new Capture({ echoCancellation: true, noiseSuppression: true, autoGainControl: true }, PIECE_S);
     try {
@@ -127,16 +126,13 @@ export class Conversation {
   }
 
   #said(piece) {
-    let sum = 0;
-    for (const one of piece) sum += one * one;
-    this.level = Math.min(1, (LOUDER * Math.sqrt(sum / piece.length)) / 32768);
     if (this.state !== "live") return;
     this.#times.began ??= now() - PIECE_S;
     this.#wire.sound(piece);
   }
 
   #lost() {
-    [this.deaf, this.level] = ["The microphone was disconnected. Type instead, or start again.", 0];
+    this.deaf = "The microphone was disconnected. Type instead, or start again.";
     this.#changed();
   }
 
@@ -184,7 +180,7 @@ export class Conversation {
 
   #over(error) {
     if (this.state === "over") return;
-    [this.state, this.wrong, this.level] = ["over", error, 0];
+    [this.state, this.wrong] = ["over", error];
     for (const timer of this.#timers) clearInterval(timer);
     this.#wire.close();
     this.#capture?.close();

@@ -1,13 +1,10 @@
 /** A spoken conversation: begun, seen and heard while it goes on, and what can be done with it then. */
 
 import { keepsTalks, keepTalks } from "../memory.js";
-import { save } from "../saving.js";
 import { client } from "../session.js";
-import { html, icon, Trouble, useEffect, useLayoutEffect, useRef, useState } from "../view.js";
+import { Downloads, Head, html, icon, save, Trouble, useEffect, useEnd, useFrames, useRef, useState } from "../view.js";
 import { trouble } from "../words.js";
-import { Bars } from "./bars.js";
 
-const NEAR_PX = 160;
 const PHASES = {
   idle: "Your turn: speak, or type.",
   listening: "Listening.",
@@ -23,11 +20,9 @@ export function ConversationPane({ conversations, recordings, say }) {
   const over = !going || going.state === "over";
   const wrong = going && (going.wrong ?? going.told.wrong);
   return html`<main class="pane" id="main" tabindex="-1" aria-label="Conversation">
-    <div class="head">
-      <button type="button" class="bare back" aria-label="Back to the recordings" onClick=${() => recordings.select("")}>${icon("back")}</button>
-      <div class="title"><h1>Conversation</h1><p class="quiet">${!going ? "Speak, and hear the answer." : over || going.state !== "live" ? STATES[going.state] : facts(going)}</p></div>
+    <${Head} title="Conversation" facts=${!going ? "Speak, and hear the answer." : over || going.state !== "live" ? STATES[going.state] : facts(going)} recordings=${recordings}>
       ${going && over && going.told.lines.length > 0 && html`<${Written} going=${going} conversations=${conversations} />`}
-    </div>
+    <//>
     ${over ? html`<${Start} conversations=${conversations} again=${Boolean(going)} />` : html`<${Controls} going=${going} conversations=${conversations} />`}
     ${going?.mute && html`<p class="notice" role="status">The browser keeps the sound back. Click anywhere on the page to hear it.</p>`}
     ${wrong && html`<${Trouble} error=${wrong} />`}
@@ -96,15 +91,7 @@ function Controls({ going, conversations }) {
     addEventListener("pointerup", touched);
     return () => (removeEventListener("keydown", pressed), removeEventListener("pointerup", touched));
   }, [going]);
-  useEffect(() => {
-    let frame = 0;
-    const show = () => {
-      if (meter.current) meter.current.value = going.level;
-      frame = requestAnimationFrame(show);
-    };
-    show();
-    return () => cancelAnimationFrame(frame);
-  }, [going]);
+  useFrames(going, meter, () => (meter.current.value = going.level));
   const live = going.state === "live";
   const began = going.told.began;
   return html`<div class="recording talking" role="group" aria-label="Conversation" data-state=${going.state} data-phase=${going.told.phase}>
@@ -118,17 +105,8 @@ function Controls({ going, conversations }) {
 }
 
 function Lines({ going, over }) {
-  const end = useRef(null);
-  const near = useRef(true);
   const { lines, began } = going.told;
-  useLayoutEffect(() => {
-    const look = () => (near.current = end.current.getBoundingClientRect().top <= innerHeight + NEAR_PX);
-    addEventListener("scroll", look, { passive: true });
-    return () => removeEventListener("scroll", look);
-  }, []);
-  useLayoutEffect(() => {
-    if (near.current && !over) end.current.scrollIntoView({ block: "nearest", behavior: "instant" });
-  }, [lines]);
+  const end = useEnd(over || lines);
   return html`<div class="said-list" role="log" aria-label="What was said" aria-live=${began?.spoken ? "off" : "polite"}>
     ${lines.map((line) => html`<${Line} key=${line.key} line=${line} />`)}
     <div ref=${end} class="end"></div>
@@ -162,17 +140,33 @@ function Written({ going, conversations }) {
   const { lines } = going.told;
   const written = going.ended?.written ?? { text: lines.map(({ who, text }) => `${who === "machine" ? "Assistant" : "You"}: ${text}\n`).join("") };
   const whole = `${JSON.stringify(going.ended?.transcript ?? { lines: lines.map(({ who, text }) => ({ who, text })) }, null, 2)}\n`;
-  const download = (content, ending) => {
-    document.getElementById("formats").hidePopover?.();
+  const taken = (content) => (ending) => {
     save(content, `Conversation ${conversations.at}.${ending}`);
     conversations.saved();
   };
-  return html`<div class="choice">
-    <button type="button" popovertarget="formats" aria-haspopup="true">${icon("down")} Download</button>
-    <div id="formats" popover class="menu" role="group" aria-label="Download as">
-      <button type="button" onClick=${() => download(written.text, "txt")}>Text <span class="quiet">.txt</span></button>
-      ${written.srt && html`<button type="button" onClick=${() => download(written.srt, "srt")}>Subtitles <span class="quiet">.srt</span></button>`}
-      <button type="button" onClick=${() => download(whole, "json")}>Everything <span class="quiet">.json</span></button>
-    </div>
-  </div>`;
+  const items = [["Text", "txt", taken(written.text)], written.srt && ["Subtitles", "srt", taken(written.srt)], ["Everything", "json", taken(whole)]];
+  return html`<div class="choice"><${Downloads} items=${items} /></div>`;
+}
+
+const STAGES = [
+  ["pause_s", "pause"],
+  ["thought_s", "thought"],
+  ["voiced_s", "voice"],
+];
+const WIDE = 48;
+/** A full bar. */
+const FULL_S = 1;
+
+const took = (seconds) => (seconds >= 10 ? `${seconds.toFixed(0)} s` : `${Math.round(seconds * 1000)} ms`);
+
+/** Where the time went before an answer was heard: a small bar for each stage. */
+function Bars({ stages }) {
+  const shown = STAGES.filter(([stage]) => stages[stage] > 0);
+  return html`<ul class="stages quiet" aria-label="How long it took">
+    ${shown.map(([stage, name]) => html`<li key=${stage}>${name}
+      <svg viewBox=${`0 0 ${WIDE} 6`} width=${WIDE} height="6" aria-hidden="true">
+        <rect class="rail" width=${WIDE} height="6" rx="3" /><rect width=${Math.min(1, stages[stage] / FULL_S) * WIDE} height="6" rx="3" />
+      </svg> ${took(stages[stage])}</li>`)}
+    <li>in all ${took(stages.total_s)}</li>
+  </ul>`;
 }

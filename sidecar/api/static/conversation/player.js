@@ -22,7 +22,6 @@ export class Player {
     this.#node.connect(context.destination);
   }
 
-  /** @param {string} item @param {Int16Array} sound */
   sound(item, sound) {
     if (item === this.#dropped) return; // it was on its way
     if (item !== this.item) this.#seconds = 0;

@@ -15,7 +15,6 @@ export class Wire {
 
   /**
    * @param {object} session who speaks and thinks, and at which rate
-   * @param {(event: Record<string, any>) => void} hear
    * @param {(trouble: { detail: string, hint: string } | null) => void} ended null: as it was asked to
    */
   async open(session, hear, ended) {
@@ -42,12 +41,10 @@ export class Wire {
     };
   }
 
-  /** @param {string} type @param {object} [fields] */
   send(type, fields = {}) {
     if (this.#open) this.#socket.send(JSON.stringify({ type, ...fields }));
   }
 
-  /** @param {Int16Array} piece */
   sound(piece) {
     if (!this.#open || this.#socket.bufferedAmount > BEHIND) return;
     this.send("input_audio_buffer.append", { audio: btoa(String.fromCharCode(...new Uint8Array(piece.buffer))) });

@@ -1,0 +1,114 @@
+/** A take: what is said while it is said, and what can be done with it once it is over. */
+
+import { place, Warnings } from "./aside.js";
+import { tailOf } from "./captions.js";
+import { keepTalks } from "./memory.js";
+import { Reading } from "./pane.js";
+import { voices } from "./timeline.js";
+import { Downloads, Head, html, icon, save, Sure, Trouble, useEffect, useEnd, useFrames, useRef, useState } from "./view.js";
+import { clock, counted, nameOf, textOf } from "./words.js";
+
+/** Beyond so many seconds that the service has not got, it is said. */
+const BEHIND_S = 3;
+const ANNOUNCED = 3;
+
+const SAID = {
+  opening: "Starting. You can speak already: nothing is lost.",
+  live: "Listening. Speakers may still change.",
+  paused: "Paused. Nothing is transcribed.",
+  recording: "The captions have stopped. The audio is recorded, and captioned as soon as that works again.",
+  ending: "Transcribing the last words.",
+};
+
+export function TakePane({ take, state, recordings }) {
+  const { recorder } = recordings;
+  const over = take.state !== "recording";
+  const live = recorder.going(take.id);
+  const [file, setFile] = useState(take.file);
+  const { seconds } = take.sound;
+  useEffect(() => {
+    if (over) recorder.file(take.id).then(setFile);
+  }, [over]);
+  const facts = over ? [clock(seconds), take.segments.length > 0 && counted(voices(take.segments).length, "speaker"), place(take.sound)] : [SAID[take.live]];
+  const job = { id: take.id, state: over ? "done" : "running", duration: seconds, progress: {}, peaks: take.peaks, live: true, gone: true };
+  const shown = { segments: take.segments, revision: take.revision ?? -1, final: over };
+  const stopped = over || take.live === "recording";
+  return html`<main class="pane" id="main" tabindex="-1" aria-label=${take.name}>
+    <${Head} title=${take.name} facts=${facts.filter(Boolean).join(" · ")} recordings=${recordings}>
+      ${over && html`<${Kept} take=${take} state=${state} recordings=${recordings} />`}
+    <//>
+    ${!over && live && html`<${Controls} take=${take} live=${live} />`}
+    ${take.error && html`<${Trouble} error=${take.error}>${!over && html`<button type="button" onClick=${() => live.again()}>Try again</button>`}<//>`}
+    ${!over && take.behind > BEHIND_S && html`<p class="notice" role="status">The service does not answer. What is said is kept, and sent as soon as it does.</p>`}
+    ${!over && html`<${Warnings} sound=${take.sound} muted=${take.muted} />`}
+    ${take.captions?.notices.filter((one) => !stopped || one.code !== "partials_late").map((one) => html`<p class="notice" key=${one.code}>${one.message}</p>`)}
+    <${Reading} job=${job} shown=${shown} file=${file} recordings=${recordings} />
+    ${!over && html`<${Tail} take=${take} />`}
+    <div class="unseen" role="log" aria-live="polite" aria-relevant="additions" aria-label="Captions">
+      ${!over && take.segments.slice(-ANNOUNCED).map((one, i) => html`<p key=${Math.max(0, take.segments.length - ANNOUNCED) + i}>${nameOf(one)}: ${one.text}</p>`)}
+    </div>
+  </main>`;
+}
+
+function Controls({ take, live }) {
+  const meter = useRef(null);
+  const time = useRef(null);
+  const paused = take.live === "paused";
+  const mayPause = paused || take.live === "live";
+  useEffect(() => document.getElementById("main").focus({ preventScroll: true }), []); // on a phone what had it is gone
+  useFrames(live, meter, () => {
+    meter.current.value = live.level;
+    time.current.textContent = clock(live.seconds);
+  });
+  return html`<div class="recording talking" role="group" aria-label="Live captions" data-state=${take.live}>
+    <span class="dot" aria-hidden="true"></span><span ref=${time} class="time">0:00</span>
+    <meter ref=${meter} min="0" max="1" aria-label="Loudness"></meter>
+    <button type="button" disabled=${!mayPause} onClick=${() => live.pause(!paused)}>${icon(paused ? "mic" : "pause")} ${paused ? "Resume" : "Pause"}</button>
+    <label class="check"><input type="checkbox" checked=${take.keeps} disabled=${!mayPause} onChange=${(event) => (keepTalks(event.target.checked), live.keep(event.target.checked))} /> Keep as a transcript</label>
+    <button type="button" class="main" disabled=${take.live === "ending"} onClick=${() => live.end()}>${icon("stop")} Stop</button>
+  </div>`;
+}
+
+/** What is being said. The page goes along while somebody reads its end. */
+function Tail({ take }) {
+  const end = useEnd(take.revision);
+  const said = take.captions ? tailOf(take.captions) : [];
+  return html`<div ref=${end} class="tail">
+    ${said.map(({ piece, sure, unsure }) => html`<p key=${piece}>${sure}<span class="quiet">${unsure}</span></p>`)}
+  </div>`;
+}
+
+/** What can be done with one that is over. */
+function Kept({ take, state, recordings }) {
+  const { recorder } = recordings;
+  const again = useRef(null);
+  const heard = state.jobs.some((one) => one.id === take.job);
+  const sends = ["waiting", "sending", "sent"].includes(take.state);
+  const { segments } = take;
+  useEffect(() => {
+    if (!document.activeElement || document.activeElement === document.body) again.current?.focus(); // what had it is gone
+  }, []);
+  const taken = (made) => async (ending) => {
+    save(await made(), `${take.name}.${ending}`);
+    recorder.saved(take.id);
+  };
+  const items = [
+    segments.length > 0 && ["Text for Word (no times)", "txt", taken(() => textOf(segments))],
+    segments.length > 0 && ["Everything", "json", taken(() => `${JSON.stringify(take.captions?.summary ?? { segments }, null, 2)}\n`)],
+    ["The audio", take.sound.ending, taken(() => recorder.file(take.id))],
+  ];
+  const drop = () => {
+    recordings.select("");
+    recorder.drop(take.id);
+    document.querySelector(".job .pick, .intake .main")?.focus();
+  };
+  return html`<div class="choice">
+    ${heard
+      ? html`<button ref=${again} type="button" class="main" onClick=${() => recordings.select(take.job)}>Show it heard again</button>`
+      : take.sound.count > 0 && html`<button ref=${again} type="button" class="main" disabled=${sends} onClick=${() => recorder.send(take.id)}>${icon("listen")} ${segments.length ? "Transcribe it again in full" : "Transcribe it"}</button>`}
+    <${Downloads} items=${items} />
+    <button type="button" class="bare" aria-label=${`Discard ${take.name}`} onClick=${() => document.getElementById("sure-talk").showModal()}>${icon("trash")}</button>
+    <${Sure} id="sure-talk" title="Discard" act=${drop}>Discard <strong>${take.name}</strong>, with its audio?<//>
+  </div>
+  ${!heard && segments.length > 0 && html`<p class="quiet kept">Transcribed again as a recording, it has its speakers told apart anew, can be edited, and has every format.</p>`}`;
+}

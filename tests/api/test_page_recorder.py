@@ -1,0 +1,320 @@
+"""What was spoken into the page is not lost, whatever becomes of page, browser and service."""
+
+from typing import Any
+
+import pytest
+from browser_visitor import Visitor
+from service_process import Server, StartServer, wait_until
+from test_page import TOKEN
+from test_page_in_browser import LEAVES, goes_live, worked_out
+
+STATES = {"recording", "waiting", "sending", "sent", "kept", "done", "gone"}
+EVENTS = {
+    *("ended", "captioned", "begun", "sent", "refused", "done", "failed", "restarted"),
+    *("send", "found", "deleted"),
+}
+NO_STORAGE = """Object.defineProperty(window, "indexedDB", { get() { throw Error("none"); } });"""
+LITTLE_ROOM = """navigator.storage.estimate = async () => ({ quota: 5e6, usage: 4e6 });"""
+
+
+@pytest.fixture(autouse=True)
+def _emptied(request: pytest.FixtureRequest) -> None:
+    """The service that tests share has no recordings of others."""
+    if "server" in request.fixturenames:
+        request.getfixturevalue("server").client.delete("/v1/data").raise_for_status()
+
+
+def records(visitor: Visitor, seconds: int = 2) -> None:
+    """Records with the microphone, and goes on."""
+    visitor.sees(".intake button", "Record").click()
+    visitor.until(
+        f"document.querySelector('.recording .time')?.textContent >= '0:0{seconds}'", "seconds"
+    )
+
+
+def signs_in(visitor: Visitor, token: str) -> None:
+    field = visitor.sees(".door #token")
+    field.clear()
+    field.send_keys(token)
+    field.submit()
+
+
+def pieces(visitor: Visitor) -> int:
+    """How many pieces of sound the browser has stored."""
+    return int(
+        visitor.driver.execute_async_script(
+            """const [done] = arguments;
+            indexedDB.open("vibevoice-recordings", 1).onsuccess = ({ target: { result } }) => {
+              if (!result.objectStoreNames.contains("pieces")) return done(0);
+              const asked = result.transaction("pieces").objectStore("pieces").count();
+              asked.onsuccess = () => (result.close(), done(asked.result));
+            };"""
+        )
+    )
+
+
+def comes_again(visitor: Visitor, server: Server) -> None:
+    """The tab is closed without a question, and the page is opened in another."""
+    first = visitor.driver.current_window_handle
+    visitor.driver.switch_to.new_window("tab")
+    other = visitor.driver.current_window_handle
+    visitor.driver.switch_to.window(first)
+    visitor.driver.close()
+    visitor.driver.switch_to.window(other)
+    visitor.opens(server)
+
+
+def test_take_leaves_the_browser_only_once_it_is_done_or_deleted(
+    visitor: Visitor, server: Server
+) -> None:
+    visitor.opens(server)
+    pairs = [[state, event] for state in sorted(STATES) for event in sorted(EVENTS)]
+    found = worked_out(visitor, "states.js", "given.map((one) => the.after(...one))", pairs)
+    after = {(state, event): to for (state, event), to in zip(pairs, found, strict=True)}
+    assert set(found) <= STATES
+    gone = {(state, event) for (state, event), to in after.items() if state != to == "gone"}
+    assert gone == {(state, "deleted") for state in STATES - {"gone"}}
+    assert [pair for pair, to in after.items() if pair[0] != to == "done"] == [("sent", "done")]
+    for state in ("recording", "waiting", "sending", "kept"):  # of a tab that is no more
+        assert after[state, "found"] == "kept"
+    assert after["sending", "refused"] == after["sent", "failed"] == "kept"
+    assert after["kept", "send"] == after["sent", "restarted"] == "waiting"
+
+
+def test_recording_of_a_closed_tab_is_offered_and_sent_at_the_next_visit(
+    visitor: Visitor, server: Server
+) -> None:
+    visitor.opens(server)
+    records(visitor)
+    comes_again(visitor, server)
+    visitor.sees(".side h2", "Only in this browser")
+    visitor.sees(".job[data-state=kept] .how", "not sent")
+    visitor.js(LEAVES)
+    assert visitor.js("return leaves()"), "it is stored"
+    visitor.sees(".job .pick", "Recording 2").click()
+    visitor.sees(".player .round[aria-label=Play]")
+    visitor.until("document.querySelector('audio').duration > 0.5", "it can be listened to")
+    assert visitor.findings() == []
+    visitor.sees(".job .again", "Save the audio")
+    visitor.sees(".head button", "Transcribe it").click()
+    visitor.sees("#main .title", "scripted")
+    (job,) = server.jobs()
+    assert job["duration"] > 0.5
+    visitor.comes_back_until(lambda: pieces(visitor) == 0, "the browser has forgotten it")
+
+
+def test_recording_of_a_closed_tab_is_deleted_only_after_a_question(
+    visitor: Visitor, server: Server
+) -> None:
+    visitor.opens(server)
+    records(visitor, 1)
+    comes_again(visitor, server)
+    visitor.sees("[aria-label^='Delete Recording']").click()
+    visitor.sees("dialog[open] button", "Keep it").click()
+    visitor.sees("[aria-label^='Delete Recording']").click()
+    visitor.sees("dialog[open] .danger").click()
+    visitor.sees("h1", "Who said what")
+    wait_until(lambda: pieces(visitor) == 0, "its sound is gone, too")
+    assert server.jobs() == []
+
+
+def test_second_tab_leaves_a_recording_to_the_tab_that_records(
+    visitor: Visitor, server: Server
+) -> None:
+    visitor.opens(server)
+    records(visitor, 1)
+    first = visitor.driver.current_window_handle
+    visitor.driver.switch_to.new_window("tab")
+    visitor.opens(server)
+    visitor.sends_tone("talk.wav", 2)
+    visitor.sees(".job[data-state=done] .name", "talk.wav")
+    assert "Recording 2" not in visitor.text()
+    visitor.driver.switch_to.window(first)
+    visitor.sees(".recording button", "Stop").click()
+    visitor.sees(".job[data-state=done] .name", "Recording 2")
+    assert len(server.jobs()) == 2
+
+
+def test_changed_token_lays_the_door_over_a_recording_that_goes_on_without_a_reload(
+    visitor: Visitor,
+) -> None:
+    with Server(visitor.folder / "before", token=TOKEN) as server:
+        port = server.port
+        visitor.opens(server)
+        signs_in(visitor, TOKEN)
+        visitor.js("window.same = true")
+        records(visitor)
+    other = TOKEN[::-1]
+    with Server(visitor.folder / "after", port=port, token=other) as server:
+        visitor.sees(".door", "The recording goes on")
+        assert visitor.findings() == []
+        visitor.js(LEAVES)
+        assert not visitor.js("return leaves()")
+        signs_in(visitor, TOKEN)
+        visitor.sees(".door .trouble")
+        signs_in(visitor, other)
+        visitor.until("document.querySelector('.door') === null", "it is open")
+        visitor.sees(".recording button", "Stop").click()
+        visitor.sees("#main .title", "scripted")
+        assert visitor.js("return window.same"), "the page was not loaded again"
+        jobs = server.client.get("/v1/jobs", headers={"Authorization": f"Bearer {other}"}).json()
+        assert jobs["jobs"][0]["duration"] > 2
+
+
+def test_refused_option_is_shown_and_the_next_try_has_the_new_one(
+    visitor: Visitor, start_server: StartServer
+) -> None:
+    server = start_server(engine="moonshine")
+    visitor.opens(server)
+    visitor.sees(".status", "on this computer")
+    visitor.sees(".options summary", "Options").click()
+    number = visitor.sees(".options input[type=number]")
+    number.send_keys("50")
+    records(visitor, 1)
+    visitor.sees(".recording button", "Stop").click()
+    visitor.sees(".job[data-state=failed] .how", "num_speakers")
+    visitor.sees(".options[open] label .trouble", "from 1 to 20")
+    assert visitor.findings() == []
+    visitor.js(LEAVES)
+    assert not visitor.js("return leaves()"), "it is nowhere else"
+    number.clear()
+    number.send_keys("2")
+    visitor.sees(".job .again", "Try again").click()
+    visitor.sees("#main .title", "moonshine")
+
+
+def test_recording_that_the_browser_cannot_store_is_warned_of_and_sent(
+    visitor: Visitor, server: Server
+) -> None:
+    early = visitor.before(NO_STORAGE)
+    visitor.opens(server)
+    visitor.late(early)
+    records(visitor)
+    visitor.sees(".recording .notice", "This browser stores no more")
+    visitor.sees(".recording button", "Stop").click()
+    visitor.sees("#main .title", "scripted")
+    assert server.jobs()[0]["duration"] > 1
+
+
+def test_storage_that_will_soon_be_full_is_said_while_it_is_not(
+    visitor: Visitor, server: Server
+) -> None:
+    visitor.opens(server)
+    visitor.js(LITTLE_ROOM)
+    visitor.sees(".intake button", "Live captions").click()
+    visitor.sees("#main .notice", "room for about 0 minutes more")
+    visitor.sees(".talking button", "Stop").click()
+    visitor.sees(".title", "only in this browser")
+
+
+def lines(visitor: Visitor) -> list[str]:
+    found: list[str] = visitor.js(
+        "return [...document.querySelectorAll('.row .said')].map((one) => one.textContent)"
+    )
+    return found
+
+
+@pytest.mark.parametrize("how", ["stopped", "killed"])
+def test_captions_go_on_with_the_next_start_of_a_service(how: str, visitor: Visitor) -> None:
+    with Server(visitor.folder / "before") as server:
+        port = server.port
+        goes_live(visitor, server)
+        visitor.sees(".row .said", "w")
+        if how == "killed":
+            server.process.kill()
+    visitor.sees(".title", "The audio is recorded")
+    before = lines(visitor)
+    assert before
+    with Server(visitor.folder / "after", port=port) as server:
+        visitor.sees(".title", "Listening")
+        wait_until(lambda: len(lines(visitor)) > len(before) + 1, "more lines")
+        visitor.sees(".talking button", "Stop").click()
+        visitor.sees(".title", "only in this browser")
+        assert lines(visitor)[: len(before) - 1] == before[:-1]
+        times = visitor.js(
+            "return [...document.querySelectorAll('.row .at')].map((one) => one.textContent)"
+        )
+        assert times == sorted(times)
+
+
+def test_session_at_its_limit_is_followed_by_the_next_one(
+    visitor: Visitor, start_server: StartServer
+) -> None:
+    server = start_server(live_longest="4s")
+    goes_live(visitor, server)
+    visitor.until("window.sockets.length > 2", "the third session")
+    visitor.sees(".title", "Listening")
+    visitor.sees(".talking button", "Stop").click()
+    visitor.sees(".title", "only in this browser")
+    seconds = visitor.js("return document.querySelectorAll('.row .at').length")
+    assert seconds >= 3
+    last = str(visitor.js("return [...document.querySelectorAll('.row .at')].at(-1).textContent"))
+    assert last >= "0:06", "a line of the third, by the clock of the talk"
+
+
+def test_names_and_terms_of_the_options_reach_a_live_session(
+    visitor: Visitor, start_server: StartServer
+) -> None:
+    server = start_server(engine="moonshine")
+    visitor.opens(server)
+    visitor.sees(".status", "on this computer")
+    visitor.js(
+        """window.sent = [];
+        const { send } = WebSocket.prototype;
+        WebSocket.prototype.send = function (data) {
+          if (typeof data === "string") sent.push(JSON.parse(data));
+          return send.call(this, data);
+        };"""
+    )
+    visitor.sees(".options summary", "Options").click()
+    visitor.sees(".options label", "Names").find_element("css selector", "input").send_keys("Nagg")
+    visitor.sees(".intake button", "Live captions").click()
+    visitor.sees(".title", "Listening")
+    begin: dict[str, Any] = visitor.js("return sent[0]")
+    assert (begin["hotwords"], "prompt" in begin) == ("Nagg", False)
+    visitor.sees(".talking button", "Stop").click()
+    visitor.sees(".title", "only in this browser")
+
+
+def test_talk_of_a_closed_tab_is_offered_with_its_lines(visitor: Visitor, server: Server) -> None:
+    goes_live(visitor, server)
+    visitor.sees(".row .said", "w")
+    comes_again(visitor, server)
+    visitor.sees(".job .pick", "Live 2").click()
+    visitor.sees(".row .said", "w")
+    visitor.sees(".player .round[aria-label=Play]")
+    visitor.sees(".head button", "Transcribe it again").click()
+    visitor.sees("#main .title", "scripted")
+
+
+def test_hundred_minutes_of_a_recording_are_one_file_from_the_storage(
+    visitor: Visitor, server: Server
+) -> None:
+    visitor.opens(server)
+    made = """const [count, done] = arguments;
+    const app = document.querySelector("script[type=module]").src;
+    import(app.replace("app.js", "storage.js")).then(async ({ Sound }) => {
+      const sound = Object.assign(new Sound("long"), { type: "audio/webm" });
+      for (let at = 0; at < count; at += 1) await sound.add(new Int16Array(80).fill(at));
+      const samples = new Int16Array(await (await sound.file("long")).arrayBuffer());
+      const right = samples.every((one, i) => one === Math.floor(i / 80));
+      await sound.drop();
+      done([sound.seconds, samples.length, right]);
+    });"""
+    seconds = 6000
+    found = visitor.driver.execute_async_script(made, seconds)
+    assert found == [seconds, 80 * seconds, True]
+    assert pieces(visitor) == 0
+
+
+def test_recording_without_a_service_is_kept_and_sent_once_it_is_there(visitor: Visitor) -> None:
+    with Server(visitor.folder / "before") as server:
+        port = server.port
+        visitor.opens(server)
+        records(visitor)
+    visitor.sees(".banner", "does not answer")
+    visitor.sees(".recording button", "Stop").click()
+    visitor.sees(".job", "Recording 2")
+    with Server(visitor.folder / "after", port=port) as server:
+        visitor.sees("#main .title", "scripted")
+        assert len(server.jobs()) == 1
