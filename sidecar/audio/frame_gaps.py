@@ -19,9 +19,12 @@ _MAX_STEPS = 1 << 16
 _HEADER_BYTES = 32
 _CODECS = {0x50: MP3, 0x55: MP3, 0x1600: ADTS, 0x2000: AC3, 0x2001: DTS}
 """Codecs in frames by the format tag of a WAV file (RFC 2361)."""
-_MS_ADPCM = 2
-"""No block of it is zero: its step is at least 16."""
-_READ_BLOCKS = 256
+_IMA_ADPCM, _OTHER_ADPCM = 0x11, {0x02, 0x14, 0x40, 0x45, 0x64}
+"""IMA's has zeros in silence; the others (Microsoft's, G.721 to G.726) have none anywhere."""
+_IMA_CHANGES, _MAX_IMA_STEP = (-1, -1, -1, -1, 2, 4, 6, 8), 88
+_MAX_SILENT_STEP = 16
+"""Greatest number of a step of IMA's ADPCM in which silence begins; that of speech is 20 to 60."""
+_MIN_BLOCK_BYTES, _READ_BLOCKS = 256, 1024
 
 
 def count_destroyed(fd: int, container: AudioContainer, begin: int, end: int) -> tuple[int, int]:
@@ -34,7 +37,9 @@ def count_destroyed(fd: int, container: AudioContainer, begin: int, end: int) ->
         return 0, 1
     if codec := _CODECS.get(part.encoding):
         return _between_frames(fd, codec, part.start, part.start + part.present_bytes)
-    return (_zero_blocks(fd, part), part.present_bytes) if part.encoding == _MS_ADPCM else (0, 1)
+    if part.encoding in (_IMA_ADPCM, *_OTHER_ADPCM):
+        return _zero_blocks(fd, part), part.present_bytes
+    return 0, 1
 
 
 def _between_frames(fd: int, container: AudioContainer, at: int, end: int) -> tuple[int, int]:
@@ -65,8 +70,29 @@ def _between_frames(fd: int, container: AudioContainer, at: int, end: int) -> tu
 
 
 def _zero_blocks(fd: int, part: WavPart) -> int:
-    size, count = max(1, part.frame_bytes), 0
-    for at in range(part.start, part.start + part.present_bytes, size * _READ_BLOCKS):
-        data = read_file_at(fd, at, size * _READ_BLOCKS)
-        count += sum(not any(data[one : one + size]) for one in range(0, len(data), size))
-    return count * size
+    """Return the bytes of the blocks of zeros that do not begin in silence."""
+    size, count = max(part.frame_bytes, _MIN_BLOCK_BYTES), 0
+    before, silent = b"", True
+    for begin in range(part.start, part.start + part.present_bytes, size * _READ_BLOCKS):
+        data = read_file_at(fd, begin, size * _READ_BLOCKS)
+        for at in range(0, len(data), size):
+            block = data[at : at + size]
+            if any(block):
+                before = block
+                continue
+            if before:
+                silent = part.encoding == _IMA_ADPCM and _ends_in_silence(before, part.channels)
+                before = b""
+            count += 0 if silent else size
+    return count
+
+
+def _ends_in_silence(block: bytes, channels: int) -> bool:
+    """Return whether the first channel of a block of IMA's ADPCM is silent where its zeros begin:
+    its step has become small, by nibbles that are not all zero."""
+    words = range(4 * channels, len(block), 4 * channels)
+    step = block[2]
+    for byte in b"".join(block[at : at + 4] for at in words).rstrip(b"\0"):
+        for nibble in (byte, byte >> 4):
+            step = min(max(step + _IMA_CHANGES[nibble & 7], 0), _MAX_IMA_STEP)
+    return step <= _MAX_SILENT_STEP
