@@ -52,7 +52,10 @@ class TranscribeWord(BaseModel):
 class TranscribeSegment(BaseModel):
     """Segment: speech of one speaker."""
 
-    speaker: str = Field(examples=["Speaker_0"])
+    speaker: str = Field(
+        examples=["Speaker_0"],
+        description="'Speaker_0' is also that of a segment without a speaker, such as music.",
+    )
     name: str | None = Field(None, description="Name of the identified speaker, or channel.")
     start_time: float = Field(examples=[0.07], description="Seconds from the start.")
     end_time: float = Field(examples=[0.93])
@@ -64,7 +67,11 @@ class TranscribeSegment(BaseModel):
         description="Source of word times: 'attention' (of the model), 'server' (of an upstream), "
         "'aligned' (at pauses and changes of sound), 'spread' (evenly, a guess).",
     )
-    flags: list[str] = []
+    flags: list[str] = Field(
+        [],
+        description="'non_speech' is music or noise and 'loop' audio that the model cannot "
+        "transcribe: it repeats itself.",
+    )
     confidence: float | None = Field(None, examples=[0.91], description="As of a word.")
     no_speech_probability: float | None = Field(
         None, examples=[0.04], description="That nobody speaks in it; omitted if unknown."
