@@ -36,7 +36,6 @@ import zlib
 from base64 import b64encode
 from collections.abc import Iterator, Sequence
 from functools import cached_property
-from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
@@ -240,14 +239,16 @@ class ScriptedEngine:
 
 
 def _scripted_events(path: str) -> Iterator[transcript.TranscriptionEvent]:
-    """Yield the events in a file; segments that only its end has are reported before it."""
+    """Yield the events in a file; if its end has more segments than were reported, the others are
+    reported before it."""
     reported = list[transcript.Segment]()
     for event in map(transcript.from_wire, json.loads(Path(path).read_text("utf-8"))):
         if isinstance(event, transcript.SegmentReady):
             reported.append(event.segment)
         if isinstance(event, transcript.Finished):
             late = transcript.unreported_segments(reported, event.transcript.segments)
-            yield from map(transcript.SegmentReady, count(len(reported)), late)
+            more = range(len(reported), len(event.transcript.segments))
+            yield from map(transcript.SegmentReady, more, late)
         yield event
 
 

@@ -9,7 +9,7 @@ import re
 from collections.abc import Mapping
 from functools import cache
 
-SENTENCE_MARKS = ".!?…。！？؟।॥｡"
+_SENTENCE_MARKS = (".", "!", "?", "…", "。", "！", "？", "؟", "।", "॥", "።", "｡")
 CLOSING_MARKS = "\"'”’»)]}」』）】》〉"
 """Marks that may follow another mark before a cut."""
 _BEFORE_MORE: Mapping[str, str] = {
@@ -65,7 +65,7 @@ def ends_sentence(text: str, after: str = "", language: str = "") -> bool:
     """Return whether the text ends a sentence; quotes and brackets after the mark are ignored.
     ``after``: text that follows, if it is known; ``language``: a language tag, '' if unknown."""
     said = text.rstrip().rstrip(CLOSING_MARKS)
-    return said.endswith((*SENTENCE_MARKS,)) and not needs_more(said, after, language)
+    return said.endswith(_SENTENCE_MARKS) and not needs_more(said, after, language)
 
 
 def needs_more(text: str, after: str = "", language: str = "") -> bool:

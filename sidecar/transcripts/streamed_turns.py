@@ -9,6 +9,7 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
+from sidecar.transcripts.sentence_ends import ends_sentence
 from sidecar.transcripts.word_timing import split_atoms
 
 _MARK = re.compile(r"(?:(?<=\s)|^)Speaker (\d{1,3}):\s?")
@@ -16,7 +17,6 @@ _PART_OF_MARK = re.compile(r"(?:(?<=\s)|^)S(?:p(?:e(?:a(?:k(?:e(?:r(?: (?:\d{1,3
 LONG_S, LONGEST_S = 12.0, 30.0
 """A turn is cut at the end of a sentence after the first, anywhere between words after the
 second, so that readers of a monologue get its segments while it goes on."""
-_SENTENCE_END = tuple(".!?…。！？")
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,6 +111,4 @@ class StreamedTurns:
 
     @staticmethod
     def _is_long(turn: StreamedTurn) -> bool:
-        seconds = turn.end - turn.start
-        text = turn.text.rstrip()
-        return seconds > LONG_S and text.endswith(_SENTENCE_END)
+        return turn.end - turn.start > LONG_S and ends_sentence(turn.text)

@@ -47,6 +47,12 @@ def test_long_turn_is_cut_at_a_sentence_end_and_very_long_one_between_words() ->
     assert [one[3] for one in words] == ["one two three", "four"]
 
 
+def test_long_turn_is_not_cut_behind_a_title() -> None:
+    chunks = ["Speaker 0: I have talked", " about it to Mr.", " Miller.", " He knows."]
+    found = [one[3] for one in turns(*chunks, seconds=7.0)]
+    assert found == ["I have talked about it to Mr. Miller.", "He knows."]
+
+
 def test_very_long_turn_is_not_cut_within_a_word_that_spans_two_chunks() -> None:
     found = turns("Speaker 0: one", " two", " and the compu", "ter is here", seconds=11.0)
     assert [one[3] for one in found] == ["one two and the", "computer is here"]

@@ -16,7 +16,7 @@ from sidecar.errors import SidecarError
 from sidecar.interfaces.tts_text import normalized_words, word_set
 from sidecar.plugins.conversation.chat_history import truncate_utf8
 from sidecar.plugins.conversation.conversation_events import ConversationOptions, EndOfTurnDelays
-from sidecar.transcripts.sentence_ends import needs_more
+from sidecar.transcripts.sentence_ends import ends_sentence, needs_more
 from sidecar.transcripts.transcript import join_texts
 
 MAX_USER_TURN_BYTES = 65_536
@@ -56,7 +56,6 @@ NUMBER_WORDS = word_set(
 )
 _END = 80
 """Number of last characters in which marks are searched."""
-_ENDS = re.compile(r"[.!?。！？｡؟।॥።]['\"”’»)\]」』]*$")
 _ELLIPSIS = re.compile(r"(?:\.\.|…)['\"”’»)\]]*$")
 _GOES_ON = re.compile(r"[,;:，、；：،؛–—-]['\"”’»)\]]*$")
 
@@ -82,7 +81,7 @@ def end_of_turn_delay_s(
 
 
 def _base_delay_s(text: str, words: Sequence[str], delays: EndOfTurnDelays) -> float:
-    ended = bool(_ENDS.search(text)) and not (_ELLIPSIS.search(text) or needs_more(text))
+    ended = ends_sentence(text) and not _ELLIPSIS.search(text)
     last = words[-1] if words else ""
     if last in FILLERS:
         return delays.most_s
