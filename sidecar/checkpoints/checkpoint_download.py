@@ -140,8 +140,8 @@ def _fetch_all(
                 destination.keep(file)
                 return
             meter.advance(-growing.done)
-            meter.notice(f"{file.name} is damaged and is downloaded again.")
             destination.drop(file)
+            meter.notice(f"{file.name} is damaged and is downloaded again.")
         resumable_download.fetch(file, read, download)
 
     meter.begin(snapshot.repository, sum(file.size for file in snapshot.files))

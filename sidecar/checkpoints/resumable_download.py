@@ -140,13 +140,29 @@ class FolderDestination(DownloadDestination):
     def __init__(self, folder: Path, repository: str, commit: str) -> None:
         super().__init__(folder)
         self._repository, self._commit = repository, commit
+        self._is_own = False
+
+    def drop(self, file: HubFile) -> None:
+        """Delete a file of a download.
+
+        Raises:
+            errors.CheckpointUnwritable: it may be of another model, such as a fine-tuned one.
+        """
+        if not self._is_own:
+            raise errors.CheckpointUnwritable(
+                f"{self.path(file)} is of another model, and is kept.",
+                hint="Name a new folder: --to DIR",
+            )
+        super().drop(file)
 
     def begin(self, is_stale: Callable[[str], bool]) -> None:
         """As `DownloadDestination.begin`. The folder cannot be loaded until `end_update`."""
-        mark = self.folder / UPDATE_MARK_FILE
-        if pulled_commit(self.folder) not in (None, self._commit):
+        mark, pulled = self.folder / UPDATE_MARK_FILE, pulled_commit(self.folder)
+        is_new = {path.name for path in self.folder.iterdir()} <= {LOCK}
+        self._is_own = is_new or mark.exists() or pulled is not None
+        if self._is_own and pulled != self._commit:
             mark.touch()
-            (self.folder / PULL_NOTE_FILE).unlink()
+            (self.folder / PULL_NOTE_FILE).unlink(missing_ok=True)
         if mark.exists():
             for file in self.folder.iterdir():
                 if is_stale(file.name):

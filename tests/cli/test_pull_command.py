@@ -113,6 +113,18 @@ def test_pulled_checkpoint_is_found_by_huggingface_tools(shell, hub):
     assert hub.sent == asked
 
 
+def test_model_of_ones_own_in_the_folder_of_a_pull_is_kept_and_the_pull_refused(shell, hub):
+    (folder := shell.home / "fine-tuned").mkdir()
+    for name in ("config.json", SHARDS[0]):
+        (folder / name).write_text("of one's own")
+        for _ in range(2):
+            run = shell.pull("--to", folder)
+            check_one_line(run, f"{name} is of another model, and is kept")
+            assert (folder / name).read_text() == "of one's own"
+        for path in folder.iterdir():
+            path.unlink()
+
+
 def test_a_second_pull_downloads_nothing(shell, hub):
     first = shell.pull()
     sent = dict(hub.sent)
