@@ -261,10 +261,10 @@ async def _run(
     else:
         if options.resume:
             files = [path for path in files if not manifest.has_transcript(path)]
+        if not files:
+            return 0
         manifest.check_writable()
         pairs = manifest.reserve_names(files)
-    if not pairs:
-        return 0
     with progress_bars() as bar:
         async with backends.open_backend(
             options.target, options.options, opens, options.resume

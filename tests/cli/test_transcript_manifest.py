@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from full_disk import fill_disk, small_disk
 
 from sidecar.cli.audio_input import STANDARD_INPUT
 from sidecar.cli.output import name_key
@@ -130,7 +131,7 @@ def test_transcript_edited_while_its_recording_is_transcribed_again_is_kept(
     assert "call.txt exists and is kept; the output is call-2.txt" in capsys.readouterr().err
 
 
-def test_full_disk_before_the_line_of_a_transcript_leaves_no_file_of_its_name(
+def test_transcript_whose_line_cannot_be_written_leaves_the_folder_as_it_was(
     transcripts: Transcripts,
 ) -> None:
     old, new = transcripts.put("old.wav", MONDAY), transcripts.put("new.wav", TUESDAY)
@@ -139,7 +140,7 @@ def test_full_disk_before_the_line_of_a_transcript_leaves_no_file_of_its_name(
     file = transcripts.out / MANIFEST
     lines = file.read_bytes()
     file.unlink()
-    file.mkdir()  # no line can be written
+    file.mkdir()
     for path in (old, new):
         with pytest.raises(OSError, match="directory"):
             manifest.write(path, f"{path.stem}.txt", "again", identify(path))
@@ -149,6 +150,28 @@ def test_full_disk_before_the_line_of_a_transcript_leaves_no_file_of_its_name(
     file.rmdir()
     file.write_bytes(lines)
     assert transcripts.run() == ["new.txt"]
+
+
+@pytest.mark.system
+@pytest.mark.parametrize("pages", [0, 1], ids=["no transcript", "no line behind it"])
+def test_full_disk_leaves_no_half_transcript_and_resume_writes_a_whole_one(
+    transcripts: Transcripts, pages: int
+) -> None:
+    path = transcripts.put("call.wav", MONDAY)
+    with small_disk(transcripts.out, 1):
+        fill_disk(transcripts.out, free=pages * os.sysconf("SC_PAGE_SIZE"))
+        with pytest.raises(OSError, match="No space"):
+            transcripts.run()
+        (transcripts.out / "ballast").unlink()
+        assert set(transcripts.read()) == set()
+        assert transcripts.run() == ["call.txt"]
+        assert transcripts.run() == []
+        (transcripts.out / "call.txt").write_text("by hand")
+        fill_disk(transcripts.out)
+        with pytest.raises(OSError, match="No space"):
+            transcripts.run_all(files=[path])
+        (transcripts.out / "ballast").unlink()
+        assert transcripts.read() == {"call.txt": "by hand"}
 
 
 def test_crash_between_the_line_and_its_transcript_has_the_recording_transcribed_again(
