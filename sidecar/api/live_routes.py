@@ -76,6 +76,7 @@ async def serve_live_connection(
                 connection.tell(),
                 connection.acknowledge(),
                 _raise_when_moved(taken),
+                conclude=partial(service.live.conclude, session),
             )
     except websocket_connections.WebSocketGone as gone:
         done = gone.code == SESSION_DONE_CODE

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import sys
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import aclosing, contextmanager, suppress
 from dataclasses import KW_ONLY, dataclass, replace
 from pathlib import Path
@@ -25,10 +25,17 @@ from sidecar.cli.common_options import (
 )
 from sidecar.concurrency import running
 from sidecar.interfaces.engine_interface import ChannelMode
-from sidecar.interfaces.live_events import Final, InputProcessed, NoticeRaised, Partial, Summary
+from sidecar.interfaces.live_events import (
+    Final,
+    InputProcessed,
+    NoticeRaised,
+    Partial,
+    SpeakersRevised,
+    Summary,
+)
 from sidecar.interfaces.live_options import LIVE_RATE
 from sidecar.interfaces.request_options import parse_channel_names, parse_choice
-from sidecar.live.sessions.event_log import NumberedEvent
+from sidecar.live.sessions.event_log import EventLog, NumberedEvent
 from sidecar.transcripts import transcript_formats
 from sidecar.transcripts.channel_merge import STEREO, channel_names
 from sidecar.transcripts.transcript import Segment, SpeakerProfile, Transcript
@@ -363,42 +370,46 @@ async def show_events(
     backend: LiveBackend, display: LiveDisplay
 ) -> tuple[Summary, errors.SidecarError | None]:
     """Show the events; return the summary. If the session ends without it, return one of what was
-    final until then, and the error."""
-    finals: list[Final] = []
+    shown last, and the error."""
+    shown = EventLog()
+    names: dict[int, str | None] = {}
     wrong: errors.SidecarError | None = None
     try:
         async for numbered in backend.events():
             display.event(numbered)
+            shown.add(numbered.event, numbered.channel)
             match numbered.event:
                 case NoticeRaised(notice) if notice.code == errors.ShuttingDown.code:
                     wrong = errors.ShuttingDown(notice.message)
-                case Final() as final:
-                    finals.append(final)
+                case Final(segment=Segment(speaker=int(speaker)), name=name):
+                    names[speaker] = name
+                case SpeakersRevised(names=revised):
+                    names |= revised
                 case Summary() as summary:
                     return summary, wrong
         raise errors.SessionOver("The live session ended without its summary.")
     except errors.SidecarError as error:
-        if not finals:
+        for event in shown.break_off(0.0):
+            shown.add(event)
+        segments = shown.so_far(0.0).said
+        if not segments:
             raise
-        return Summary(_transcript_of(finals)), error
+        return Summary(_transcript_of(segments, names)), error
 
 
-def _transcript_of(finals: Sequence[Final]) -> Transcript:
-    """Return the transcript of finals in order of time: those of two channels come in another."""
-    segments = sorted((one.segment for one in finals), key=lambda one: (one.start, one.end))
-    speakers = {one.segment.speaker: one.name for one in finals}
+def _transcript_of(segments: Sequence[Segment], names: Mapping[int, str | None]) -> Transcript:
+    """Return the transcript of segments in order of time: those of two channels come in another.
+    ``names``: by speaker."""
     voices = (
-        SpeakerProfile(number, 0.0, name=name)
-        for number, name in speakers.items()
-        if number is not None and name is not None
+        SpeakerProfile(number, 0.0, name=name) for number, name in names.items() if name is not None
     )
     return Transcript(
-        tuple(segments),
+        tuple(sorted(segments, key=lambda one: (one.start, one.end))),
         language="",
         duration=max(one.end for one in segments),
         engine="",
         precision="",
-        diarized=any(number is not None for number in speakers),
+        diarized=any(one.speaker is not None for one in segments),
         voices=tuple(voices),
     )
 

@@ -113,9 +113,10 @@ async def test_kept_session_whose_engine_fails_is_a_job_with_its_finals_recordin
         await socket.send(fine)
         final = await next_of(socket, "final")
         await socket.send(deadly)
-        said, _ = await rest(socket)
+        said, _ = await rest(socket, leave=False)
     assert said[-1]["code"] == "engine_crashed"
     (made,) = {one["id"] for one in keeps.jobs()} - before
+    assert (said[-2]["type"], said[-2]["job"]) == ("summary", made)
     result = keeps.transcript(made)
     assert [one["text"] for one in result["segments"]] == [final["segment"]["text"]]
     assert [one["code"] for one in result["metadata"]["warnings"]] == ["engine_crashed"]

@@ -2,6 +2,7 @@
 
 import io
 from collections.abc import AsyncIterator
+from dataclasses import replace
 
 from rich.console import Console
 from rich.live import Live
@@ -14,7 +15,14 @@ from sidecar.cli.live import (
     _LiveScreenDisplay,  # internal: `open_live_display` opens it only on a terminal
     show_events,
 )
-from sidecar.interfaces.live_events import Final, NoticeRaised, Partial
+from sidecar.interfaces.live_events import (
+    Final,
+    NoticeRaised,
+    Partial,
+    SpeakersRevised,
+    SpeechStarted,
+    TurnEnded,
+)
 from sidecar.live.sessions.event_log import NumberedEvent
 from sidecar.transcripts import transcript_formats
 from sidecar.transcripts.transcript import Notice, Segment
@@ -43,6 +51,32 @@ async def test_session_that_ends_early_keeps_both_channels_in_order_of_time_with
         "[00:00:04.0] Caller: Short.",
         "[00:00:06.0] Caller: Again.",
     ]
+
+
+async def test_session_that_ends_early_keeps_the_speakers_and_text_that_were_shown_last() -> None:
+    async def events() -> AsyncIterator[NumberedEvent]:
+        for number, event in enumerate(
+            (
+                SpeechStarted(0, 0.5),
+                replace(AGENT, segment_number=4),
+                TurnEnded(0, 0.5, 8.0, "A long sentence."),
+                SpeechStarted(1, 8.5),
+                Final(1, 5, Segment(8.5, 9.0, "Yes.", 0), name="Agent"),
+                TurnEnded(1, 8.5, 9.0, "Yes."),
+                SpeakersRevised({5: 2}, {0: "Anna", 2: "Bert"}),
+                SpeechStarted(2, 9.5),
+                Partial(2, 6, 9.5, 11.0, "And what", "And", "if"),
+            ),
+            1,
+        ):
+            yield NumberedEvent(number, event)
+        raise errors.SessionOver()
+
+    display = LiveDisplay("srt", print, labels=True)
+    summary, _ = await show_events(LiveBackend(nothing, nothing, events), display)
+    *lines, last = transcript_formats.to_text(summary.transcript).splitlines()
+    assert lines == ["[00:00:00.5] Anna: A long sentence.", "[00:00:08.5] Bert: Yes."]
+    assert last.endswith("And what if")
 
 
 def test_screen_shows_the_partial_text_of_each_channel_until_its_own_final() -> None:

@@ -368,11 +368,13 @@ async def test_idle_overlong_and_abandoned_sessions_are_ended_and_a_kept_one_is_
     service.live.check_time_limits()
     assert of(await story(kept), Summary)[0].job
     busy = service.live.open(ANONYMOUS, LiveOptions())
-    while not busy.over:
+    while not busy.finishing:
         await busy.send(bytes(3200))
         now += 10.0
         service.live.check_time_limits()
-    for ended in (busy.send(bytes(3200)), story(busy)):
+    with pytest.raises(errors.SessionOver):
+        await busy.send(bytes(3200))
+    for ended in (story(busy), busy.send(bytes(3200))):
         with pytest.raises(errors.SessionTooLong):
             await ended
     assert now >= 499.0
@@ -482,7 +484,9 @@ async def test_time_to_idle_begins_at_the_answer_to_a_commit_that_waited_for_the
     assert not session.over, "its client has just got the answer"
     now = 1100.0
     service.live.check_time_limits()
-    assert isinstance(session.event_log.wrong, errors.SessionIdle)
+    assert session.finishing
+    with pytest.raises(errors.SessionIdle):
+        await story(session)
 
 
 async def test_error_in_the_time_limit_check_of_one_session_does_not_stop_that_of_the_others(
@@ -507,8 +511,11 @@ async def test_shutdown_sends_the_remaining_events_of_sessions_and_refuses_new_o
     await say(session, SPEECH)
     session.commit()
     await service.drain(PATIENCE_S)
-    told = await reading
-    assert of(told, Summary)[0].transcript.segments
+    with pytest.raises(errors.ShuttingDown):
+        await reading
+    *_, last = session.event_log.kept
+    assert isinstance(last.event, Summary)
+    assert last.event.transcript.segments
     assert session.received_orders == 1, "clients count theirs, and believe no other number"
     with pytest.raises(errors.ShuttingDown):
         service.live.open(ANONYMOUS, LiveOptions())

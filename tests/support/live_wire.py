@@ -38,14 +38,16 @@ async def next_of(
     return dict(body)
 
 
-async def rest(socket: ClientConnection) -> tuple[list[dict[str, Any]], int | None]:
-    """All messages to the end, and the code that closed it."""
+async def rest(
+    socket: ClientConnection, *, leave: bool = True
+) -> tuple[list[dict[str, Any]], int | None]:
+    """All messages to the end, and the code that closed it. ``leave``: at a summary."""
     found: list[dict[str, Any]] = []
     async with asyncio.timeout(PATIENCE_S):
         try:
             while True:
                 found.append(json.loads(await socket.recv()))
-                if found[-1]["type"] == "summary":
+                if leave and found[-1]["type"] == "summary":
                     await socket.close()
         except ConnectionClosed as closed:
             return found, closed.rcvd.code if closed.rcvd else None

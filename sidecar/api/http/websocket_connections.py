@@ -195,8 +195,13 @@ class WebSocketConnection:
         """Close the connection; no effect if it is closed already."""
         await send_close(self.websocket, code, reason)
 
-    async def run_until_first_ends(self, *tasks: Coroutine[Any, Any, None]) -> None:
-        """Run tasks until one ends, then cancel the others.
+    async def run_until_first_ends(
+        self,
+        *tasks: Coroutine[Any, Any, None],
+        conclude: Callable[[SidecarError], object] | None = None,
+    ) -> None:
+        """Run tasks until one ends, then cancel the others. The first one reads: it is cancelled
+        if the client's token is revoked. ``conclude``: has another end then, for that reason.
 
         Raises:
             WebSocketGone: the peer disconnected.
@@ -206,6 +211,9 @@ class WebSocketConnection:
         async with running(*tasks) as ongoing:
             with revocable(self.websocket.scope, ongoing[0].cancel) as revoked:
                 await asyncio.wait(ongoing, return_when=asyncio.FIRST_COMPLETED)
+            if conclude is not None and revoked.is_set():
+                conclude(TokenInvalid())
+                await asyncio.wait(ongoing[1:], return_when=asyncio.FIRST_COMPLETED)
         wrong = [task.exception() for task in ongoing if not task.cancelled()]
         faults = [*([TokenInvalid()] if revoked.is_set() else ()), *filter(None, wrong)]
         for fault in sorted(faults, key=lambda one: isinstance(one, WebSocketGone)):

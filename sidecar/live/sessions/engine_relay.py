@@ -145,8 +145,7 @@ async def relay_channels(
     if wrong is not None and not session.over:  # no event follows those that its job has
         await session.fail(wrong)
     elif not session.over:
-        session.handle_event(await session.kept(Summary(session.transcript())))
-        session.end()
+        await session.conclude(session.transcript())
 
 
 async def _relay_once(session: Session, engine: EngineLease, *, alone: bool) -> None:
@@ -161,11 +160,10 @@ async def _relay_once(session: Session, engine: EngineLease, *, alone: bool) -> 
             if isinstance(event, SessionRejected):
                 log.warning("a live session ended (live_full): too many speak", extra=ONCE_A_MINUTE)
                 raise errors.LiveFull(OVERLOADED_DETAIL, hint=OVERLOADED_HINT)
-            if isinstance(event, Summary):
-                event = await session.kept(event)
-            session.handle_event(event)
-            if isinstance(event, Summary):
-                session.end()  # at once: an engine that dies now is needed no more
+            if isinstance(event, Summary):  # an engine that dies now is needed no more
+                await session.conclude(event.transcript)
+            else:
+                session.handle_event(event)
 
 
 async def _send_input(session: Session, call: RpcCall) -> None:

@@ -2,7 +2,7 @@
 
 import asyncio
 from bisect import bisect_right
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Iterator, Mapping
 from dataclasses import dataclass, replace
 
 from sidecar import errors
@@ -10,7 +10,7 @@ from sidecar.interfaces import live_events
 from sidecar.observability.health import RecognitionOutcome, outcome_of_error
 from sidecar.observability.metrics import LiveMetrics
 from sidecar.transcripts.language_detection import LANGUAGE_DOUBTFUL, Confidence
-from sidecar.transcripts.transcript import SpeakerEmbedding, join_texts
+from sidecar.transcripts.transcript import Segment, SpeakerEmbedding, join_texts
 
 SAME_SAMPLE_S = 1e-4
 """Seconds: times that are no further apart are those of one sample."""
@@ -123,6 +123,20 @@ class EventLog:
             live_events.TurnEnded(begin.turn, start, at, text),
             *(live_events.TurnEnded(turn, at, at, "") for turn in later),
         ]
+
+    def break_off(self, at: float) -> Iterator[live_events.LiveEvent]:
+        """Yield what ends the turns in progress, if no engine recognizes them further than ``at``:
+        the words that were shown last are final."""
+        begin, shown = self.so_far(at), self._partials.get(None)
+        match shown.event if shown is not None else None:
+            case live_events.Partial(turn, number, start, end, text, tail=tail) if (
+                turn >= begin.turn and number not in begin.segment_numbers
+            ):
+                flags = (live_events.AUDIO_UNHEARD,)
+                segment = Segment(start, end, join_texts((text, tail)), flags=flags)
+                yield live_events.Final(turn, number, segment)
+        if begin.open or self._started.get(None, -1) >= begin.turn:
+            yield from self.broken_off(self.behind_finals(at))
 
     def add(self, event: live_events.LiveEvent, channel: int | None = None) -> bool:
         """Append an event of a channel, or of the whole session; return whether it is sent.

@@ -89,6 +89,8 @@ class Session:
         self.received_orders = 0
         """Number of received commits, cancels, changes and finish, which need no repetition."""
         self.finishing = False
+        self.reason: errors.SidecarError | None = None
+        """Why the service ends it, after its summary; None if its client does."""
         self.forgiving = False
         """True if audio on which engines crash is skipped, and does not end the session."""
         self.recording: SessionRecording | None = None
@@ -246,29 +248,49 @@ class Session:
         self.news.set()
         self.expect_audio()
 
-    def finish(self, *, asked: bool = True) -> None:
-        """End the audio: the remaining events are sent, and then the summary. ``asked``: requested
-        by the client, which counts its commands."""
+    def finish(self, reason: errors.SidecarError | None = None, *, asked: bool = True) -> None:
+        """End the audio: the remaining events are sent, then the summary, then the ``reason`` of
+        the service. ``asked``: without one, requested by the client, which counts its commands."""
         if not (self.finishing or self.over):
             self.touched = self._now()
-            self.received_orders += asked
-            self.finishing = True
+            self.received_orders += asked and reason is None
+            self.finishing, self.reason = True, reason
             self.news.set()
 
-    async def kept(self, summary: live_events.Summary) -> live_events.Summary:
-        """Return the last event, after making a job of the session if that is to be kept."""
-        return replace(summary, job=await self._keep(summary.transcript))
+    async def conclude(self, transcript: Transcript) -> None:
+        """End the session with its summary, after making a job of it if it is to be kept."""
+        job = await self._keep(transcript)
+        self.handle_event(live_events.Summary(transcript, job))
+        self.end()
 
     async def fail(self, error: errors.SidecarError) -> None:
-        """End the session with the error of its engine. If it is to be kept, what was recognized so
-        far becomes a job, which says the error in a notice."""
-        segments, language = self.event_log.so_far(self.position_s).said, self.options.language
-        notice = Notice(error.code, error.detail)
-        engine = self.spec.name if self.spec is not None else ""
-        await self._keep(
-            Transcript(segments, language, self.received_s, engine, "", notices=(notice,))
+        """End the session with the error of its engine, after the summary of what was said so far,
+        which says the error in a notice."""
+        self.finish(asked=False)
+        self.reason = error
+        self.break_off()
+        transcript = self.transcript().with_notice(Notice(error.code, error.detail))
+        job = await self._keep(transcript)
+        if transcript.segments:  # a client with a summary may look for no error
+            self.handle_event(live_events.Summary(transcript, job))
+        self.end()
+
+    def break_off(self) -> None:
+        """End the turns in progress, which no engine recognizes any further."""
+        for event in self.event_log.break_off(self.position_s):
+            self._say(event)
+
+    def transcript(self) -> Transcript:
+        """Return the transcript of what is final so far."""
+        segments, engine = self.event_log.so_far(self.position_s).said, self.spec
+        return Transcript(
+            segments,
+            self.options.language,
+            self.received_s,
+            engine.name if engine is not None else "",
+            "",
+            diarized=any(one.speaker is not None for one in segments),
         )
-        self.end(error)
 
     async def _keep(self, transcript: Transcript) -> str | None:
         """Make a job of the session if it is to be kept and has audio; return the job's id. If that
@@ -295,7 +317,8 @@ class Session:
         return self.event_log.after(after)
 
     def end(self, error: errors.SidecarError | None = None) -> None:
-        """End the session."""
+        """End the session now."""
+        error = error or self.reason
         if not self.over:
             self.event_metrics.ended(error, finished=self.finishing)
         self.event_log.end(error)
@@ -308,7 +331,6 @@ class Session:
     def catches_up(self) -> None:
         """Note that the engine was loaded just now: until it has recognized the audio so far,
         partials are late without any overload, and the client gets no such notice."""
-        self.touch()  # it is the service that was slow
         self._backlog_end_s = self.input_log.at
 
     def handle_event(self, event: live_events.LiveEvent) -> None:

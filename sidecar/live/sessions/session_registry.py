@@ -2,9 +2,9 @@
 
 import asyncio
 import collections
-import contextlib
 import dataclasses
 import logging
+import math
 import time
 import uuid
 from collections.abc import Awaitable, Callable, Sequence
@@ -42,7 +42,7 @@ SAVE_TIMEOUT_S = 600.0
 """Time in which a session that becomes a job keeps its place: its recording may be of hours. A disk
 that does not answer by then costs no transcript: that is written once it does."""
 FINISH_TIMEOUT_S = 120.0
-"""Seconds to send the remaining events of a session that becomes a job, after its time is up."""
+"""Seconds to send the remaining events of a session whose time is up."""
 CHECK_INTERVAL_S = 0.2
 """Interval of the check of time limits."""
 
@@ -246,26 +246,34 @@ class SessionRegistry:
     def leave(self, session: Session) -> None:
         """Release the session from its connection; it is deleted if no client reconnects in
         time."""
-        if not self.grace_s:
-            self.release(session)
-        else:
-            session.disconnected_at = self.now()
+        session.disconnected_at = self.now()
+        self._end_if_overdue(session, self.now(), self.grace_s)
 
     def release(self, session: Session) -> None:
         """End a session to which its client cannot return; one that is kept is finished first."""
-        task = self._tasks.get(session)
-        if session.options.keep and task is not None and not session.over:
-            session.finish(asked=False)
-            session.disconnected_at = self.now()
-            task.add_done_callback(lambda _: self.end(session))
-        else:
-            self.end(session)
+        session.disconnected_at = -math.inf
+        self._end_if_overdue(session, self.now(), self.grace_s)
+
+    def conclude(self, session: Session, reason: errors.SidecarError | None) -> None:
+        """End a session whose client does not: its last words and its summary precede the reason.
+        One without audio ends at once."""
+        if reason is not None:
+            log.info("a live session is ended: %s", reason.code)
+        if not session.received_s:
+            self._stop(session, reason)
+            return
+        if reason is not None and session.event_metrics.wire == OWN_WIRE and not session.finishing:
+            session.handle_event(NoticeRaised(Notice(reason.code, reason.detail)))
+        session.finish(reason, asked=False)
 
     def end(self, session: Session, error: errors.SidecarError | None = None) -> None:
         """End a session now, whatever its state."""
-        session.end(error)
+        self._stop(session, error)
         if self._sessions.get((session.owner, session.id)) is session:  # not a later one of its id
             del self._sessions[session.owner, session.id]
+
+    def _stop(self, session: Session, error: errors.SidecarError | None) -> None:
+        session.end(error)
         if (task := self._tasks.get(session)) is not None:
             task.cancel()
 
@@ -281,9 +289,10 @@ class SessionRegistry:
         grace."""
         self._closing = True
         for session in self.going_on():
-            if session.event_metrics.wire == OWN_WIRE and not session.finishing:
-                session.handle_event(NoticeRaised(SERVICE_ENDS_NOTICE))
-            session.finish(asked=False)
+            is_own = session.event_metrics.wire == OWN_WIRE
+            if is_own and not session.finishing:
+                session.handle_event(NoticeRaised(SERVICE_ENDS_NOTICE))  # it is the reason, too
+            session.finish(None if is_own else errors.ShuttingDown(), asked=False)
         if self._tasks and grace_s > 0:
             await asyncio.wait(set(self._tasks.values()), timeout=grace_s)
         await self.close()
@@ -329,19 +338,17 @@ class SessionRegistry:
     def _end_if_overdue(self, session: Session, now: float, grace_s: float) -> None:
         left = session.disconnected_at
         is_gone = left is not None and now - left >= grace_s
-        wrong = None if session.over else session.overdue(now)
-        if not is_gone and wrong is None:
-            return
-        if session.options.keep and not session.over:
-            session.finish(asked=False)
+        reason = session.reason or (None if is_gone else session.overdue(now))
+        if is_gone and (session.over or not session.options.keep):
+            self.end(session)
+        elif session.over or not (is_gone or reason):
+            pass
+        elif not session.finishing:
+            self.conclude(session, reason)
+        elif not self._is_loaded():
+            session.touch()  # no time passes before there is an engine
+        else:
             since = session.saving_since
             saves = since is not None and now - since < SAVE_TIMEOUT_S
-            if now - session.touched < FINISH_TIMEOUT_S or saves or not self._is_loaded():
-                return
-        if is_gone:
-            self.end(session)
-        elif wrong is not None:
-            log.info("a live session reached a time limit and ends: %s", wrong.code)
-            session.end(wrong)
-            with contextlib.suppress(KeyError):
-                self._tasks[session].cancel()
+            if now - session.touched >= FINISH_TIMEOUT_S and not saves:
+                self._stop(session, reason)

@@ -27,7 +27,7 @@ from sidecar.live.sessions.session import (
 )
 from sidecar.live.sessions.session_limits import SessionBounds
 from sidecar.transcripts.channel_merge import TranscribedChannel, merge_channels, with_own_speakers
-from sidecar.transcripts.transcript import Notice, Transcript
+from sidecar.transcripts.transcript import Transcript
 
 _ITEM_TYPES = {2: "h", 4: "i"}
 """Types of array items by the bytes of a sample."""
@@ -49,6 +49,10 @@ class ChannelSession(Session):
             session.id, session.owner, options, session.bounds, totals, now, metrics, spec
         )
         self._tell = tell
+
+    async def fail(self, error: errors.SidecarError) -> None:
+        """End the channel: the session has the summary of both."""
+        self.end(error)
 
     def end(self, error: errors.SidecarError | None = None) -> None:
         """End the channel, which is no end of a session for the metrics."""
@@ -94,17 +98,16 @@ class StereoSession(Session):
         self._restarts = [0] * self.channels
         """Restarts of the engine of which each channel was told."""
 
-    def finish(self, *, asked: bool = True) -> None:
+    def finish(self, reason: errors.SidecarError | None = None, *, asked: bool = True) -> None:
         """End the audio of both channels, as `Session.finish`."""
-        super().finish(asked=asked)
+        super().finish(reason, asked=asked)
         for one in self.sessions:
             one.finish(asked=False)
 
-    async def fail(self, error: errors.SidecarError) -> None:
-        """End the session with the error of its engine, as `Session.fail`; no audio follows."""
-        self.finish(asked=False)
-        await self._keep(self.transcript().with_notice(Notice(error.code, error.detail)))
-        self.end(error)
+    def break_off(self) -> None:
+        """End the turns of both channels, as `Session.break_off`."""
+        for one in self.sessions:
+            one.break_off()
 
     def end(self, error: errors.SidecarError | None = None) -> None:
         """End the session, and those of its channels."""

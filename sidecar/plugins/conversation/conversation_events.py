@@ -341,6 +341,10 @@ class TurnCommitted(ConversationEvent):
     """The client ends the user's turn without waiting for a pause."""
 
 
+class UserAudioEnded(ConversationEvent):
+    """No more audio of the user comes: the session ends."""
+
+
 class TurnDiscarded(ConversationEvent):
     """The client discards the user's words that are not answered yet."""
 

@@ -163,7 +163,9 @@ class ConversationLoop:
         self._uncompared: deque[_SpeechItem] = deque()
         """Words and utterances to compare, and what came from the speech input behind them."""
         self._comparing: asyncio.Task[None] | None = None
-        self.output: asyncio.Queue[events.ConversationOutput] = asyncio.Queue()
+        self.output: asyncio.Queue[events.ConversationOutput | errors.SidecarError] = (
+            asyncio.Queue()
+        )
         self._timer_at: float | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._sent = 0
@@ -232,19 +234,23 @@ class ConversationLoop:
         self.output.put_nowait(events.ConversationNotice(notice))
 
     async def run(self) -> None:
-        """Run until the session ends.
+        """Run until the session ends. `outgoing` raises the error that ended it.
 
         Raises:
-            errors.SidecarError: the error that ended it.
+            errors.SidecarError: the client does not read its events.
         """
         try:
             async with running(self.input.listen()) as (listening,):
                 await asyncio.wait({listening, self._failed}, return_when=asyncio.FIRST_COMPLETED)
                 if self._comparing is not None and not self._failed.done():
                     await asyncio.wait({self._comparing})
-                for future in (self._failed, listening):
-                    if future.done():
-                        future.result()
+                if self._failed.done():
+                    self._failed.result()
+                try:
+                    listening.result()
+                except errors.SidecarError as error:
+                    self.output.put_nowait(error)
+                    await self._failed  # until the client has what comes before
         finally:
             if self._timer is not None:
                 self._timer.cancel()
@@ -254,9 +260,16 @@ class ConversationLoop:
             await self.stages.close()
 
     async def outgoing(self) -> AsyncIterator[events.ConversationOutput]:
-        """Yield the output for the client, without end and for one reader."""
+        """Yield the output for the client, without end and for one reader.
+
+        Raises:
+            errors.SidecarError: the error that ended the session.
+        """
         while True:
-            yield await self.output.get()
+            output = await self.output.get()
+            if isinstance(output, errors.SidecarError):
+                raise output
+            yield output
 
     def _handle(self, event: events.ConversationEvent) -> None:
         """Feed the state machine and carry out its commands. The playback position is fed first: an

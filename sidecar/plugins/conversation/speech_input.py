@@ -162,6 +162,8 @@ class SpeechInput:
                     self._words(event.turn, "", self._clock.time(event.segment.end))
             case live_events.TurnEnded():
                 self._turn_ended(event)
+            case live_events.Summary():
+                self._emit_event(events.UserAudioEnded(self._now()))
             case live_events.TurnDropped(turn):
                 self._speech_ended(turn)
                 self._stopped.pop(turn, None)

@@ -120,6 +120,8 @@ class ConversationStateMachine:
             case events.TurnCommitted():
                 self.turn_taking.commit()
                 self._emit_command(events.CommitAcknowledged())
+            case events.UserAudioEnded():
+                self.turn_taking.record_spoken()
             case events.TurnDiscarded():
                 self.turn_taking.discard()
                 self._emit_command(events.DiscardAcknowledged())

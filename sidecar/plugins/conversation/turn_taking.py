@@ -300,7 +300,8 @@ class TurnTaking:
     # Requests of the client
 
     def record_spoken(self) -> None:
-        """Add spoken words that are not answered yet to the history, before a typed turn."""
+        """Add spoken words that are not answered yet to the history, before a typed turn or at the
+        end."""
         user_turn = self.user_turn
         if user_turn is None or not user_turn.settled:
             return

@@ -120,12 +120,9 @@ class GrpcServicer:
             # cancelled, gRPC sends it again with the status, which fails, and the client never
             # gets a status.
             await context.send_initial_metadata(())
-            revoked: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-            disconnect = partial(revoked.set_exception, errors.TokenInvalid())
-            with self._access.streams.lasting(grpc_session.identity, disconnect):
-                await sessions.GrpcStream(
-                    context, grpc_session, timings, lambda: self.stopping
-                ).run(first_chunk, revoked)
+            conclude = partial(self._service.live.conclude, session, errors.TokenInvalid())
+            with self._access.streams.lasting(grpc_session.identity, conclude):
+                await sessions.GrpcStream(context, grpc_session, timings).run(first_chunk)
         finally:
             self._service.live.release(session)
 

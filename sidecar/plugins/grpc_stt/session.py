@@ -122,45 +122,29 @@ class GrpcTimings:
 
 
 class GrpcStream:
-    """Stream of a created session. ``stopping``: returns whether the service shuts down."""
+    """Stream of a created session."""
 
-    def __init__(
-        self,
-        context: Any,
-        grpc_session: GrpcSession,
-        timings: GrpcTimings,
-        stopping: Callable[[], bool],
-    ) -> None:
+    def __init__(self, context: Any, grpc_session: GrpcSession, timings: GrpcTimings) -> None:
         self._context, self._grpc_session, self._session = (
             context,
             grpc_session,
             grpc_session.session,
         )
-        self._timings, self._stopping = timings, stopping
+        self._timings = timings
         self._results = GrpcResults(grpc_session.session.options)
         self._rate, self._samples = SAMPLE_RATE, WholeSamples()
-        self._audio_ended = False
-        """True if the client has ended its audio."""
 
-    async def run(
-        self, first_chunk: stt_pb2.AudioChunk | None, revoked: asyncio.Future[None]
-    ) -> None:
+    async def run(self, first_chunk: stt_pb2.AudioChunk | None) -> None:
         """Run the stream to its end; ``first_chunk``: `None` if the client sent none.
 
         Raises:
-            errors.SidecarError: the stream failed, or ``revoked`` has an error.
+            errors.SidecarError: the stream failed, or the service ended it.
         """
         async with running(self._read(first_chunk), self._send_results()) as (reading, sending):
-            waited: set[asyncio.Future[None]] = {reading, sending, revoked}
-            while not sending.done():
-                done, waited = await asyncio.wait(waited, return_when=asyncio.FIRST_COMPLETED)
-                for task in done - {sending}:
-                    task.result()
-            sending.result()
-        one_is_said = self._session.options.turns is TurnControl.ONE and self._results.finals > 0
-        cut_off = not (self._audio_ended or one_is_said)
-        if cut_off and self._stopping():
-            raise errors.ShuttingDown()
+            await asyncio.wait({reading, sending}, return_when=asyncio.FIRST_COMPLETED)
+            if reading.done():
+                reading.result()
+            await sending
 
     async def _read(self, first_chunk: stt_pb2.AudioChunk | None) -> None:
         """Read audio up to the last chunk or the client's end."""
@@ -173,7 +157,6 @@ class GrpcStream:
                         break
                 chunk = await read_chunk(self._context)
             await asyncio.sleep(0)  # a disconnect first looks like a normal end
-            self._audio_ended = True
             self._session.finish()
         except errors.SidecarError as error:
             wrong = isinstance(error, (codes.GrpcSessionTokenInvalid, errors.ChunkTooLong))

@@ -8,6 +8,7 @@ import asyncio
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 from sidecar import errors
@@ -62,7 +63,7 @@ class RealtimeDialogueConnection(RealtimeConnection):
         )
         self._recorded = asyncio.Event()
         self._transcript = ConversationTranscript(time.monotonic())
-        self._keep = self.over = False
+        self._keep = False
         self._use(config, conversation.stages.llm)
 
     async def greet(self, *, again: bool = False) -> None:
@@ -289,7 +290,6 @@ class RealtimeDialogueConnection(RealtimeConnection):
         body = transcript_body(transcript)
         ended = {"type": "session.ended", "job": job, "transcript": body, "written": written}
         await self._send(ended)
-        self.over = True
 
     def _use(self, config: dialogue_config.RealtimeDialogueConfig, llm: Llm) -> None:
         self._config = config
@@ -420,7 +420,8 @@ async def serve_dialogue(
         await connection.change(session)
         await connection.greet(again=again)
         await socket.run_until_first_ends(
-            connection.receive_commands(), conversation.run(), connection.send_events()
+            connection.receive_commands(),
+            connection.send_events(),
+            conversation.run(),
+            conclude=partial(service.live.conclude, conversation.session),
         )
-    if not connection.over:
-        raise errors.ShuttingDown()  # nothing else ends a conversation without an error

@@ -297,6 +297,7 @@ async def _transcribe(
 ) -> None:
     """Serve a transcription; ``open``: the client may still change it to a conversation."""
     session = service.live.open(socket.identity, config.options(LiveOptions()), wire="realtime")
+    wanted = None
     try:
         connection = transcription_session.RealtimeTranscriptionConnection(
             *(socket, session, config, service.live.engine),
@@ -305,13 +306,17 @@ async def _transcribe(
             open=open,
         )
         await connection.greet()
-        await socket.run_until_first_ends(connection.receive_commands(), connection.send_events())
-        raise errors.ShuttingDown()  # nothing else ends a transcription without an error
+        await socket.run_until_first_ends(
+            connection.receive_commands(),
+            connection.send_events(),
+            conclude=partial(service.live.conclude, session),
+        )
     except transcription_session.RealtimeDialogueRequested as requested:
         wanted = requested.session
     finally:
         service.live.end(session)
-    await dialogue_session.serve_dialogue(socket, service, wanted, expires_at, again=True)
+    if wanted is not None:
+        await dialogue_session.serve_dialogue(socket, service, wanted, expires_at, again=True)
 
 
 def _is_beta(websocket: WebSocket) -> bool:

@@ -170,10 +170,10 @@ async def serve_conversation(
         await socket.run_until_first_ends(
             socket.read(partial(_receive, socket, conversation)),
             _process_audio(socket, conversation),
-            conversation.run(),
             _send_events(socket, conversation),
+            conversation.run(),
+            conclude=partial(service.live.conclude, conversation.session),
         )
-    raise errors.ShuttingDown()  # nothing else ends a conversation without an error
 
 
 async def _receive(
@@ -222,8 +222,12 @@ async def _send_events(
 ) -> None:
     """Send the output of the conversation."""
     dialect = S2SDialect()
-    async for output in conversation.outgoing():
-        await socket.send(*dialect.of(output))
+    try:
+        async for output in conversation.outgoing():
+            await socket.send(*dialect.of(output))
+    except errors.SidecarError:
+        await socket.send(*dialect.unanswered())
+        raise
 
 
 class S2SDialect:
@@ -297,6 +301,11 @@ class S2SDialect:
         )
         self._user_text = ""
         yield from self._ready()
+
+    def unanswered(self) -> Iterator[str]:
+        """Yield the message of the user's words that get no answer any more."""
+        if self._user_text:
+            yield _message("transcript", user=self._user_text, assistant="", interrupted=True)
 
 
 def s2s_error_message(error: errors.SidecarError) -> str:

@@ -233,6 +233,11 @@ class WyomingRecording:
         self._stall_s = UPLOAD_STALL_S
         self._until = _now() + STALL_FACTOR * self._stall_s
 
+    @property
+    def has_audio(self) -> bool:
+        """Return whether any audio has come."""
+        return self._spool.size > WAV_HEAD_BYTES
+
     def timeout_s(self) -> float:
         """Return the time to wait for more audio, in seconds."""
         return max(0.0, min(self._stall_s, self._until - _now()))
@@ -320,7 +325,11 @@ class WyomingConnection:
         try:
             return await self._reader.next(recording.timeout_s() if recording else idle)
         except TimeoutError:
-            raise errors.UploadStalled() if recording else errors.SessionIdle() from None
+            if recording is None:
+                raise errors.SessionIdle() from None
+            if recording.has_audio:  # it is answered before the error
+                await self._transcribe()
+            raise errors.UploadStalled() from None
 
     async def _handle(self, event: Event) -> None:
         match event.type:  # the protocol wants unknown events ignored

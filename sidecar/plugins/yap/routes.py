@@ -64,7 +64,10 @@ async def _serve(service: Service, socket: WebSocketConnection) -> None:
         connection = _YapConnection(service, socket, session)
         await socket.send(connection.greeting())
         await socket.run_until_first_ends(
-            socket.read(connection.receive), connection.process(), connection.send_events()
+            socket.read(connection.receive),
+            connection.process(),
+            connection.send_events(),
+            conclude=partial(service.live.conclude, session),
         )
     finally:
         service.live.end(session)
@@ -115,14 +118,13 @@ class _YapConnection:
                 continue  # shutting down: `send_events` sends the remaining events and the reason
 
     async def send_events(self) -> None:
-        """Send the session's events. Clients end connections, not sessions: if the session ends,
-        the service shuts down."""
+        """Send the session's events. Clients end connections, not sessions: the service ends one
+        for a reason."""
         async for numbered in self._session.events():
             frames = tuple(self._utterances.frames_of(numbered.event))
             if frames:
                 self._session.touch()
                 await self._socket.send(*frames)
-        raise errors.ShuttingDown
 
     async def _answer(self, message: YapMessage) -> None:
         if message.type == "ping":

@@ -22,7 +22,16 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from google.protobuf import descriptor_pb2
 from grpc_client import sound
 from grpc_health.v1 import health_pb2, health_pb2_grpc
-from grpc_in_process import Caller, Inside, Named, access_control, create, recognize, reserved
+from grpc_in_process import (
+    Caller,
+    Inside,
+    Named,
+    access_control,
+    create,
+    ended,
+    recognize,
+    reserved,
+)
 from grpc_tools import protoc
 from service_process import PATIENCE_S, REPOSITORY, new_file, until
 
@@ -233,6 +242,29 @@ async def test_revoked_token_ends_its_streams(start: Start) -> None:
         access.streams.check_credentials()
         assert await status_after_results(call) is grpc.StatusCode.UNAUTHENTICATED
         assert (await call.details()).startswith("ERR1014 ")
+
+
+@pytest.mark.parametrize("reason", ["revoked", "longest"])
+async def test_open_utterance_of_a_stream_that_the_service_ends_is_final_before_the_status(
+    reason: str, start: Start, service: Service
+) -> None:
+    named, now = Named(), 0.0
+    access = access_control(named)
+    service.live.now = lambda: now
+    port = await start(access)
+    async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
+        call = await stream_of_mine(channel)
+        [session] = service.live.going_on()
+        await until(lambda: session.received_s == 1.0)
+        if reason == "revoked":
+            named.gone = "was revoked"
+            access.streams.check_credentials()
+        else:
+            now = service.settings.live_longest + session.began
+            service.live.check_time_limits()
+        done = await ended(call)
+    assert [one.text for one in done.finals] != []
+    assert done.number == ("ERR1014" if reason == "revoked" else "ERR1006")
 
 
 async def test_token_revoked_while_a_result_is_sent_ends_the_stream(

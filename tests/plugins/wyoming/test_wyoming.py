@@ -232,6 +232,21 @@ async def test_recording_whose_audio_stops_coming_is_upload_stalled(
         assert await refused(client) == "upload_stalled"
 
 
+async def test_recording_whose_audio_stops_coming_is_transcribed_before_the_error(
+    start_server: StartServer,
+) -> None:
+    async with connected(start_server(wyoming_port=0, limits={"upload_stall": 0.1})) as client:
+        await say(client, *SOUND[:-1])
+        while (event := await client.read_event()) is not None and event.type != "transcript":
+            assert event.type != "error"
+        assert event is not None
+        assert Transcript.from_event(event).text
+        while (event := await client.read_event()) is not None and event.type != "error":
+            pass
+        assert event is not None
+        assert Error.from_event(event).code == "upload_stalled"
+
+
 RAW = [
     (b"POST /transcribe HTTP/1.1\r\nHost: localhost\r\n\r\n", "message_invalid"),
     (b'["describe"]\n', "message_invalid"),
