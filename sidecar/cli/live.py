@@ -281,6 +281,11 @@ def run(options: LiveCommandOptions) -> int:
         )
     options = replace(options, output=output.named_file(options.output))
     if options.output is not None:
+        if options.output.suffix.lower() in audio_input.ENDINGS:
+            raise errors.SettingsInvalid(
+                f"--output names a file for the transcript; '{options.output}' is the name of a "
+                "recording."
+            )
         output.check_writable(options.output)
     return asyncio.run(_run(options, channels))
 

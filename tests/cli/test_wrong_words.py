@@ -75,6 +75,7 @@ SUCCESS = Path(moonshine_voice.get_assets_path()) / "success.wav"
         ("transcribe file://nas/share/talk.wav", 1, "This is an address, not a file"),
         ("transcribe file:///gone/a%20b.wav", 1, "/gone/a b.wav: There is no such file"),
         ("estimate file://localhost/gone.wav", 1, "/gone.wav: There is no such file"),
+        (f"live {SUCCESS} --output talk.WAV", 78, "'talk.WAV' is the name of a recording"),
         ("live FILE:/gone.wav", 1, "There is no such file"),
         ("transcribe ~/gone.wav", 1, "/gone.wav: There is no such file"),
         ("estimate gone.wav", 1, "gone.wav: There is no such file"),

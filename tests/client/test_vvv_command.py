@@ -154,6 +154,9 @@ def test_output_is_replaced_by_a_whole_transcript_only_and_a_link_stays_one(
     assert vvv(*asked, link).returncode == 0
     assert link.is_symlink()
     assert corrected.read_text("utf-8") == "".join(WORDS)
+    run = vvv(*asked, talk)
+    assert run.stderr.decode() == f"Error: {talk}: it is the recording.\n"
+    assert talk.read_bytes() == b"sound"
     run = vvv(*asked, tmp_path / "none" / "out.txt")
     assert f"{tmp_path / 'none' / 'out.txt'}: No such file" in run.stderr.decode()
     assert list(corrected.parent.iterdir()) == [corrected]

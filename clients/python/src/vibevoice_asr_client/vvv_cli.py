@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import contextlib
+import errno
 import io
 import os
 import secrets
@@ -80,7 +81,7 @@ async def _transcribe(
     client: VibevoiceClient, file: str, hotwords: Optional[str], output: Optional[str]
 ) -> int:
     wrong: Optional[str] = "The service broke off."
-    with _opened(output) as copy:
+    with _opened(output, file) as copy:
         async for event in client.transcribe(file, hotwords):
             if event.event_type is EventType.QUEUE:
                 _say(_queue_line(event))
@@ -135,12 +136,14 @@ def _put(text: str, copy: Optional[TextIO]) -> None:
 
 
 @contextlib.contextmanager
-def _opened(output: Optional[str]) -> Iterator[Optional[TextIO]]:
+def _opened(output: Optional[str], recording: str) -> Iterator[Optional[TextIO]]:
     """Open the file for a transcript: one beside ``output``, unless that is a device or a pipe."""
     if output is None:
         yield None
         return
     path = os.path.realpath(output)  # a link stays one
+    if path == os.path.realpath(recording):
+        raise OSError(errno.EEXIST, "it is the recording", output)
     half = os.path.join(os.path.dirname(path), f".{secrets.token_hex(4)}.part")
     if os.path.exists(output) and not os.path.isfile(output):
         half = output
