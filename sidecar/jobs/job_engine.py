@@ -41,8 +41,6 @@ class JobEngine:
 
     def __init__(self, settings: Settings, engine: RoleEngine[EngineSpec]) -> None:
         self._settings, self.engine = settings, engine
-        self.concurrency, self.long_concurrency = engine.concurrency, engine.long_concurrency
-        """As of `JobQueue`."""
         self._duration_file = duration_prediction.DurationFile(
             default_data_folder(settings.data_dir)
         )
@@ -70,8 +68,8 @@ class JobEngine:
             plan=plan,
             max_s=self._settings.max_audio_hours * 3600,
             limit=self._settings.queue_limit,
-            concurrency=self.concurrency,
-            long_concurrency=self.long_concurrency,
+            concurrency=self.engine.concurrency,
+            long_concurrency=self.engine.long_concurrency,
             guess=self._guess,
             predictor=self.predictor,
             refusal=self.refusal,

@@ -262,6 +262,7 @@ class JobQueue(SubmissionQueue):
         options: QueueOptions,
     ) -> None:
         self.event_log = event_log
+        self.options = options
         self._wait_queue = WaitQueue(engine, options)
         self.breakers = self._wait_queue.breakers
         super().__init__(options.limit, self._wait_queue.begun_in_s)

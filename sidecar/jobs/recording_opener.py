@@ -56,7 +56,8 @@ class RecordingOpener:
             self._wait_queue.leave(job)
 
     def _open_next(self) -> None:
-        for job in [*islice(self._wait_queue.in_order(), self._ahead)] if self._work else ():
+        order = self._wait_queue.in_order(opened=False) if self._work else ()
+        for job in [*islice(order, self._ahead)]:
             if self._work.get(job, job) is None:
                 self._work[job] = asyncio.get_running_loop().create_task(self._open(job))
 

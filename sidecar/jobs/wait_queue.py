@@ -249,10 +249,11 @@ class WaitQueue:
         """Return whether a job runs beside no other; none takes part of an upstream from others."""
         return record.alone and not self._engine.model.spec.remote
 
-    def in_order(self, dispatchers: int = 1) -> Iterator[Job]:
+    def in_order(self, dispatchers: int = 1, *, opened: bool = True) -> Iterator[Job]:
         """Yield waiting jobs in the order in which so many free ``dispatchers`` would run them, but
-        not those that are held; each is computed as it is taken. While jobs are tried one by one,
-        those come first that were tried in vain least often: they may not meet the fault."""
+        not those that are held; each is computed as it is taken. Recordings that are not ``opened``
+        wait for no breaker. While jobs are tried one by one, those come first that were tried in
+        vain least often: they may not meet the fault."""
         jobs = [] if self._halted else [*self._jobs.values()]
         ordered: Iterable[Job] = jobs
         if len(jobs) > 1:
@@ -264,7 +265,8 @@ class WaitQueue:
         return (
             job
             for job in ordered
-            if self._held_until(job) <= now and self._options.refusal(job.record.options) is None
+            if (self._held_until(job) if opened else job.not_before) <= now
+            and self._options.refusal(job.record.options) is None
         )
 
     def _model_changed(self) -> None:

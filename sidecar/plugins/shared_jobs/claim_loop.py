@@ -9,20 +9,18 @@ from dataclasses import replace
 from functools import partial
 
 from sidecar import errors
-from sidecar.audio.audio_source import AudioSource
-from sidecar.concurrency import BackgroundTaskGroup, ThreadLimiter, cancel_after
+from sidecar.concurrency import BackgroundTaskGroup, cancel_after
 from sidecar.jobs import job_record
-from sidecar.jobs.attempt_end import may_pass_on, poison_error
+from sidecar.jobs.attempt_end import poison_error
 from sidecar.jobs.faults import HOLDS_KEPT, known_error, passes
 from sidecar.jobs.job_event_log import JobEventLog
 from sidecar.jobs.job_queue import JobQueue
 from sidecar.jobs.job_record import JobEvent, JobFailure, JobRecord, JobState
-from sidecar.jobs.persistent_recordings import opening_timeout_s
+from sidecar.jobs.job_runner import OpenRecording
 from sidecar.jobs.wait_queue import is_long
 from sidecar.plugins.shared_jobs import postgres_database
 from sidecar.plugins.shared_jobs.claims import Claim, ClaimPreferences, ClaimStore
 from sidecar.plugins.shared_jobs.held_claims import ClaimedJob, HeldClaim, HeldClaims
-from sidecar.storage.recording_storage import answering
 
 log = logging.getLogger(__name__)
 
@@ -58,28 +56,20 @@ class ClaimLoop:
         claims: ClaimStore,
         log: JobEventLog,
         queue: JobQueue,
-        open_recording: Callable[[job_record.JobRecord], AudioSource],
+        open_recording: OpenRecording,
         admit: Callable[[JobRecord], object],
-        threads: ThreadLimiter,
-        *,
         preferences: Callable[[], ClaimPreferences],
-        concurrency: int = 1,
-        long_concurrency: int | None = None,
+        *,
         patience_s: float = UNSCHEDULABLE_AFTER_S,
     ) -> None:
         """``log``: that of ``queue``, with the claimed jobs only. ``open_recording``: opens that of
-        a job, in one of ``threads``. ``admit``: raises an error if a job cannot run now.
-        ``concurrency``, ``long_concurrency``: as of `JobQueue`. ``patience_s``: seconds that a job
-        waits that no node can do."""
+        a job. ``admit``: raises an error if a job cannot run now. ``patience_s``: seconds that a
+        job waits that no node can do."""
         self._claims, self.queue = claims, queue
-        self._open_recording, self._admit, self._threads = open_recording, admit, threads
+        self._open_recording, self._admit = open_recording, admit
         self._preferences, self._patience_s = preferences, patience_s
-        self._concurrency = concurrency
-        self._long_concurrency = concurrency if long_concurrency is None else long_concurrency
         self.held = HeldClaims(claims, log, queue)
         """Claims, including those whose last report is being sent."""
-        self.record_timeout_s: Callable[[JobRecord], float] = opening_timeout_s
-        """Seconds to open the recording of a job."""
         self._more = True
         """Whether jobs may wait without a notification to come."""
         self._draining = False
@@ -150,7 +140,7 @@ class ClaimLoop:
     def _full(self) -> bool:
         """Return whether the next job would have to wait."""
         busy = self.held.busy
-        return len(busy) >= self._concurrency or any(map(self.queue.alone, busy))
+        return len(busy) >= self.queue.options.concurrency or any(map(self.queue.alone, busy))
 
     async def _claimed(self) -> HeldClaim | None:
         """Claim the next job; retried while the database does not answer."""
@@ -171,43 +161,29 @@ class ClaimLoop:
 
     def _current_preferences(self, fresh: bool) -> ClaimPreferences:
         preferences, busy = self._preferences(), self.held.busy
-        if sum(map(is_long, busy)) >= self._long_concurrency:
+        if sum(map(is_long, busy)) >= self.queue.options.long_concurrency:
             preferences = replace(preferences, can=preferences.can.without_long())
         return replace(preferences, begins=not busy, fresh=fresh)
 
     async def _begin(self, held: HeldClaim) -> None:
-        """Open the recording, and queue the job; a poison job ends."""
-        record, begun, opening = held.claimed_record, time.monotonic(), False
+        """Queue the job; a poison job ends."""
+        record = held.claimed_record
         try:
             if (end := poison_error(record)) is not None:
                 self.held.append(held, job_record.FailedChange(JobFailure.of(end)))
                 return
             self._admit(record)
-            opening = True
-            async with answering(self.record_timeout_s(record)):
-                source = await self._threads.run(self._open_recording, record)
-            opening = False
-            await self._queue(held, source)
+            while self.queue.live(held.id) is not None:
+                # an earlier claim on it was lost here, and its engine has yet to stop
+                await self._a_moment()
+            if held in self.held:  # it was not ended, nor the claim lost, meanwhile
+                leave = partial(self._leave, held)
+                held.job = ClaimedJob(record, self._open_recording, held.flushed, leave)
+                self.queue.resume(held.job)
         except Exception as error:
             if (known := known_error(error)) is not error:
                 log.exception("internal error while job %s was taken up", held.id)
-            if passes(known):
-                self.queue.breakers.failed(known)
-            if passes(known) or not opening:
-                self._leave(held, known, time.monotonic() - begun)
-            else:
-                self._not_opened(held, known)
-
-    async def _queue(self, held: HeldClaim, source: AudioSource) -> None:
-        if held not in self.held:  # the job was ended, or the claim lost, meanwhile
-            source.close()
-            return
-        held.job = ClaimedJob(source, held.claimed_record, held.flushed, partial(self._leave, held))
-        while self.queue.live(held.id) is not None:
-            # an earlier claim on it was lost here, and its engine has yet to stop
-            await self._a_moment()
-        if held.job.claimed:
-            self.queue.resume(held.job)
+            self._leave(held, known)
 
     async def _a_moment(self) -> None:
         self.held.capacity_freed.clear()
@@ -222,23 +198,14 @@ class ClaimLoop:
 
     async def _put_off(self, held: HeldClaim, error: errors.SidecarError, vain_s: float) -> None:
         log.info("job %s is left to other nodes: %s", held.id, error)
+        if passes(error):
+            self.queue.breakers.failed(error)
         crashed = isinstance(error, errors.EngineCrashed)
         rest_s = 0.0 if crashed else self.queue.breakers.rest_s(error, held.tries + 1)
         if passes(error) and not passes(JobFailure.of(error).error()):
             # By its code, which others judge, it would not pass; its own text blames a client.
             error = errors.MachineBusy()
         await self.held.leave(held, error, max(rest_s, 2 * vain_s))
-
-    def _not_opened(self, held: HeldClaim, error: errors.SidecarError) -> None:
-        log.warning("job %s is not run here: its recording cannot be opened: %s", held.id, error)
-        if held not in self.held:
-            return
-        if may_pass_on(held.claimed_record):
-            self.held.append(held, job_record.StartedChange())
-            self.held.append(held, job_record.RequeuedChange(job_record.CountsAs.UNABLE_NODE))
-            self._leave(held, error)
-        else:
-            self.held.append(held, job_record.FailedChange(JobFailure.of(error)))
 
     async def _check(self) -> None:
         await cancel_after(self.check_s, self._missed.wait())

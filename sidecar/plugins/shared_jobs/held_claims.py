@@ -2,18 +2,19 @@
 
 import asyncio
 import logging
+import time
 from collections.abc import Awaitable, Callable
 from functools import partial
 
-from sidecar.audio.audio_source import AudioSource
 from sidecar.concurrency import cancel_after
 from sidecar.errors import SidecarError
 from sidecar.jobs import job_record
-from sidecar.jobs.attempt_end import AttemptEnd
+from sidecar.jobs.attempt_end import AttemptEnd, may_pass_on
+from sidecar.jobs.faults import passes
 from sidecar.jobs.job_event_log import JobEventLog
 from sidecar.jobs.job_queue import JobQueue
 from sidecar.jobs.job_record import JobChange, JobEvent, JobRecord
-from sidecar.jobs.job_runner import Job
+from sidecar.jobs.job_runner import Job, OpenRecording
 from sidecar.plugins.shared_jobs.claims import Claim, ClaimStore
 from sidecar.plugins.shared_jobs.postgres_database import retry_while_unavailable
 
@@ -31,15 +32,15 @@ class ClaimedJob(Job):
 
     def __init__(
         self,
-        source: AudioSource,
         record: JobRecord,
+        open_recording: OpenRecording,
         reported: Callable[[], Awaitable[None]],
         leave: Callable[[SidecarError | None, float], None],
     ) -> None:
         """``reported``: waits until all its events so far are persisted. ``leave``: leaves the job
         to other nodes, because of an error if there is one, after the seconds for which it kept the
         engine in vain."""
-        super().__init__(source, record)
+        super().__init__(None, record, open_recording)
         self._reported, self._leave = reported, leave
         self.claimed = True
         """Whether its events are reported."""
@@ -55,6 +56,16 @@ class ClaimedJob(Job):
             self._leave(end.error, end.vain_s)
             self.claimed = False
             self.cancel()
+
+    def not_opened(self, error: SidecarError) -> None:
+        """Leave the job to other nodes; it fails if two cannot open its recording."""
+        changes: tuple[job_record.RequeuedChange | job_record.FailedChange, ...] = ()
+        if not passes(error) and may_pass_on(self.record):
+            self.begin()
+            changes = (job_record.RequeuedChange(job_record.CountsAs.UNABLE_NODE),)
+        elif not passes(error):
+            changes = (job_record.FailedChange(job_record.JobFailure.of(error)),)
+        self.end_attempt(AttemptEnd(changes, error, time.monotonic() - self.arrived_at))
 
     def refuse(self, error: SidecarError | None) -> None:
         """Leave the job to nodes whose models can do it."""

@@ -104,6 +104,7 @@ class SharedJobBackend(JobBackend):
             log = JobEventLog(now)
             log.listen(partial(count_event, metrics))
             queue = engine.queue(log, parts.plan)
+            threads = ThreadLimiter("opening", MAX_CONCURRENT_OPENS)
             claims = ClaimStore(
                 self._database, rows, service_id, self._retention, metrics, engine.refusal_of
             )
@@ -111,12 +112,9 @@ class SharedJobBackend(JobBackend):
                 claims,
                 log,
                 queue,
-                self.persistent_recordings.open,
+                partial(threads.run, self.persistent_recordings.open),
                 partial(_admit, engine),
-                ThreadLimiter("opening", MAX_CONCURRENT_OPENS),
-                preferences=partial(_preferences, engine, capabilities),
-                concurrency=engine.concurrency,
-                long_concurrency=engine.long_concurrency,
+                partial(_preferences, engine, capabilities),
             )
         self.queue = SharedJobQueue(
             self.store,

@@ -90,7 +90,12 @@ class Service:
         self.slot = OverheardSlot()
         self.unsuited: errors.SidecarError | None = None
         """Why the model can do no job."""
-        options = queue_options(fault_retry_s=retry_s, refusal=lambda options: self.unsuited)
+        options = queue_options(
+            fault_retry_s=retry_s,
+            refusal=lambda options: self.unsuited,
+            concurrency=concurrency,
+            long_concurrency=long_concurrency or concurrency,
+        )
         self.queue = JobQueue(self.slot, self.log, options)
         self.refusal: Exception | None = None
         """Why no job can run now."""
@@ -116,12 +121,9 @@ class Service:
             self.claims,
             self.log,
             self.queue,
-            opened,
+            partial(self.opening.run, opened),
             admit,
-            self.opening,
-            preferences=lambda: self.preferences,
-            concurrency=concurrency,
-            long_concurrency=long_concurrency,
+            lambda: self.preferences,
             patience_s=NEVER_S,
         )
         for name, value in timings.items():
@@ -497,8 +499,13 @@ async def test_draining_node_leaves_jobs_that_do_not_run_to_others_at_once(
     shared: Jobs, hold: Hold
 ) -> None:
     async with services(1, shared, concurrency=2) as (one,):
-        running, waiting = shared.send(), shared.send()
-        await until(lambda: shared.get(running).segments and waiting in shared.claimed)
+        running = shared.send()
+        await until(lambda: shared.get(running).segments)
+        with one.claims.aside():
+            waiting = shared.send()
+            for change in (StartedChange(), RequeuedChange(CountsAs.DEATH)):  # it runs alone
+                shared.append(waiting, change)
+        await until(lambda: waiting in shared.claimed)
         hold.spare_new_workers()
         draining = asyncio.ensure_future(one.node.drain(2 * PATIENCE_S))
         async with services(1, shared) as (other,):
@@ -811,6 +818,20 @@ async def test_node_with_a_fault_claims_one_job_at_a_time_until_one_succeeds(
         await until(lambda: node.claims.claimed == ids)
 
 
+async def test_recording_of_a_job_claimed_as_a_fault_of_all_was_met_is_opened_and_the_job_done(
+    shared: Jobs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with services(1, shared, retry_s=0.01) as (node,):
+        resume = node.queue.resume
+
+        def met(job: Job) -> None:
+            node.queue.breakers.failed(errors.DiskFull())
+            resume(job)
+
+        monkeypatch.setattr(node.queue, "resume", met)
+        await shared.done(shared.send())
+
+
 @virtual_time
 async def test_jobs_rest_while_their_storage_is_unreachable_and_the_node_names_the_fault(
     claimer: Service, shared: Jobs
@@ -831,7 +852,7 @@ async def test_job_whose_storage_hangs_as_it_is_opened_is_left_to_others_for_twi
     claimer: Service, shared: Jobs
 ) -> None:
     timeout_s = 10 * LONG_S
-    claimer.node.record_timeout_s = lambda record: timeout_s
+    claimer.queue.opener.timeout_s = lambda record: timeout_s
     claimer.opening.go_on.clear()
     job_id = shared.send()
     await until(lambda: shared.claimed)
