@@ -172,10 +172,7 @@ class DecodedAudio(AbstractContextManager["DecodedAudio"]):
             self._samples += len(block)
             if self._samples > self._max_samples:
                 raise errors.AudioTooLong()
-            finite = np.isfinite(block)
-            if not finite.all():
-                block = np.where(finite, block, np.float32(0))
-            block = self._offset.remove(np.clip(block, -1.0, 1.0))
+            block = self._offset.remove(block)
             self.peaks.hear(block)
             yield block
         self.peaks.end()

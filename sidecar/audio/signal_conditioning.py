@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from array import array
+from collections import deque
 from collections.abc import Callable
 from typing import Protocol, TypeAlias
 
@@ -43,8 +44,15 @@ in music and in a room with two microphones it is less."""
 
 _MIN_OFFSET = 0.05
 """Share of full scale. Less changes no words, and recordings without a fault stay as they are."""
-_MIN_BLOCK_S = 0.1
-"""The mean of a shorter block says nothing."""
+_MIN_MEAN_S = 0.1
+"""The mean of less says nothing."""
+_MIN_VARIANCE = 1e-10
+"""Of samples behind a microphone, by its noise; without any they are not a signal at an offset."""
+
+_LOUDEST_FLOAT, INTEGER_SCALE = 100.0, 32768.0
+"""Full scale is 1. No recording is 40 dB louder; some programs write integers as floats."""
+_LEVEL_SHARE = 0.99
+"""Share of samples that may not be louder."""
 
 
 class ChannelMixer:
@@ -120,7 +128,7 @@ class ChannelMixer:
 
 def bounded(frames: Frames) -> Frames:
     """Return finite samples in [-1, 1]."""
-    bounded: Frames = np.clip(np.nan_to_num(frames), -1.0, 1.0)
+    bounded: Frames = np.clip(np.nan_to_num(frames, posinf=0.0, neginf=0.0), -1.0, 1.0)
     return bounded
 
 
@@ -197,20 +205,45 @@ class Resampler:
         return self.take(np.zeros(0, np.float32), last=True)
 
 
+def loudest_level(peaks: Block) -> float:
+    """Return the level that few of some absolute samples exceed: bad ones say nothing of the
+    rest."""
+    return float(np.quantile(peaks, _LEVEL_SHARE, method="lower")) if len(peaks) else 0.0
+
+
+def float_scale(loudest: float) -> np.float32:
+    """Return the factor for floats that are as loud as this: 1, or that of floats in the range of
+    integers."""
+    integers = _LOUDEST_FLOAT < loudest <= INTEGER_SCALE
+    return np.float32(1 / INTEGER_SCALE if integers else 1)
+
+
 class DcOffsetRemover:
     """Remover of the constant offset that a faulty input adds to all samples: for the blocks of one
-    recording at ``rate``, in order; samples in [-1, 1]."""
+    recording at ``rate``, in order, however short they are. ``alike``: the number of successive
+    blocks that have to have it, so that a puff is none."""
 
-    def __init__(self, rate: int) -> None:
-        self._min_samples = round(_MIN_BLOCK_S * rate)
+    def __init__(self, rate: int, alike: int = 1) -> None:
+        self._min_samples = round(_MIN_MEAN_S * rate)
+        self._means = deque([0.0] * alike, alike)
         self._offset: float | None = None
+        self._sum, self._squares, self._samples = 0.0, 0.0, 0
 
     def remove(self, block: Block) -> Block:
-        """Return the block without its offset, which changes from the last one's evenly."""
+        """Return the block as finite samples in [-1, 1] without its offset, which changes from the
+        last one's evenly."""
+        block = bounded(block)
         before = self._offset
-        if len(block) >= self._min_samples:
-            mean = float(block.mean())
-            self._offset = mean if abs(mean) >= _MIN_OFFSET else 0.0
+        self._sum += float(block.sum(dtype=np.float64))
+        self._squares += float(np.square(block, dtype=np.float64).sum())
+        self._samples += len(block)
+        if self._samples >= self._min_samples:
+            mean = self._sum / self._samples
+            varies = self._squares / self._samples - mean**2 > _MIN_VARIANCE
+            self._means.append(mean if varies else 0.0)
+            offset = min(self._means, key=abs)
+            self._offset = offset if abs(offset) >= _MIN_OFFSET else 0.0
+            self._sum, self._squares, self._samples = 0.0, 0.0, 0
         after = self._offset or 0.0
         if not before and not after:
             return block

@@ -16,7 +16,13 @@ from sidecar.audio.codecs import decode_a_law, decode_mu_law
 from sidecar.audio.ffmpeg_output import LostAudio, RecordingHeader
 from sidecar.audio.file_layout import A_LAW, FLOAT, MU_LAW, PCM, SCALED_FLOAT, WavPart
 from sidecar.audio.open_ended_layout import read_open_ended_part
-from sidecar.audio.signal_conditioning import Frames, MakeMixer, Resampler
+from sidecar.audio.signal_conditioning import (
+    Frames,
+    MakeMixer,
+    Resampler,
+    float_scale,
+    loudest_level,
+)
 
 _BLOCK_SAMPLES = 1 << 16
 """Samples times channels that are decoded at once: 256 KiB, which stay in a processor's cache (ten
@@ -25,12 +31,8 @@ seconds take 0.6 ms; with 1 MiB 1.5 ms)."""
 
 _FLOAT_WINDOWS, _FLOAT_WINDOW_BYTES = 16, 1 << 16
 """Samples of floats that are looked at for their range, evenly spread."""
-_LOUDEST_FLOAT, _INTEGER_SCALE = 100.0, 32768.0
-"""Full scale is 1. No recording is 40 dB louder; some programs write integers as floats."""
 _SOFTEST_INTEGER = 2.0**-10
 """A thousandth of a step of integers: few floats in their range are below it, but for 0."""
-_LEVEL_SHARE = 0.99
-"""Share of a window's frames that may not be louder: some bad samples say nothing of the rest."""
 
 
 class ImplausibleHeader(errors.AudioUndecodable):
@@ -124,10 +126,8 @@ class WavDecoder:
             samples = read(data)
             if len(samples):
                 peaks = np.nan_to_num(np.abs(samples)).reshape(-1, part.channels).max(axis=1)
-                level = np.quantile(peaks, _LEVEL_SHARE, method="lower")
-                loudest = max(loudest, float(level))
-        integers = _LOUDEST_FLOAT < loudest <= _INTEGER_SCALE
-        return np.float32(1 / _INTEGER_SCALE if integers else 1)
+                loudest = max(loudest, loudest_level(peaks))
+        return float_scale(loudest)
 
     def _frames_of(self, part: WavPart) -> Iterator[Frames]:
         read = _reader(part)

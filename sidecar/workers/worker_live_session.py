@@ -14,7 +14,13 @@ import numpy as np
 
 from sidecar import errors
 from sidecar.audio import Block
-from sidecar.audio.signal_conditioning import Resampler
+from sidecar.audio.signal_conditioning import (
+    INTEGER_SCALE,
+    DcOffsetRemover,
+    Resampler,
+    float_scale,
+    loudest_level,
+)
 from sidecar.interfaces import live_events
 from sidecar.interfaces.live_options import LIVE_RATE, LiveOptions, LiveOrder, SampleEncoding
 from sidecar.live.runtime.live_scheduler import LiveEngine
@@ -25,6 +31,8 @@ log = logging.getLogger(__name__)
 
 MAX_BACKLOG_S = 12.0
 """Maximum audio of a session inside the engine: one and a half segments of default length."""
+_PIECE_SAMPLES = LIVE_RATE // 10
+"""Samples for which an offset is measured."""
 
 
 class WorkerLiveSession:
@@ -116,26 +124,37 @@ class SampleInput:
     """Audio input of one session; its rate may change between two chunks.
 
     A resampler delays its output by some milliseconds; `rest` returns what is left at the end.
+    Faults of the signal are mended as those of files are.
     """
 
     def __init__(self) -> None:
         self._rate, self._resampler = LIVE_RATE, Resampler(LIVE_RATE, LIVE_RATE)
+        self._scale, self._offset = np.float32(1), DcOffsetRemover(LIVE_RATE, 3)
 
     def take(self, raw: bytes, encoding: SampleEncoding, rate: int) -> Block:
         """Return samples at `LIVE_RATE`, shape (samples,), from whole samples at ``rate``."""
         if encoding is SampleEncoding.PCM16:
             block: Block = np.frombuffer(raw, "<i2").astype(np.float32) / np.float32(32768)
         else:
-            block = np.nan_to_num(np.frombuffer(raw, "<f4"), posinf=0, neginf=0).clip(-1, 1)
-            block = block.astype(np.float32, copy=False)
-        if rate == self._rate:
-            return self._resampler.take(block)
-        before = self.rest()
-        self._rate, self._resampler = rate, Resampler(rate, LIVE_RATE)
-        return np.concatenate([before, self._resampler.take(block)])
+            block = self._scaled(np.frombuffer(raw, "<f4").astype(np.float32))
+        before = self.rest() if rate != self._rate else block[:0]
+        if rate != self._rate:
+            self._rate, self._resampler = rate, Resampler(rate, LIVE_RATE)
+        block = self._resampler.take(block)
+        pieces = np.array_split(block, max(1, len(block) // _PIECE_SAMPLES))
+        return np.concatenate([before, *map(self._offset.remove, pieces)])
+
+    def _scaled(self, floats: Block) -> Block:
+        """Return floats at full scale: those of integers from the first ones on that show it."""
+        floats = np.nan_to_num(floats, posinf=0, neginf=0)
+        level = loudest_level(np.abs(floats))
+        if self._scale == 1 and level > 1:
+            whole = np.array_equal(floats, np.rint(floats))
+            self._scale = float_scale(INTEGER_SCALE if whole else level)
+        return (floats * self._scale).clip(-1, 1)
 
     def rest(self) -> Block:
         """Return the samples left in the resampler; the next audio begins a new stream."""
-        rest = self._resampler.rest()
+        rest = self._offset.remove(self._resampler.rest())
         self._rate, self._resampler = LIVE_RATE, Resampler(LIVE_RATE, LIVE_RATE)
         return rest

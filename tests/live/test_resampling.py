@@ -73,10 +73,49 @@ def test_silenced_range_of_ring_buffer_is_zero_and_the_rest_unchanged(begin: int
 def test_resampled_audio_with_its_flushed_rest_is_as_long_as_the_input(rate: int) -> None:
     """And the next one begins anew, at the same rate or another."""
     intake = SampleInput()
-    second = (np.ones(rate) * 8192).astype("<i2").tobytes()
+    second = (tone(1.0, rate) * 16384).astype("<i2").tobytes()
     for _ in range(2):
         block = intake.take(second, SampleEncoding.PCM16, rate)
         whole = np.concatenate([block, intake.rest()])
         assert len(whole) == LIVE_RATE
-        assert whole[LIVE_RATE // 2] == pytest.approx(0.25, abs=0.01)
+        assert whole[4000:12_000].max() == pytest.approx(0.25, abs=0.01)
     assert len(intake.take(bytes(640), SampleEncoding.PCM16, LIVE_RATE)) == 320
+
+
+VOICE = (0.1 * np.random.default_rng(1).standard_normal(3 * LIVE_RATE)).astype("<f4")
+
+
+@pytest.mark.parametrize("step", [320, 1600, 16_000])
+@pytest.mark.parametrize("offset", [0.2, -0.4])
+def test_constant_offset_of_a_microphone_is_removed_within_half_a_second(
+    step: int, offset: float
+) -> None:
+    intake, sound = SampleInput(), (VOICE + np.float32(offset))
+    blocks = [
+        intake.take(sound[at : at + step].tobytes(), SampleEncoding.FLOAT32, LIVE_RATE)
+        for at in range(0, len(sound), step)
+    ]
+    heard = np.concatenate(blocks)[LIVE_RATE // 2 :]
+    assert abs(heard.mean()) < 0.05
+
+
+def test_level_without_any_noise_and_a_single_puff_are_no_offset() -> None:
+    intake = SampleInput()
+    level, puff = np.full(1600, 0.3, "<f4"), VOICE[:1600] + np.float32(0.3)
+    for sound in (level, puff, level, level, VOICE[:1600], level):
+        block = intake.take(sound.tobytes(), SampleEncoding.FLOAT32, LIVE_RATE)
+        assert np.array_equal(block, sound)
+
+
+def test_floats_in_the_range_of_integers_are_scaled_from_the_first_ones_on_and_no_others() -> None:
+    whole, quiet = np.round(VOICE * 8000).astype("<f4"), np.array([0, 3, -2] * 500, "<f4")
+    intake = SampleInput()
+    for sound in (quiet, whole, quiet):
+        block = intake.take(sound.tobytes(), SampleEncoding.FLOAT32, LIVE_RATE)
+        assert np.allclose(block, sound / 32768)
+    broken = VOICE.copy()
+    broken[7] = 20_000.5
+    block = SampleInput().take(broken.tobytes(), SampleEncoding.FLOAT32, LIVE_RATE)
+    assert np.array_equal(block[8:], VOICE[8:])
+    loud = SampleInput().take((VOICE * 30).tobytes(), SampleEncoding.FLOAT32, LIVE_RATE)
+    assert np.array_equal(loud, np.clip(VOICE * 30, -1, 1)), "too loud, as in a file"
