@@ -33,7 +33,7 @@ from sidecar.live.runtime.endpointing import (
     UtteranceBegan,
     UtteranceEnded,
 )
-from sidecar.live.runtime.vad import SileroVad
+from sidecar.live.runtime.vad import SileroVad, has_speech
 from sidecar.transcripts import transcript
 from sidecar.transcripts.language_detection import Confidence, EnglishCheck
 from sidecar.transcripts.speaker_turns import SpeakerTurn, number_speakers_by_appearance
@@ -324,7 +324,10 @@ class UtteranceTranscription:
         begin, end = span.audio  # a little more audio than the utterance
         align = self._options.words or self._options.diarize
         audio = self._audio.between(begin, end)
-        found = self._recognize(audio, align) or RecognitionHypothesis("")  # cancelled
+        found: RecognitionHypothesis | None = None
+        if self._vad is None or has_speech(self._vad, audio):  # of other audio it invents words
+            found = self._recognize(audio, align)
+        found = found or RecognitionHypothesis("")  # cancelled, or no speech
         self.confidence += found.confidence
 
         def inside(time_s: float) -> float:

@@ -12,14 +12,13 @@ import logging
 import os
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, Protocol, TypeAlias
 
 import numpy as np
-import numpy.typing as npt
 
 from sidecar import errors
 from sidecar.audio import Block
@@ -48,6 +47,7 @@ from sidecar.live.runtime.recognition_plan import (
 )
 from sidecar.live.runtime.segment_embeddings import EmbeddingTask, SegmentEmbeddings
 from sidecar.live.runtime.stream_recognizer import SessionInput, SessionTask, StreamRecognizer
+from sidecar.live.runtime.vad import VadModel, has_speech
 from sidecar.transcripts.transcript import SPEAKERS_UNAVAILABLE, Notice
 
 log = logging.getLogger(__name__)
@@ -60,10 +60,6 @@ TICK_INTERVAL_S = 0.096
 PARTIALS_TOO_SLOW = (
     "The model is too slow on this machine for partials: words come after each utterance."
 )
-MIN_SPEECH_PROBABILITY = 0.2
-"""Probability that VAD exceeds somewhere in speech and nowhere in noise, both as loud as usual.
-Measured: noises (white, pink, brown, hum, clicks, keys; 1 to 8 s) at most 0.16; speech of 1 s, at
--60 dB, beside clicks or 7 s of silence, at least 0.88; 5 dB louder than white noise, 0.2."""
 MAX_FRAMES_AT_ONCE = 64
 """Frames of one session that are processed at a time: two seconds."""
 
@@ -112,32 +108,6 @@ class LiveRecognizers:
             log.exception("internal error in a speaker embedding; its session goes on")
             return None
         return vector if np.isfinite(vector).all() and vector.any() else None
-
-
-class VadModel(Protocol):
-    """Voice activity detector for many streams at once."""
-
-    def state(self) -> Any:
-        """Return the state of a new stream."""
-
-    def probabilities(self, frames: Block, states: Sequence[Any]) -> npt.NDArray[np.float32]:
-        """Return the probability of speech in each of ``frames``, shape (streams,
-        `FRAME_SAMPLES`); update the ``states`` of their streams."""
-
-
-def has_speech(vad_model: VadModel, audio: Block) -> bool:
-    """Return whether there may be speech in 16 kHz audio, however quiet, also beside loud noise.
-    For other audio recognizers invent words."""
-    parts = np.array_split(audio, 1 + len(audio) // (2 * LIVE_RATE))
-    return any(len(part) and _has_speech(vad_model, part) for part in parts)
-
-
-def _has_speech(vad_model: VadModel, audio: Block) -> bool:
-    loud = max(float(np.quantile(np.abs(audio), 0.99)), 1e-9)  # without clicks
-    usual = np.clip(audio * (0.25 / loud), -1, 1).astype(np.float32)
-    frames = usual[: len(usual) // FRAME_SAMPLES * FRAME_SAMPLES].reshape(-1, 1, FRAME_SAMPLES)
-    state = [vad_model.state()]
-    return any(vad_model.probabilities(one, state)[0] > MIN_SPEECH_PROBABILITY for one in frames)
 
 
 class EngineSession:
@@ -482,7 +452,7 @@ class LiveScheduler:
         hypothesis: RecognitionHypothesis | None = RecognitionHypothesis("")
         draft = request.draft_hypothesis.draft if request.draft_hypothesis is not None else None
         goes_on = self._schedule.turns and draft is not None  # it may have text of this audio
-        if options.endpointing.threshold or goes_on or has_speech(self.vad_model, request.audio):
+        if goes_on or has_speech(self.vad_model, request.audio):
             hypothesis = self._recognizers.words(replace(request, cancelled=unwanted), task.urgency)
         with self.lock:
             now = time.monotonic()
