@@ -18,7 +18,7 @@ from service_process import PATIENCE_S, until
 from starlette.applications import Starlette
 from starlette.routing import WebSocketRoute
 from starlette.types import ASGIApp
-from starlette.websockets import WebSocket
+from starlette.websockets import WebSocket, WebSocketDisconnect
 from websockets.asyncio.client import connect
 
 from sidecar import errors
@@ -393,6 +393,82 @@ def passes_without_pong(protocol: Any) -> None:
     """The time in which a ping has to be answered is over."""
     protocol.pong_timer.cancel()
     protocol.keepalive_timeout()
+
+
+@dataclass
+class Unread:
+    """An application that takes messages once it is told to."""
+
+    work: asyncio.Event
+    taken: list[bytes]
+
+    async def serve(self, websocket: WebSocket) -> None:
+        await websocket.accept()
+        await self.work.wait()
+        with contextlib.suppress(WebSocketDisconnect):
+            while True:
+                self.taken.append(await websocket.receive_bytes())
+
+
+@contextlib.asynccontextmanager
+async def unread(**limits: Any) -> AsyncIterator[tuple[Unread, list[Any], str]]:
+    """The application, uvicorn's protocols, and the address."""
+    application, protocols = Unread(asyncio.Event(), []), list[Any]()
+    kind = websocket_protocol(**limits)
+
+    def connected(**options: Any) -> Any:
+        protocols.append(kind(**options))
+        return protocols[-1]
+
+    app = Starlette(routes=[WebSocketRoute("/", application.serve)])
+    async with served(
+        app, http=http_protocol(5.0), ws=connected, ws_per_message_deflate=False
+    ) as listener:
+        yield application, protocols, f"ws://127.0.0.1:{listener.getsockname()[1]}"
+
+
+async def test_ping_behind_messages_that_no_application_takes_is_answered() -> None:
+    async with unread() as (application, protocols, address), connect(address) as live:
+        sent = [bytes([number]) * 100_000 for number in range(30)]
+        for one in sent:
+            await live.send(one)
+        async with asyncio.timeout(PATIENCE_S):
+            await (await live.ping())
+        assert application.taken == []
+        application.work.set()
+        await until(lambda: len(application.taken) == len(sent), "all are taken")
+        assert application.taken == sent
+        await live.close()
+        await until(lambda: not protocols[0].all_ahead_bytes, "nothing is counted any more")
+
+
+async def test_messages_that_no_application_takes_are_read_up_to_a_limit_and_then_further() -> None:
+    messages = [bytes([number % 256]) * 60_000 for number in range(300)]
+    async with (
+        unread(read_ahead_bytes=MB) as (application, protocols, address),
+        connect(address) as live,
+    ):
+        sending = asyncio.ensure_future(asyncio.wait_for(sent(live, messages), PATIENCE_S))
+        await until(lambda: protocols and protocols[0].is_read_paused(), "it is full")
+        assert 17 <= protocols[0].queue.qsize() <= 18
+        application.work.set()
+        await sending
+        await until(lambda: len(application.taken) == len(messages), "all are taken")
+        assert application.taken == messages
+
+
+async def test_messages_that_are_never_taken_count_no_more_once_their_connection_is_over() -> None:
+    async with unread() as (application, protocols, address):
+        async with connect(address) as live:
+            await live.send(bytes(1000))
+            await until(lambda: protocols and protocols[0].all_ahead_bytes > 1000, "one waits")
+        application.work.set()
+        await until(lambda: not protocols[0].all_ahead_bytes, "nothing is counted any more")
+
+
+async def sent(live: websockets.ClientConnection, messages: list[bytes]) -> None:
+    for one in messages:
+        await live.send(one)
 
 
 async def test_revoked_token_closes_its_connection() -> None:

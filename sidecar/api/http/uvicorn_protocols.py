@@ -3,15 +3,16 @@
 Of the HTTP protocol three defaults are changed. It has no limit for the head of a request. It logs
 query strings, which may have a key. It skips the body of a request that offers another protocol.
 
-Of the WebSocket protocol three, too. It answers an oversized message by a reset instead of a close
+Of the WebSocket protocol four. It answers an oversized message by a reset instead of a close
 frame. It logs URLs and headers, which may have a key. At shutdown it leaves the protocols no time
-for their own close frame.
+for their own close frame. It reads nothing while a message waits, and so answers no ping behind it.
 """
 
 import asyncio
 import logging
 import select
 import sys
+from collections import deque
 from typing import Any
 
 import httptools
@@ -40,6 +41,12 @@ MAX_FRAGMENTS = 4096
 MESSAGES_AT_ONCE = 4
 """Maximum of messages that an application gets in one turn of the event loop. They are so many
 because it joins small ones of audio for the engine."""
+READ_AHEAD_BYTES, ALL_READ_AHEAD_BYTES = 32 << 20, 256 << 20
+"""Maximum of bytes of a connection, and of all, that wait for their application. A client pings
+behind what it sends, and many hang up if the pong takes 20 s: so a recording that comes faster than
+it is recognized is read on. The first is a quarter of an hour of 16 kHz."""
+MESSAGE_COST_BYTES = 512
+"""Bytes that a waiting message takes besides its own."""
 UNREADABLE_HANDSHAKE = (
     b"HTTP/1.1 400 Bad Request\r\nContent-Type: text/plain; charset=utf-8\r\n"
     b"Content-Length: 40\r\nConnection: close\r\n\r\nThe WebSocket handshake cannot be read.\n"
@@ -238,6 +245,9 @@ class WebSocketProtocol(paced_protocol.PacedProtocol, WebSocketsSansIOProtocol):
     """uvicorn's WebSocket protocol: a connection below ASGI."""
 
     shutdown_close_s = SHUTDOWN_CLOSE_S
+    read_ahead_bytes = READ_AHEAD_BYTES
+    all_ahead_bytes = 0
+    """Bytes that wait in all connections."""
 
     def __init__(self, *args: Any, **named: Any) -> None:
         super().__init__(*args, **named)
@@ -248,6 +258,9 @@ class WebSocketProtocol(paced_protocol.PacedProtocol, WebSocketsSansIOProtocol):
         """True if data arrived since the last liveness check."""
         self._given = 0
         """Number of messages that the application got in this turn of the event loop."""
+        self._sizes = deque[int]()
+        """Bytes of each message that waits."""
+        self._ahead_bytes = 0
 
     def data_received(self, data: bytes) -> None:
         """Parse what was read; refuse a handshake that cannot be read."""
@@ -278,6 +291,20 @@ class WebSocketProtocol(paced_protocol.PacedProtocol, WebSocketsSansIOProtocol):
             self.conn.send_close(1009)
             self.handle_parser_exception()
 
+    def send_receive_event_to_app(self) -> None:
+        """Add a message to those that wait, and read on unless they are too much."""
+        size = MESSAGE_COST_BYTES + sum(map(len, self.frames))
+        was_paused, self.read_paused = self.read_paused, True  # else uvicorn would pause here
+        waiting = self.queue.qsize()
+        super().send_receive_event_to_app()
+        self.read_paused = was_paused
+        if self.queue.qsize() > waiting:  # otherwise the connection is closing
+            self._sizes.append(size)
+            self._count(size)
+        if not was_paused and self._is_full:
+            self.read_paused = True
+            self.transport.pause_reading()
+
     def is_read_paused(self) -> bool:
         """As `PacedProtocol.is_read_paused`."""
         return self.read_paused
@@ -288,7 +315,27 @@ class WebSocketProtocol(paced_protocol.PacedProtocol, WebSocketsSansIOProtocol):
         if self._given == MESSAGES_AT_ONCE:
             self._given = 0
             await asyncio.sleep(0)
-        return await super().receive()
+        message = await super().receive()
+        if message["type"] == "websocket.receive":
+            self._count(-self._sizes.popleft())
+            if self.read_paused and not self._is_full:
+                self.read_paused = False
+                self.transport.resume_reading()
+        return message
+
+    def on_task_complete(self, task: asyncio.Task[None]) -> None:
+        """Forget what the application did not take."""
+        super().on_task_complete(task)
+        self._count(-self._ahead_bytes)
+
+    @property
+    def _is_full(self) -> bool:
+        too_much = WebSocketProtocol.all_ahead_bytes >= ALL_READ_AHEAD_BYTES
+        return self._ahead_bytes >= self.read_ahead_bytes or (too_much and not self.queue.empty())
+
+    def _count(self, size: int) -> None:
+        self._ahead_bytes += size
+        WebSocketProtocol.all_ahead_bytes += size
 
     async def send(self, message: Any) -> None:
         """ASGI; a refusal of the handshake ends the connection without a reset."""
@@ -339,14 +386,20 @@ class WebSocketProtocol(paced_protocol.PacedProtocol, WebSocketsSansIOProtocol):
 
 
 def websocket_protocol(
-    unread_s: float = paced_protocol.SEND_TIMEOUT_S, shutdown_close_s: float = SHUTDOWN_CLOSE_S
+    unread_s: float = paced_protocol.SEND_TIMEOUT_S,
+    shutdown_close_s: float = SHUTDOWN_CLOSE_S,
+    read_ahead_bytes: int = READ_AHEAD_BYTES,
 ) -> type[asyncio.Protocol]:
-    """Return uvicorn's WebSocket protocol with timeouts; a peer that reads nothing for ``unread_s``
-    seconds is disconnected."""
+    """Return uvicorn's WebSocket protocol with timeouts and limits; a peer that reads nothing for
+    ``unread_s`` seconds is disconnected."""
     _websocket_log.setLevel(logging.WARNING)  # lower levels log URLs and headers, with keys in them
     _websocket_log.addFilter(_is_ours)
-    timeouts = {"unread_s": unread_s, "shutdown_close_s": shutdown_close_s}
-    return type("WebSocketProtocol", (WebSocketProtocol,), timeouts)
+    limits = {
+        "unread_s": unread_s,
+        "shutdown_close_s": shutdown_close_s,
+        "read_ahead_bytes": read_ahead_bytes,
+    }
+    return type("WebSocketProtocol", (WebSocketProtocol,), limits)
 
 
 def _is_ours(record: logging.LogRecord) -> bool:
