@@ -106,6 +106,8 @@ class GrpcTimings:
     finals: int = 0
     dropped: int = 0
     """Utterances that were not recognized because of overload."""
+    skipped: int = 0
+    """Chunks that name another session."""
 
     def metadata(self) -> tuple[tuple[str, str], ...]:
         """Return the timings as trailing metadata."""
@@ -118,6 +120,7 @@ class GrpcTimings:
             ),
             ("stt-decode-count", str(self.finals)),
             *((("dropped-utterances", str(self.dropped)),) if self.dropped else ()),
+            *((("skipped-chunks", str(self.skipped)),) if self.skipped else ()),
         )
 
 
@@ -151,7 +154,9 @@ class GrpcStream:
         chunk = first_chunk
         try:
             while chunk is not None:
-                if not chunk.session_id or chunk.session_id == self._session.id:
+                if chunk.session_id not in ("", self._session.id):
+                    self._timings.skipped += 1
+                else:
                     await self._send_chunk(chunk)
                     if chunk.is_final:
                         break

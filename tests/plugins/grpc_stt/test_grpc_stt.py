@@ -171,7 +171,9 @@ def test_file_in_one_last_chunk_is_recognized_up_to_the_message_limit(client: Cl
     assert said.finals[-1].end_sec == pytest.approx(42, abs=0.5)
 
 
-def test_chunks_have_their_own_rate_and_those_of_other_sessions_are_skipped(client: Client) -> None:
+def test_chunks_have_their_own_rate_and_those_of_other_sessions_are_skipped_and_counted(
+    client: Client,
+) -> None:
     client.create("slow")
     raw = sound((0.3, 1.0), rate=8000)
     said = client.stream(
@@ -183,6 +185,7 @@ def test_chunks_have_their_own_rate_and_those_of_other_sessions_are_skipped(clie
         "slow",
     )
     assert said.finals[-1].end_sec == pytest.approx(1.0, abs=0.1)
+    assert said.trailing["skipped-chunks"] == "1"
 
 
 @pytest.mark.parametrize("threshold", [0.01, 0.15, 0.5, 0.9])
