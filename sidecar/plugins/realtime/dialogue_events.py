@@ -15,6 +15,7 @@ from sidecar.audio.codecs import G711_RATE, encode_a_law, encode_mu_law
 from sidecar.bounded_dict import BoundedDict
 from sidecar.plugins.conversation import audio_pacing, conversation_events
 from sidecar.plugins.conversation.chat_completions import ChatRole
+from sidecar.plugins.conversation.errors import ReplyEmpty
 from sidecar.plugins.openai.common import error_body
 from sidecar.plugins.realtime import server_events
 from sidecar.plugins.realtime.dialogue_config import RealtimeDialogueConfig
@@ -117,6 +118,10 @@ class RealtimeResponses:
     def requested(self, turn: int, options: Mapping[str, Any]) -> None:
         """Record the options of the response that a client requested for a turn."""
         self._requested[turn] = options
+
+    def refused(self) -> None:
+        """Forget the options: there is nothing to respond to."""
+        self._requested.clear()
 
     def events_of(self, output: conversation_events.ConversationOutput) -> Iterator[EventBody]:
         """Yield the server events of an output of the conversation."""
@@ -310,6 +315,8 @@ class RealtimeDialogueEvents:
             case conversation_events.HistoryEntryRecorded():
                 yield from self._recorded(output)
             case conversation_events.ConversationError(turn=0):
+                if isinstance(output.error, ReplyEmpty):
+                    self.responses.refused()
                 yield server_events.error_event(output.error, output.name or None)
             case conversation_events.CommitAcknowledged():
                 yield from self.user_turns.commit_recognized()

@@ -40,6 +40,7 @@ from sidecar.plugins.conversation.conversation_events import (
     UserTurnStarted,
     UserTurnStopped,
 )
+from sidecar.plugins.conversation.errors import CallUnknown, ReplyEmpty
 from sidecar.plugins.openai.common import param_of
 from sidecar.plugins.realtime.client_events import (
     RealtimeItemCreate,
@@ -125,6 +126,15 @@ def spoken(utterance: int, text: str, *, entry: int = 1) -> list[ConversationOut
         UserTurnStopped(1.0, utterance),
         UserTurnFinal(text, entry=entry),
     ]
+
+
+def test_metadata_of_a_refused_response_is_not_that_of_the_next_one(told: Told) -> None:
+    told.telling.responses.requested(0, {"metadata": {"of": "the refused one"}})
+    told.hear(ConversationError(0, ReplyEmpty(), "mine"), *spoken(0, "Hello."), ReplyStarted(0))
+    told.telling.responses.requested(1, {"metadata": {"of": "the second"}})
+    told.hear(ConversationError(0, CallUnknown()), ReplyStarted(1))
+    created = [one["response"]["metadata"] for one in told.of("response.created")]
+    assert created == [None, {"of": "the second"}]
 
 
 def test_item_of_a_commit_has_the_words_before_it_however_late_they_come() -> None:
