@@ -24,7 +24,7 @@ class ProcessSettings(setting_types.SettingsGroup):
         None,
         "TOML file with these settings. Default: config.toml in the user's configuration folder.",
     )
-    host: str = setting(
+    host: setting_types.Host = setting(
         "127.0.0.1",
         "Address to listen on; one beyond this machine's loopback needs a token or keys.",
     )

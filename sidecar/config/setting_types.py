@@ -57,6 +57,14 @@ Duration = Annotated[float, BeforeValidator(parse_duration)]
 OptionalDuration = Annotated[float | None, BeforeValidator(parse_duration)]
 
 
+def parse_host(value: object) -> object:
+    """Return a host without the brackets that an IPv6 address has in a URL."""
+    return re.sub(r"^\[(.*)\]$", r"\1", value) if isinstance(value, str) else value
+
+
+Host = Annotated[str, BeforeValidator(parse_host)]
+
+
 def parse_list(value: object) -> object:
     """Return the words of a list, or of comma-separated text."""
     if not isinstance(value, str):

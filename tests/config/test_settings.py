@@ -179,6 +179,12 @@ def test_documented_default_equals_the_default():
     assert [name for name in wrong if name != "spool_dir"] == []
 
 
+def test_host_may_have_the_brackets_of_an_address_in_a_url(monkeypatch):
+    assert load_settings(host="[::1]").host == "::1"
+    monkeypatch.setenv("VIBEVOICE_HOST", "[fe80::1%eth0]")
+    assert load_settings().host == "fe80::1%eth0"
+
+
 def test_tilde_in_the_path_of_the_file_is_the_home_folder(monkeypatch, tmp_path):
     (tmp_path / "ours.toml").write_text("port = 1004\n")
     monkeypatch.setenv("HOME", str(tmp_path))
