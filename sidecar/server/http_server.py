@@ -36,6 +36,8 @@ HSTS = ("Strict-Transport-Security", f"max-age={365 * 86400}")
 FINAL_ANSWERS_S = 1
 """Time for the answers to requests whose jobs were ended, in seconds."""
 _LOOK_S = 0.1
+_SIGHUP = getattr(signal, "SIGHUP", None)
+"""The end of a terminal; Windows has none."""
 
 
 def serve_until_shutdown(
@@ -140,14 +142,22 @@ class HttpServer(CountingServer):
         if settings.exit_with_stdin:
             self._end_after(service_process.wait_for_pipe_close(0), "standard input is closed")
 
+    @contextmanager
+    def capture_signals(self) -> Generator[None, None, None]:
+        """Handle the end of the terminal as a stop, too, unless it is ignored (`nohup`)."""
+        with super().capture_signals():
+            if _SIGHUP is not None and signal.getsignal(_SIGHUP) is signal.SIG_DFL:
+                signal.signal(_SIGHUP, self.handle_exit)
+            yield
+
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         """Handle a signal to stop; a second one, of any kind, stops at once.
 
         uvicorn raises a signal again after the shutdown. That is right for Ctrl-C: the shell has to
         see it. Other signals are a stop that a host requested, which has exit code 0 on every
-        system.
+        system. The end of a terminal may be several, which are one (SIGHUP after SIGTERM).
         """
-        self.force_exit = self.should_exit
+        self.force_exit = self.force_exit or (self.should_exit and sig != _SIGHUP)
         if sig == signal.SIGINT:
             super().handle_exit(sig, frame)
         else:

@@ -114,7 +114,7 @@ def test_invalid_command_line_has_exit_code_2(start: Start) -> None:
     assert start("--no-such-flag").ended()[0] == GOLDEN["exit_code_of_usage"]
 
 
-@pytest.mark.slow_except("SIGTERM", "stdin")
+@pytest.mark.slow_except("SIGHUP", "SIGTERM", "stdin")
 @pytest.mark.skipif(sys.platform == "win32", reason="there is no SIGTERM")
 @pytest.mark.parametrize("end", GOLDEN["ends"])
 def test_requested_stop_has_golden_exit_code_and_logs_no_warning(
