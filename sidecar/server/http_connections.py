@@ -169,8 +169,10 @@ class _CountedSocket(socket.socket):
     """Socket that calls ``closed`` once it is closed, whatever has become of its connection."""
 
     def __init__(self, accepted: socket.socket, closed: Callable[[], None]) -> None:
-        family, kind, proto = accepted.family, accepted.type, accepted.proto
-        super().__init__(family, kind, proto, fileno=accepted.detach())
+        # asyncio turns Nagle's algorithm off only of a socket with this protocol (`bind_port`), and
+        # accepts sockets without one on Windows.
+        kind, proto = accepted.type, socket.IPPROTO_TCP
+        super().__init__(accepted.family, kind, proto, fileno=accepted.detach())
         self._tell_closed: Callable[[], None] | None = closed
 
     def close(self) -> None:

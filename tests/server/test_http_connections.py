@@ -239,3 +239,27 @@ async def test_connection_counts_before_its_tls_handshake_and_is_closed_if_it_se
                 assert (await reader.readline()).startswith(b"HTTP/1.1 204 ")
                 writer.close()
                 return
+
+
+async def test_connection_of_a_listener_without_a_protocol_has_no_nagle_delay() -> None:
+    """As those that asyncio accepts on Windows."""
+    sockets = []
+
+    class Protocol(asyncio.Protocol):
+        def __init__(self, **_: Any) -> None: ...
+
+        def connection_made(self, transport: Any) -> None:
+            sockets.append(transport.get_extra_info("socket"))
+
+    with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as listener:
+        listener.bind(("127.0.0.1", 0))
+        config = uvicorn.Config(takes_all, http=Protocol, lifespan="off", log_config=None)
+        server = CountingServer(config)
+        serving = asyncio.ensure_future(server.serve(sockets=[listener]))
+        await until(lambda: server.started, "it serves")
+        _, writer = await asyncio.open_connection(*listener.getsockname())
+        await until(lambda: sockets, "it is accepted")
+        assert sockets[0].getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
+        writer.close()
+        server.should_exit = True
+        await serving
