@@ -30,6 +30,7 @@ from sidecar.concurrency import ThreadLimiter
 from sidecar.installation import install_command
 from sidecar.interfaces.engine_interface import abbreviate_names
 from sidecar.interfaces.live_options import LIVE_RATE, WholeSamples
+from sidecar.limit_overrides import limit
 from sidecar.transcripts.transcript_formats import FORMATS
 
 ENDINGS = (
@@ -60,6 +61,9 @@ Opens = Callable[[Path], AudioSource]
 
 PIECE_S = 0.1
 """Seconds of audio in one chunk."""
+MICROPHONE_GONE_S = limit("microphone_gone", 5.0)
+"""Seconds without a chunk after which a microphone counts as unplugged; not all systems report it,
+and a silent one sends zeros."""
 MONO_16_BIT = {"channels": 1, "dtype": "int16"}
 """Form of the audio of both devices."""
 _CHANNELS = {1: "mono", 2: "stereo"}
@@ -274,27 +278,38 @@ def _open_microphone(device: str | None, channels: int) -> tuple[int, AsyncGener
         )
     rate = round(found["default_samplerate"])
 
+    loop: asyncio.AbstractEventLoop
+    blocks = asyncio.Queue[bytes]()
+
+    def take(block: Any, *_: Any) -> None:
+        loop.call_soon_threadsafe(blocks.put_nowait, bytes(block))
+
+    try:
+        block = round(PIECE_S * rate)
+        form = MONO_16_BIT | {"channels": channels}
+        stream = library.RawInputStream(
+            samplerate=rate, blocksize=block, device=key, callback=take, **form
+        )
+    except library.PortAudioError as error:
+        raise errors.MicrophoneUnavailable(
+            f"The microphone cannot be used: {error}.",
+            hint="Check whether another program uses it, and whether this one may use it.",
+        ) from None
+
     async def sound() -> AsyncGenerator[bytes, None]:
+        nonlocal loop
         loop = asyncio.get_running_loop()
-        blocks: asyncio.Queue[bytes] = asyncio.Queue()
-
-        def take(block: Any, *_: Any) -> None:
-            loop.call_soon_threadsafe(blocks.put_nowait, bytes(block))
-
-        try:
-            block = round(PIECE_S * rate)
-            form = MONO_16_BIT | {"channels": channels}
-            stream = library.RawInputStream(
-                samplerate=rate, blocksize=block, device=key, callback=take, **form
-            )
-        except library.PortAudioError as error:
-            raise errors.MicrophoneUnavailable(
-                f"The microphone cannot be used: {error}.",
-                hint="Check whether another program uses it, and whether this one may use it.",
-            ) from None
         with stream:
             while True:
-                yield await blocks.get()
+                try:
+                    async with asyncio.timeout(MICROPHONE_GONE_S):
+                        piece = await blocks.get()
+                except TimeoutError:
+                    raise errors.MicrophoneUnavailable(
+                        f"The microphone '{found['name']}' has gone: no audio comes from it.",
+                        hint="Check its plug or its connection.",
+                    ) from None
+                yield piece
 
     return rate, sound()
 

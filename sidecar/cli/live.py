@@ -354,13 +354,17 @@ async def _listen(
         if failed:  # if the session has ended, the events say why
             await asyncio.wait({shown}, timeout=LAST_EVENTS_S)
         early = shown.done() and (failed or sent.cancelled())
+        lost: errors.SidecarError | None = None
         if not early:
-            if failed:
-                sent.result()
+            try:
+                if failed:
+                    sent.result()
+            except errors.MicrophoneUnavailable as gone:
+                lost = gone
             with suppress(errors.SessionOver):  # the events say why
                 await backend.finish()
         summary, wrong = await shown
-        return summary, wrong or (errors.SessionOver(CUT_OFF) if early else None)
+        return summary, wrong or lost or (errors.SessionOver(CUT_OFF) if early else None)
 
 
 async def _send_audio(

@@ -300,6 +300,18 @@ def test_named_microphone_is_listed_and_transcribed_until_ctrl_c(
     ended(process)
 
 
+def test_words_before_a_microphone_was_unplugged_are_written_and_the_exit_code_is_1(
+    live: Starts, server: Server, tmp_path: Path
+) -> None:
+    limits = json.dumps({"microphone_gone": 0.5})
+    environment = {"UNPLUGGED": "1", "VIBEVOICE_TEST_LIMITS": limits, **SOUND_DEVICES}
+    path = tmp_path / "said.txt"
+    said, complained = ended(live("-o", path, "--server", server.url, environment=environment), 1)
+    assert said == ""
+    assert "w299" in path.read_text()
+    assert "The microphone 'Desk' has gone" in complained
+
+
 @pytest.mark.slow
 def test_list_of_devices_without_sound_package_is_refused_with_install_command(
     live: Starts, tmp_path: Path

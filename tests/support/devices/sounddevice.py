@@ -1,5 +1,6 @@
-"""The library `sounddevice` with a microphone in which somebody speaks for ever, and a loudspeaker
-that takes all there is, as fast as time goes, and writes it to the file `HEARD`."""
+"""The library `sounddevice` with a microphone in which somebody speaks for ever, or once if it is
+`UNPLUGGED`, and a loudspeaker that takes all there is, as fast as time goes, and writes it to the
+file `HEARD`."""
 
 import os
 import threading
@@ -51,6 +52,8 @@ class RawInputStream(Stream):
                 if self.open:
                     self.callback(memoryview(piece), 1600, None, None)
                 time.sleep(0.1)  # real time: the pace of speech, or slower
+            if "UNPLUGGED" in os.environ:
+                return
 
 
 class RawOutputStream(Stream):
