@@ -232,7 +232,7 @@ class DcOffsetRemover:
     def remove(self, block: Block) -> Block:
         """Return the block as finite samples in [-1, 1] without its offset, which changes from the
         last one's evenly."""
-        block = bounded(block)
+        block = np.clip(np.nan_to_num(block, posinf=0.0, neginf=0.0), -1.0, 1.0)
         before = self._offset
         self._sum += float(block.sum(dtype=np.float64))
         self._squares += float(np.square(block, dtype=np.float64).sum())

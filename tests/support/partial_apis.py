@@ -23,7 +23,7 @@ EVERYWHERE = {
         *("SO_ACCEPTCONN", "SO_REUSEADDR", "create_connection", "gaierror", "gethostname"),
         *("socket", "socketpair", "MSG_CTRUNC"),
     },
-    "signal": {"SIGINT", "SIGTERM", "SIG_IGN", "getsignal", "signal"},
+    "signal": {"SIGINT", "SIGTERM", "SIG_DFL", "SIG_IGN", "getsignal", "signal"},
     "select": {"select"},
     "time": {
         *("gmtime", "monotonic", "monotonic_ns", "process_time", "sleep", "strftime"),

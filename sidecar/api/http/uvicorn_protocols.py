@@ -292,7 +292,7 @@ class WebSocketProtocol(paced_protocol.PacedProtocol, WebSocketsSansIOProtocol):
             self.handle_parser_exception()
 
     def send_receive_event_to_app(self) -> None:
-        """Add a message to those that wait, and read on unless they are too much."""
+        """Add a message to those that wait."""
         size = MESSAGE_COST_BYTES + sum(map(len, self.frames))
         was_paused, self.read_paused = self.read_paused, True  # else uvicorn would pause here
         waiting = self.queue.qsize()
@@ -301,9 +301,6 @@ class WebSocketProtocol(paced_protocol.PacedProtocol, WebSocketsSansIOProtocol):
         if self.queue.qsize() > waiting:  # otherwise the connection is closing
             self._sizes.append(size)
             self._count(size)
-        if not was_paused and self._is_full:
-            self.read_paused = True
-            self.transport.pause_reading()
 
     def is_read_paused(self) -> bool:
         """As `PacedProtocol.is_read_paused`."""
@@ -318,9 +315,6 @@ class WebSocketProtocol(paced_protocol.PacedProtocol, WebSocketsSansIOProtocol):
         message = await super().receive()
         if message["type"] == "websocket.receive":
             self._count(-self._sizes.popleft())
-            if self.read_paused and not self._is_full:
-                self.read_paused = False
-                self.transport.resume_reading()
         return message
 
     def on_task_complete(self, task: asyncio.Task[None]) -> None:
@@ -328,14 +322,15 @@ class WebSocketProtocol(paced_protocol.PacedProtocol, WebSocketsSansIOProtocol):
         super().on_task_complete(task)
         self._count(-self._ahead_bytes)
 
-    @property
-    def _is_full(self) -> bool:
-        too_much = WebSocketProtocol.all_ahead_bytes >= ALL_READ_AHEAD_BYTES
-        return self._ahead_bytes >= self.read_ahead_bytes or (too_much and not self.queue.empty())
-
     def _count(self, size: int) -> None:
+        """Count bytes that wait, and read on unless they are too much."""
         self._ahead_bytes += size
         WebSocketProtocol.all_ahead_bytes += size
+        all_full = WebSocketProtocol.all_ahead_bytes >= ALL_READ_AHEAD_BYTES
+        full = self._ahead_bytes >= self.read_ahead_bytes or (all_full and not self.queue.empty())
+        if full is not self.read_paused:
+            self.read_paused = full
+            (self.transport.pause_reading if full else self.transport.resume_reading)()
 
     async def send(self, message: Any) -> None:
         """ASGI; a refusal of the handshake ends the connection without a reset."""
