@@ -33,7 +33,8 @@ from sidecar.live.runtime.endpointing import (
     UtteranceBegan,
     UtteranceEnded,
 )
-from sidecar.live.runtime.vad import SileroVad, has_speech
+from sidecar.live.runtime.live_scheduler import has_speech
+from sidecar.live.runtime.vad import SileroVad
 from sidecar.transcripts import transcript
 from sidecar.transcripts.language_detection import Confidence, EnglishCheck
 from sidecar.transcripts.speaker_turns import SpeakerTurn, number_speakers_by_appearance

@@ -372,7 +372,7 @@ def test_audio_that_waits_for_a_diarizing_engine_is_recognized_without_a_wait_fo
 
 
 @pytest.mark.parametrize("client", ["one", "another"])
-def test_microphone_session_is_accepted_and_waits_for_at_most_one_final_of_a_file_that_waits(
+def test_microphone_session_is_accepted_and_waits_for_no_final_of_a_file_that_waits(
     client: str,
 ) -> None:
     order, go_on = list[str](), threading.Event()
@@ -411,8 +411,8 @@ def test_microphone_session_is_accepted_and_waits_for_at_most_one_final_of_a_fil
     go_on.set()
     wait_until(lambda: any(isinstance(one, Summary) for one in told), "it is over")
     assert [one.segment.text for one in told if isinstance(one, Final)] == ["w60"]
-    # Behind one final of the file, and what ran before, which may have been for a pause of it.
-    assert "w60" in order[:3], "not behind all three"
+    # behind what ran already, which may have been for a pause of the file
+    assert "w60" in order[:2], order
     hall.close()
 
 

@@ -178,6 +178,14 @@ def test_speech_share_is_whole_at_first_then_of_the_last_minute_and_ahead_if_sen
     assert (share.at(102.0), share.ahead) == (1.0, True)
 
 
+def test_audio_sent_too_fast_is_ahead_also_if_little_of_it_is_speech() -> None:
+    share = load_shedding.SpeechShare(0.0)
+    for second in range(1, 30):
+        share.spoken(0.5, second, 2.0)
+    assert share.ahead
+    assert share.at(30.0) < 0.6
+
+
 def test_speech_at_the_pace_of_a_microphone_is_never_counted_as_ahead_of_real_time() -> None:
     share = load_shedding.SpeechShare(0.0)
     for step in range(1, 1000):

@@ -71,6 +71,11 @@ def test_oldest_final_is_first_whichever_client_was_served() -> None:
     assert turn_order("b", FINAL, 1.0, {"b": 100.0}) < turn_order("a", FINAL, 2.0, {"b": 100.0})
 
 
+def test_work_ahead_of_real_time_waits_behind_all_other_work_finals_too() -> None:
+    others = [turn_order("a", one, 9.0, {"a": 9.0}) for one in (FINAL, *REST)]
+    assert max(others) < min(turn_order("b", one, 0.0, {}, ahead=True) for one in (FINAL, *REST))
+
+
 def test_client_with_many_sessions_is_served_as_often_as_a_client_with_one() -> None:
     wishes = [*[("many", PARTIAL, 0.0)] * 9, ("one", PARTIAL, 5.0)]
     served: dict[str, float] = {}

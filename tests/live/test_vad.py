@@ -20,7 +20,8 @@ from sidecar.live.runtime.endpointing import (
     UtteranceBegan,
     UtteranceEnded,
 )
-from sidecar.live.runtime.vad import SILERO_MODEL, SileroVad, VadState, has_speech, load_vad
+from sidecar.live.runtime.live_scheduler import has_speech
+from sidecar.live.runtime.vad import SILERO_MODEL, SileroVad, VadState, load_vad
 
 
 @pytest.fixture(scope="module")

@@ -45,17 +45,26 @@ class RecognitionUrgency(IntEnum):
     VOICE = 3
 
 
+TurnOrder = tuple[bool, RecognitionUrgency, float, float]
+
+
 def turn_order(
-    client: str, urgency: RecognitionUrgency, since: float, served: Mapping[str, float]
-) -> tuple[RecognitionUrgency, float, float]:
+    client: str,
+    urgency: RecognitionUrgency,
+    since: float,
+    served: Mapping[str, float],
+    *,
+    ahead: bool = False,
+) -> TurnOrder:
     """Return the key of a recognition, by which the most urgent one comes first.
 
     ``since``: the seconds since when it waits; ``served``: the time of each client's last
-    recognition that was not a final.
+    recognition that was not a final. ``ahead``: its audio comes faster than it is spoken, so
+    nobody waits for it as somebody at a microphone does.
     """
     if urgency is RecognitionUrgency.FINAL:
-        return urgency, since, 0.0
-    return urgency, served.get(client, float("-inf")), since
+        return ahead, urgency, since, 0.0
+    return ahead, urgency, served.get(client, float("-inf")), since
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,10 +9,8 @@ linear layer.
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -48,17 +46,6 @@ _LEVEL_DECAY = 0.5 ** (FRAME_SAMPLES / LIVE_RATE / 10)
 """Of the level in a frame: half in ten seconds. Between two sentences the rest of an echo is not
 amplified."""
 
-SURE_FRAMES = 5
-MIN_SPEECH_PROBABILITY, MIN_TONE_PROBABILITY = 0.15, 0.95
-"""Mean probability that `SURE_FRAMES` successive frames exceed somewhere in speech and nowhere in
-noise, and nowhere in tones, all as loud as usual. Measured: noises (white, pink, brown) at most
-0.08; telephone tones, also in noise, at most 0.91 (DTMF); clean speech of 0.5 s, also at -55 dB,
-mostly 0.9; of 1 s at least 0.87, 5 dB louder than white noise 0.78."""
-_TONE_WINDOW, _TONE_BINS = 1024, 2
-_TONE_SHARE = 0.9
-"""Share of the energy in the two strongest lines of all spectra from which audio is tones: of
-telephones 0.93 and more, of speech of 3 s at most 0.92, mostly 0.6."""
-
 
 class VadState:
     """State of a stream between two frames; a new one is the beginning of a stream."""
@@ -67,51 +54,6 @@ class VadState:
 
     def __init__(self) -> None:
         self.values: Floats = np.zeros(_LEVEL + 1, np.float32)
-
-
-class VadModel(Protocol):
-    """Voice activity detector for many streams at once."""
-
-    def state(self) -> Any:
-        """Return the state of a new stream."""
-
-    def probabilities(self, frames: Block, states: Sequence[Any]) -> Floats:
-        """Return the probability of speech in each of ``frames``, shape (streams,
-        `FRAME_SAMPLES`); update the ``states`` of their streams."""
-
-
-def has_speech(vad_model: VadModel, audio: Block) -> bool:
-    """Return whether there may be speech in 16 kHz audio, however quiet, also beside loud noise.
-    For other audio recognizers invent words."""
-    least = MIN_TONE_PROBABILITY if _is_tones(audio) else MIN_SPEECH_PROBABILITY
-    parts = np.array_split(audio, 1 + len(audio) // (2 * LIVE_RATE))
-    return any(len(part) and _is_spoken(vad_model, part, least) for part in parts)
-
-
-def _is_spoken(vad_model: VadModel, audio: Block, least: float) -> bool:
-    loud = max(float(np.quantile(np.abs(audio), 0.99)), 1e-9)  # without clicks
-    usual = np.clip(audio * (0.25 / loud), -1, 1).astype(np.float32)
-    frames = usual[: len(usual) // FRAME_SAMPLES * FRAME_SAMPLES].reshape(-1, 1, FRAME_SAMPLES)
-    state, recent = [vad_model.state()], deque([0.0], SURE_FRAMES)
-    for frame in frames:
-        recent.append(float(vad_model.probabilities(frame, state)[0]))
-        if sum(recent) > least * SURE_FRAMES:
-            return True
-    return False
-
-
-def _is_tones(audio: Block) -> bool:
-    """Return whether the energy is in one or two lines at any time, as in signals of telephones."""
-    if len(audio) < _TONE_WINDOW:
-        return False
-    windows = np.lib.stride_tricks.sliding_window_view(audio - audio.mean(), _TONE_WINDOW)
-    shape = np.hanning(_TONE_WINDOW).astype(np.float32)
-    spectra = np.square(np.abs(np.fft.rfft(windows[:: _TONE_WINDOW // 2] * shape)))
-    total, bins = float(spectra.sum()), np.arange(spectra.shape[1])
-    for _ in range(2):
-        near = np.abs(bins - spectra.argmax(axis=1)[:, None]) <= _TONE_BINS
-        spectra[near] = 0.0
-    return float(spectra.sum()) < (1 - _TONE_SHARE) * total
 
 
 @dataclass(frozen=True)
