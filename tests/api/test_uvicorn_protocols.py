@@ -303,6 +303,32 @@ async def test_absolute_request_url_is_routed_by_its_path() -> None:
     assert b"/path|" in await answer(head, b"Content-Length: 0\r\n\r\n")
 
 
+@pytest.mark.parametrize(
+    ("target", "seen"),
+    [
+        (b"http://evil.example/a?b=/c#d", b"evil.example /a b=/c"),
+        (b"HTTPS://evil.example:1?b=/c", b"evil.example:1 / b=/c"),
+        (b"http://[::1]:2", b"[::1]:2 / "),
+        (b"/http://evil.example/", b"localhost /http://evil.example/ "),
+    ],
+)
+async def test_host_of_an_absolute_target_counts_and_not_that_of_the_header(
+    target: bytes, seen: bytes
+) -> None:
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        hosts = b",".join(value for name, value in scope["headers"] if name == b"host")
+        body = b"%b %b %b" % (hosts, scope["path"].encode(), scope["query_string"])
+        length = (b"content-length", b"%d" % len(body))
+        await send({"type": "http.response.start", "status": 200, "headers": [length]})
+        await send({"type": "http.response.body", "body": body})
+
+    async with serving(app) as address:
+        reader, writer = await asyncio.open_connection(*address)
+        writer.write(b"GET %b HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n" % target)
+        assert (await reader.read()).endswith(b"\r\n\r\n" + seen)
+        writer.close()
+
+
 async def size(scope: Scope, receive: Receive, send: Send) -> None:
     """Answer with the number of bytes of the body."""
     found, more = 0, True

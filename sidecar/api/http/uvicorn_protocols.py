@@ -10,6 +10,7 @@ for their own close frame. It reads nothing while a message waits, and so answer
 
 import asyncio
 import logging
+import re
 import select
 import sys
 from collections import deque
@@ -32,6 +33,8 @@ MAX_PIPELINED = 16
 """Maximum of requests that wait behind another one of their connection; today's clients wait for
 each response."""
 
+_ABSOLUTE = re.compile(rb"(?:http|ws)s?://(?P<host>[^/?#]*)(?P<path>[^#]*)", re.IGNORECASE)
+"""Target of a request with its host (RFC 9112, 3.2.2)."""
 _http_log = logging.getLogger("uvicorn.error.http")
 OVERSIZED_DRAIN_S = 2.0
 """Seconds for which the rest of an oversized message is read: a peer that is still writing would
@@ -116,6 +119,11 @@ class HttpProtocol(paced_protocol.PacedProtocol, HttpToolsProtocol):  # type: ig
     def on_headers_complete(self) -> None:
         """Pass the request on, unless it offers what is not spoken here."""
         self._in_head, self._line_bytes = False, 0
+        if absolute := _ABSOLUTE.match(self.url):  # its host counts, and not the header's
+            path = absolute["path"]
+            self.url = path if path.startswith(b"/") else b"/" + path
+            others = [one for one in self.headers if one[0] != b"host"]
+            self.headers[:] = [(b"host", absolute["host"]), *others]
         self.work_s += paced_protocol.REQUEST_S
         offers = self.parser.should_upgrade() and self.parser.get_method() != b"CONNECT"
         self._offers = offers and not self._should_upgrade()
@@ -174,12 +182,9 @@ class HttpProtocol(paced_protocol.PacedProtocol, HttpToolsProtocol):  # type: ig
     def handle_websocket_upgrade(self) -> None:
         """Hand the connection over to the WebSocket protocol."""
         self._stop()  # a WebSocket has timeouts of its own
-        try:
-            address = httptools.parse_url(self.url)  # perhaps with a host (RFC 9112, 3.2.2)
-        except httptools.HttpParserError:  # of a tunnel (CONNECT)
+        if not self.url.startswith(b"/"):  # of a tunnel (CONNECT)
             self.send_400_response("The address of the WebSocket is invalid.")
             return
-        self.url = (address.path or b"/") + (b"?" + address.query if address.query else b"")
         super().handle_websocket_upgrade()
 
     def connection_lost(self, exc: Exception | None) -> None:
