@@ -35,6 +35,7 @@ from sidecar.jobs.reservations import Reservation
 from sidecar.plugins.wyoming import messages
 from sidecar.plugins.wyoming.settings import WyomingSettings
 from sidecar.service.facade import Service
+from sidecar.transcripts.transcript import Transcript
 
 log = logging.getLogger(__name__)
 
@@ -375,6 +376,11 @@ class WyomingConnection:
         self._options, self._answering = None, True
         try:
             with closing(recording):
+                if not recording.has_audio:  # a button that was let go at once
+                    nothing = Transcript((), options.language, 0.0, "", "")
+                    for event in messages.WyomingJobEvents().end(nothing):
+                        await self._send(event)
+                    return
                 source = await recording.finish()
                 job = await self._service.submissions.submit(
                     recording.identity, source, options, recording.reservation, kept=False
