@@ -23,6 +23,7 @@ from vibevoice_asr_client import AsyncClient, Client, Event, Retry, calls, codes
 from vibevoice_asr_client import errors as families
 from vibevoice_asr_client.calls import Answer, Call
 from vibevoice_asr_client.flows import Following, Lost, Surroundings, asking
+from vibevoice_asr_client.models import transcript_of
 from vibevoice_asr_client.retry import asked_s
 from vibevoice_asr_client.uploads import Upload
 
@@ -355,3 +356,22 @@ def imported(node: ast.AST) -> set[str]:
     if isinstance(node, ast.ImportFrom):
         return {(node.module or "").partition(".")[0]}
     return set()
+
+
+@pytest.mark.parametrize(
+    ("texts", "whole"),
+    [
+        (("One.", "Two."), "One. Two."),
+        (("我们去北京", "然后吃饭。", "OK", "好"), "我们去北京然后吃饭。 OK 好"),
+        (("東京に", "行く"), "東京に行く"),
+        (("안녕", "하세요"), "안녕 하세요"),
+    ],
+)
+def test_text_of_a_transcript_has_the_spaces_of_its_script_between_segments(
+    texts: tuple[str, ...], whole: str
+) -> None:
+    said = {"speaker": "Speaker_0", "start_time": 0.0, "end_time": 1.0}
+    metadata = {"duration": 9.0, "language": "zh", "engine": "x", "model_precision": "fp32"}
+    metadata |= {"diarized": False, "num_speakers": 1, "warnings": []}
+    body = {"segments": [{**said, "text": text} for text in texts], "metadata": metadata}
+    assert transcript_of(body).text == whole

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import unicodedata
 from dataclasses import dataclass, field
 from typing import Any, Dict, Mapping, Optional, Tuple
 
@@ -73,8 +74,22 @@ class Transcript:
 
     @property
     def text(self) -> str:
-        """What was said, without who and when."""
-        return " ".join(segment.text for segment in self.segments)
+        """What was said, without who and when; Chinese and Japanese without spaces between the
+        segments."""
+        text = ""
+        for segment in self.segments:
+            joined = text and segment.text and _is_ideographic(text[-1] + segment.text[0])
+            text = text + segment.text if joined or not text else f"{text} {segment.text}"
+        return text
+
+
+def _is_ideographic(text: str) -> bool:
+    """Whether all characters are full-width, and none is of Korean, which has spaces."""
+    return all(
+        unicodedata.east_asian_width(one) in "WF"
+        and not unicodedata.name(one, "").startswith("HANGUL")
+        for one in text
+    )
 
 
 @dataclass(frozen=True)
