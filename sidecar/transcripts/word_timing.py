@@ -10,7 +10,7 @@ from dataclasses import replace
 from itertools import pairwise, takewhile
 from operator import eq
 
-from sidecar.transcripts.scripts import is_ideographic, is_wide
+from sidecar.transcripts.scripts import is_ideographic, is_unspaced, is_wide
 from sidecar.transcripts.transcript import (
     WORDS_BY_RULE,
     Finished,
@@ -169,6 +169,16 @@ def one_line(text: str) -> str:
     space."""
     plain = (" " if unicodedata.category(one) in ("Cc", "Cs") else one for one in text)
     return " ".join("".join(plain).split())
+
+
+def unsent_text(whole: str, sent: str) -> str:
+    """Return the text after the words that were ``sent`` of it, which it may have revised, with the
+    space before it. The last word of Thai and the like may have grown: words have no space between
+    them."""
+    if whole.startswith(sent) and any(map(is_unspaced, whole[len(sent) :][:1])):
+        return whole[len(sent) :]
+    words = split_atoms(whole)[: len(split_atoms(sent))]
+    return whole[len("".join(words).rstrip()) :]
 
 
 def common_prefix_length(some: Sequence[object], others: Sequence[object]) -> int:

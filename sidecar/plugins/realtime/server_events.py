@@ -26,7 +26,7 @@ from sidecar.plugins.conversation.chat_completions import ChatRole
 from sidecar.plugins.openai.common import error_body, speaker_letters
 from sidecar.plugins.realtime.errors import CommitEmpty, ItemUnknown
 from sidecar.transcripts.transcript import Segment, join_texts
-from sidecar.transcripts.word_timing import common_prefix_length
+from sidecar.transcripts.word_timing import common_prefix_length, one_line, unsent_text
 
 FIRST = "root"
 """Name of the position before the first item."""
@@ -360,8 +360,8 @@ class RealtimeTranscriptionTurns(RealtimeUserTurns):
             item.languages.append(code)
         full_text = join_texts([item.before, text])
         if not full_text.startswith(item.shown):
-            shown = len(item.shown.split()) - len(item.before.split())
-            full_text = " ".join([item.shown, *text.split()[shown:]])
+            shown = item.shown.removeprefix(item.before).strip()
+            full_text = f"{item.shown}{unsent_text(one_line(text), shown)}"
         yield from self._show(item, full_text)
         item.before = item.shown
         if self.diarizes:

@@ -11,8 +11,9 @@ from dataclasses import dataclass, field
 from sidecar.interfaces import live_events
 from sidecar.interfaces.live_options import WholeSamples
 from sidecar.plugins.yap.messages import YapIds, bad_payload, message_text
-from sidecar.transcripts.transcript import Notice
+from sidecar.transcripts.transcript import Notice, join_texts
 from sidecar.transcripts.transcript_formats import segment_body
+from sidecar.transcripts.word_timing import one_line, unsent_text
 
 BYTES_A_SECOND = 32_000
 
@@ -23,9 +24,10 @@ class YapWordDeltas:
     def __init__(self) -> None:
         self._segment: int | None = None
         """Number of the current segment; `None` before the first."""
-        self._sent_words = 0
-        """Number of its words that were sent."""
-        self._begun = False
+        self._sent = ""
+        """Text of it that was sent."""
+        self._last = ""
+        """Last character of the utterance that was sent."""
         self._begin: float | None = None
 
     def begins(self, at: float) -> None:
@@ -42,25 +44,26 @@ class YapWordDeltas:
             self._segment = segment
         if segment != self._segment:
             return ""
-        words = stable.split()
-        new = words[self._sent_words :]
-        self._sent_words += len(new)
-        return self._with_space(new)
+        new = self._unsent(stable, self._sent)
+        self._sent = one_line(stable) if new else self._sent
+        return new
 
     def final(self, segment: int, text: str) -> str:
         """Return the unsent words of a segment that has ended."""
-        words = text.split()
+        new = self._unsent(text, self._sent if segment == self._segment else "")
         if self._segment is None or segment >= self._segment:
-            words = words[self._sent_words if segment == self._segment else 0 :]
-            self._segment, self._sent_words = segment + 1, 0
-        return self._with_space(words)
+            self._segment, self._sent = segment + 1, ""
+        return new
 
-    def _with_space(self, words: list[str]) -> str:
-        text = " ".join(words)
-        if text and self._begun:
-            text = f" {text}"
-        self._begun = self._begun or bool(text)
-        return text
+    def _unsent(self, text: str, sent: str) -> str:
+        """Return what is new in the text of a segment of which ``sent`` was sent."""
+        whole = one_line(text)
+        if sent:
+            new = unsent_text(whole, sent)
+        else:
+            new = join_texts((self._last, whole))[len(self._last) :]
+        self._last = new[-1:] or self._last
+        return new
 
 
 @dataclass(eq=False, slots=True)

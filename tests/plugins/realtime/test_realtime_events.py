@@ -413,6 +413,23 @@ def test_beta_clients_get_item_created_for_a_commit() -> None:
 WORDS = st.lists(st.sampled_from(["So,", "so", "we", "We", "go", "home.", ","]), max_size=6)
 
 
+@pytest.mark.parametrize(
+    ("stable", "second", "expected"),
+    [
+        ("然后", "然后吃饭。", "我们去北京然后吃饭。"),
+        ("然有", "然后吃饭。", "我们去北京然有吃饭。"),
+        ("之后", "然", "我们去北京之后"),
+    ],
+)
+def test_deltas_of_chinese_are_never_taken_back_and_repeat_no_word(
+    stable: str, second: str, expected: str
+) -> None:
+    items = RealtimeTranscriptionTurns("x")
+    said = tell(items, final(0, 0, "我们去北京"), Partial(0, 1, 1.0, 2.0, stable, stable))
+    said += tell(items, final(0, 1, second))
+    assert deltas(said) == expected
+
+
 @given(st.lists(st.tuples(WORDS, st.lists(WORDS, max_size=3)), max_size=4))
 def test_deltas_are_never_taken_back_and_miss_no_word(
     pieces: list[tuple[list[str], list[list[str]]]],

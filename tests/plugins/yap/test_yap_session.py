@@ -45,6 +45,26 @@ def test_final_that_differs_from_its_partials_repeats_no_word(
     assert len(told.split()) == count
 
 
+@pytest.mark.parametrize(
+    ("segments", "told"),
+    [
+        ([(["我们"], "我们明天去北京。"), ([], "然后吃饭。")], "我们明天去北京。然后吃饭。"),
+        ([(["我", "我们"], "我们明天")], "我们明天"),
+        ([(["ผมกำลัง"], "ผมกำลังจะไป"), (["ครู"], "ครูสอน")], "ผมกำลังจะไป ครูสอน"),
+        ([(["私は"], "私は学校に"), (["OK"], "OK です")], "私は学校に OK です"),
+        ([(["안녕"], "안녕 하세요"), ([], "네")], "안녕 하세요 네"),
+    ],
+)
+def test_joined_deltas_have_all_words_and_no_space_more_in_scripts_without_spaces(
+    segments: list[tuple[list[str], str]], told: str
+) -> None:
+    deltas, found = YapWordDeltas(), ""
+    for number, (partials, final) in enumerate(segments):
+        found += "".join(deltas.partial(number, stable) for stable in partials)
+        found += deltas.final(number, final)
+    assert found == told
+
+
 def test_segment_without_partials_is_sent_before_the_next_ones_partials() -> None:
     utterances = YapUtterances()
     utterances.begin(YapIds("s", "r"))
