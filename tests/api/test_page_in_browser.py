@@ -301,10 +301,9 @@ def test_late_answer_of_the_transcript_history_does_not_block_the_next_edits(
 
 def test_silent_event_stream_does_not_hide_the_end_of_a_job(visitor: Visitor, slow: Server) -> None:
     """Nor does an answer that does not come to what else the page would know."""
-    early = [visitor.before(script(name)) for name in ("silence_events", "shorten_pause")]
+    early = visitor.before(script("silence_events"))
     visitor.opens(slow)
-    for one in early:
-        visitor.late(one)
+    visitor.late(early)
     goes_to(slow, 1)
     visitor.sends_tone("talk.wav", 20)
     visitor.until("window.silent", "nothing comes any more")

@@ -1,10 +1,11 @@
 """What was spoken into the page is not lost, whatever becomes of page, browser and service."""
 
+from pathlib import Path
 from typing import Any
 
 import pytest
-from browser_visitor import Visitor
-from service_process import Server, StartServer, wait_until
+from browser_visitor import Visitor, spoken
+from service_process import Server, StartServer, new_file, wait_until
 from test_page import TOKEN
 from test_page_in_browser import LEAVES, goes_live, worked_out
 
@@ -116,6 +117,28 @@ def test_recording_of_a_closed_tab_is_deleted_only_after_a_question(
     visitor.sees("h1", "Who said what")
     wait_until(lambda: pieces(visitor) == 0, "its sound is gone, too")
     assert server.jobs() == []
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("browser")
+def test_recording_of_a_killed_browser_is_offered_at_the_next_visit(
+    tmp_path: Path, server: Server
+) -> None:
+    microphone = new_file(tmp_path / "spoken.wav", spoken())
+    first = Visitor(microphone, tmp_path / "profile")
+    first.opens(server)
+    records(first, 3)
+    first.is_killed()
+    (tmp_path / "profile/SingletonLock").unlink(missing_ok=True)
+    second = Visitor(microphone, tmp_path / "profile")
+    try:
+        second.opens(server)
+        second.sees(".job[data-state=kept] .how", "not sent")
+        second.sees(".job .again", "Send").click()
+        second.sees("#main .title", "scripted")
+        assert server.jobs()[0]["duration"] > 1
+    finally:
+        second.driver.quit()
 
 
 def test_second_tab_leaves_a_recording_to_the_tab_that_records(

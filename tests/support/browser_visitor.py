@@ -11,6 +11,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+import psutil
 from not_tested import missing
 from recordings import wav
 from service_process import PATIENCE_S, Server, free_port, new_file, wait_until
@@ -47,8 +48,9 @@ class Visitor:
 
     folder: Path
 
-    def __init__(self, spoken: Path) -> None:
-        """``spoken``: a wav that the microphone hears, again and again."""
+    def __init__(self, spoken: Path, profile: Path | None = None) -> None:
+        """``spoken``: a wav that the microphone hears, again and again; ``profile``: where the
+        browser keeps what it stores, if another is to find it."""
         from selenium import webdriver
 
         options = webdriver.ChromeOptions()
@@ -66,12 +68,20 @@ class Visitor:
             "--disable-features=SpareRendererForSitePerProcess,OptimizationHints,MediaRouter",
         ):  # fmt: skip
             options.add_argument(flag)
+        if profile is not None:
+            options.add_argument(f"--user-data-dir={profile}")
         options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
         service = webdriver.ChromeService(CHROMEDRIVER, port=free_port())
         self.driver = webdriver.Chrome(options=options, service=service)
         self.driver.command_executor.client_config.timeout = PATIENCE_S  # 120 s: a busy machine
         self.driver.set_script_timeout(PATIENCE_S)
         self.log: list[str] = []
+
+    def is_killed(self) -> None:
+        """The browser ends without a chance to do anything."""
+        driver = psutil.Process(self.driver.service.process.pid)
+        for process in [*driver.children(recursive=True), driver]:
+            process.kill()
 
     def opens(self, server: Server, path: str = "/") -> None:
         """The page of a service, as it is for who comes for the first time."""

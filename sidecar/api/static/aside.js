@@ -288,7 +288,7 @@ function Record({ state, recordings }) {
     time.current.textContent = clock((performance.now() - microphone.since) / 1000);
     setMuted(microphone.muted);
   });
-  if (!take) return html`<${Begin} begin=${() => recorder.record()}>${icon("mic")} Record<//>`;
+  if (!take) return html`<${Begin} begin=${() => recorder.begin("microphone")}>${icon("mic")} Record<//>`;
   return html`<div class="recording" role="group" aria-label="Recording">
     <span class="dot" aria-hidden="true"></span><span ref=${time} class="time">0:00</span>
     <meter ref=${meter} min="0" max="1" aria-label="Loudness"></meter>
@@ -303,7 +303,7 @@ function Record({ state, recordings }) {
 function Live({ state, recordings }) {
   const going = state.takes.some((one) => one.source === "captions" && one.state === "recording");
   const begin = async () => {
-    const begun = await recordings.recorder.caption();
+    const begun = await recordings.recorder.begin("captions");
     if (begun.id) recordings.select(begun.id);
     return begun;
   };

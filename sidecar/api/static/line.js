@@ -1,6 +1,7 @@
 /** One line of a transcript: how it stands in the document, what can be done to it, and the field in
  * which it is corrected. */
 
+import { html, icon, render } from "./view.js";
 import { clock, nameOf, numberOf } from "./words.js";
 
 export function element(name, kind, text) {
@@ -43,39 +44,14 @@ export function choose(row, segment, chosen) {
   at.setAttribute("aria-label", `${clock(segment.start_time)}, ${nameOf(segment)}, play${chosen ? ", chosen" : ""}`);
 }
 
-const SHAPES = {
-  edit: "M4 20l1-5L16 4l4 4L9 19zM13.5 6.5l4 4",
-  box: "M4 4h16v16H4z",
-  ticked: "M4 4h16v16H4zM8 12l3 3 5-6",
-};
-
-function button(shape, label, key, act) {
-  const made = element("button", "bare");
-  made.type = "button";
-  made.setAttribute("aria-label", label);
-  made.setAttribute("aria-keyshortcuts", key);
-  made.title = `${label} (${key} on the line's time)`;
-  const svg = document.createElementNS("http://www.w3.org/2000/svg", "svg");
-  svg.setAttribute("class", "icon");
-  svg.setAttribute("viewBox", "0 0 24 24");
-  svg.setAttribute("aria-hidden", "true");
-  const path = document.createElementNS(svg.namespaceURI, "path");
-  path.setAttribute("d", SHAPES[shape]);
-  svg.append(path);
-  made.append(svg);
-  made.addEventListener("click", act);
-  return made;
-}
-
 /** What can be done to a line: one for all rows, in the row that has the pointer or the focus. */
 export class Acts {
   #node = element("div", "acts");
-  #tick;
+  #edit;
+  #choose;
 
   constructor(edit, choose) {
-    const index = () => Number(this.#node.closest(".row").dataset.index);
-    this.#tick = button("box", "Select this line", "X", () => choose(index()));
-    this.#node.append(button("edit", "Edit this line", "E", () => edit(index())), this.#tick);
+    [this.#edit, this.#choose] = [edit, choose];
   }
 
   /** Whether somebody is at it by keys; a click leaves the focus here, too, and holds nothing. */
@@ -95,9 +71,11 @@ export class Acts {
 
   /** After what is shown was chosen, or is so no more. */
   show() {
-    const chosen = this.#node.parentElement?.classList.contains("chosen") ?? false;
-    this.#tick.setAttribute("aria-pressed", String(chosen));
-    this.#tick.querySelector("path").setAttribute("d", SHAPES[chosen ? "ticked" : "box"]);
+    const row = this.#node.parentElement;
+    const chosen = row?.classList.contains("chosen") ?? false;
+    const button = (shape, label, key, act, more) => html`<button type="button" class="bare" aria-label=${label} aria-keyshortcuts=${key} title=${`${label} (${key} on the line's time)`} onClick=${() => act(Number(row.dataset.index))} ...${more}>${icon(shape)}</button>`;
+    const select = button(chosen ? "ticked" : "box", "Select this line", "X", this.#choose, { "aria-pressed": String(chosen) });
+    render(html`${button("edit", "Edit this line", "E", this.#edit)}${select}`, this.#node);
   }
 
   away() {

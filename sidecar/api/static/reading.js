@@ -1,54 +1,8 @@
-/** A job that is shown, from its first words to its last, and what its transcript is then. */
+/** Jobs as they come, and the transcript of one. */
 
-const QUIET_MS = 5000;
 const OVER = new Set(["done", "failed", "cancelled"]);
 
 export const isOver = (job) => OVER.has(job.state);
-
-/**
- * What happens to a job until it has ended. Where nothing is heard for a while it is looked at: an
- * end that was missed ends this, too, and a stream that lags behind the job is begun anew.
- *
- * @returns {AsyncGenerator<import("./client/following.js").JobEvent, void, void>}
- */
-export async function* heard(client, id, signal, quietMs = QUIET_MS) {
-  let last = 0;
-  for (;;) {
-    const stop = new AbortController();
-    const events = client.events(id, { after: last || undefined, signal: AbortSignal.any([signal, stop.signal]) });
-    try {
-      let next = events.next();
-      for (let lagged = false; ; ) {
-        const come = await within(next, quietMs);
-        if (come?.done) return;
-        if (come) {
-          last = come.value.id ?? last;
-          yield come.value;
-          [next, lagged] = [events.next(), false];
-          continue;
-        }
-        const job = await client.job(id, { signal });
-        if (isOver(job)) return;
-        if (lagged && job.last_event > last) break;
-        lagged = job.last_event > last;
-      }
-    } finally {
-      stop.abort();
-    }
-  }
-}
-
-/** What a promise comes to, or null after a time; it may fail later without harm. */
-async function within(promise, ms) {
-  let timer = 0;
-  promise.catch(() => {});
-  const late = new Promise((resolve) => (timer = setTimeout(resolve, ms, null)));
-  try {
-    return await Promise.race([promise, late]);
-  } finally {
-    clearTimeout(timer);
-  }
-}
 
 /**
  * What was said, and how often it was edited. Of two revisions the older is told: then an edit of ours

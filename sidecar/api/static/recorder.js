@@ -32,8 +32,6 @@ export class Recorder {
   #sent;
   /** The microphone or the talk of each that goes on, by id. */
   #going = new Map();
-  /** The options of which talks know. */
-  #asked = {};
 
   /**
    * @param {import("./store.js").Store} store its `takes` are all of this tab
@@ -41,7 +39,6 @@ export class Recorder {
    */
   constructor(store, say, sent) {
     [this.#store, this.#say, this.#sent] = [store, say, sent];
-    store.listen(({ options }) => options !== this.#asked && this.#askedOtherwise(options));
   }
 
   get(id) {
@@ -52,20 +49,35 @@ export class Recorder {
     return this.#going.get(id);
   }
 
-  record() {
-    return this.#begin("microphone", "Recording", silentFor("MediaRecorder"), async (id, sound) => {
-      const microphone = new Microphone();
-      this.#going.set(id, microphone);
-      await microphone.begin(sound, () => this.#ended(id));
-    });
-  }
-
-  caption() {
-    return this.#begin("captions", "Live", silentFor("AudioWorkletNode"), async (id, sound, name) => {
-      const talk = new Talk(name, (event) => this.#told(id, event), sound);
-      this.#going.set(id, talk);
-      await talk.begin({ ...this.#wishes(), ...(keepsTalks() && { keep: true }) });
-    });
+  /**
+   * Record with the microphone, or caption what it hears.
+   *
+   * @param {"microphone" | "captions"} source @returns {Promise<{ id?: string, wrong?: string }>}
+   */
+  async begin(source) {
+    const plain = source === "microphone";
+    const wrong = silentFor(plain ? "MediaRecorder" : "AudioWorkletNode");
+    if (wrong) return { wrong };
+    const take = this.#new(source, `${plain ? "Recording" : "Live"} ${stamp()}`, { state: "recording" });
+    const { id, name } = take;
+    const sound = new Sound(id, () => this.#mark(id, {}));
+    const going = plain ? new Microphone() : new Talk(name, (event) => this.#told(id, event), sound);
+    this.#going.set(id, going);
+    try {
+      await held(id);
+      if (plain) await going.begin(sound, () => this.#ended(id));
+      else await going.begin(keepsTalks() ? { keep: true } : {}, () => this.#wishes());
+    } catch (error) {
+      going.close();
+      this.#going.delete(id);
+      return { wrong: refusal(error) };
+    }
+    this.#list({ ...take, sound, type: sound.type, rate: sound.rate });
+    this.#keep(id);
+    if (!plain) this.#told(id);
+    navigator.storage?.persist?.().catch(() => {}); // else a browser that lacks space may delete it
+    this.#say(plain ? "Recording." : "The microphone is on.");
+    return { id };
   }
 
   /** @param {string} id one of which no more is recorded */
@@ -127,27 +139,6 @@ export class Recorder {
     for (const talk of this.#going.values()) talk.again?.();
   }
 
-  async #begin(source, kind, why, open) {
-    if (why) return { wrong: why };
-    const take = this.#new(source, `${kind} ${stamp()}`, { state: "recording" });
-    const { id, name } = take;
-    const sound = new Sound(id, () => this.#mark(id, {}));
-    try {
-      await held(id);
-      await open(id, sound, name);
-    } catch (error) {
-      this.#going.get(id)?.close();
-      this.#going.delete(id);
-      return { wrong: refusal(error) };
-    }
-    this.#list({ ...take, sound, type: sound.type, rate: sound.rate });
-    this.#keep(id);
-    if (source === "captions") this.#told(id);
-    navigator.storage?.persist?.().catch(() => {}); // else a browser that lacks space may delete it
-    this.#say(source === "microphone" ? "Recording." : "The microphone is on.");
-    return { id };
-  }
-
   #new(source, name, more) {
     const { about, options } = this.#store.state;
     return { id: newKey(), source, name, owner: about?.owner, options, segments: [], ...more };
@@ -162,15 +153,6 @@ export class Recorder {
   #wishes() {
     const { language, hotwords } = trimmed(this.#store.state.options);
     return { ...(language && { language }), ...(hotwords && { hotwords }) };
-  }
-
-  #askedOtherwise(options) {
-    this.#asked = options;
-    for (const [id, talk] of this.#going) {
-      this.#mark(id, { options });
-      if (talk instanceof Talk) talk.options = { ...this.#wishes(), keep: talk.keeps };
-    }
-    this.again();
   }
 
   /** A microphone is off. */
@@ -192,9 +174,10 @@ export class Recorder {
   #told(id, event) {
     const [talk, before] = [this.#going.get(id), this.get(id)];
     if (!talk || !before) return;
-    const { state: live, error, captions, revision, seconds, behind, keeps, muted, job } = talk;
+    const { state: live, error, captions, revision, behind, keeps, muted, job } = talk;
     const segments = before.revision === revision && before.live === live ? before.segments : talk.segments;
-    this.#mark(id, { live, error, captions, revision, segments, seconds, behind, keeps, muted });
+    const { options } = error === before.error ? before : this.#store.state;
+    this.#mark(id, { live, error, options, captions, revision, segments, behind, keeps, muted });
     if (event?.type === "notice") this.#say(event.message);
     if (["final", "speakers_revised", "summary"].includes(event?.type)) this.#keep(id);
     if (event?.type === "summary" && event.job) call(event.job, before.name);
@@ -292,7 +275,8 @@ export class Recorder {
   /** What is said of it goes to the browser's storage. */
   #keep(id) {
     const take = this.get(id);
-    if (take.source !== "file") keepHead(Object.fromEntries(HEAD.map((key) => [key, take[key]])));
+    const owner = take.owner ?? this.#store.state.about?.owner; // who began before the service had said who they are
+    if (take.source !== "file") keepHead({ ...Object.fromEntries(HEAD.map((key) => [key, take[key]])), owner });
   }
 }
 

@@ -4,7 +4,7 @@ import { CONVERSATION, Conversations } from "./conversations.js";
 import { Copies } from "./copies.js";
 import { Editing } from "./editing.js";
 import { names, call, lastShown, showLast } from "./memory.js";
-import { heard, isOver, newest, read } from "./reading.js";
+import { isOver, newest, read } from "./reading.js";
 import { Recorder } from "./recorder.js";
 import { client, keep } from "./session.js";
 import { alone } from "./store.js";
@@ -39,7 +39,8 @@ export class Recordings {
   #tick = () => {};
   #following = new AbortController();
   #followed = "";
-  #known = new Map();
+  /** The job that had ended at the last look, which its stream had not said. */
+  #unheard = "";
   /** The start of the service that the list is of. */
   #instance = "";
   /** The start that `about` is of. */
@@ -83,7 +84,7 @@ export class Recordings {
       const known = this.#store.state.about;
       if (known && known.owner !== about.owner) {
         this.select("");
-        for (const one of [this.files, this.#known]) one.clear();
+        this.files.clear();
         const takes = this.#store.state.takes.filter((one) => one.state === "recording" || one.owner === about.owner);
         this.#store.set({ jobs: [], takes });
       }
@@ -128,7 +129,6 @@ export class Recordings {
     if (this.#store.state.jobs.some((job) => job.id === id)) await client().cancel(id);
     call(id, null);
     this.files.delete(id);
-    this.#known.delete(id);
     if (this.#store.state.selected === id) this.select("");
     this.#store.set({ jobs: this.#store.state.jobs.filter((job) => job.id !== id) });
     await this.copies.drop(id); // now: none that was on its way comes after it
@@ -151,9 +151,8 @@ export class Recordings {
       const jobs = newest(this.#store.state.jobs, await allJobs(asking)).map(dated);
       const anew = this.#instance && this.#instance !== health.instance;
       this.#instance = health.instance; // only now: had there been no list, it would still be new
-      this.#told(jobs);
       this.#hold(jobs, anew);
-      this.#store.set({ jobs, names: names(), locked: false, loaded: true, refused: null });
+      this.#set(jobs, { names: names(), locked: false, loaded: true, refused: null });
       this.recorder.look(jobs, asked, anew);
       if (anew && jobs.some((job) => job.id === this.#store.state.selected)) this.#resume();
       else this.#reconcile(jobs);
@@ -183,15 +182,15 @@ export class Recordings {
     await this.copies.open(about.owner);
   });
 
-  /** What ended since the last look is said, once. */
-  #told(jobs) {
+  /** The jobs as they are now; what has ended meanwhile is said, once. */
+  #set(jobs, more) {
+    const going = new Set(this.#store.state.jobs.filter((job) => !isOver(job)).map(({ id }) => id));
     for (const job of jobs) {
-      const before = this.#known.get(job.id);
-      this.#known.set(job.id, job.state);
-      if (!before || isOver({ state: before }) || !isOver(job)) continue;
+      if (!going.has(job.id) || !isOver(job)) continue;
       const name = names().get(job.id) || "The recording";
       this.#say(job.state === "done" ? `${name} is done.` : `${name}: ${job.state}.`);
     }
+    this.#store.set({ jobs, ...more });
   }
 
   /** What is shown and was deleted by the service stays: it is this page's now. In the browser it is
@@ -239,7 +238,7 @@ export class Recordings {
   }
 
   #put(job) {
-    this.#store.set({ jobs: this.#store.state.jobs.map((one) => (one.id === job.id ? dated(job) : one)) });
+    this.#set(this.#store.state.jobs.map((one) => (one.id === job.id ? dated(job) : one)));
   }
 
   #resume() {
@@ -271,8 +270,7 @@ export class Recordings {
   #list(job, name) {
     const { jobs } = this.#store.state;
     call(job.id, name);
-    this.#known.set(job.id, job.state);
-    this.#store.set({ jobs: [...jobs.filter((one) => one.id !== job.id), job], names: names() });
+    this.#set([...jobs.filter((one) => one.id !== job.id), job], { names: names() });
   }
 
   /** What is shown against what there is: edited in another tab, or something went wrong with it. */
@@ -280,6 +278,9 @@ export class Recordings {
     const { problem, selected, shown } = this.#store.state;
     if (problem && problem.code !== LOST.code && performance.now() - problem.at > AGAIN_MS) return this.#resume();
     const job = jobs.find((one) => one.id === selected);
+    const unheard = job && isOver(job) && shown?.final === false ? selected : ""; // its stream may yet say so
+    if (unheard && unheard === this.#unheard) return this.#resume();
+    this.#unheard = unheard;
     if (job && shown?.edits && shown.id === selected && job.revision > shown.edits.revision) this.editing.again(selected);
   }
 
@@ -295,7 +296,7 @@ export class Recordings {
       const job = await client().job(id, { signal });
       if (!isOver(job)) {
         show({});
-        for await (const event of heard(client(), id, signal)) {
+        for await (const event of client().events(id, { signal })) {
           if (event.kind === "segment") segments[event.data.index] = event.data.segment;
           else if (event.kind === "progress") this.#progress(id, event.data);
           if (event.kind !== "progress") show({ revision: (revision += 1) });

@@ -29,8 +29,8 @@ export class Talk {
   peaks = [];
   /** The job that a session became, which was to be kept. */
   job = "";
-  /** Options of the sessions from the next on. */
   options = {};
+  #wishes;
   #capture = new Capture(true, PIECE_S);
   #changed;
   #sound;
@@ -49,14 +49,9 @@ export class Talk {
    *
    * @throws {DOMException} there is none, or it may not be used
    */
-  async begin(options) {
-    this.options = options;
-    try {
-      await this.#capture.begin((piece) => this.#heard(piece), () => this.end());
-    } catch (error) {
-      this.#capture.close();
-      throw error;
-    }
+  async begin(options, wishes = () => ({})) {
+    [this.options, this.#wishes] = [options, wishes];
+    await this.#capture.begin((piece) => this.#heard(piece), () => this.end());
     this.#sound.rate = this.#capture.rate;
     this.#carry();
   }
@@ -166,7 +161,7 @@ export class Talk {
 
   async #hear() {
     this.job = "";
-    const session = client().live({ ...this.options, encoding: "pcm16", rate: this.#capture.rate });
+    const session = client().live({ ...this.options, ...this.#wishes(), encoding: "pcm16", rate: this.#capture.rate });
     this.#session = session;
     const opened = async () => {
       await session.opened();

@@ -69,6 +69,8 @@ export const Sure = ({ id, title, act, children }) => html`<dialog id=${id} aria
 </dialog>`;
 
 const SHAPES = {
+  box: "M4 4h16v16H4z",
+  ticked: "M4 4h16v16H4zM8 12l3 3 5-6",
   add: "M12 5v14M5 12h14",
   close: "M6 6l12 12M18 6L6 18",
   copy: "M9 9h11v11H9zM5 15H4V4h11v1",
