@@ -275,6 +275,24 @@ def test_session_at_its_limit_is_followed_by_the_next_one(
     assert last >= "0:06", "a line of the third, by the clock of the talk"
 
 
+def test_next_session_begins_behind_the_lines_of_the_last_one_and_not_in_hours_of_silence(
+    visitor: Visitor, server: Server
+) -> None:
+    visitor.opens(server)
+    line = {"text": "Yes.", "start_time": 1.0, "end_time": 2.5, "speaker": "Speaker_1"}
+    final = {"type": "final", "piece": 0, "turn": 0, "segment": line}
+
+    def told(expression: str) -> Any:
+        return worked_out(visitor, "captions.js", expression, final)
+
+    first = "the.after(the.NOTHING, given)"
+    assert told(f"the.toldUntil({first}, 4)") == 2.5
+    assert told(f"the.toldUntil({first}, 5400)") > 5380
+    joined = told(f"the.segmentsOf(the.after(the.continued({first}, 2.5), given))")
+    found = [(one["start_time"], one["end_time"], one["speaker"]) for one in joined]
+    assert found == [(1.0, 2.5, "Speaker_1"), (3.5, 5.0, "Speaker_3")]
+
+
 def test_names_and_terms_of_the_options_reach_a_live_session(
     visitor: Visitor, start_server: StartServer
 ) -> None:

@@ -3,6 +3,8 @@
 import { numberOf } from "./words.js";
 
 const NOTICES = 3;
+/** No utterance goes on for longer without a line. */
+const OPEN_S = 15;
 
 /** @typedef {import("./client/live.js").LiveEvent} LiveEvent */
 
@@ -15,10 +17,10 @@ export const NOTHING = { lines: new Map(), partials: new Map(), notices: [], sum
 /** What the next session goes on from, which begins at `from`. */
 export const continued = (before, from) => ({ ...NOTHING, past: segmentsOf(before), from });
 
-/** Until where a session has told what was said, in seconds of the talk. */
-export function toldUntil({ lines, summary, from }) {
-  const ends = [...lines.values()].map((one) => one.end_time ?? 0);
-  return from + (summary?.metadata?.duration ?? Math.max(0, ...ends));
+/** Until where a session that has heard so many seconds told what was said, in seconds of the talk. */
+export function toldUntil({ lines, summary, from }, heard) {
+  const ends = [...lines.values()].map((one) => one.end_time);
+  return from + (summary?.metadata.duration ?? Math.max(0, heard - OPEN_S, ...ends));
 }
 
 export function after(before, event) {

@@ -11,7 +11,9 @@ const THERE_MS = 60000;
 /** From a session that broke off to the next, and where the service said no to it. */
 const [AGAIN_MS, REFUSED_MS] = [2000, 30000];
 /** What another session may end otherwise with at once. */
-const PASSING = new Set(["", "shutting_down", "session_not_found", "session_idle", "session_too_long", "live_full", "rate_limited"]);
+const PASSING = new Set(["", "shutting_down", "session_not_found", "live_full", "rate_limited"]);
+/** With these a session has had its time. */
+const LIMITS = new Set(["session_idle", "session_too_long"]);
 /** Pieces from one look at how far the service is to the next. */
 const LOOK = 10;
 
@@ -37,6 +39,7 @@ export class Talk {
   #session;
   /** The piece that the session began with. */
   #from = 0;
+  #heardS = 0;
   #there = 0;
   #wake = () => {};
 
@@ -153,7 +156,7 @@ export class Talk {
       if (this.state === "ending") this.close();
       if (this.state === "over") return;
       this.#set(this.state === "paused" ? "paused" : "recording");
-      this.#from = Math.floor(toldUntil(this.captions) / PIECE_S + 0.01);
+      this.#from = Math.floor(toldUntil(this.captions, this.#heardS) / PIECE_S + 0.01);
       this.captions = continued(this.captions, this.#from * PIECE_S);
       if (this.error || this.#from === from) await this.#pause(PASSING.has(this.error?.code ?? "") ? AGAIN_MS : REFUSED_MS);
     }
@@ -178,9 +181,9 @@ export class Talk {
         this.#changed(event);
       }
     } catch (error) {
-      this.error = trouble(error);
+      this.error = LIMITS.has(error.code) ? null : trouble(error);
     }
-    this.#session = null;
+    [this.#session, this.#heardS] = [null, session.heardSeconds];
     this.#sound.ring();
   }
 
