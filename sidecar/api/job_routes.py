@@ -364,7 +364,7 @@ def _add_result_routes(router: APIRouter, service: Service) -> None:
         revisions = job_edit_and_recording_routes.parse_revisions(request, "If-None-Match")
         if revisions is not None and job.history.revision in revisions:
             return Response(status_code=304, headers=headers)
-        noted = service.noted(finished, job.options)
+        noted = service.noted(finished, job.options, edited=job.history.revision > 0)
         body = await service.owned.written(
             identity, job, lambda: render_transcript(noted, fmt, job.id).encode()
         )

@@ -199,9 +199,10 @@ def ignored_fields(spec: EngineSpec, options: TranscribeOptions) -> tuple[str, .
 
 
 def with_ignored_notices(
-    spec: EngineSpec, transcript: Transcript, options: TranscribeOptions
+    spec: EngineSpec, transcript: Transcript, options: TranscribeOptions, *, edited: bool = False
 ) -> Transcript:
-    """Return a transcript with notices about options that were not followed."""
+    """Return a transcript with notices about options that were not followed. ``edited``: by its
+    owner, who may have changed the speakers."""
     notices = []
     precision, name = options.precision, spec.name
     if precision not in (Precision.AUTO, transcript.precision):
@@ -218,7 +219,7 @@ def with_ignored_notices(
             message += " The engines 'vibevoice' and 'whisper' can."
         notices.append(Notice(OPTION_IGNORED, message))
     counted = options.num_speakers or options.min_speakers or options.max_speakers
-    if counted and not _COUNTS.intersection(left_out):
+    if counted and not edited and not _COUNTS.intersection(left_out):
         notices += _count_notices(transcript, options)
     return transcript.with_notice(*notices, *unknown_field_notices(options.unknown_fields))
 

@@ -240,13 +240,16 @@ class Service:
         going = sum(one.owner == identity.owner for one in self.live.going_on())
         return {"jobs": jobs, "people": people, "live_sessions": going}
 
-    def noted(self, transcript: Transcript, options: TranscribeOptions) -> Transcript:
-        """Add notices to a transcript about options that the engine ignored."""
+    def noted(
+        self, transcript: Transcript, options: TranscribeOptions, *, edited: bool = False
+    ) -> Transcript:
+        """Add notices to a transcript, perhaps an ``edited`` one, about options that the engine
+        ignored."""
         spec = self.fleet.files.model.spec
         both = spec.name == MOONSHINE_WHISPER  # each of the two follows other options
         if both and transcript.engine in (MOONSHINE, WHISPER):  # a kept one may be of another
             spec = engine_spec(transcript.engine)
-        return with_ignored_notices(spec, transcript, options)
+        return with_ignored_notices(spec, transcript, options, edited=edited)
 
     async def reload(self, identity: Identity, precision: str, *, now: bool = False) -> Precision:
         """Reload the engine at ``precision``; waiting jobs use it.

@@ -123,6 +123,19 @@ def test_diarizing_again_keeps_the_number_within_min_speakers_and_max_speakers(
     assert len(diarize(embedded, play_job, **limits).json()["speakers"]) == 2
 
 
+def test_number_of_speakers_that_was_not_kept_is_a_warning_until_the_owner_edits_them(
+    embedded: Server,
+) -> None:
+    job_id = embedded.done(clip_wav("endgame_nagg_nell"), min_speakers="19")
+
+    def warnings() -> list[str]:
+        return [one["code"] for one in embedded.transcript(job_id)["metadata"]["warnings"]]
+
+    assert warnings() == ["speaker_count_differs"]
+    edit(embedded, job_id, {"op": "rename", "speaker": "Speaker_0", "name": "Nagg"})
+    assert warnings() == []
+
+
 def test_diarizing_again_with_an_outdated_if_match_returns_412(
     embedded: Server, play_job: str
 ) -> None:
