@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -137,10 +138,9 @@ async def both(store: Store) -> AsyncIterator[SharedJobQueue]:
         claims,
         log,
         queue,
-        lambda record: record.audio.open(),
+        partial(ThreadLimiter("opening", 2).run, lambda record: record.audio.open()),
         lambda record: None,
-        ThreadLimiter("opening", 2),
-        preferences=lambda: ClaimPreferences(ANYTHING),
+        lambda: ClaimPreferences(ANYTHING),
         patience_s=1e6,
     )
     front = SharedJobQueue(store, store, LIMIT, store, node)
