@@ -522,24 +522,14 @@ BEGIN
     RETURN true;
 END $$;
 
--- Increment a service's heartbeat, or register it.
+-- Increment a service's heartbeat, or register it. Nodes are notified if it can do more than before.
 CREATE FUNCTION vibevoice.beat_1(id_ text, works_ boolean, draining_ boolean,
-    can_ text[] DEFAULT '{}', longest_s_ float8 DEFAULT 0) RETURNS void LANGUAGE plpgsql AS $$
-DECLARE had vibevoice.services;
-BEGIN
-    SELECT * INTO had FROM vibevoice.services WHERE id = id_ FOR NO KEY UPDATE;
-    IF FOUND THEN
-        UPDATE vibevoice.services SET beat = beat + 1, draining = draining_, can = can_,
-            longest_s = longest_s_ WHERE id = id_;
-        IF NOT (can_ <@ had.can AND longest_s_ <= had.longest_s) THEN
-            PERFORM pg_notify('vibevoice_waiting', '');  -- jobs that it could not do before
-        END IF;
-        RETURN;
-    END IF;
-    INSERT INTO vibevoice.services (id, works, draining, can, longest_s)
-        VALUES (id_, works_, draining_, can_, longest_s_) ON CONFLICT (id) DO NOTHING;
-    PERFORM pg_notify('vibevoice_waiting', '');  -- from now on it may claim
-END $$;
+    can_ text[] DEFAULT '{}', longest_s_ float8 DEFAULT 0) RETURNS void LANGUAGE sql AS $$
+    SELECT pg_notify('vibevoice_waiting', '') WHERE NOT EXISTS (SELECT FROM vibevoice.services
+        WHERE id = id_ AND can_ <@ can AND longest_s_ <= longest_s);
+    INSERT INTO vibevoice.services AS s (id, works, draining, can, longest_s)
+        VALUES (id_, works_, draining_, can_, longest_s_) ON CONFLICT (id) DO UPDATE
+        SET beat = s.beat + 1, draining = draining_, can = can_, longest_s = longest_s_ $$;
 
 -- Deregister services that leave, or whose heartbeats still have the observed number (NULL: any).
 -- Their running jobs are released in the same transaction.
