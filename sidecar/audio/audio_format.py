@@ -27,7 +27,7 @@ _MP4_FIRST_BOXES = frozenset(
     {b"ftyp", b"moov", b"mdat", b"free", b"skip", b"wide", b"pnot", b"styp"}
 )
 _TS_PACKETS = 5
-_TS_PACKET_BYTES = (188, 192, 204)
+TS_PACKET_BYTES = (188, 192, 204)
 """Packets of MPEG-TS: plain, with a time code (cameras, Blu-ray), with a checksum (broadcast)."""
 _AGREEING_FRAMES = 4
 _FIRST_FRAMES_BYTES = SNIFF_BYTES // 2
@@ -244,7 +244,7 @@ def _has_ts_packets(head: bytes) -> bool:
             head[first + size * count : first + size * count + 1] == b"G"
             for count in range(_TS_PACKETS)
         )
-        for size in _TS_PACKET_BYTES
+        for size in TS_PACKET_BYTES
         for first in range(size)
     )
 

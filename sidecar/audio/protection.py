@@ -1,12 +1,14 @@
-"""Protection of recordings (DRM): bought music and audio books, downloads of streaming services."""
+"""Protection of recordings (DRM): bought music and audio books, downloads, pay TV."""
 
 import re
 
 from sidecar.audio import audio_format
-from sidecar.audio.audio_format import ASF, MATROSKA, MP4, SNIFF_BYTES, AudioContainer
+from sidecar.audio.audio_format import ASF, MATROSKA, MP4, MPEG_TS, SNIFF_BYTES, AudioContainer
 from sidecar.audio.stream_links import mp4_boxes
 
 _MAX_MOOV_BYTES = 1 << 25
+_PACKETS = 100
+_SCRAMBLED = 0x40
 _MP4_SIGN = re.compile(rb"stsd.{12}(?:enca|drms|aavd)", re.DOTALL)
 """Audio of Common Encryption, of Apple, of Audible."""
 _ASF_SIGN = re.compile(
@@ -23,6 +25,8 @@ _SIGNS = {MP4: _MP4_SIGN, ASF: _ASF_SIGN, MATROSKA: _MATROSKA_SIGN}
 def is_protected(fd: int, container: AudioContainer) -> bool:
     """Return whether the audio of an open file is encrypted, as its header says. Decoders take it
     for damaged, or make noise of it."""
+    if container is MPEG_TS:
+        return _is_scrambled(audio_format.read_file_at(fd, 0, SNIFF_BYTES))
     if container not in _SIGNS:
         return False
     begin, length = audio_format.find_begin(fd, container), SNIFF_BYTES
@@ -32,3 +36,13 @@ def is_protected(fd: int, container: AudioContainer) -> bool:
         length = min(end - begin, _MAX_MOOV_BYTES)
     head = audio_format.read_file_at(fd, begin, length)
     return _SIGNS[container].search(head) is not None
+
+
+def _is_scrambled(head: bytes) -> bool:
+    """Return whether most packets of a transport stream are, as of pay TV (ISO 13818-1, 2.4.3)."""
+    for size in audio_format.TS_PACKET_BYTES:
+        for first in range(size):
+            if set(head[first::size][-_PACKETS:]) == {ord("G")}:
+                flags = head[first + 3 :: size][-_PACKETS:]
+                return sum(one >= _SCRAMBLED for one in flags) > len(flags) // 2
+    return False

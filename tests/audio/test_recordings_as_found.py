@@ -96,6 +96,19 @@ def test_protected_recording_is_said_to_be_encrypted_and_not_damaged(
             decoded(before + content.replace(plain, protected, 1))
 
 
+def test_scrambled_recording_of_pay_tv_is_said_to_be_encrypted(encoded: Encode) -> None:
+    content = bytearray(encoded("ts", "-c:a", "mp2"))
+    check(decoded(bytes(content)), SECONDS)
+    for at in range(0, len(content), 188):
+        if content[at + 1] & 0x1F == 1:  # of the track, whose packets have the numbers from 256
+            content[at + 3] |= 0x80
+            begin = at + 4 + (1 + content[at + 4] if content[at + 3] & 0x20 else 0)
+            rest = np.random.default_rng(at).bytes(at + 188 - begin)
+            content[begin : at + 188] = rest
+    with pytest.raises(errors.AudioUndecodable, match=r"protected \(DRM\)"):
+        decoded(bytes(content))
+
+
 def test_recording_whose_title_names_a_protection_is_none(encoded: Encode) -> None:
     check(decoded(encoded("m4a", "-metadata", "title=stsd enca drms aavd cenc")), SECONDS)
 
