@@ -167,15 +167,15 @@ def open_file(path: Path) -> AudioSource:
     Raises:
         errors.BadRequest: it does not exist, is not readable, or is no regular file.
     """
+    placeholders = (path.with_name(one.format(path.name)) for one in CLOUD_PLACEHOLDERS)
+    if _in_cloud(path) or (not os.path.exists(path) and any(map(os.path.exists, placeholders))):
+        raise errors.AudioPathNotFound("This file is still in the cloud.", hint="Download it.")
     try:
         return open_recording_file(os.path.abspath(path))
     except tuple(PATH_ERRORS) as error:
         detail, hint = PATH_ERRORS[type(error)]
-        if isinstance(error, errors.AudioPathNotFound):
-            if _URL.match(path.as_posix()):
-                detail, hint = "This is an address, not a file.", "Download it, and name the file."
-            elif any(path.with_name(one.format(path.name)).exists() for one in CLOUD_PLACEHOLDERS):
-                detail, hint = "This file is still in the cloud.", "Download it."
+        if isinstance(error, errors.AudioPathNotFound) and _URL.match(path.as_posix()):
+            detail, hint = "This is an address, not a file.", "Download it, and name the file."
         raise type(error)(detail, hint=hint) from None
 
 

@@ -400,7 +400,7 @@ def test_recordings_that_are_still_in_the_cloud_are_named(
     names = "2026/Film.MOV, 2026/memo.mp3, 2026/talk.m4a"
     assert f"still in the cloud: {names}. Download them." in told[1]
     assert "2026/letter.docx.nextcloud. To transcribe" in told[0]
-    for name in ("talk.m4a", "Film.MOV", "memo.mp3"):
+    for name in ("talk.m4a", "Film.MOV", "memo.mp3", *placeholders):
         with pytest.raises(errors.AudioPathNotFound, match="still in the cloud"):
             open_file(folder / name)
 
