@@ -29,7 +29,7 @@ from sidecar.audio.ffmpeg_output import (
     RecordingHeader,
     TimedOutput,
 )
-from sidecar.audio.frame_gaps import count_destroyed
+from sidecar.audio.frame_gaps import count_destroyed, intact_parts
 from sidecar.audio.signal_conditioning import ChannelMix, MakeMixer
 from sidecar.audio.stream_links import Link, channels_claimed, find_links, is_truncated
 from sidecar.errors import (
@@ -141,8 +141,9 @@ class FfmpegProcess:
         self._make_mixer = make_mixer or ChannelMix()
         self.track = track
         """Number of the audio track, from 0."""
-        part = None if self._part == (0, size) else self._part
-        source = ffmpeg_command.input_source(os.name == "nt", part)
+        self._intact = intact_parts(fd, container, *self._part)
+        parts = () if self._intact == [(0, size)] else self._intact
+        source = ffmpeg_command.input_source(os.name == "nt", parts)
         if link is not None and link.is_continued:
             source["ignore_length"] = "1"
         arguments = ffmpeg_command.decode_command(
@@ -245,7 +246,8 @@ class FfmpegProcess:
         total_s = None if self.header.is_estimate else self.header.total_s
         decoded_s, silence_s = self._frames / self._rate, self._silence / self._rate
         missing_s = 0.0 if total_s is None else max(0.0, total_s - decoded_s - silence_s)
-        lost = failed or is_truncated(self._fd, self._container, self._part[1])
+        lost = failed or len(self._intact) > 1
+        lost |= is_truncated(self._fd, self._container, self._part[1])
         if self._container in _COUNTED and total_s is not None:
             lost |= missing_s > _DURATION_DIGIT_S
         elif self._container in _COMPLAIN_WHEN_WHOLE:

@@ -3,6 +3,8 @@
 The reason for each flag is in docs/decisions/hostile-audio.md.
 """
 
+from collections.abc import Sequence
+
 from sidecar import errors
 from sidecar.audio.audio_format import AudioContainer
 
@@ -81,15 +83,20 @@ def decode_command(
     return [str(part) for part in stream.global_args(*args).compile(cmd=exe)]
 
 
-def input_source(windows: bool, part: tuple[int, int] | None = None) -> dict[str, str]:
+def input_source(windows: bool, parts: Sequence[tuple[int, int]] = ()) -> dict[str, str]:
     """Return ffmpeg's input for its own standard input, as a file in which it can seek.
 
-    ``part``: the bytes of it that are the whole file to ffmpeg: begin, end.
+    ``parts``: begin and end of the bytes of it that are the whole file to ffmpeg; on Windows all
+    from the first to the last.
     """
     # /dev/fd opens the same file again, whatever its name is now, with its own position. Windows
     # has none, and there a pipe cannot seek: the index of a film may be at its end.
     name, protocols = ("fd:", "fd") if windows else ("file:/dev/fd/0", "file")
-    if part is not None:
-        name = f"subfile,,start,{part[0]},end,{part[1]},,:{name}"
+    if windows and parts:  # all parts would have one position
+        parts = [(parts[0][0], parts[-1][1])]
+    if parts:
+        name = "|".join(f"subfile,,start,{begin},end,{end},,:{name}" for begin, end in parts)
         protocols = f"subfile,{protocols}"
+    if len(parts) > 1:
+        name, protocols = f"concat:{name}", f"concat,{protocols}"
     return {"filename": name, "protocol_whitelist": protocols}

@@ -6,16 +6,22 @@ from sidecar.audio.audio_format import (
     DTS,
     FRAME_LENGTHS,
     MP3,
+    OGG,
     SNIFF_BYTES,
     WAV,
+    WAVPACK,
     AudioContainer,
     find_frames,
     read_file_at,
 )
 from sidecar.audio.file_layout import WavPart, read_wav_parts
-from sidecar.audio.stream_links import tag_length
+from sidecar.audio.stream_links import ogg_step, tag_length
 
 _MAX_STEPS = 1 << 16
+_STEP_BYTES = 27 + 255
+"""Head of a page of Ogg with the greatest number of segments."""
+_SIGNS = {OGG: (b"OggS", 65_307), WAVPACK: (b"wvpk", 0)}
+"""First bytes of a page or a block, and the longest hole behind which ffmpeg goes on."""
 _HEADER_BYTES = 32
 _CODECS = {0x50: MP3, 0x55: MP3, 0x1600: ADTS, 0x2000: AC3, 0x2001: DTS}
 """Codecs in frames by the format tag of a WAV file (RFC 2361)."""
@@ -25,6 +31,40 @@ _IMA_CHANGES, _MAX_IMA_STEP = (-1, -1, -1, -1, 2, 4, 6, 8), 88
 _MAX_SILENT_STEP = 16
 """Greatest number of a step of IMA's ADPCM in which silence begins; that of speech is 20 to 60."""
 _MIN_BLOCK_BYTES, _READ_BLOCKS = 256, 1024
+
+
+def intact_parts(fd: int, container: AudioContainer, begin: int, end: int) -> list[tuple[int, int]]:
+    """Return begin and end of the parts of a recording between holes behind which ffmpeg does not
+    look for the next page, or block; one part for other formats."""
+    parts, at = [], begin
+    sign, longest = _SIGNS.get(container, (b"", 0))
+    for _ in range(_MAX_STEPS if sign else 0):
+        head = read_file_at(fd, at, _STEP_BYTES)
+        length = ogg_step(head) if container is OGG else _wavpack_step(head)
+        if length and at < end:
+            at += length
+            continue
+        following = _find_sign(fd, sign, at, end)
+        if following is None:  # also behind the end
+            break
+        if following - at > longest:
+            parts.append((begin, at))
+            begin = following
+        at = following
+    return [*parts, (begin, end)]
+
+
+def _wavpack_step(head: bytes) -> int:
+    return 8 + int.from_bytes(head[4:8], "little") if head[:4] == b"wvpk" else 0
+
+
+def _find_sign(fd: int, sign: bytes, at: int, end: int) -> int | None:
+    while at < end:
+        data = read_file_at(fd, at, min(SNIFF_BYTES, end - at))
+        if (found := data.find(sign)) >= 0:
+            return at + found
+        at += max(1, len(data) - len(sign) + 1)
+    return None
 
 
 def count_destroyed(fd: int, container: AudioContainer, begin: int, end: int) -> tuple[int, int]:

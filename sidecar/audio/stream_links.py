@@ -98,7 +98,7 @@ def _has_ogg_audio(fd: int, link: Link) -> bool:
     at = link.begin
     for _ in range(_MAX_HEADER_BLOCKS):
         head = read_file_at(fd, at, _STEPS[OGG][1])
-        at += (length := _ogg_step(head))
+        at += (length := ogg_step(head))
         if not length or at > link.end:
             break
         if int.from_bytes(head[6:14], "little", signed=True) > 0:
@@ -241,7 +241,8 @@ def _mp4_step(head: bytes) -> int:
     return length if length >= 8 and head[4:8] in _MP4_BOXES else 0
 
 
-def _ogg_step(head: bytes) -> int:
+def ogg_step(head: bytes) -> int:
+    """Return the bytes of the page of Ogg that begins here, 0 if none does (RFC 3533)."""
     count = head[_OGG_HEADER_BYTES - 1] if len(head) >= _OGG_HEADER_BYTES else 0
     sizes = sum(head[_OGG_HEADER_BYTES : _OGG_HEADER_BYTES + count])
     return (head[:4] == b"OggS") * (_OGG_HEADER_BYTES + count + sizes)
@@ -274,7 +275,7 @@ _STEPS: dict[AudioContainer | None, tuple[Callable[[bytes], int], int]] = {
     MPEG_PS: (_ps_step, SIGN_BYTES),
     MPEG_TS: (_ts_step, _STEP_BYTES),
     MP4: (_mp4_step, SIGN_BYTES),
-    OGG: (_ogg_step, _OGG_HEADER_BYTES + 255),
+    OGG: (ogg_step, _OGG_HEADER_BYTES + 255),
     MP3: (lambda head: _frames_step(head, mpeg_frame_length), _TAIL_BYTES),
     ADTS: (lambda head: _frames_step(head, adts_frame_length), _TAIL_BYTES),
 }
@@ -319,7 +320,7 @@ def _signs(
             if begin != page_end:
                 yield begin
             if container is OGG:
-                page_end = begin + _ogg_step(read_file_at(fd, begin, _STEPS[OGG][1]))
+                page_end = begin + ogg_step(read_file_at(fd, begin, _STEPS[OGG][1]))
         if time.monotonic() > deadline:
             return
         rest = window[-SIGN_BYTES:]
@@ -370,6 +371,6 @@ def _is_ogg_truncated(fd: int, size: int) -> bool:
     last = tail.rfind(b"OggS")
     if last < 0 or last + _OGG_HEADER_BYTES > len(tail):
         return True
-    page_end = start + last + _ogg_step(read_file_at(fd, start + last, _STEPS[OGG][1]))
+    page_end = start + last + ogg_step(read_file_at(fd, start + last, _STEPS[OGG][1]))
     whole = page_end <= size
     return not whole or not tail[last + 5] & 0x04

@@ -565,8 +565,9 @@ def test_mp4_with_its_index_at_the_end_is_decoded_through_ffmpegs_fd_protocol(
     from sidecar.audio import ffmpeg_command
     from sidecar.audio.audio_format import MP4
 
-    for part in (None, (0, studio.path("m4a").stat().st_size)):
-        source = ffmpeg_command.input_source(windows=True, part=part)
+    size = studio.path("m4a").stat().st_size
+    for parts in ((), [(0, size)], [(0, 100), (200, size)]):
+        source = ffmpeg_command.input_source(windows=True, parts=parts)
         command = ffmpeg_command.decode_command(
             ffmpeg_command.find_ffmpeg(), source, MP4, RATE, 60.0
         )
@@ -695,14 +696,20 @@ def test_digital_silence_in_adpcm_is_no_destroyed_part(
     assert lost is None
 
 
-def test_rest_of_an_ogg_behind_more_zeros_than_a_page_has_is_told(studio: Studio) -> None:
+@pytest.mark.parametrize(("suffix", "codec"), [("ogg", "flac"), ("wv", "wavpack")])
+def test_rest_behind_more_zeros_than_a_page_or_a_block_has_is_decoded(
+    suffix: str, codec: str, studio: Studio
+) -> None:
     long = studio.make("long.wav", "-stream_loop", 9, "-i", studio.voice)
-    content = bytearray(studio.make("long.ogg", "-i", long, "-c:a", "flac").read_bytes())
+    content = bytearray(studio.make(f"long.{suffix}", "-i", long, "-c:a", codec).read_bytes())
+    whole, _ = decoded(bytes(content))
     middle = len(content) // 2
     content[middle - 50_000 : middle + 50_000] = bytes(100_000)
     found, lost = decoded_and_lost(bytes(content))
     assert lost is not None
-    assert lost.seconds + len(found) / RATE == pytest.approx(10 * SECONDS, abs=1.5)
+    assert 2.0 < lost.seconds < 8.0
+    assert len(found) / RATE + lost.early * lost.seconds == pytest.approx(10 * SECONDS, abs=0.1)
+    assert np.allclose(found[-RATE:], whole[-RATE:], atol=1e-3)
 
 
 def test_seconds_that_are_missing_at_the_end_are_told(encoded: Encode) -> None:
