@@ -251,7 +251,7 @@ class FakeClaims(claims.ClaimStore):
         if (error := self.can.refusal(*needs_of_job(record), refusal_of)) is not None:
             return JobFailure.of(error)
         put_off = self.put_offs.get(record.id)
-        if put_off is None or not (put_off.for_s and (put_off.final or self._rests(record.id))):
+        if put_off is None or not (put_off.for_s and (put_off.final or self.rests(record.id))):
             return None
         return put_off.failure
 
@@ -298,7 +298,7 @@ class FakeClaims(claims.ClaimStore):
             for one in self._waiting()
             if can_do(offer.can, one)
             and not (offer.fresh and one.id in self.put_offs)
-            and not self._rests(one.id)
+            and not self.rests(one.id)
             and not (self.final(one.id) and self._others(one))
             and not self.asides
         ]
@@ -311,7 +311,7 @@ class FakeClaims(claims.ClaimStore):
             job.record for job in jobs if job.record.state is JobState.QUEUED and job.node is None
         ]
 
-    def _rests(self, job_id: str) -> bool:
+    def rests(self, job_id: str) -> bool:
         """Whether this node leaves a job to others now."""
         put_off = self.put_offs.get(job_id)
         return put_off is not None and self.shared.now() < put_off.at_s + put_off.for_s
@@ -320,9 +320,12 @@ class FakeClaims(claims.ClaimStore):
         return job_id in self.put_offs and self.put_offs[job_id].final
 
     def _others(self, job: JobRecord) -> bool:
-        """Whether a node that is there may yet do a job."""
-        nodes = self.shared.nodes
-        return any(can_do(node.can, job) and not node.final(job.id) for node in nodes)
+        """Whether a node that is there may yet do a job; now, if this one can, too."""
+        unable = self.put_offs[job.id].for_s > 0
+        return any(
+            can_do(node.can, job) and not node.final(job.id) and (unable or not node.rests(job.id))
+            for node in self.shared.nodes
+        )
 
     def _reach(self, call: str) -> None:
         if self.down:

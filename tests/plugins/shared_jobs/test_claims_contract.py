@@ -415,6 +415,16 @@ async def test_job_left_to_others_for_no_time_is_claimed_again_by_the_only_node_
     assert (await claimed(one)).record.id == job_id
 
 
+async def test_job_left_to_others_for_no_time_is_claimed_again_while_they_meet_a_fault(
+    store: Store,
+) -> None:
+    one, other = await store.node(), await store.node()
+    job_id = await added(store)
+    await put_off(one, errors.EngineCrashed(), 0.0)
+    await put_off(other, errors.DiskFull(), 60.0)
+    assert (await claimed(one)).record.id == job_id
+
+
 async def test_job_that_its_node_left_to_others_is_none_of_the_fresh_ones(store: Store) -> None:
     one = await store.node()
     tried, fresh = await added(store), await added(store)

@@ -91,7 +91,7 @@ CREATE INDEX jobs_awaited ON vibevoice.jobs (awaited_as) WHERE awaited_as IS NOT
 CREATE INDEX jobs_alone ON vibevoice.jobs (id) WHERE alone AND state = 'queued' AND claim IS NULL;
 
 -- When a node left a job to others, for how long, why (NULL: it can do it), and how often since the
--- job's last progress. `final`: for as long as there are others.
+-- job's last progress. `final`: for as long as there are others; if it can do it, such as can now.
 CREATE TABLE vibevoice.put_offs (
     job text NOT NULL REFERENCES vibevoice.jobs (id) ON DELETE CASCADE,
     node text NOT NULL,
@@ -251,7 +251,7 @@ CREATE FUNCTION vibevoice.skipped_1(node_ text, fresh boolean) RETURNS SETOF tex
 STABLE LANGUAGE sql AS $$
     SELECT p.job FROM vibevoice.put_offs p WHERE p.node = node_ AND (fresh OR vibevoice.rests_1(p)
         OR final AND EXISTS (SELECT FROM vibevoice.jobs j, vibevoice.able_1(j) able
-            WHERE j.id = p.job AND NOT last))
+            WHERE j.id = p.job AND NOT last AND (failure IS NOT NULL OR NOT refuses)))
     UNION ALL
     SELECT id FROM vibevoice.jobs j WHERE alone AND state = 'queued' AND claim IS NULL AND EXISTS (
         SELECT FROM vibevoice.able_1(j) able WHERE NOT (last OR refuses)
