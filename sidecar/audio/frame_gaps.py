@@ -78,7 +78,7 @@ def count_destroyed(fd: int, container: AudioContainer, begin: int, end: int) ->
     if codec := _CODECS.get(part.encoding):
         return _between_frames(fd, codec, part.start, part.start + part.present_bytes)
     if part.encoding in (_IMA_ADPCM, *_OTHER_ADPCM):
-        return _zero_blocks(fd, part), part.present_bytes
+        return _zero_blocks(fd, part), max(1, part.present_bytes)
     return 0, 1
 
 
@@ -131,7 +131,7 @@ def _ends_in_silence(block: bytes, channels: int) -> bool:
     """Return whether the first channel of a block of IMA's ADPCM is silent where its zeros begin:
     its step has become small, by nibbles that are not all zero."""
     words = range(4 * channels, len(block), 4 * channels)
-    step = block[2]
+    step = int.from_bytes(block[2:3])
     for byte in b"".join(block[at : at + 4] for at in words).rstrip(b"\0"):
         for nibble in (byte, byte >> 4):
             step = min(max(step + _IMA_CHANGES[nibble & 7], 0), _MAX_IMA_STEP)
