@@ -210,8 +210,9 @@ class EngineSession:
         return 0.0 if self.share is None or self.share.ahead else self.recognizer.waiting_s
 
     def speaker(self, now: float) -> load_shedding.ServedSession | None:
-        """Return its share of the speech; None before its first admission."""
-        if self.rank is None or self.share is None:
+        """Return its share of the speech; None before its first admission, and if it is ahead of
+        real time: it takes nothing from others."""
+        if self.rank is None or self.share is None or self.share.ahead:
             return None
         return load_shedding.ServedSession(
             self.client, self.rank, self.recognizer.speaking, self.share.at(now)
@@ -413,7 +414,8 @@ class LiveScheduler:
                     audio_s = count * FRAME_SAMPLES / LIVE_RATE
                     speech_s = audio_s if session.recognizer.speaking else 0.0
                     session.share.spoken(speech_s, now, audio_s)
-            speaking = sum(session.recognizer.speaking for session in self._sessions)
+            served = (session.speaker(now) for session in self._sessions)
+            speaking = sum(one.speaking for one in served if one is not None)
             self.load.update_level(speaking, sum(one.waiting_s for one in self._sessions), now)
             self._work_waits.notify_all()
 
