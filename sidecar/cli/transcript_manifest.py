@@ -10,6 +10,7 @@ import json
 import os
 import stat
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from functools import cache
 from pathlib import Path
@@ -83,7 +84,10 @@ def _sha256_of(path: str, state: tuple[int, ...]) -> str:
 
 
 class TranscriptManifest:
-    """Manifest of the transcripts of one format in a folder."""
+    """Manifest of the transcripts of one format in a folder.
+
+    It is read once: what other commands write meanwhile is kept, as it is not noted here.
+    """
 
     def __init__(self, folder: Path, fmt: str) -> None:
         self._folder, self._ending = folder, f".{file_extension(fmt)}"
@@ -92,8 +96,9 @@ class TranscriptManifest:
         """Entries of this format by the paths of their recordings."""
         self._reserved: dict[str, Path] = {}
         """Recordings by names of outputs, without case."""
-        self._lines = b""
-        self._load()
+        with suppress(FileNotFoundError):
+            for entry in _entries((folder / MANIFEST).read_bytes()):
+                self._keep(entry)
 
     def is_current(self, path: Path) -> bool:
         """Return whether the transcript of a recording exists, without reading either."""
@@ -146,7 +151,6 @@ class TranscriptManifest:
         Raises:
             OSError: it cannot be written.
         """
-        self._load()
         data = output.encode_text(text)
         with output.written_beside(self._folder / name, data) as half:
             free = next(
@@ -195,22 +199,6 @@ class TranscriptManifest:
         with open(self._folder / MANIFEST, "ab") as file:
             file.write(b"\n" + json.dumps(asdict(entry)).encode() + b"\n")
         self._keep(entry)
-
-    def _load(self) -> None:
-        """Read what was appended to the manifest, also by other commands, since it was last read;
-        all of it if it was made anew."""
-        try:
-            lines = (self._folder / MANIFEST).read_bytes()
-        except FileNotFoundError:
-            lines = b""
-        if not lines.startswith(self._lines):
-            self._entries.clear()
-            self._of_path.clear()
-            self._lines = b""
-        added = lines[len(self._lines) : lines.rfind(b"\n") + 1]
-        self._lines += added
-        for entry in _entries(added):
-            self._keep(entry)
 
     def _keep(self, entry: ManifestEntry) -> None:
         self._entries[entry.output] = entry

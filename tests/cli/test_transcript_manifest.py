@@ -13,11 +13,9 @@ from sidecar.cli.audio_input import STANDARD_INPUT
 from sidecar.cli.output import name_key
 from sidecar.cli.transcript_manifest import (
     MANIFEST,
-    ManifestEntry,
     TranscriptManifest,
     identify,
 )
-from sidecar.serialization import from_plain
 
 MONDAY, TUESDAY = b"what was said on Monday", b"what was said on Tuesday"
 
@@ -286,29 +284,6 @@ def test_unreadable_line_of_a_manifest_is_ignored_and_the_others_count(
     assert transcripts.run() == []
 
 
-def test_manifest_line_is_read_once_and_all_lines_only_if_the_file_was_made_anew(
-    transcripts: Transcripts, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    read: list[object] = []
-
-    def reads(kind: type[ManifestEntry], plain: object, *, lenient: bool) -> ManifestEntry:
-        read.append(plain)
-        return from_plain(kind, plain, lenient=lenient)
-
-    monkeypatch.setattr("sidecar.cli.transcript_manifest.from_plain", reads)
-    for number in range(50):
-        transcripts.put(f"{number}.wav", str(number).encode())
-    assert len(transcripts.run()) == 50
-    assert len(read) <= 50
-    manifest = TranscriptManifest(transcripts.out, "text")
-    (transcripts.out / MANIFEST).unlink()  # and it is made anew by another command
-    other = transcripts.put("other.wav", b"other")
-    assert transcripts.run(files=[other]) == ["other.txt"]
-    read.clear()
-    assert manifest.write(other, "other.txt", "again", identify(other)) == "other.txt"
-    assert len(read) == 1
-
-
 def test_manifest_of_an_earlier_version_is_read(transcripts: Transcripts) -> None:
     transcripts.put("call.wav", MONDAY)
     transcripts.run()
@@ -317,14 +292,15 @@ def test_manifest_of_an_earlier_version_is_read(transcripts: Transcripts) -> Non
     assert transcripts.run() == []
 
 
-def test_manifest_made_anew_is_read_again(transcripts: Transcripts) -> None:
+def test_transcript_that_another_command_wrote_meanwhile_is_kept(transcripts: Transcripts) -> None:
     recording = transcripts.put("monday.wav", MONDAY)
-    assert transcripts.run() == ["monday.txt"]
+    transcripts.run()
     manifest = TranscriptManifest(transcripts.out, "text")
-    path = transcripts.out / MANIFEST
-    path.write_bytes(path.read_bytes().replace(b"monday", b"tuesday") * 2)
+    other = TranscriptManifest(transcripts.out, "text")
+    assert other.write(recording, "monday.txt", "anew", identify(recording)) == "monday.txt"
     name = manifest.write(recording, "monday.txt", "again", identify(recording))
     assert name == "monday-2.txt"
+    assert transcripts.read() == {"monday.txt": "anew", "monday-2.txt": "again"}
 
 
 @pytest.mark.skipif(os.name == "nt", reason="there is no such path")
