@@ -19,7 +19,7 @@ from sidecar.api.live_messages import OPUS, LiveBeginRequest, LiveChangeRequest,
 from sidecar.audio.codecs import OpusDecoder
 from sidecar.auth.authentication import CODE_LIFETIME_S, OneTimeCodes
 from sidecar.concurrency import ThreadLimiter
-from sidecar.interfaces.live_events import InputProcessed, Summary
+from sidecar.interfaces.live_events import InputProcessed
 from sidecar.interfaces.live_options import (
     AUDIO_BLOCK_SAMPLES,
     LiveOptions,
@@ -81,9 +81,6 @@ async def serve_live_connection(
     except websocket_connections.WebSocketGone as gone:
         done = gone.code == SESSION_DONE_CODE
         raise
-    except errors.SidecarError:
-        done = session.over  # the caller sends the error, and no events are left
-        raise
     finally:
         if taken.is_set():
             pass  # another connection has the session
@@ -141,8 +138,6 @@ class _LiveConnection:
         uncounted = min(int(rate * UNCOUNTED_AUDIO_S), AUDIO_BLOCK_SAMPLES)
         self._uncounted_bytes, self._samples = max(1, uncounted * width), WholeSamples(width or 1)
         self._processed_s, self._finished = session.event_log.processed_s, False
-        self._summed_up = False
-        """True if the summary was sent: no message follows it."""
 
     def began(self, service: Service) -> str:
         """Return the first message to the client."""
@@ -203,7 +198,6 @@ class _LiveConnection:
             if isinstance(numbered.event, InputProcessed):
                 self._processed_s = numbered.event.at
             else:
-                self._summed_up = isinstance(numbered.event, Summary)
                 await self._socket.send(live_messages.event_message(numbered))
         await asyncio.sleep(CLOSE_TIMEOUT_S)
 
@@ -212,7 +206,7 @@ class _LiveConnection:
         reported = self._received()
         while True:
             await asyncio.sleep(RECEIVED_INTERVAL_S)
-            if not self._summed_up and (now := self._received()) != reported:
+            if not self._session.over and (now := self._received()) != reported:
                 reported = now
                 await self._socket.send(live_messages.message("received", **now))
 

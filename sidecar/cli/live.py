@@ -24,15 +24,8 @@ from sidecar.cli.common_options import (
     option,
 )
 from sidecar.concurrency import running
+from sidecar.interfaces import live_events
 from sidecar.interfaces.engine_interface import ChannelMode
-from sidecar.interfaces.live_events import (
-    Final,
-    InputProcessed,
-    NoticeRaised,
-    Partial,
-    SpeakersRevised,
-    Summary,
-)
 from sidecar.interfaces.live_options import LIVE_RATE
 from sidecar.interfaces.request_options import parse_channel_names, parse_choice
 from sidecar.live.sessions.event_log import EventLog, NumberedEvent
@@ -176,11 +169,11 @@ class LiveDisplay:
     def event(self, numbered: NumberedEvent) -> None:
         """Show an event."""
         event = numbered.event
-        if self._fmt == "jsonl" and not isinstance(event, InputProcessed):
+        if self._fmt == "jsonl" and not isinstance(event, live_events.InputProcessed):
             from sidecar.api.live_messages import event_message
 
             self._write(event_message(numbered) + "\n")
-        elif self._fmt == "text" and isinstance(event, Final):
+        elif self._fmt == "text" and isinstance(event, live_events.Final):
             self._write(line_of(event.segment, event.name, labels=self._labels))
 
 
@@ -204,15 +197,15 @@ class _LiveScreenDisplay(LiveDisplay):
         from rich.text import Text
 
         match numbered.event:
-            case Partial() as partial:
+            case live_events.Partial() as partial:
                 self._partials[numbered.channel or 0] = f"{partial.text} {partial.tail}".strip()
-            case Final(segment=segment, name=name):
+            case live_events.Final(segment=segment, name=name):
                 self._partials[numbered.channel or 0] = ""
                 colour = COLOURS[(segment.speaker or 0) % len(COLOURS)]
                 style = colour if segment.speaker is not None else ""
                 line = line_of(segment, name, labels=self._labels).rstrip("\n")
                 self._live.console.print(Text(line, style=style))
-            case NoticeRaised(notice) if notice.code != errors.ShuttingDown.code:
+            case live_events.NoticeRaised(notice) if notice.code != errors.ShuttingDown.code:
                 channel = numbered.channel
                 whose = "" if channel is None else f"{self._channels[channel]}: "
                 self._live.console.print(Text(whose + notice.message, style="dim italic"))
@@ -341,7 +334,7 @@ def _audio_of(options: LiveCommandOptions, channels: int) -> tuple[int, Any]:
 
 async def _listen(
     backend: LiveBackend, audio: AsyncIterator[bytes], display: LiveDisplay, ended: asyncio.Event
-) -> tuple[Summary, errors.SidecarError | None]:
+) -> tuple[live_events.Summary, errors.SidecarError | None]:
     """Send all audio, until ``ended``, and show the events; return the summary, and the error if
     the session ended early."""
     sending, showing = _send_audio(backend, audio, display), show_events(backend, display)
@@ -377,7 +370,7 @@ async def _send_audio(
 
 async def show_events(
     backend: LiveBackend, display: LiveDisplay
-) -> tuple[Summary, errors.SidecarError | None]:
+) -> tuple[live_events.Summary, errors.SidecarError | None]:
     """Show the events; return the summary. If the session ends without it, return one of what was
     shown last, and the error."""
     shown = EventLog()
@@ -388,13 +381,13 @@ async def show_events(
             display.event(numbered)
             shown.add(numbered.event, numbered.channel)
             match numbered.event:
-                case NoticeRaised(notice) if notice.code == errors.ShuttingDown.code:
+                case live_events.NoticeRaised(notice) if notice.code == errors.ShuttingDown.code:
                     wrong = errors.ShuttingDown(notice.message)
-                case Final(segment=Segment(speaker=int(speaker)), name=name):
+                case live_events.Final(segment=Segment(speaker=int(speaker)), name=name):
                     names[speaker] = name
-                case SpeakersRevised(names=revised):
+                case live_events.SpeakersRevised(names=revised):
                     names |= revised
-                case Summary() as summary:
+                case live_events.Summary() as summary:
                     return summary, wrong
         raise errors.SessionOver("The live session ended without its summary.")
     except errors.SidecarError as error:
@@ -403,7 +396,7 @@ async def show_events(
         segments = shown.so_far(0.0).said
         if not segments:
             raise
-        return Summary(_transcript_of(segments, names)), error
+        return live_events.Summary(_transcript_of(segments, names)), error
 
 
 def _transcript_of(segments: Sequence[Segment], names: Mapping[int, str | None]) -> Transcript:

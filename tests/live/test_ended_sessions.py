@@ -22,9 +22,8 @@ from sidecar.auth.rate_limits import RevocableStreams
 from sidecar.interfaces import live_events
 from sidecar.interfaces.live_options import LiveOptions
 from sidecar.live.sessions.input_log import InputLogTotals
-from sidecar.live.sessions.session import Session
+from sidecar.live.sessions.session import FINISH_TIMEOUT_S, Session
 from sidecar.live.sessions.session_limits import SessionBounds
-from sidecar.live.sessions.session_registry import FINISH_TIMEOUT_S
 from sidecar.live.sessions.stereo_session import StereoSession
 from sidecar.server.http_app import create_whole_app
 from sidecar.service.facade import Service

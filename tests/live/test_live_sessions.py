@@ -37,9 +37,9 @@ from sidecar.interfaces.live_options import (
     TurnControl,
 )
 from sidecar.live.sessions.input_log import InputItem, InputLogTotals
-from sidecar.live.sessions.session import AUDIO_LOST_NOTICE, Session
+from sidecar.live.sessions.session import AUDIO_LOST_NOTICE, SAVE_TIMEOUT_S, Session
 from sidecar.live.sessions.session_limits import SessionBounds
-from sidecar.live.sessions.session_registry import SAVE_TIMEOUT_S, SessionRegistry
+from sidecar.live.sessions.session_registry import SessionRegistry
 from sidecar.service.facade import Service
 from sidecar.transcripts.transcript import Segment, SpeakerCandidate
 from sidecar.workers.engine_loading import WorkerLoader

@@ -66,9 +66,9 @@ def test_engine_gets_silence_in_place_of_cancelled_audio_and_committed_audio_unc
     held = InputLogTotals(1 << 30)
     sound = kept(held)
     sound.add(SECOND, SampleEncoding.PCM16, 16_000)
-    sound.commit()
+    sound.order(LiveOrder.COMMIT)
     sound.add(SECOND, SampleEncoding.PCM16, 16_000)
-    sound.cancel()
+    sound.order(LiveOrder.CANCEL)
     items = taken(sound)
     assert items[1:3] == [LiveOrder.COMMIT, LiveOrder.CANCEL]
     first, last = items[0], items[-1]
@@ -97,7 +97,7 @@ def test_random_engine_answers_and_crashes_lose_and_double_no_commit_cancel_or_a
             case 0:
                 sound.add(SECOND[: 2 * chance.randrange(1, 99)], SampleEncoding.PCM16, 16_000)
             case 1:
-                sound.commit()
+                sound.order(LiveOrder.COMMIT)
                 asked += 1
             case 2:
                 if (item := sound.take()) is not None:
@@ -118,7 +118,7 @@ def test_random_engine_answers_and_crashes_lose_and_double_no_commit_cancel_or_a
                 sound.rewind()
                 pending, done = [], 0
             case 5 if chance.random() < 0.2:
-                sound.cancel()
+                sound.order(LiveOrder.CANCEL)
                 forgotten += 1
     sound.rewind()
     rest = taken(sound)
@@ -161,7 +161,7 @@ def test_settled_audio_that_the_next_engine_needs_is_kept_and_replayed_first() -
     sound = kept(held)
     for _ in range(4):
         sound.add(SECOND, SampleEncoding.PCM16, 16_000)
-    sound.commit()
+    sound.order(LiveOrder.COMMIT)
     sound.add(SECOND, SampleEncoding.PCM16, 16_000)
     taken(sound)
     sound.settle(4.0, 1, wanted=2.5)
@@ -203,7 +203,7 @@ def test_audio_goes_to_every_engine_under_the_options_of_its_arrival(seed: int) 
                 sound.add(SECOND[: 2 * chance.randrange(1, 99)], SampleEncoding.PCM16, 16_000)
             case 2:
                 prompt = f"{number}"
-                sound.change(LiveOptions(prompt=prompt))
+                sound.order(LiveOptions(prompt=prompt))
             case 3 if (item := sound.take()) is not None:
                 engine = check(engine, [item])
             case 4:

@@ -136,7 +136,7 @@ async def done(sending: asyncio.Future[None]) -> bool:
 def test_pause_keeps_its_place_for_the_next_engine_until_the_audio_before_it_is_settled() -> None:
     log = InputLog(InputLogTotals(1 << 20))
     log.add(bytes(SECOND), SampleEncoding.PCM16, 16_000)
-    log.pause()
+    log.order(LiveOrder.PAUSE)
     log.add(bytes(SECOND), SampleEncoding.PCM16, 16_000)
     assert not log.has_unanswered_order, "no client waits for an answer"
     for settled, replayed in ((0.5, 3), (1.0, 1), (2.0, 0)):
@@ -145,7 +145,7 @@ def test_pause_keeps_its_place_for_the_next_engine_until_the_audio_before_it_is_
         log.settle(settled, 0)
         log.rewind()
         assert len(log) == replayed, settled
-    log.pause()
+    log.order(LiveOrder.PAUSE)
     log.take()
     assert log.lose() == [], "no engine answers it"
 

@@ -41,13 +41,14 @@ async def next_of(
 async def rest(
     socket: ClientConnection, *, leave: bool = True
 ) -> tuple[list[dict[str, Any]], int | None]:
-    """All messages to the end, and the code that closed it. ``leave``: at a summary."""
+    """All messages of text to the end, and the code that closed it. ``leave``: at a summary."""
     found: list[dict[str, Any]] = []
     async with asyncio.timeout(PATIENCE_S):
         try:
             while True:
-                found.append(json.loads(await socket.recv()))
-                if leave and found[-1]["type"] == "summary":
+                if isinstance(message := await socket.recv(), str):
+                    found.append(json.loads(message))
+                if leave and found and found[-1]["type"] == "summary":
                     await socket.close()
         except ConnectionClosed as closed:
             return found, closed.rcvd.code if closed.rcvd else None

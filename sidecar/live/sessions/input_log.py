@@ -151,12 +151,17 @@ class InputLog:
         if len(self._items) - max(self._taken, self._had) > 1:
             self._join(len(self._items) - 1)
 
-    def commit(self) -> None:
-        """End the turn here."""
-        self._items.append(LiveOrder.COMMIT)
+    def order(self, order: LiveOrder | LiveOptions) -> None:
+        """Add an order behind the audio, or other options from here on."""
+        if isinstance(order, LiveOptions):
+            self._change(order)
+        elif order is LiveOrder.CANCEL:
+            self._cancel()
+        else:
+            self._items.append(order)
 
-    def change(self, options: LiveOptions) -> None:
-        """Change the options from here on; of two changes without input between the last counts."""
+    def _change(self, options: LiveOptions) -> None:
+        """Change the options; of two changes without input between the last counts."""
         last = len(self._items) - 1
         if last >= max(self._taken, self._had) and isinstance(self._items[last], LiveOptions):
             self._items[last] = options
@@ -169,11 +174,7 @@ class InputLog:
             self._taken -= oldest < self._taken
             self._had -= oldest < self._had
 
-    def pause(self) -> None:
-        """Count what follows the audio as silence: none has come for so long."""
-        self._items.append(LiveOrder.PAUSE)
-
-    def cancel(self) -> None:
+    def _cancel(self) -> None:
         """Discard the open turn; turns that ended before stay. Its audio that no engine has had
         becomes silence, as audio is the clock; where turns end in the rest, an engine decides."""
         items = list(self._items)

@@ -41,6 +41,11 @@ ENGINE_RESTARTED_NOTICE = Notice("engine_restarted", "The engine was restarted; 
 AUDIO_LOST_NOTICE = Notice(
     "sound_lost", "The engine died twice on the latest audio, which is skipped."
 )
+FINISH_TIMEOUT_S = 120.0
+"""Seconds to send the remaining events of a session whose time is up."""
+SAVE_TIMEOUT_S = 600.0
+"""Time in which a session that becomes a job keeps its place: its recording may be of hours. A disk
+that does not answer by then costs no transcript: that is written once it does."""
 NOT_SAVED_CODE = "not_kept"
 """Code of the notice that a session could not be saved as a job."""
 
@@ -95,8 +100,8 @@ class Session:
         """True if audio on which engines crash is skipped, and does not end the session."""
         self.recording: SessionRecording | None = None
         self.save: SaveSession | None = None
-        self.saving_since: float | None = None
-        """Time when a job began to be made of it; None before and after."""
+        self.end_by = math.inf
+        """Time by which its last events have to be there, once it takes no more audio."""
         self.news = asyncio.Event()
         """Set when there is input for an engine."""
         self.event_metrics = event_metrics or EventMetrics(
@@ -197,7 +202,7 @@ class Session:
         self._patience_s -= passed_s
         if self._patience_s < 0.0:
             self._patience_s = math.inf
-            self.input_log.pause()
+            self.input_log.order(LiveOrder.PAUSE)
             self.news.set()
 
     def commit(self) -> None:
@@ -206,16 +211,12 @@ class Session:
         Raises:
             errors.SessionOver: the session accepts no more input.
         """
-        self._order()
-        self.input_log.commit()
-        self.news.set()
+        self._order(LiveOrder.COMMIT)
 
     def cancel(self) -> None:
         """Drop the open turn, and the audio since then that was not recognized. Results of ended
         turns are sent first; then one `TurnDropped` confirms it, even if the engine dies."""
-        self._order()
-        self.input_log.cancel()
-        self.news.set()
+        self._order(LiveOrder.CANCEL)
 
     def meet(self, options: LiveOptions) -> None:
         """Set the enrolled speakers, before an engine has the session."""
@@ -238,24 +239,26 @@ class Session:
             patience_s=before.patience_s,
             wait_s=before.wait_s,
         )
-        self._order()
+        self._order(changed)
         if changed.turns is not before.turns:
             self._turns_since_s = self.received_s
         self.options = changed
         silence_s = changed.endpointing.silence_s
         self._longest_silence_s = max(self._longest_silence_s, silence_s)
-        self.input_log.change(changed)
-        self.news.set()
         self.expect_audio()
 
     def finish(self, reason: errors.SidecarError | None = None, *, asked: bool = True) -> None:
         """End the audio: the remaining events are sent, then the summary, then the ``reason`` of
         the service. ``asked``: without one, requested by the client, which counts its commands."""
         if not (self.finishing or self.over):
-            self.touched = self._now()
+            self.give_time()
             self.received_orders += asked and reason is None
             self.finishing, self.reason = True, reason
             self.news.set()
+
+    def give_time(self, seconds: float = FINISH_TIMEOUT_S) -> None:
+        """Wait so long for its last events, from now on."""
+        self.end_by = self._now() + seconds
 
     async def conclude(self, transcript: Transcript) -> None:
         """End the session with its summary, after making a job of it if it is to be kept."""
@@ -297,7 +300,7 @@ class Session:
         fails, send a notice."""
         if self.save is None or not (self.options.keep and self.received_s):
             return None
-        self.saving_since = self._now()
+        self.give_time(SAVE_TIMEOUT_S)
         try:
             return await self.save(self, transcript)
         except errors.SidecarError as error:
@@ -305,8 +308,6 @@ class Session:
             notice = Notice(NOT_SAVED_CODE, f"The session could not be saved: {error.detail}")
             self.handle_event(live_events.NoticeRaised(notice))
             return None
-        finally:
-            self.saving_since = None
 
     def events(self, after: int = 0) -> AsyncIterator[NumberedEvent]:
         """Return an iterator over all events after number ``after``, until the end.
@@ -422,8 +423,8 @@ class Session:
             held.full and kept_s >= MIN_BUFFER_S and not held.may_add(self.input_log, self._now())
         )
 
-    def _order(self) -> None:
-        """Count a command of the client, except the last one."""
+    def _order(self, order: LiveOrder | LiveOptions) -> None:
+        """Take a command of the client, except the last one."""
         self._check()
         self.touched = self._now()
         if self.received_orders >= self.bounds.commands:
@@ -431,6 +432,8 @@ class Session:
                 f"The session has reached its limit of {self.bounds.commands} commands."
             )
         self.received_orders += 1
+        self.input_log.order(order)
+        self.news.set()
 
     def _check(self) -> None:
         if self.over or self.finishing:

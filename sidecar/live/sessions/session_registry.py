@@ -38,11 +38,6 @@ SERVICE_ENDS_NOTICE = Notice(
     "shutting_down",
     "The service shuts down: the audio so far is transcribed, and no more is accepted.",
 )
-SAVE_TIMEOUT_S = 600.0
-"""Time in which a session that becomes a job keeps its place: its recording may be of hours. A disk
-that does not answer by then costs no transcript: that is written once it does."""
-FINISH_TIMEOUT_S = 120.0
-"""Seconds to send the remaining events of a session whose time is up."""
 CHECK_INTERVAL_S = 0.2
 """Interval of the check of time limits."""
 
@@ -346,9 +341,6 @@ class SessionRegistry:
         elif not session.finishing:
             self.conclude(session, reason)
         elif not self._is_loaded():
-            session.touch()  # no time passes before there is an engine
-        else:
-            since = session.saving_since
-            saves = since is not None and now - since < SAVE_TIMEOUT_S
-            if now - session.touched >= FINISH_TIMEOUT_S and not saves:
-                self._stop(session, reason)
+            session.give_time()  # it begins with the engine
+        elif now >= session.end_by:
+            self._stop(session, reason)

@@ -17,7 +17,7 @@ from functools import partial
 from sidecar import errors
 from sidecar.interfaces import live_events
 from sidecar.interfaces.engine_interface import EngineSpec
-from sidecar.interfaces.live_options import LiveOptions, SampleEncoding
+from sidecar.interfaces.live_options import LiveOptions, LiveOrder, SampleEncoding
 from sidecar.live.sessions.event_log import EventMetrics
 from sidecar.live.sessions.input_log import InputLog, InputLogTotals
 from sidecar.live.sessions.session import (
@@ -117,12 +117,11 @@ class StereoSession(Session):
 
     def transcript(self) -> Transcript:
         """Return the transcript of both channels; of one that is not over, its finals so far."""
-        engine = self.spec.name if self.spec is not None else ""
-        found = []
-        for channel, (name, one) in enumerate(zip(self.channel_names, self.sessions, strict=True)):
-            said = one.event_log.so_far(one.position_s).said
-            so_far = Transcript(said, self.options.language, self.received_s, engine, "")
-            found.append(TranscribedChannel(name, self._transcripts.get(channel, so_far)))
+        so_far = [one.transcript() for one in self.sessions]
+        found = [
+            TranscribedChannel(name, self._transcripts.get(channel, so_far[channel]))
+            for channel, name in enumerate(self.channel_names)
+        ]
         return merge_channels(found, least_speakers=1)
 
     def _hear(self, channel: int, event: live_events.LiveEvent) -> None:
@@ -187,29 +186,12 @@ class SplitInputLog(InputLog):
             one.news.set()
         self.at = self._sessions[0].input_log.at
 
-    def commit(self) -> None:
-        """End the turns of all channels here."""
+    def order(self, order: LiveOrder | LiveOptions) -> None:
+        """Add an order, or other options, for all channels."""
         for one in self._sessions:
-            one.input_log.commit()
-            one.news.set()
-
-    def pause(self) -> None:
-        """Count what follows the audio of all channels as silence."""
-        for one in self._sessions:
-            one.input_log.pause()
-            one.news.set()
-
-    def cancel(self) -> None:
-        """Discard the open turns of all channels."""
-        for one in self._sessions:
-            one.input_log.cancel()
-            one.news.set()
-
-    def change(self, options: LiveOptions) -> None:
-        """Change the options of all channels from here on."""
-        for one in self._sessions:
-            one.options = of_one_speaker(options, one.options.channel_of)
-            one.input_log.change(one.options)
+            if isinstance(order, LiveOptions):
+                one.options = order = of_one_speaker(order, one.options.channel_of)
+            one.input_log.order(order)
             one.news.set()
 
 
