@@ -58,7 +58,6 @@ class JobFollower(JobEventFeed):
         """Whether the database notifies this service of the events of all of them."""
         self._woken: set[str] = set()
         self._wake = asyncio.Event()
-        self._reading = True
         database.listen(EVENTS_CHANNEL + service_id, self.hear_notification)
 
     async def subscribe(self, job_id: str, after: int = 0) -> JobSubscription:
@@ -122,18 +121,11 @@ class JobFollower(JobEventFeed):
     async def run(self) -> None:
         """Read new events of followed jobs, for ever."""
         while True:
-            self._reading = False
             await self._wake.wait()
-            self._reading = True
             self._wake.clear()
             woken, self._woken = self._woken & self.followed.keys(), set()
             if woken:
                 await retry_while_unavailable(partial(self._catch_up, sorted(woken)))
-
-    @property
-    def waits(self) -> bool:
-        """Return whether `run` waits for a notification: no read is due or under way."""
-        return not (self._reading or self._wake.is_set())
 
     def hear_notification(self, payload: str) -> None:
         """Take a notification of `EVENTS_CHANNEL`."""

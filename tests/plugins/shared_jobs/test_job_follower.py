@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+from typing import Any
 
 import pytest
 from job_event_histories import taken
@@ -48,12 +49,20 @@ async def numbers(one: Service, job_id: str) -> list[int]:
 
 async def followed(one: Service) -> Job:
     """A job that this service follows, and that nothing has happened to."""
+    await listening(one.database)
     private = submitted("a", kept=False)
     await one.jobs.submit(private)
-    job = job_of(private)
-    one.follower.follow(job)
-    await listening(one.database)
-    await until(lambda: one.follower.waits, "no read is under way, which would see what comes")
+    job, fetch, read = job_of(private), one.database.fetch, list[str]()
+
+    async def noted(sql: str, *values: Any, **how: Any) -> Any:
+        rows = await fetch(sql, *values, **how)
+        read.append(sql)
+        return rows
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(one.database, "fetch", noted)
+        one.follower.follow(job)
+        await until(lambda: any("recording" in sql for sql in read), "no read is under way")
     return job
 
 

@@ -171,17 +171,16 @@ BEGIN
     FROM unnest(followers) follower;
 END $$;
 
--- Append an event to a job whose row is locked; return its number.
+-- Append an event to a job whose row is locked.
 CREATE FUNCTION vibevoice.append_1(
     job_ text, kind_ text, change_ bytea DEFAULT NULL, at_ float8 DEFAULT NULL)
-RETURNS bigint LANGUAGE plpgsql AS $$
+RETURNS void LANGUAGE plpgsql AS $$
 DECLARE j vibevoice.jobs;
 BEGIN
     UPDATE vibevoice.jobs SET seq = seq + 1 WHERE id = job_ RETURNING * INTO j;
     INSERT INTO vibevoice.events (job, seq, at, kind, change)
         VALUES (job_, j.seq, coalesce(at_, extract(epoch FROM clock_timestamp())), kind_, change_);
     PERFORM vibevoice.notify_1(j.followers, job_);
-    RETURN j.seq;
 END $$;
 
 -- End a job whose row is locked; `seq_`: the number of its last event, if a claim reported it.
