@@ -65,7 +65,8 @@ invalid setting the service does not start (`settings_invalid`).
 
 A duration is a number of seconds or has a unit: `90`, `10m`, `1.5h`, `2d` (in TOML in quotes). A
 number is 0, or from {MIN_SETTING:f} to {MAX_SETTING:,}; many have narrower limits. Limits whose
-default is for services that other machines can reach are off on the loopback. A yes/no is no.
+default is for services that other machines can reach are off on the loopback. A yes/no is no. In a
+path `~` is the home folder.
 {sections}"""
 
 
