@@ -217,6 +217,30 @@ def _is_summed_up(told: list[LiveEvent]) -> bool:
     return any(isinstance(one, Summary) for one in told)
 
 
+def test_session_with_more_audio_than_a_microphone_can_have_is_served_on_a_full_machine(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    go_on = threading.Event()
+
+    def held(request: SegmentRequest) -> RecognitionHypothesis:
+        assert go_on.wait(PATIENCE_S)
+        return words(request)
+
+    hall = LiveScheduler(
+        LiveRecognizers(held), LoudnessVad(), "made-up", "fp32", threads=1, tick_s=TICK_S
+    )
+    monkeypatch.setattr(hall.load, "admission", lambda *_: UtteranceAdmission.REFUSE)
+    told: list[LiveEvent] = []
+    seat = hall.open(LiveOptions(partials=False), LiveSessionStart(), told.append)
+    seat.push(np.tile(talk(0.3), 6))
+    seat.push(LiveOrder.FINISH)
+    wait_until(lambda: seat.left or not seat.recognizer.busy, "all of it is heard")
+    go_on.set()
+    wait_until(lambda: seat.left, "it is over")
+    assert sum(isinstance(one, Final) for one in told) == 12
+    hall.close()
+
+
 def test_all_audio_setting_leaves_noise_unrecognized_and_recognizes_quiet_speech() -> None:
     asked: list[int] = []
 

@@ -73,6 +73,9 @@ _TONE_WINDOW, _TONE_BINS = 1024, 2
 _TONE_SHARE = 0.9
 """Share of the energy in the two strongest lines of all spectra from which audio is tones: of
 telephones 0.93 and more, of speech of 3 s at most 0.92, mostly 0.6."""
+MAX_MICROPHONE_BACKLOG_S = 10.0
+"""Seconds of audio that wait of a microphone at most, on a machine that can serve it; a client that
+is faster has 12 s here all the time (`worker_live_session.MAX_BACKLOG_S`)."""
 MAX_FRAMES_AT_ONCE = 64
 """Frames of one session that are processed at a time: two seconds."""
 
@@ -205,14 +208,21 @@ class EngineSession:
             return self.recognizer.backlog_s
 
     @property
+    def ahead(self) -> bool:
+        """Return whether its audio comes faster than it is spoken, or so much of it waits as of no
+        microphone: it waits behind all other sessions, and takes nothing from them."""
+        share_ahead = self.share is not None and self.share.ahead
+        return share_ahead or self.recognizer.backlog_s > MAX_MICROPHONE_BACKLOG_S
+
+    @property
     def waiting_s(self) -> float:
         """Return the seconds of its speech that wait for finals and delay those of others."""
-        return 0.0 if self.share is None or self.share.ahead else self.recognizer.waiting_s
+        return 0.0 if self.share is None or self.ahead else self.recognizer.waiting_s
 
     def speaker(self, now: float) -> load_shedding.ServedSession | None:
         """Return its share of the speech; None before its first admission, and if it is ahead of
-        real time: it takes nothing from others."""
-        if self.rank is None or self.share is None or self.share.ahead:
+        real time."""
+        if self.rank is None or self.share is None or self.ahead:
             return None
         return load_shedding.ServedSession(
             self.client, self.rank, self.recognizer.speaking, self.share.at(now)
@@ -428,7 +438,7 @@ class LiveScheduler:
             session.rank = next(ranks, None)
         found = (one.speaker(now) for one in others)
         speakers = [speaker for speaker in found if speaker is not None]
-        if session.recognizer.resumed:
+        if session.recognizer.resumed or session.ahead:
             admission = load_shedding.UtteranceAdmission.SERVE
         else:
             entering = session.rank is None and session.recognizer.new
@@ -563,8 +573,9 @@ class LiveScheduler:
                     hurried_since = session.recognizer.hurried_since
                     if urgency is RecognitionUrgency.PARTIAL and hurried_since is not None:
                         urgency, since = RecognitionUrgency.FINAL, hurried_since
-                    ahead = session.share is not None and session.share.ahead
-                    order = turn_order(session.client, urgency, since, self._served, ahead=ahead)
+                    order = turn_order(
+                        session.client, urgency, since, self._served, ahead=session.ahead
+                    )
                     tasks.append((order, session, task))
         if not tasks:
             return None
