@@ -420,9 +420,10 @@ def test_microphone_session_is_accepted_and_waits_for_no_final_of_a_file_that_wa
     file.push(np.tile(talk(0.3), 3))
     wait_until(lambda: order and not file.recognizer.busy, "all of the file waits")
     assert file.share is not None
-    file.share.spoken(1000.0, time.monotonic())  # real time: only the scheduler's clock is told
+    now = time.monotonic()  # real time: only the scheduler's clock is told
+    file.share.spoken(1000.0, now)
     assert file.waiting_s == 0.0 < file.recognizer.waiting_s
-    assert file.speaker(time.monotonic()) is None, "it takes nothing from others"
+    assert file.speaker(now) is None, "it takes nothing from others"
     microphone = open_one(client, told.append)
     microphone.push(talk(0.6)[: 2 * LIVE_RATE])
     for session in (file, microphone):
