@@ -178,6 +178,27 @@ async def test_utterances_with_no_audio_between_them_are_final_each_and_turns_of
         *_, _ = [one async for one in events]
 
 
+async def test_utterance_goes_on_after_a_connection_that_was_lost_in_the_middle_of_it(
+    open_service: Callable[..., Awaitable[Service]],
+) -> None:
+    now = 0.0
+    service = await open_service(live_grace=100.0)
+    service.live.bounds = dataclasses.replace(service.live.bounds, late_s=0.1)
+    service.live.now = lambda: now
+    session = service.live.open(ANONYMOUS, LiveOptions())
+    for lost_s in (50.0, 50.0, 0.0):
+        await session.send(tone(0.8))
+        service.live.leave(session)
+        for _ in range(round(lost_s / 0.2)):
+            now += 0.2
+            service.live.check_time_limits()
+        service.live.find(ANONYMOUS, session.id)
+    session.finish()
+    async with asyncio.timeout(PATIENCE_S):
+        told = [one.event async for one in session.events()]
+    assert sum(isinstance(one, TurnEnded) for one in told) == 1
+
+
 def stereo(raw: bytes) -> Iterator[bytes]:
     for at in range(0, len(raw), 2):
         yield raw[at : at + 2] * 2
