@@ -30,10 +30,12 @@ class RecordingOpener:
         self._retry_s = options.fault_retry_s
         self.timeout_s: Callable[[JobRecord], float] = opening_timeout_s
         """Seconds for a recording, from which on others are opened beside it."""
-        self._work: dict[Job, asyncio.Task[None] | None] = {}
-        """Jobs whose recordings are not open, and what opens them."""
+        self._closed = set[Job]()
+        """Jobs whose recordings are to be opened."""
+        self._work: dict[Job, asyncio.Task[None]] = {}
+        """Those whose recordings are being opened, or could not be a moment ago."""
         self._met: dict[Job, errors.SidecarError] = {}
-        """Those of them whose recordings cannot be opened now, and why."""
+        """Why the recordings of some of both cannot be opened now."""
 
     @property
     def faults(self) -> Mapping[errors.Fault, errors.SidecarError]:
@@ -42,23 +44,26 @@ class RecordingOpener:
 
     def add(self, job: Job) -> None:
         """Open the recording of a waiting job as soon as it is one of the next."""
-        self._work[job] = None
+        self._closed.add(job)
         self._wait_queue.watch(self._open_next)
         job.when_over(partial(self.remove, job))
 
     def remove(self, job: Job) -> None:
         """Leave the recording of a job closed."""
-        task = self._work.pop(job, None)
+        self._closed.discard(job)
         self._met.pop(job, None)
-        if task is not None:
+        if (task := self._work.pop(job, None)) is not None:
             task.cancel()
         if job in self._wait_queue:
             self._wait_queue.leave(job)
 
     def _open_next(self) -> None:
-        order = self._wait_queue.in_order(opened=False) if self._work else ()
-        for job in [*islice(order, self._ahead)]:
-            if self._work.get(job, job) is None:
+        opening = sum(job.not_before < math.inf for job in self._work)
+        if not self._closed or opening >= self._ahead:
+            return  # at once: a start adds thousands of jobs
+        for job in [*islice(self._wait_queue.in_order(opened=False), self._ahead)]:
+            if job in self._closed:
+                self._closed.remove(job)
                 self._work[job] = asyncio.get_running_loop().create_task(self._open(job))
 
     async def _open(self, job: Job) -> None:
@@ -77,7 +82,8 @@ class RecordingOpener:
             pause_s = backoff_s(job.vain_attempts, self._retry_s, LONGEST_PAUSES * self._retry_s)
             job.vain_attempts += 1
             await asyncio.sleep(pause_s)  # it ends here if the job has ended
-            self._work[job] = None
+            del self._work[job]
+            self._closed.add(job)
         finally:
             late.cancel()
             job.not_before = 0.0

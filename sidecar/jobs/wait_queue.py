@@ -133,7 +133,7 @@ class WaitQueue:
 
     def join(self, job: Job) -> None:
         """Add a job."""
-        if job.record.owner not in self._active():
+        if job.record.owner not in (one.record.owner for one in self._all()):
             self._shares = self._shares.joined(job.record.owner)
         wanted = self.wanted(job)
         guess_s = None if self._predictor.knows(wanted) else self._options.guess(job, wanted)
@@ -151,7 +151,7 @@ class WaitQueue:
 
     def begin(self, job: Job, at: int) -> None:
         """Move a job from the queue to a dispatcher, and charge its work to the owner."""
-        active = self._active()
+        active = {one.record.owner for one in self._all()}
         self._remove(job)
         if self.breakers.open:
             self.breakers.begin_try(kept=job.record.kept)
@@ -356,8 +356,8 @@ class WaitQueue:
             )
         return [self._values[job_id] for job_id in self._jobs]
 
-    def _active(self) -> set[str]:
-        return {job.record.owner for job in chain(self._jobs.values(), self._running())}
+    def _all(self) -> Iterator[Job]:
+        return chain(self._jobs.values(), self._running())
 
     def _running(self) -> Iterator[Job]:
         return (one.job for one in self._running_jobs if one.job is not None)
