@@ -157,10 +157,6 @@ class JobEventFeed:
         """Return whether a job has listeners of its own or subscriptions."""
         return job_id in self._of_one or job_id in self._subscriptions
 
-    def remove_listeners(self, job_id: str) -> None:
-        """Remove the listeners of one job that may not have ended."""
-        self._of_one.pop(job_id, None)
-
     def publish(self, record: JobRecord, event: JobEvent) -> None:
         """Publish an event; ``record`` is the job after the event."""
         for listener in [*self._of_one.get(record.id, ()), *self._all]:
@@ -222,7 +218,7 @@ class JobEventLog(JobEventFeed):
         self._now = now
         self._entries: dict[str, JobEventLogEntry] = {}
         self._keys: dict[tuple[str, str], str] = {}
-        self._delete_callbacks: list[Callable[[str], None]] = []
+        self._delete_callbacks: list[Callable[[str], object]] = []
 
     def add(self, record: JobRecord) -> None:
         """Store a submitted job.
@@ -287,7 +283,7 @@ class JobEventLog(JobEventFeed):
         """
         return self.open_subscription(self.get(job_id), after, self.events(job_id, after))
 
-    def on_delete(self, callback: Callable[[str], None]) -> None:
+    def on_delete(self, callback: Callable[[str], object]) -> None:
         """Call ``callback`` with the id of each deleted job."""
         self._delete_callbacks.append(callback)
 
@@ -301,7 +297,7 @@ class JobEventLog(JobEventFeed):
 
     def delete(self, job_id: str) -> None:
         """Delete a job; an unknown id does nothing."""
-        super().remove_listeners(job_id)
+        self._of_one.pop(job_id, None)
         entry = self._entries.pop(job_id, None)
         if entry is None:
             return

@@ -180,7 +180,7 @@ class Retention:
         self._timer: asyncio.TimerHandle | None = None
         self._closed = False
         event_log.listen(self._on_event)
-        event_log.on_delete(self._remove)
+        event_log.on_delete(lambda job_id: self._ended.pop(job_id, None))
 
     def note_fetched(self, job_id: str) -> None:
         """Note that a client has a result."""
@@ -284,9 +284,6 @@ class Retention:
             ended_job.noted_at = ended_job.young_at
             age_s = time.monotonic() - ended_job.young_at
             self._event_log.note_read(ended_job.record.id, self._now() - age_s)
-
-    def _remove(self, job_id: str) -> None:
-        self._ended.pop(job_id, None)
 
     def _delete_expired(self) -> None:
         self._timer = None
