@@ -15,6 +15,12 @@ EVENTS = {
     *("send", "found", "deleted"),
 }
 NO_STORAGE = """Object.defineProperty(window, "indexedDB", { get() { throw Error("none"); } });"""
+FULL_SOON = """const { put } = IDBObjectStore.prototype;
+let pieces = 0;
+IDBObjectStore.prototype.put = function (row) {
+  if (this.name === "pieces" && (pieces += 1) > 1) throw new DOMException("", "QuotaExceededError");
+  return put.call(this, row);
+};"""
 LITTLE_ROOM = """navigator.storage.estimate = async () => ({ quota: 5e6, usage: 4e6 });"""
 
 
@@ -206,10 +212,11 @@ def test_refused_option_is_shown_and_the_next_try_has_the_new_one(
     visitor.sees("#main .title", "moonshine")
 
 
+@pytest.mark.parametrize("storage", [NO_STORAGE, FULL_SOON], ids=["none", "full"])
 def test_recording_that_the_browser_cannot_store_is_warned_of_and_sent(
-    visitor: Visitor, server: Server
+    storage: str, visitor: Visitor, server: Server
 ) -> None:
-    early = visitor.before(NO_STORAGE)
+    early = visitor.before(storage)
     visitor.opens(server)
     visitor.late(early)
     records(visitor)

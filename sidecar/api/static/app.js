@@ -10,7 +10,7 @@ import { arrive } from "./session.js";
 import { asks, isListed } from "./states.js";
 import { Store } from "./store.js";
 import { TakePane } from "./takepane.js";
-import { html, render, Trouble, useEffect, useState } from "./view.js";
+import { html, render, Trouble, useEffect, useEvents, useRef, useState } from "./view.js";
 import { trouble } from "./words.js";
 
 const store = new Store({
@@ -43,29 +43,25 @@ function App() {
   const [state, setState] = useState(store.state);
   const [over, setOver] = useState(false);
   useEffect(() => store.listen(setState), []);
-  useEffect(() => {
-    let depth = 0;
-    const holds = (event) => event.dataTransfer?.types.includes("Files");
-    const on = {
-      dragenter: (event) => holds(event) && (event.preventDefault(), (depth += 1), setOver(true)),
-      dragover: (event) => holds(event) && event.preventDefault(),
-      dragleave: (event) => holds(event) && (depth -= 1) <= 0 && setOver(false),
-      drop: async (event) => {
-        if (!holds(event)) return;
-        event.preventDefault();
-        depth = 0;
-        setOver(false);
-        recordings.recorder.add(await filesIn(event.dataTransfer, say, (name) => recordings.recorder.refuse(name)));
-      },
-      beforeunload: (event) => {
-        const { takes, conversation } = store.state;
-        const corrects = [...document.querySelectorAll(".correcting")].some((one) => one.value !== one.defaultValue);
-        if (corrects || (conversation && !conversation.saved) || takes.some(asks)) event.preventDefault();
-      },
-    };
-    for (const [name, act] of Object.entries(on)) addEventListener(name, act);
-    return () => Object.entries(on).forEach(([name, act]) => removeEventListener(name, act));
-  }, []);
+  const depth = useRef(0);
+  const holds = (event) => event.dataTransfer?.types.includes("Files");
+  useEvents({
+    dragenter: (event) => holds(event) && (event.preventDefault(), (depth.current += 1), setOver(true)),
+    dragover: (event) => holds(event) && event.preventDefault(),
+    dragleave: (event) => holds(event) && (depth.current -= 1) <= 0 && setOver(false),
+    drop: async (event) => {
+      if (!holds(event)) return;
+      event.preventDefault();
+      depth.current = 0;
+      setOver(false);
+      recordings.recorder.add(await filesIn(event.dataTransfer, say, (name) => recordings.recorder.refuse(name)));
+    },
+    beforeunload: (event) => {
+      const { takes, conversation } = store.state;
+      const corrects = [...document.querySelectorAll(".correcting")].some((one) => one.value !== one.defaultValue);
+      if (corrects || (conversation && !conversation.saved) || takes.some(asks)) event.preventDefault();
+    },
+  });
   const speaks = state.selected === CONVERSATION;
   const empty = state.loaded && !speaks && !state.jobs.length && !state.takes.some(isListed) && !state.copies.size;
   const take = state.takes.find((one) => one.id === state.selected);

@@ -6,7 +6,7 @@ import { isOver } from "./reading.js";
 import { NO_SOUND } from "./microphone.js";
 import { UNREADABLE } from "./recorder.js";
 import { isListed } from "./states.js";
-import { html, icon, save, Sure, useFrames, useRef, useState } from "./view.js";
+import { html, icon, save, Sure, useAttempt, useFrames, useRef, useState } from "./view.js";
 import { clock, counted, languageOf, mayBeRecording, sentAt, spoken, stateOf } from "./words.js";
 
 const KINDS = "audio/*,video/*,.opus,.amr,.caf,.mkv,.wma,.aiff,.flac";
@@ -62,38 +62,13 @@ export function Aside({ state, store, recordings, empty, say }) {
   const repeated = repeatedNames(state, [...jobs, ...copies.map((one) => one.job)]);
   const take = (one) => html`<${Take} key=${one.id} take=${one} state=${state} recordings=${recordings} />`;
   const item = (job) => html`<${Item} key=${job.id} job=${job} state=${state} repeated=${repeated} recordings=${recordings} say=${say} />`;
+  const group = (title, ...items) => items.flat().some(Boolean) && html`<section><h2>${title}</h2><ul class="jobs">${items}</ul></section>`;
   return html`<div class="side" role=${empty ? "main" : "complementary"} id=${empty ? "main" : undefined} aria-label="Recordings">
     <${Intake} state=${state} store=${store} recordings=${recordings} empty=${empty} say=${say} />
-    ${(speaks || going.length + waiting.length + uploads.length > 0) && html`<section>
-      <h2>In progress</h2>
-      <ul class="jobs">
-        ${speaks && html`<${Speaks} state=${state} recordings=${recordings} />`}
-        ${going.map(take)}
-        ${waiting.map(item)}
-        ${uploads.map(take)}
-      </ul>
-    </section>`}
-    ${failed.length + unread.length > 0 && html`<section>
-      <h2>Failed</h2>
-      <ul class="jobs">
-        ${unread.map(take)}
-        ${failed.map(item)}
-      </ul>
-    </section>`}
-    ${over.length + ended.length > 0 && html`<section>
-      <h2>Done</h2>
-      <ul class="jobs">
-        ${over.map(take)}
-        ${ended.map(item)}
-      </ul>
-    </section>`}
-    ${kept.length + copies.length > 0 && html`<section>
-      <h2>Only in this browser</h2>
-      <ul class="jobs">
-        ${kept.map(take)}
-        ${copies.map((one) => item(one.job))}
-      </ul>
-    </section>`}
+    ${group("In progress", speaks && html`<${Speaks} state=${state} recordings=${recordings} />`, going.map(take), waiting.map(item), uploads.map(take))}
+    ${group("Failed", unread.map(take), failed.map(item))}
+    ${group("Done", over.map(take), ended.map(item))}
+    ${group("Only in this browser", kept.map(take), copies.map((one) => item(one.job)))}
     ${about?.keeps_seconds && !empty && html`<${Storing} keeps=${about.keeps_seconds} recordings=${recordings} />`}
   </div>`;
 }
@@ -302,23 +277,13 @@ function Record({ state, recordings }) {
 /** Words while somebody speaks: begun here, and shown in the place of a transcript. */
 function Live({ state, recordings }) {
   const going = state.takes.some((one) => one.source === "captions" && one.state === "recording");
-  const begin = async () => {
-    const begun = await recordings.recorder.begin("captions");
-    if (begun.id) recordings.select(begun.id);
-    return begun;
-  };
+  const begin = async () => recordings.select(await recordings.recorder.begin("captions"));
   return html`<${Begin} begin=${begin} disabled=${going}>${icon("live")} Live captions<//>`;
 }
 
 /** A button that wants the microphone, and why it has none. */
 function Begin({ begin, disabled, children }) {
-  const [wrong, setWrong] = useState("");
-  const [asking, setAsking] = useState(false);
-  const press = async () => {
-    setAsking(true);
-    setWrong((await begin()).wrong ?? "");
-    setAsking(false);
-  };
-  return html`<button type="button" disabled=${disabled || asking} onClick=${press}>${children}</button>
-    ${wrong && html`<p class="trouble" role="alert">${wrong}</p>`}`;
+  const [wrong, attempt, busy] = useAttempt();
+  return html`<button type="button" disabled=${disabled || Boolean(busy)} onClick=${() => attempt(begin)}>${children}</button>
+    ${wrong && html`<p class="trouble" role="alert">${wrong.detail}</p>`}`;
 }

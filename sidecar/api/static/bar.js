@@ -3,7 +3,7 @@
 import { look, theme } from "./memory.js";
 import { Models } from "./models.js";
 import { client } from "./session.js";
-import { html, icon, Trouble, useEffect, useRef, useState } from "./view.js";
+import { html, icon, Trouble, useAttempt, useEffect, useRef, useState } from "./view.js";
 import { counted, languageOf, spoken, gigabytes, trouble } from "./words.js";
 
 const NEXT = { auto: "dark", dark: "light", light: "auto" };
@@ -95,8 +95,7 @@ function Precision({ state, recordings, say }) {
   const seconds = jobs.find((job) => job.id === selected)?.duration || USUAL_S;
   const [plans, setPlans] = useState(null);
   const [wish, setWish] = useState(health.precision);
-  const [busy, setBusy] = useState(false);
-  const [wrong, setWrong] = useState(null);
+  const [wrong, attempt, busy] = useAttempt();
   const { precisions } = about.engine;
   useEffect(() => {
     let gone = false;
@@ -107,18 +106,14 @@ function Precision({ state, recordings, say }) {
   }, [health.instance, seconds]);
   const load = async (event) => {
     event.preventDefault();
-    [setBusy(true), setWrong(null)];
-    try {
+    await attempt(async () => {
       await client().question("/reload-model", { method: "POST", json: { precision: wish }, once: true, long: true });
       say(`${wish} is loaded.`);
-    } catch (error) {
-      setWrong(trouble(error));
-    }
-    setBusy(false);
+    });
     recordings.look();
   };
   return html`<form onSubmit=${load} class="precision">
-    <fieldset disabled=${busy || !about.may_reload}>
+    <fieldset disabled=${Boolean(busy) || !about.may_reload}>
       <legend>Precision, and what ${seconds === USUAL_S ? "an hour" : "this recording"} takes with it</legend>
       ${precisions.map((one, i) => html`<label class="plan">
         <input type="radio" name="precision" value=${one} checked=${wish === one} onChange=${() => setWish(one)} />
@@ -126,6 +121,6 @@ function Precision({ state, recordings, say }) {
       </label>`)}
     </fieldset>
     ${wrong && html`<${Trouble} error=${wrong} />`}
-    ${about.may_reload ? html`<button type="submit" class="main" disabled=${busy || (wish === health.precision && health.model_loaded)}>${busy ? "Loading" : `Load ${wish}`}</button>` : html`<p class="quiet">Your token does not allow a change.</p>`}
+    ${about.may_reload ? html`<button type="submit" class="main" disabled=${Boolean(busy) || (wish === health.precision && health.model_loaded)}>${busy ? "Loading" : `Load ${wish}`}</button>` : html`<p class="quiet">Your token does not allow a change.</p>`}
   </form>`;
 }

@@ -20,7 +20,7 @@ export const continued = (before, from) => ({ ...NOTHING, past: segmentsOf(befor
 /** Until where a session that has heard so many seconds told what was said, in seconds of the talk. */
 export function toldUntil({ lines, summary, from }, heard) {
   const ends = [...lines.values()].map((one) => one.end_time);
-  return from + (summary?.metadata.duration ?? Math.max(0, heard - OPEN_S, ...ends));
+  return from + (summary?.metadata?.duration ?? Math.max(0, heard - OPEN_S, ...ends));
 }
 
 export function after(before, event) {

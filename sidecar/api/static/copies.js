@@ -60,15 +60,10 @@ export class Copies {
     const { text } = this.#store.state.copies.get(job.id) ?? {};
     const head = { id: job.id, owner, job, revision, at, kept: true };
     const old = this.#kept().filter(({ id }) => id !== job.id).sort(newestFirst).slice(COPIES_AT_MOST - 1);
-    const copies = new Map(this.#store.state.copies).set(job.id, { ...head, text }); // at once: nobody makes it twice
-    for (const { id, text: open } of old) if (!open) copies.delete(id);
-    this.#store.set({ copies });
+    this.#set({ ...head, text }); // at once: nobody makes it twice
     try {
-      await database.transact("readwrite", (heads, texts) => {
-        heads.put(head);
-        texts.put({ id: job.id, segments, metadata });
-        for (const { id } of old) (heads.delete(id), texts.delete(id));
-      });
+      await database.transact("readwrite", (heads, texts) => (heads.put(head), texts.put({ id: job.id, segments, metadata })));
+      await this.drop(...old.filter((one) => !one.text).map(({ id }) => id));
     } catch {
       this.#set({ ...head, text, kept: false });
     }

@@ -3,7 +3,7 @@
 
 import { read } from "./reading.js";
 import { client } from "./session.js";
-import { html, icon, Trouble, useEffect, useState } from "./view.js";
+import { html, icon, Trouble, useEvents, useState } from "./view.js";
 import { counted, trouble } from "./words.js";
 
 const CHANGED = {
@@ -136,16 +136,14 @@ const NEW = "";
 
 /** Undo and redo. They keep the focus where there is nothing more to be undone. */
 export function Steps({ edits, editing }) {
-  useEffect(() => {
-    const pressed = (event) => {
+  useEvents({
+    keydown: (event) => {
       const [key, typing] = [event.key.toLowerCase(), event.target.closest?.("input, textarea, select, dialog")];
       if (!(event.ctrlKey || event.metaKey) || event.altKey || typing || (key !== "z" && key !== "y")) return;
       event.preventDefault();
       editing.step(key === "y" || event.shiftKey ? "redo" : "undo");
-    };
-    addEventListener("keydown", pressed);
-    return () => removeEventListener("keydown", pressed);
-  }, [editing]);
+    },
+  });
   return html`<div class="steps" role="group" aria-label="Changes">
     ${[["undo", "Undo", "Control+Z"], ["redo", "Redo", "Control+Shift+Z"]].map(([op, label, keys]) => html`
       <button type="button" class="bare" aria-label=${`${label}, ${edits[op]}`} title=${label} aria-keyshortcuts=${keys} aria-disabled=${edits[op] ? "false" : "true"} onClick=${() => editing.step(op)}>${icon(op)}</button>`)}
@@ -165,15 +163,11 @@ export function Chosen({ chosen, lanes, editing, view }) {
     view.current.focus();
   };
   const leave = () => (view.current.clear(), view.current.focus());
-  useEffect(() => {
-    if (!chosen.length) return undefined;
-    const pressed = (event) => {
-      const busy = event.target.closest?.("input, textarea, dialog") || document.querySelector(":popover-open");
-      if (event.key === "Escape" && !busy) leave();
-    };
-    addEventListener("keydown", pressed);
-    return () => removeEventListener("keydown", pressed);
-  }, [!chosen.length]);
+  const pressed = (event) => {
+    const busy = event.target.closest?.("input, textarea, dialog") || document.querySelector(":popover-open");
+    if (event.key === "Escape" && !busy) leave();
+  };
+  useEvents(chosen.length ? { keydown: pressed } : {}, [!chosen.length]);
   if (!chosen.length) return null;
   return html`<form class="chosen-lines" aria-label="Selected lines" onSubmit=${give}>
     <strong role="status">${counted(chosen.length, "line")} chosen</strong>

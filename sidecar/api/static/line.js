@@ -86,47 +86,37 @@ export class Acts {
 /** The field in which a line is corrected, in the place of its text. */
 export class LineEditor {
   index;
-  #field = element("textarea", "correcting");
   #box = element("div", "corrected");
-  #text;
-  #saving = false;
 
   /** @param {(text: string) => Promise<boolean>} save whether it is done */
   constructor(index, row, text, save, closed) {
-    [this.index, this.#text] = [index, text];
-    this.#field.defaultValue = text;
-    this.#field.rows = 1;
-    this.#field.setAttribute("aria-label", `Line at ${row.querySelector(".at").textContent}`);
-    const keep = element("button", "main", "Save");
-    const leave = element("button", "", "Cancel");
+    this.index = index;
+    const field = { current: null };
+    let saving = false;
     const end = async (change) => {
-      if (this.#saving) return;
-      const said = this.#field.value.trim();
-      if (change && said && said !== this.#text) {
-        this.#saving = true;
-        const done = await save(said);
-        this.#saving = false;
-        if (!done) return this.#field.focus();
-      }
-      closed();
+      const said = field.current.value.trim();
+      if (saving) return;
+      saving = true;
+      const done = !change || !said || said === text || (await save(said));
+      saving = false;
+      if (done) closed();
+      else field.current.focus();
     };
-    for (const [each, change] of [[keep, true], [leave, false]]) {
-      each.type = "button";
-      each.addEventListener("click", () => end(change));
-    }
-    this.#field.addEventListener("keydown", (event) => {
+    const pressed = (event) => {
       if (event.key === "Enter" && !event.shiftKey && !event.isComposing) end(true);
       else if (event.key === "Escape") end(false);
       else return;
       event.preventDefault();
       event.stopPropagation();
-    });
-    const choice = element("div", "choice");
-    choice.append(keep, leave);
-    this.#box.append(this.#field, choice);
+    };
     this.into(row);
-    this.#field.focus();
-    this.#field.setSelectionRange(text.length, text.length);
+    render(html`<textarea class="correcting" ref=${field} defaultValue=${text} rows="1" aria-label=${`Line at ${row.querySelector(".at").textContent}`} onKeyDown=${pressed}></textarea>
+      <div class="choice">
+        <button type="button" class="main" onClick=${() => end(true)}>Save</button>
+        <button type="button" onClick=${() => end(false)}>Cancel</button>
+      </div>`, this.#box);
+    field.current.focus();
+    field.current.setSelectionRange(text.length, text.length);
   }
 
   /** @param {HTMLElement} row the row that stands there now */

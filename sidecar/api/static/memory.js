@@ -3,8 +3,6 @@
 
 const NAMES = "vibevoice-names";
 const THEME = "vibevoice-theme";
-const KEEPS = "vibevoice-keeps-talks";
-const COPIES = "vibevoice-keeps-copies";
 const SHOWN = "vibevoice-shown";
 const MOST = 500;
 
@@ -24,6 +22,11 @@ function write(key, value) {
   }
 }
 
+/** What reads and what writes something that is remembered. */
+function setting(key, otherwise) {
+  return [() => read(key, otherwise), (wanted) => write(key, wanted)];
+}
+
 export const names = () => new Map(read(NAMES, []));
 
 /** @param {string} id @param {string | null} name null: forget it */
@@ -35,14 +38,10 @@ export function call(id, name) {
 }
 
 /** Whether live talks become jobs of the service: only if somebody said so. */
-export const keepsTalks = () => read(KEEPS, false);
-
-export const keepTalks = (wanted) => write(KEEPS, wanted);
+export const [keepsTalks, keepTalks] = setting("vibevoice-keeps-talks", false);
 
 /** Whether transcripts are copied into this browser: unless somebody said no. */
-export const keepsCopies = () => read(COPIES, true);
-
-export const keepCopies = (wanted) => write(COPIES, wanted);
+export const [keepsCopies, keepCopies] = setting("vibevoice-keeps-copies", true);
 
 /** The recording that this tab showed last, "" for none. */
 export const lastShown = () => sessionStorage.getItem(SHOWN) || "";

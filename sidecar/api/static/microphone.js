@@ -23,7 +23,7 @@ export function silentFor(needs) {
 
   /**
    * @param {import("./storage.js").Sound} sound what is heard goes there
-   * @param {() => void} ended by `close`, or without a microphone
+   * @param {() => void} ended by `end`, or without a microphone
    * @throws {DOMException} there is no microphone, or it may not be used
    */
   async begin(sound, ended) {
@@ -55,7 +55,9 @@ export function silentFor(needs) {
   }
 
   /** Let go of the microphone, which ends the recording; once more does nothing. */
-  close() {
+  close = () => this.end();
+
+  end() {
     if (this.#recorder?.state !== "inactive") this.#recorder?.stop();
     for (const track of this.#stream?.getTracks() ?? []) track.stop();
     if (this.#context && this.#context.state !== "closed") this.#context.close();

@@ -1,7 +1,7 @@
 /** The models that the service can use: those that are there, and downloads of others. */
 
 import { client } from "./session.js";
-import { html, Trouble, useEffect, useState } from "./view.js";
+import { html, Trouble, useAttempt, useEffect, useState } from "./view.js";
 import { counted, languageOf, trouble } from "./words.js";
 
 /** Downloads that run, by name; they go on while the dialog is closed, and end with the page. */
@@ -38,37 +38,28 @@ async function pull(name, ended) {
 
 export function Models({ may_reload, recordings, say }) {
   const [models, setModels] = useState([]);
-  const [wrong, setWrong] = useState(null);
-  const [loading, setLoading] = useState("");
+  const [wrong, attempt, loading] = useAttempt();
   const [, count] = useState(0);
-  const look = async () => {
-    try {
-      setModels((await client().models()).filter((one) => one.installed || !one.lacking.length));
-    } catch (error) {
-      setWrong(trouble(error));
-    }
-  };
+  const look = async () => setModels((await client().models()).filter((one) => one.installed || !one.lacking.length));
   useEffect(() => {
     redraw = () => count((before) => before + 1);
-    void look();
+    void attempt(look, "");
     return () => (redraw = () => {});
   }, []);
-  const ended = (name) => (error, stopped) => {
-    setWrong(error);
-    if (!error) say(`${name}: the download ${stopped ? "was stopped" : "has ended"}.`);
-    void look();
-  };
+  const ended = (name) => (error, stopped) =>
+    attempt(async () => {
+      if (error) throw error;
+      say(`${name}: the download ${stopped ? "was stopped" : "has ended"}.`);
+      await look();
+    }, "");
   const use = async (name) => {
-    [setWrong(null), setLoading(name)];
-    try {
+    const load = async () => {
       await client().question("/reload-model", { method: "POST", json: { model: name }, once: true, long: true });
       say(`${name} is loaded for recordings.`);
-    } catch (error) {
-      setWrong(trouble(error));
-    }
-    setLoading("");
+      await look();
+    };
+    await attempt(load, name);
     recordings.look();
-    void look();
   };
   return html`<details class="models">
     <summary>Models</summary>

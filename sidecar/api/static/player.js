@@ -1,8 +1,8 @@
 /** Playback: the person's own file, or the recording that the service keeps. */
 
 import { client, token } from "./session.js";
-import { html, icon, useEffect, useFrames, useMemo, useRef, useState } from "./view.js";
-import { clock, trouble } from "./words.js";
+import { html, icon, useAttempt, useEffect, useFrames, useMemo, useRef, useState } from "./view.js";
+import { clock } from "./words.js";
 
 /** A file that differs more in length is hardly the one that was sent. */
 const SAME_S = 2;
@@ -23,16 +23,8 @@ function useSound(job, file) {
 }
 
 function Fetching({ fetch }) {
-  const [state, setState] = useState("");
-  const begin = async () => {
-    setState("Loading");
-    try {
-      await fetch();
-    } catch (error) {
-      setState(trouble(error).detail);
-    }
-  };
-  return html`<button type="button" onClick=${begin}>${icon("listen")} Listen to the recording</button><span class="quiet" role="status">${state}</span>`;
+  const [wrong, attempt, busy] = useAttempt();
+  return html`<button type="button" onClick=${() => attempt(fetch)}>${icon("listen")} Listen to the recording</button><span class="quiet" role="status">${busy ? "Loading" : wrong?.detail}</span>`;
 }
 
 export function Player({ job, file, duration, audio, seek, moved, recordings }) {

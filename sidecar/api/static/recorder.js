@@ -52,12 +52,13 @@ export class Recorder {
   /**
    * Record with the microphone, or caption what it hears.
    *
-   * @param {"microphone" | "captions"} source @returns {Promise<{ id?: string, wrong?: string }>}
+   * @param {"microphone" | "captions"} source @returns {Promise<string>} its id
+   * @throws why not
    */
   async begin(source) {
     const plain = source === "microphone";
     const wrong = silentFor(plain ? "MediaRecorder" : "AudioWorkletNode");
-    if (wrong) return { wrong };
+    if (wrong) throw new Error(wrong);
     const take = this.#new(source, `${plain ? "Recording" : "Live"} ${stamp()}`, { state: "recording" });
     const { id, name } = take;
     const sound = new Sound(id, () => this.#mark(id, {}));
@@ -70,21 +71,19 @@ export class Recorder {
     } catch (error) {
       going.close();
       this.#going.delete(id);
-      return { wrong: refusal(error) };
+      throw new Error(refusal(error), { cause: error });
     }
     this.#list({ ...take, sound, type: sound.type, rate: sound.rate });
     this.#keep(id);
     if (!plain) this.#told(id);
     navigator.storage?.persist?.().catch(() => {}); // else a browser that lacks space may delete it
     this.#say(plain ? "Recording." : "The microphone is on.");
-    return { id };
+    return id;
   }
 
   /** @param {string} id one of which no more is recorded */
   stop(id) {
-    const going = this.#going.get(id);
-    if (going instanceof Talk) going.end();
-    else going?.close();
+    this.#going.get(id)?.end();
   }
 
   add(files) {
@@ -174,10 +173,10 @@ export class Recorder {
   #told(id, event) {
     const [talk, before] = [this.#going.get(id), this.get(id)];
     if (!talk || !before) return;
-    const { state: live, error, captions, revision, behind, keeps, muted, job } = talk;
+    const { state: live, error, revision } = talk;
     const segments = before.revision === revision && before.live === live ? before.segments : talk.segments;
     const { options } = error === before.error ? before : this.#store.state;
-    this.#mark(id, { live, error, options, captions, revision, segments, behind, keeps, muted });
+    this.#mark(id, { talk, live, error, options, revision, segments });
     if (event?.type === "notice") this.#say(event.message);
     if (["final", "speakers_revised", "summary"].includes(event?.type)) this.#keep(id);
     if (event?.type === "summary" && event.job) call(event.job, before.name);
@@ -186,14 +185,15 @@ export class Recorder {
     if (live === "live" && before.live === "paused") this.#say("Resumed.");
     if (live !== "over") return;
     this.#say(`Ended: ${counted(segments.length, "line")}.`);
-    this.#overTalk(id, talk, captions.from ? "" : job, error);
+    this.#overTalk(id, talk);
   }
 
   /** What it becomes: the job that its only session made, one that is to be made of its sound, or neither. */
-  async #overTalk(id, { keeps, peaks }, job, error) {
+  async #overTalk(id, { keeps, job, error, captions }) {
     const file = await this.file(id);
-    this.#over(id, keeps && !job ? "ended" : "captioned", { file, error, peaks: Uint8Array.from(peaks) });
-    if (!job) return;
+    const made = job && !captions.from;
+    this.#over(id, keeps && !made ? "ended" : "captioned", { file, error });
+    if (!made) return;
     try {
       this.#sent(await client().job(job), file, this.get(id));
       this.drop(id);

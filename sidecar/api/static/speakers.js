@@ -1,8 +1,8 @@
 /** Who speaks: the lanes' names, and what can be done to a speaker. */
 
 import { client } from "./session.js";
-import { html, icon, Trouble, useEffect, useRef, useState } from "./view.js";
-import { called, counted, numberOf, trouble } from "./words.js";
+import { html, icon, Trouble, useAttempt, useEffect, useRef, useState } from "./view.js";
+import { called, counted, numberOf } from "./words.js";
 
 /** Whether the service has had its answer since the page was loaded. */
 let agreed = false;
@@ -60,7 +60,7 @@ function Speaker({ one, others, job, heard, people, consent, editing, close, say
   const [name, setName] = useState(one.named ? one.name : "");
   const [into, setInto] = useState(others[0]?.speaker ?? "");
   const [number, setNumber] = useState("");
-  const [wrong, setWrong] = useState(null);
+  const [wrong, attempt] = useAttempt();
   const label = called(one.speaker);
   const rename = (event) => {
     event.preventDefault();
@@ -88,13 +88,9 @@ function Speaker({ one, others, job, heard, people, consent, editing, close, say
       `${counted(speakers.length, "speaker")} now.${lost.names.length ? ` Nobody is called ${lost.names.join(" or ")} any more: if that is wrong, undo it.` : ""}`);
   };
   const know = async () => {
-    try {
-      const fresh = await remember(one.name, job.id, one.speaker, consent);
-      say(fresh ? `${one.name} is enrolled.` : `One more clip of ${one.name} is enrolled.`);
-      close();
-    } catch (error) {
-      setWrong(trouble(error));
-    }
+    const fresh = await remember(one.name, job.id, one.speaker, consent);
+    say(fresh ? `${one.name} is enrolled.` : `One more clip of ${one.name} is enrolled.`);
+    close();
   };
   return html`
     <div class="top"><h2 id="speaker">${one.name}</h2>
@@ -114,7 +110,7 @@ function Speaker({ one, others, job, heard, people, consent, editing, close, say
     </form>`}
     ${people && one.named && !heard?.person && !job.gone && html`<div class="asked">
       <p class="quiet">Voices are biometric data: have ${one.name} recognised in later recordings only if that is all right.${consent && " With this first one you agree that they are stored on this computer, encrypted, with a key in its keyring."}</p>
-      <button type="button" onClick=${know}>Remember this voice</button>
+      <button type="button" onClick=${() => attempt(know)}>Remember this voice</button>
     </div>`}
     ${wrong && html`<${Trouble} error=${wrong} />`}
     ${people && !job.gone && html`<div class="asked"><button type="button" onClick=${split}>Split by voice</button></div>`}

@@ -37,7 +37,7 @@ export class Database {
       request.onupgradeneeded = () => {
         for (const [name, keyPath] of Object.entries(this.#stores)) request.result.createObjectStore(name, { keyPath });
       };
-      request.onsuccess = () => resolve(request.result);
+      request.onsuccess = () => resolve(Object.assign(request.result, { onclose: () => (this.#opening = undefined) }));
       request.onerror = () => reject(request.error);
     });
     return this.#opening;
@@ -112,7 +112,8 @@ export class Sound {
   async piece(number, gone) {
     while (number >= this.count && !gone()) await new Promise((resolve) => this.#waiting.add(resolve));
     if (gone()) return undefined;
-    return this.#here.get(number) ?? (await database.transact("readonly", (_, pieces) => pieces.get([this.#id, number]))).bytes;
+    const stored = this.#here.has(number) ? null : await database.transact("readonly", (_, pieces) => pieces.get([this.#id, number])).catch(() => null);
+    return this.#here.get(number) ?? stored?.bytes ?? new ArrayBuffer(0); // somebody may empty the storage
   }
 
   /** Whoever waits for a piece asks again whether they still do. */

@@ -23,25 +23,25 @@ const SAID = {
 export function TakePane({ take, state, recordings }) {
   const { recorder } = recordings;
   const over = take.state !== "recording";
-  const live = recorder.going(take.id);
+  const { talk } = take;
   const [file, setFile] = useState(take.file);
   const { seconds } = take.sound;
   useEffect(() => {
     if (over) recorder.file(take.id).then(setFile);
   }, [over]);
   const facts = over ? [clock(seconds), take.segments.length > 0 && counted(voices(take.segments).length, "speaker"), place(take.sound)] : [SAID[take.live]];
-  const job = { id: take.id, state: over ? "done" : "running", duration: seconds, progress: {}, peaks: take.peaks, live: true, gone: true };
+  const job = { id: take.id, state: over ? "done" : "running", duration: seconds, progress: {}, peaks: over && talk?.peaks, live: true, gone: true };
   const shown = { segments: take.segments, revision: take.revision ?? -1, final: over };
   const stopped = over || take.live === "recording";
   return html`<main class="pane" id="main" tabindex="-1" aria-label=${take.name}>
     <${Head} title=${take.name} facts=${facts.filter(Boolean).join(" · ")} recordings=${recordings}>
       ${over && html`<${Kept} take=${take} state=${state} recordings=${recordings} />`}
     <//>
-    ${!over && live && html`<${Controls} take=${take} live=${live} />`}
-    ${take.error && html`<${Trouble} error=${take.error}>${!over && html`<button type="button" onClick=${() => live.again()}>Try again</button>`}<//>`}
-    ${!over && take.behind > BEHIND_S && html`<p class="notice" role="status">The service does not answer. What is said is kept, and sent as soon as it does.</p>`}
-    ${!over && html`<${Warnings} sound=${take.sound} muted=${take.muted} />`}
-    ${take.captions?.notices.filter((one) => !stopped || one.code !== "partials_late").map((one) => html`<p class="notice" key=${one.code}>${one.message}</p>`)}
+    ${!over && html`<${Controls} take=${take} live=${talk} />`}
+    ${take.error && html`<${Trouble} error=${take.error}>${!over && html`<button type="button" onClick=${() => talk.again()}>Try again</button>`}<//>`}
+    ${!over && talk.behind > BEHIND_S && html`<p class="notice" role="status">The service does not answer. What is said is kept, and sent as soon as it does.</p>`}
+    ${!over && html`<${Warnings} sound=${take.sound} muted=${talk.muted} />`}
+    ${talk?.captions.notices.filter((one) => !stopped || one.code !== "partials_late").map((one) => html`<p class="notice" key=${one.code}>${one.message}</p>`)}
     <${Reading} job=${job} shown=${shown} file=${file} recordings=${recordings} />
     ${!over && html`<${Tail} take=${take} />`}
     <div class="unseen" role="log" aria-live="polite" aria-relevant="additions" aria-label="Captions">
@@ -64,7 +64,7 @@ function Controls({ take, live }) {
     <span class="dot" aria-hidden="true"></span><span ref=${time} class="time">0:00</span>
     <meter ref=${meter} min="0" max="1" aria-label="Loudness"></meter>
     <button type="button" disabled=${!mayPause} onClick=${() => live.pause(!paused)}>${icon(paused ? "mic" : "pause")} ${paused ? "Resume" : "Pause"}</button>
-    <label class="check"><input type="checkbox" checked=${take.keeps} disabled=${!mayPause} onChange=${(event) => (keepTalks(event.target.checked), live.keep(event.target.checked))} /> Keep as a transcript</label>
+    <label class="check"><input type="checkbox" checked=${live.keeps} disabled=${take.live === "ending"} onChange=${(event) => (keepTalks(event.target.checked), live.keep(event.target.checked))} /> Keep as a transcript</label>
     <button type="button" class="main" disabled=${take.live === "ending"} onClick=${() => live.end()}>${icon("stop")} Stop</button>
   </div>`;
 }
@@ -72,7 +72,7 @@ function Controls({ take, live }) {
 /** What is being said. The page goes along while somebody reads its end. */
 function Tail({ take }) {
   const end = useEnd(take.revision);
-  const said = take.captions ? tailOf(take.captions) : [];
+  const said = tailOf(take.talk.captions);
   return html`<div ref=${end} class="tail">
     ${said.map(({ piece, sure, unsure }) => html`<p key=${piece}>${sure}<span class="quiet">${unsure}</span></p>`)}
   </div>`;
@@ -94,7 +94,7 @@ function Kept({ take, state, recordings }) {
   };
   const items = [
     segments.length > 0 && ["Text for Word (no times)", "txt", taken(() => textOf(segments))],
-    segments.length > 0 && ["Everything", "json", taken(() => `${JSON.stringify(take.captions?.summary ?? { segments }, null, 2)}\n`)],
+    segments.length > 0 && ["Everything", "json", taken(() => `${JSON.stringify(take.talk?.captions.summary ?? { segments }, null, 2)}\n`)],
     ["The audio", take.sound.ending, taken(() => recorder.file(take.id))],
   ];
   const drop = () => {

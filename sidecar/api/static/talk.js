@@ -117,8 +117,9 @@ export class Talk {
     this.#set("ending");
     await this.#capture.end();
     await this.#sound.written;
-    if (alone) this.close();
-    else this.#sound.ring();
+    if (alone) return this.close();
+    this.#wake();
+    this.#sound.ring();
   }
 
   /** Let go of all of it. */

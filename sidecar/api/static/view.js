@@ -1,8 +1,9 @@
 /** What all parts of the page are drawn with. */
 
 import { h } from "./vendor/preact.js";
-import { useEffect, useLayoutEffect, useRef } from "./vendor/hooks.js";
+import { useEffect, useLayoutEffect, useRef, useState } from "./vendor/hooks.js";
 import htm from "./vendor/htm.js";
+import { trouble } from "./words.js";
 
 export const html = htm.bind(h);
 export { render } from "./vendor/preact.js";
@@ -24,6 +25,24 @@ export function useFrames(on, there, show) {
   }, [on]);
 }
 
+/** What was wrong at the last attempt, what makes one, and what is being attempted. */
+export function useAttempt() {
+  const [{ busy = "", wrong }, set] = useState({});
+  const attempt = (work, what = "it") => {
+    set({ busy: what });
+    return work().then(() => set({}), (error) => set({ wrong: trouble(error) }));
+  };
+  return [wrong, attempt, busy];
+}
+
+/** Have what happens in the window acted on. @param {Record<string, (event: Event) => void>} on */
+export function useEvents(on, deps = []) {
+  useEffect(() => {
+    for (const [name, act] of Object.entries(on)) addEventListener(name, act, { passive: name === "scroll" });
+    return () => Object.entries(on).forEach(([name, act]) => removeEventListener(name, act));
+  }, deps);
+}
+
 /** So near the end of the page somebody reads along, and the page goes along, too. */
 const NEAR_PX = 140;
 
@@ -31,11 +50,7 @@ const NEAR_PX = 140;
 export function useEnd(change) {
   const near = useRef(true);
   const end = useRef(null);
-  useLayoutEffect(() => {
-    const look = () => (near.current = end.current.getBoundingClientRect().top <= innerHeight + NEAR_PX);
-    addEventListener("scroll", look, { passive: true });
-    return () => removeEventListener("scroll", look);
-  }, []);
+  useEvents({ scroll: () => end.current && (near.current = end.current.getBoundingClientRect().top <= innerHeight + NEAR_PX) });
   useLayoutEffect(() => {
     if (near.current) end.current.scrollIntoView({ block: "nearest", behavior: "instant" });
   }, [change]);

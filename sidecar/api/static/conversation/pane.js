@@ -2,8 +2,7 @@
 
 import { keepsTalks, keepTalks } from "../memory.js";
 import { client } from "../session.js";
-import { Downloads, Head, html, icon, save, Trouble, useEffect, useEnd, useFrames, useRef, useState } from "../view.js";
-import { trouble } from "../words.js";
+import { Downloads, Head, html, icon, save, Trouble, useAttempt, useEffect, useEnd, useEvents, useFrames, useRef, useState } from "../view.js";
 
 const PHASES = {
   idle: "Your turn: speak, or type.",
@@ -38,13 +37,9 @@ const facts = ({ speaks, told: { began } }) => `${began.spoken ? `You hear synth
 /** Who takes part, and the beginning. */
 function Start({ conversations, again }) {
   const [parts, setParts] = useState(null);
-  const [wrong, setWrong] = useState(null);
+  const [wrong, attempt] = useAttempt();
   const [wishes, setWishes] = useState(conversations.wishes);
-  useEffect(() => {
-    let gone = false;
-    client().question("/v1/talk", { once: true, long: true }).then((found) => gone || setParts(found), (error) => gone || setWrong(trouble(error)));
-    return () => (gone = true);
-  }, []);
+  useEffect(() => void attempt(async () => setParts(await client().question("/v1/talk", { once: true, long: true }))), []);
   const wish = (change) => setWishes((conversations.wishes = { ...wishes, ...change }));
   const begin = (typed) => conversations.begin({ ...wishes, typed, speaks: parts.speaks?.name });
   if (wrong) return html`<${Trouble} error=${wrong} />`;
@@ -80,17 +75,12 @@ function Controls({ going, conversations }) {
   const meter = useRef(null);
   const [keeps, setKeeps] = useState(keepsTalks());
   useEffect(() => document.getElementById("main").focus({ preventScroll: true }), []);
-  useEffect(() => {
-    const pressed = (event) => {
-      if (!QUIETS(event) || event.defaultPrevented || document.querySelector("dialog[open]")) return;
-      event.preventDefault();
-      going.interrupt();
-    };
-    const touched = () => going.touched();
-    addEventListener("keydown", pressed);
-    addEventListener("pointerup", touched);
-    return () => (removeEventListener("keydown", pressed), removeEventListener("pointerup", touched));
-  }, [going]);
+  const pressed = (event) => {
+    if (!QUIETS(event) || event.defaultPrevented || document.querySelector("dialog[open]")) return;
+    event.preventDefault();
+    going.interrupt();
+  };
+  useEvents({ keydown: pressed, pointerup: () => going.touched() }, [going]);
   useFrames(going, meter, () => (meter.current.value = going.level));
   const live = going.state === "live";
   const began = going.told.began;
