@@ -123,6 +123,7 @@ async def test_time_without_a_connection_or_with_audio_that_waits_for_the_engine
     assert clock.pauses == 0, "what is to be heard is there, and an engine has no room for it"
     sending.cancel()
     await asyncio.wait({sending})
+    session.expect_audio()  # its client comes back
     clock.passes(PATIENCE_S)
     assert clock.pauses == 1
 

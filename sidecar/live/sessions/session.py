@@ -164,7 +164,10 @@ class Session:
                 f"{len(raw) / width / rate:.1f} s."
             )
         self._check()
-        came = self._now()
+        came = self.touched = self._now()
+        if not raw:
+            return
+        self._patience_s = math.inf  # until this is taken
         while self._is_full():
             self._room.clear()
             self._waiting = True
@@ -176,14 +179,13 @@ class Session:
                 self._waiting = False
             self._check()
         self.touched = self._now()
-        if raw:
-            self.event_metrics.live_metrics.full.see(self.touched - came)
-            self.event_metrics.received(len(raw) / width / rate)
-            self.input_log.add(raw, encoding, rate)
-            self.news.set()
-            if self.recording is not None:
-                await self.recording.add(raw, encoding, rate)
-            self.expect_audio(len(raw) / width / rate)
+        self.event_metrics.live_metrics.full.see(self.touched - came)
+        self.event_metrics.received(len(raw) / width / rate)
+        self.input_log.add(raw, encoding, rate)
+        self.news.set()
+        if self.recording is not None:
+            await self.recording.add(raw, encoding, rate)
+        self.expect_audio(len(raw) / width / rate)
 
     def expect_audio(self, came_s: float = 0.0) -> None:
         """Wait for audio from now on, ``came_s`` of which has just come. If none comes until a
@@ -195,9 +197,8 @@ class Session:
         self._patience_s = silence_s + self.bounds.late_s
 
     def wait_for_audio(self, passed_s: float) -> None:
-        """Count the time that passed without audio. While that waits for the engine, or for its
-        client to connect again, no time passes."""
-        if self.finishing or self._waiting or self.disconnected_at is not None:
+        """Count the time that passed without audio. While a client is away, none passes."""
+        if self.finishing or self.disconnected_at is not None:
             return
         self._patience_s -= passed_s
         if self._patience_s < 0.0:

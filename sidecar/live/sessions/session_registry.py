@@ -252,12 +252,13 @@ class SessionRegistry:
     def conclude(self, session: Session, reason: errors.SidecarError | None) -> None:
         """End a session whose client does not: its last words and its summary precede the reason.
         One without audio ends at once."""
-        if reason is not None:
-            log.info("a live session is ended: %s", reason.code)
+        if session.over or session.finishing:
+            return
+        log.info("a live session is ended: %s", "left" if reason is None else reason.code)
         if not session.received_s:
             self._stop(session, reason)
             return
-        if reason is not None and session.event_metrics.wire == OWN_WIRE and not session.finishing:
+        if reason is not None and session.event_metrics.wire == OWN_WIRE:
             session.handle_event(NoticeRaised(Notice(reason.code, reason.detail)))
         session.finish(reason, asked=False)
 
