@@ -118,22 +118,21 @@ function Item({ job, state, repeated, recordings, say }) {
   };
   const sure = () => over && job.state === "done" ? document.getElementById(`sure-${job.id}`).showModal() : end();
   return html`<li class="job" data-state=${job.state}>
-    <button type="button" class="pick" aria-current=${state.selected === job.id ? "true" : undefined} onClick=${() => recordings.select(job.id)}>
-      <span class="name">${called}</span>
-      <span class="how">${stateOf(job)}${sent}</span>
-    </button>
+    <${Pick} id=${job.id} name=${called} how=${`${stateOf(job)}${sent}`} state=${state} recordings=${recordings} />
     <button type="button" class="bare" aria-label=${`${over ? "Delete" : "Cancel"} ${name}`} onClick=${sure}>${icon(over ? "trash" : "close")}</button>
     ${job.state === "running" && html`<progress max="1" value=${job.progress.fraction ?? undefined} aria-label=${`How far ${name} is`}></progress>`}
     ${job.state === "done" && html`<${Sure} id=${`sure-${job.id}`} title="Delete" act=${end}>Delete the transcript of <strong>${name}</strong>?<//>`}
   </li>`;
 }
 
+/** What is shown for who presses it. */
+const Pick = ({ id, name, how, state, recordings }) => html`<button type="button" class="pick" aria-current=${state.selected === id ? "true" : undefined} onClick=${() => recordings.select(id)}>
+  <span class="name">${name}</span><span class="how">${how}</span>
+</button>`;
+
 /** A conversation that goes on. */
 const Speaks = ({ state, recordings }) => html`<li class="job" data-state="live">
-  <button type="button" class="pick" aria-current=${state.selected === CONVERSATION ? "true" : undefined} onClick=${() => recordings.select(CONVERSATION)}>
-    <span class="name">Conversation</span>
-    <span class="how">In progress</span>
-  </button>
+  <${Pick} id=${CONVERSATION} name="Conversation" how="In progress" state=${state} recordings=${recordings} />
 </li>`;
 
 /** What the same file fails with again. */
@@ -157,14 +156,13 @@ function Take({ take, state, recordings }) {
   const kept = take.state === "kept";
   const failed = kept && error && source !== "captions";
   const own = source !== "file";
-  const inside = html`<span class="name">${name}</span><span class="how">${standing(take)}</span>`;
   const again = kept && (source !== "captions" || take.found) && !NO_REMEDY.has(error?.code);
   const keep = async () => {
     save(await recorder.file(id));
     recorder.saved(id);
   };
   return html`<li class="job" data-state=${failed ? "failed" : (take.live ?? take.state)}>
-    ${own ? html`<button type="button" class="pick" aria-current=${state.selected === id ? "true" : undefined} onClick=${() => recordings.select(id)}>${inside}</button>` : html`<div class="pick">${inside}</div>`}
+    ${own ? html`<${Pick} id=${id} name=${name} how=${standing(take)} state=${state} recordings=${recordings} />` : html`<div class="pick"><span class="name">${name}</span><span class="how">${standing(take)}</span></div>`}
     ${take.state !== "recording" && html`<button type="button" class="bare" aria-label=${own ? `Delete ${name}` : `Remove ${name} from the list`} onClick=${() => (own ? document.getElementById(`sure-${id}`).showModal() : recorder.drop(id))}>${icon(own ? "trash" : "close")}</button>`}
     ${again && html`<div class="choice">
       <button type="button" class="again" onClick=${() => recorder.send(id)}>${error ? "Try again" : "Send"}</button>
@@ -193,6 +191,8 @@ function Intake({ state, store, recordings, empty, say }) {
     recordings.recorder.add(all ? recordingsAmong(chosen, say) : chosen);
     event.target.value = "";
   };
+  const captioned = state.takes.some((one) => one.source === "captions" && one.state === "recording");
+  const caption = async () => recordings.select(await recordings.recorder.begin("captions"));
   return html`<section class="intake" aria-label="New recording">
     <div class="drop">
       ${empty ? html`<h1>Who said what, and when</h1>` : html`<h1 class="unseen">Recordings</h1>`}
@@ -201,7 +201,7 @@ function Intake({ state, store, recordings, empty, say }) {
         <button type="button" class="main" onClick=${() => files.current.click()}>${icon("add")} Choose files</button>
         <button type="button" class="folder" onClick=${() => folder.current.click()}>${icon("folder")} Folder</button>
         <${Record} state=${state} recordings=${recordings} />
-        <${Live} state=${state} recordings=${recordings} />
+        <${Begin} begin=${caption} disabled=${captioned}>${icon("live")} Live captions<//>
         <button type="button" onClick=${() => recordings.select(CONVERSATION)}>${icon("say")} Conversation</button>
       </div>
       <input ref=${files} class="unseen" id="files" type="file" multiple accept=${KINDS} tabindex="-1" aria-label="Recordings" onChange=${(event) => took(event, false)} />
@@ -272,13 +272,6 @@ function Record({ state, recordings }) {
     <${Warnings} sound=${take.sound} muted=${muted} />
     <${Sure} id="sure-recording" title="Discard" act=${() => recorder.drop(take.id)}>Discard what was recorded?<//>
   </div>`;
-}
-
-/** Words while somebody speaks: begun here, and shown in the place of a transcript. */
-function Live({ state, recordings }) {
-  const going = state.takes.some((one) => one.source === "captions" && one.state === "recording");
-  const begin = async () => recordings.select(await recordings.recorder.begin("captions"));
-  return html`<${Begin} begin=${begin} disabled=${going}>${icon("live")} Live captions<//>`;
 }
 
 /** A button that wants the microphone, and why it has none. */

@@ -28,15 +28,10 @@ export class Copies {
     this.#store = store;
   }
 
-  /** @param {string} owner as whom the service knows the visitor */
-  async open(owner) {
+  /** What other tabs did, and what there is of an owner, as whom the service knows the visitor. */
+  async refresh(owner = this.#owner) {
     this.#owner = owner;
-    await this.refresh();
-  }
-
-  /** What other tabs did. */
-  async refresh() {
-    if (!this.#owner) return;
+    if (!owner) return;
     const found = await database.transact("readonly", (heads) => heads.getAll()).catch(() => []); // a browser may store nothing
     const own = found.filter(({ owner }) => owner === this.#owner);
     this.#store.set({ copies: new Map([...own, ...this.#held()].map((one) => [one.id, one])) });

@@ -89,7 +89,7 @@ export class Recordings {
         this.#store.set({ jobs: [], takes });
       }
       this.#store.set({ about, arrival: null, locked: false });
-      await this.copies.open(about.owner);
+      await this.copies.refresh(about.owner);
       this.recorder.again();
       this.look();
     } catch (error) {
@@ -179,7 +179,7 @@ export class Recordings {
     const about = await client().question("/v1/page/about", { once: true });
     this.#store.set({ about });
     this.#learnt = engine;
-    await this.copies.open(about.owner);
+    await this.copies.refresh(about.owner);
   });
 
   /** The jobs as they are now; what has ended meanwhile is said, once. */

@@ -8,10 +8,7 @@ const LINK = /^#open=([\w-]{20,100})$/;
 /** @returns {string} the token of this tab, "" without one */
 export const token = () => sessionStorage.getItem(KEY) || "";
 
-export function keep(given) {
-  if (given) sessionStorage.setItem(KEY, given);
-  else sessionStorage.removeItem(KEY);
-}
+export const keep = (given) => sessionStorage.setItem(KEY, given);
 
 /** A client with the token that there is; sent by header, so that no other page can have it sent. */
 export const client = (retry = {}, silenceMs = undefined, given = token()) =>
