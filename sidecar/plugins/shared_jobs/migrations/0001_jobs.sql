@@ -240,8 +240,8 @@ RETURNS TABLE (node text, last boolean, refuses boolean) STABLE LANGUAGE sql AS 
     FROM vibevoice.services s LEFT JOIN vibevoice.put_offs p ON p.job = j.id AND p.node = s.id
     WHERE works AND NOT draining AND j.lasts_s <= longest_s AND vibevoice.meets_1(can, j.needs) $$;
 
--- Return the work that is left of the longest job of a node.
-CREATE FUNCTION vibevoice.left_1(node_ text) RETURNS float8 STABLE LANGUAGE sql RETURN (
+-- Return the work that is left of the longest job of a node. Not STABLE: plans would execute it.
+CREATE FUNCTION vibevoice.left_1(node_ text) RETURNS float8 LANGUAGE sql RETURN (
     SELECT coalesce(max(work_s * (1 - fraction)), 0) FROM vibevoice.jobs WHERE node = node_);
 
 -- Return the jobs that wait and that a node leaves to others. `fresh`: all that it left before. A job
@@ -416,7 +416,7 @@ BEGIN
     IF NOT FOUND THEN
         PERFORM FROM vibevoice.services WHERE id = node_ AND NOT draining FOR KEY SHARE;
         IF NOT FOUND THEN RETURN; END IF;
-        skip := ARRAY(SELECT vibevoice.skipped_1(node_, fresh_));
+        skip := ARRAY(SELECT s FROM vibevoice.skipped_1(node_, fresh_) s);
         SET LOCAL lock_timeout = '200ms';
         LOOP
             SELECT * INTO due FROM vibevoice.next_1(can_, longest_s_, NULL, skip);
@@ -427,13 +427,14 @@ BEGIN
                 SELECT * INTO other FROM vibevoice.next_1(can_, longest_s_, loaded_, skip);
                 IF FOUND THEN due := other; END IF;
             END IF;
-            BEGIN
-                SELECT * INTO had FROM vibevoice.jobs
-                    WHERE id = due.job AND (state || coalesce(claim, '')) = 'queued'  -- no partial index
-                    FOR UPDATE;
-                EXIT WHEN FOUND;
+            SELECT * INTO had FROM vibevoice.jobs
+                WHERE id = due.job AND (state || coalesce(claim, '')) = 'queued'  -- no partial index
+                FOR UPDATE SKIP LOCKED;
+            EXIT WHEN FOUND;
+            BEGIN  -- another call has it: for milliseconds
+                PERFORM FROM vibevoice.jobs WHERE id = due.job FOR UPDATE;
             EXCEPTION WHEN lock_not_available THEN
-                skip := skip || due.job;  -- other calls take milliseconds
+                skip := skip || due.job;
             END;
         END LOOP;
         SET LOCAL lock_timeout = '2s';
