@@ -22,6 +22,8 @@ const database = new Database("vibevoice-copies", { heads: "id", texts: "id" });
 export class Copies {
   #store;
   #owner = "";
+  /** Whose copies are known by now. */
+  #known = "";
 
   /** @param {import("./store.js").Store} store its `copies` are the heads of all, by id */
   constructor(store) {
@@ -31,15 +33,15 @@ export class Copies {
   /** What other tabs did, and what there is of an owner, as whom the service knows the visitor. */
   async refresh(owner = this.#owner) {
     this.#owner = owner;
-    if (!owner) return;
     const found = await database.transact("readonly", (heads) => heads.getAll()).catch(() => []); // a browser may store nothing
     const own = found.filter(({ owner }) => owner === this.#owner);
     this.#store.set({ copies: new Map([...own, ...this.#held()].map((one) => [one.id, one])) });
+    this.#known = owner;
   }
 
   /** The jobs of which a copy is due: it is not as they are, and has room among the newest. */
   due(jobs) {
-    if (!this.#owner || !keepsCopies()) return [];
+    if (!this.#owner || this.#known !== this.#owner || !keepsCopies()) return [];
     const { copies } = this.#store.state;
     const ended = jobs.filter((job) => job.state === "done" && job.expires_in !== null);
     const all = new Map(this.#kept().map(({ id, at }) => [id, { id, at }]));
@@ -50,10 +52,9 @@ export class Copies {
 
   /** @param {number} [at] when somebody had it before them; else it is as old as its recording */
   async put(job, { segments, metadata }, revision, at = this.#time(job)) {
-    const owner = this.#owner;
-    if (!owner || !keepsCopies()) return;
+    if (!this.#owner || !keepsCopies()) return;
     const { text } = this.#store.state.copies.get(job.id) ?? {};
-    const head = { id: job.id, owner, job, revision, at, kept: true };
+    const head = { id: job.id, owner: this.#owner, job, revision, at, kept: true };
     const old = this.#kept().filter(({ id }) => id !== job.id).sort(newestFirst).slice(COPIES_AT_MOST - 1);
     this.#set({ ...head, text }); // at once: nobody makes it twice
     try {
