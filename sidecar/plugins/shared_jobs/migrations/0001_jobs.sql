@@ -407,7 +407,8 @@ CREATE FUNCTION vibevoice.claim_1(
     passed_over_s float8, begins_ boolean DEFAULT false, fresh_ boolean DEFAULT false)
 RETURNS TABLE (job text, seq bigint, submitted bytea, tries int, more boolean) LANGUAGE plpgsql
 -- Whatever the statistics say: `jobs_waiting` has the first jobs of each kind in their order.
-SET enable_seqscan = off SET enable_bitmapscan = off SET enable_sort = off SET jit = off AS $$
+SET enable_seqscan = off SET enable_bitmapscan = off SET enable_sort = off SET jit = off
+SET plan_cache_mode = force_generic_plan AS $$  -- as `submit_1`
 DECLARE due record; other record; had vibevoice.jobs; skip text[];
 BEGIN
     -- One claim at a time, a few milliseconds each: each has to see what the one before took.
