@@ -170,11 +170,10 @@ def _value(field: FieldInfo) -> str:
         int: "integer",
         float: "number",
         str: "text",
+        Path: "path",
         SecretStr: BY_FILE,
     }
     for kind in (field.annotation, *get_args(field.annotation)):
-        if kind is Path:
-            return "path"
         if kind in kinds:
             return kinds[kind]
     return "text"

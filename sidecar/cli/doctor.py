@@ -176,12 +176,10 @@ async def _load(spec: EngineSpec) -> errors.SidecarError | None:
 
 
 def _port(settings: Settings) -> CheckFinding:
-    from sidecar.server.listeners import bind_port
-
     if not settings.port:
         return CheckFinding("port", CheckState.GOOD, "any free one")
     try:
-        bind_port(settings.host, settings.port).close()
+        listeners.bind_port(settings.host, settings.port).close()
     except errors.PortInUse as error:
         if other := listeners.find_service(settings.host, settings.port):
             text = f"{settings.port}: vibevoice-asr {other.version} runs, pid {other.pid}"

@@ -19,7 +19,6 @@ from sidecar import errors
 from sidecar.cli.audio_input import Opens, idempotency_key
 from sidecar.cli.output import ProgressCallback, print_error_line
 from sidecar.config.secret_settings import CLIENT_TOKEN_VARIABLE, read_secret, service_token
-from sidecar.errors import SettingsInvalid
 from sidecar.interfaces import live_events
 from sidecar.live.sessions.event_log import NumberedEvent
 from sidecar.transcripts.transcript import (
@@ -56,7 +55,7 @@ def client_token(settings: Settings, given: str | None = None) -> str | None:
         token = read_secret(SecretStr(secret))
         if not token or not token.isascii() or not token.isprintable():
             where = "--token" if given else CLIENT_TOKEN_VARIABLE
-            raise SettingsInvalid(
+            raise errors.SettingsInvalid(
                 f"{where} has no valid token: it is empty or has characters other than "
                 "printable ASCII."
             )

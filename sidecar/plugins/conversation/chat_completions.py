@@ -247,21 +247,11 @@ class ChatStreamParser:
         """Whether the model has finished: some servers send no end of the stream after that."""
         self.cut_off = False
         """Whether the limit of tokens ended the answer."""
-        self._reasoning_filter = ReasoningFilter(reasons=reasons)
+        self.reasoning_filter = ReasoningFilter(reasons=reasons)
         self._call_ids: list[str] = []
         """Ids of the calls so far, '' where the server sent none."""
         self._calls: dict[int | None, int] = {}
         """Index of the last call by the index that the server sent."""
-
-    @property
-    def lone_end(self) -> bool:
-        """Return whether reasoning has ended that nothing had begun."""
-        return self._reasoning_filter.lone_end
-
-    @property
-    def reasoned(self) -> bool:
-        """Return whether the server has shown reasoning, in a field of its own or in the text."""
-        return self._reasoning_filter.reasoned
 
     def feed(self, data: bytes) -> list[LlmDelta]:
         """Return the deltas in an event.
@@ -277,7 +267,7 @@ class ChatStreamParser:
     def end(self) -> list[LlmDelta]:
         """End the stream; return the rest."""
         self.done = True
-        rest = self._reasoning_filter.end(cut_off=self.cut_off)
+        rest = self.reasoning_filter.end(cut_off=self.cut_off)
         return [rest] if rest else []
 
     def _deltas(self, chunk: object) -> list[LlmDelta]:
@@ -290,9 +280,9 @@ class ChatStreamParser:
             case {"choices": [{"delta": dict(delta)}, *_]}:
                 text, calls = delta.get("content"), delta.get("tool_calls")
                 if any(value and name.startswith("reasoning") for name, value in delta.items()):
-                    self._reasoning_filter.reasoned = True
+                    self.reasoning_filter.reasoned = True
                 deltas: list[LlmDelta] = (
-                    [self._reasoning_filter.feed(text)] if isinstance(text, str) else []
+                    [self.reasoning_filter.feed(text)] if isinstance(text, str) else []
                 )
                 return deltas + [self._tool_call_delta(one) for one in _tool_call_values(calls)]
             case {"choices": [*_]} | {"usage": dict()}:  # the end, or the token usage

@@ -86,9 +86,7 @@ def _base_delay_s(text: str, words: Sequence[str], delays: EndOfTurnDelays) -> f
     if last in FILLERS:
         return delays.most_s
     incomplete = last in (NEVER_FINAL_WORDS if ended else INCOMPLETE_WORDS) or needs_more(text)
-    if incomplete or _ELLIPSIS.search(text):
-        return max(AFTER_NUMBER_S, delays.usual_s)
-    if _ends_in_digit_group(words, ended=ended):
+    if incomplete or _ELLIPSIS.search(text) or _ends_in_digit_group(words, ended=ended):
         return max(AFTER_NUMBER_S, delays.usual_s)
     if _GOES_ON.search(text):
         return max(AFTER_COMMA_S, delays.usual_s)

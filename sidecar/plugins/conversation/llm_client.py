@@ -160,9 +160,10 @@ class LlmClient:
                     for delta in deltas:
                         yield delta
                         within_s, since = self._address.next_s, None
-            self._reasons = self._reasons or parser.lone_end
+            self._reasons = self._reasons or parser.reasoning_filter.lone_end
             # OpenAI's models reason without showing it, and take the newer limit.
-            reasoned = parser.reasoned or self._limit == chat_completions.NEWER_LIMIT
+            newer = self._limit == chat_completions.NEWER_LIMIT
+            reasoned = newer or parser.reasoning_filter.reasoned
             if since is None or not (parser.cut_off and reasoned):
                 return
             self._reasoning_tokens = self._address.max_reasoning_tokens

@@ -51,21 +51,16 @@ class ConversationStateMachine:
         if assistant_turn is not None:
             if assistant_turn.sounding:
                 return ConversationPhase.SPEAKING
-            return (
-                ConversationPhase.SYNTHESIZING
-                if assistant_turn.synthesizing
-                else ConversationPhase.GENERATING
-            )
+            if assistant_turn.synthesizing:
+                return ConversationPhase.SYNTHESIZING
+            return ConversationPhase.GENERATING
         return ConversationPhase.TRANSCRIBING if user_turn is not None else ConversationPhase.IDLE
 
     @property
     def replying(self) -> int:
         """Return the number of the reply in progress, 0 if there is none."""
-        return (
-            self._assistant.confirmed_turn.number
-            if self._assistant.confirmed_turn is not None
-            else 0
-        )
+        assistant_turn = self._assistant.confirmed_turn
+        return 0 if assistant_turn is None else assistant_turn.number
 
     @property
     def made(self) -> events.ReplyEnding | None:
@@ -160,11 +155,9 @@ class ConversationStateMachine:
     def _response_requested(self, requested: events.ResponseRequested) -> None:
         user_turn = self.turn_taking.user_turn
         if user_turn is not None and user_turn.committed:
-            user_turn.answer, user_turn.answer_by, user_turn.answer_name = (
-                True,
-                requested.options,
-                requested.name,
-            )
+            user_turn.answer = True
+            user_turn.answer_by = requested.options
+            user_turn.answer_name = requested.name
             return
         self.turn_taking.end_reply(events.ReplyEnding.INTERRUPTED)
         self._assistant.answer_history(self.turn_taking.at, requested.options, requested.name)

@@ -42,12 +42,11 @@ class TurnTaking:
             self._end_backchannel(user_turn)
             user_turn = None
         if user_turn is None:
-            first, echoable_text = (
-                {utterance: UserUtterance(began)},
-                self._assistant.echoable_text(began),
-            )
             user_turn = self.user_turn = UserTurn(
-                began, utterance, utterances=first, echoable_text=echoable_text
+                began,
+                utterance,
+                utterances={utterance: UserUtterance(began)},
+                echoable_text=self._assistant.echoable_text(began),
             )
         else:
             user_turn.start(utterance, began)
@@ -358,13 +357,10 @@ class TurnTaking:
                 timers.append((self._over_at(user_turn), lambda: self._end_turn_if_due(user_turn)))
         elif self.options.interruptible and not user_turn.dismissed:
             if user_turn.paused_at is not None:
-                silent_since = (
-                    float("inf")
-                    if user_turn.speaking
-                    else max(user_turn.ended, user_turn.paused_at)
-                )
-                longest = user_turn.paused_at + barge_in.MAX_HOLD_S
-                at = min(silent_since + barge_in.RESUME_AFTER_S, longest)
+                at = user_turn.paused_at + barge_in.MAX_HOLD_S
+                if not user_turn.speaking:
+                    silent_since = max(user_turn.ended, user_turn.paused_at)
+                    at = min(at, silent_since + barge_in.RESUME_AFTER_S)
                 timers.append((at, lambda: self._dismiss(user_turn, assistant_turn)))
             elif user_turn.speaking:
                 at = user_turn.since + self.pause_after

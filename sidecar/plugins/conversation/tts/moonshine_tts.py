@@ -176,13 +176,11 @@ def _language_tag(catalogue: VoiceCatalogue, language: str) -> str:
         errors.VoiceUnknown: there is no voice for the language.
     """
     wanted_tag = language.strip().lower().replace("_", "-")
-    regional_tags = [
-        tag for tag in sorted(catalogue, key=_dialect_rank) if tag.split("-")[0] == wanted_tag
-    ]
     if wanted_tag in catalogue:
         return wanted_tag
-    if regional_tags:
-        return regional_tags[0]
+    for tag in sorted(catalogue, key=_dialect_rank):
+        if tag.split("-")[0] == wanted_tag:
+            return tag
     raise errors.VoiceUnknown(
         f"There is no voice for '{language}'.",
         hint=f"There are voices for: {engine_interface.abbreviate_names(sorted(catalogue))}.",
