@@ -75,7 +75,6 @@ STANDARD_INPUT = Path("/dev/stdin")
 """Path of standard input on every system, whatever name the user gave."""
 NAMES = frozenset({"-", "/dev/stdin", "/dev/fd/0", "/proc/self/fd/0"})
 CHUNK = 1 << 20
-MB = 1 << 20
 
 
 def expand_folders(named: Iterable[Path]) -> list[Path]:
@@ -459,7 +458,7 @@ def spool_stdin() -> AudioSource:
     try:
         while data := os.read(sys.stdin.fileno(), CHUNK):
             spool.add(data)
-            if spool.size > settings.max_upload_mb * MB:
+            if spool.size > settings.max_upload_mb << 20:
                 raise errors.UploadTooLarge(
                     "The recording on standard input is larger than the limit."
                 )

@@ -92,15 +92,9 @@ async def _delete(job: str = JOB, *, target: ServiceTarget) -> None:
 
 async def _diarize(
     job: str = JOB,
-    num_speakers: int | None = option(
-        None, "Tell N speakers apart.", "--num-speakers", metavar="N"
-    ),
-    min_speakers: int | None = option(
-        None, "Tell at least N speakers apart.", "--min-speakers", metavar="N"
-    ),
-    max_speakers: int | None = option(
-        None, "Tell at most N speakers apart.", "--max-speakers", metavar="N"
-    ),
+    num_speakers: int | None = option(None, "Tell N speakers apart.", metavar="N"),
+    min_speakers: int | None = option(None, "Tell at least N speakers apart.", metavar="N"),
+    max_speakers: int | None = option(None, "Tell at most N speakers apart.", metavar="N"),
     *,
     target: ServiceTarget,
 ) -> None:

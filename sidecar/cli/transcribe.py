@@ -94,12 +94,8 @@ class TranscribeCommandOptions:
     num_speakers: int | None = option(
         None, "Expect N speakers (a hint).", "--speakers", metavar="N"
     )
-    min_speakers: int | None = option(
-        None, "Expect at least N speakers (a hint).", "--min-speakers", metavar="N"
-    )
-    max_speakers: int | None = option(
-        None, "Expect at most N speakers (a hint).", "--max-speakers", metavar="N"
-    )
+    min_speakers: int | None = option(None, "Expect at least N speakers (a hint).", metavar="N")
+    max_speakers: int | None = option(None, "Expect at most N speakers (a hint).", metavar="N")
     windows: str | None = option(
         None,
         "Windows of a long recording, several at once being faster on a big card",
@@ -253,12 +249,9 @@ async def _run(
     options: TranscribeCommandOptions, named: Sequence[Path], opens: audio_input.Opens
 ) -> int:
     files = audio_input.expand_folders(named)
-    manifest = (
-        None if options.output is None else TranscriptManifest(options.output, options.format)
-    )
-    if manifest is None:
-        pairs = [(path, "") for path in files]
-    else:
+    manifest, pairs = None, [(path, "") for path in files]
+    if options.output is not None:
+        manifest = TranscriptManifest(options.output, options.format)
         if options.resume:
             files = [path for path in files if not manifest.has_transcript(path)]
         if not files:
