@@ -16,7 +16,7 @@ from urllib.parse import parse_qs
 
 from starlette.datastructures import Headers
 from starlette.requests import Request
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from sidecar import errors
 from sidecar.api.http import error_responses, middleware, request_headers
@@ -127,8 +127,7 @@ class AuthGate:
         if scope["type"] == "websocket":
             error_responses.log_error(error, None)
             await receive()
-            message: Message = {"type": "websocket.close", "code": 1008, "reason": error.code}
-            await send(message)
+            await send({"type": "websocket.close", "code": 1008, "reason": error.code})
         else:
             await self._send_error(error, scope, receive, send)
 

@@ -325,9 +325,8 @@ class AssistantTurn:
             self._held.append(command)
             return
         self._emit_command(command)
-        if isinstance(command, events.SendReplyAudio):
-            self.sounding = True
         first = isinstance(command, events.SendReplyAudio)
+        self.sounding = self.sounding or first
         first = first or (self._text_only and isinstance(command, events.ReplyTextDelta))
         if self._latency is not None and first:
             self._measure(self._latency, now)

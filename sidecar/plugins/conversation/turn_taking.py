@@ -134,11 +134,10 @@ class TurnTaking:
         are known."""
         if self._assistant.confirmed_turn is not None or not user_turn.settled:
             return
-        text = user_turn.text
         if self._over_at(user_turn) <= self.at:
             self._end_turn(user_turn)
         elif self.options.answers and self.options.ends_turns:
-            self._assistant.speculate(text, self.at)
+            self._assistant.speculate(user_turn.text, self.at)
 
     def _over_at(self, user_turn: UserTurn) -> float:
         if user_turn.committed:
