@@ -98,18 +98,23 @@ class Breakers:
         """Return the last error of each open breaker, the oldest first."""
         return {fault: breaker.error for fault, breaker in self.open.items()}
 
-    def failed(self, error: errors.SidecarError) -> None:
-        """Open the breaker of an error; one that is open holds jobs for longer after each try."""
-        breaker = self.open.get(fault_of(error))
+    def failed(self, error: errors.SidecarError, *, kept: bool = True) -> None:
+        """Open the breaker of an error; one that is open holds jobs for longer after each try of a
+        job that it holds. Others are tried however often, so each would keep those waiting.
+        ``kept``: whether a kept job met it."""
+        fault = fault_of(error)
+        breaker = self.open.get(fault)
         again = breaker is not None and breaker.error.code == error.code
         log.log(
             logging.DEBUG if again else logging.WARNING, "jobs wait until this is over: %s", error
         )
-        breaker = self.open.setdefault(fault_of(error), Breaker(error))
+        holds = breaker is None or fault in _held(kept=kept)
+        breaker = self.open.setdefault(fault, Breaker(error))
         breaker.error = error
-        if time.monotonic() >= breaker.until:
+        if holds and time.monotonic() >= breaker.until:
             breaker.pause(self._retry_s)
-        if fault_of(error) is Fault.UPSTREAM:  # that of our errors is for our clients
+        # that of our errors is for our clients, and the recording may have caused the others
+        if holds and fault is Fault.UPSTREAM and not error.counts_as_death:
             breaker.until = max(breaker.until, time.monotonic() + (error.retry_after or 0.0))
 
     def succeeded(self, faults: Iterable[Fault] = Fault) -> None:
@@ -127,8 +132,7 @@ class Breakers:
             breaker.pause(self._retry_s)
 
     def _holding(self, kept: bool) -> Iterator[Breaker]:
-        holds = HOLDS_KEPT if kept else HOLDS_ALL
-        return (breaker for fault, breaker in self.open.items() if fault in holds)
+        return (breaker for fault, breaker in self.open.items() if fault in _held(kept=kept))
 
     def rest_s(self, error: errors.SidecarError, attempts: int) -> float:
         """Return how long a job waits of its own after so many vain attempts in a row: for longer
@@ -137,3 +141,8 @@ class Breakers:
             return backoff_s(attempts, self._retry_s, LONGEST_PAUSES * self._retry_s)
         first_s = REST_PAUSES * self._retry_s
         return backoff_s(attempts - 1, first_s, LONGEST_PAUSES * first_s)
+
+
+def _held(*, kept: bool) -> frozenset[Fault]:
+    """Return the faults whose breakers hold a job."""
+    return HOLDS_KEPT if kept else HOLDS_ALL

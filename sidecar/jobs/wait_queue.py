@@ -190,7 +190,7 @@ class WaitQueue:
     def hold(self, job: Job, error: errors.SidecarError, vain_s: float) -> None:
         """Hold jobs after an attempt that met an error; the job itself for longer, at least for
         twice the time for which it kept the engine from others (``vain_s``)."""
-        self.breakers.failed(error)
+        self.breakers.failed(error, kept=job.record.kept)
         job.vain_attempts += 1
         rest_s = max(self.breakers.rest_s(error, job.vain_attempts), 2 * vain_s)
         job.not_before = time.monotonic() + rest_s

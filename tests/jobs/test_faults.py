@@ -694,14 +694,14 @@ def test_breaker_holds_jobs_for_pauses_that_double_and_only_a_success_closes_it(
     assert closed == ["closed"]
 
 
-@pytest.mark.parametrize("error", [errors.MachineBusy(), errors.UploadsFull()])
-def test_fault_of_this_machine_holds_jobs_for_the_first_pause_whatever_its_clients_are_told(
+@pytest.mark.parametrize("error", [errors.MachineBusy(), errors.UploadsFull(), UpstreamFailed()])
+def test_fault_of_this_machine_or_in_a_recording_holds_jobs_for_the_first_pause_only(
     error: errors.SidecarError, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("time.monotonic", lambda: 1000.0)
     breakers = Breakers(retry_s=1.0)
     breakers.failed(error)
-    assert breakers.held_until(kept=False) == 1001.0
+    assert breakers.held_until(kept=True) == 1001.0
 
 
 @pytest.mark.usefixtures("fresh_workers")

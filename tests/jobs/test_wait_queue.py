@@ -22,6 +22,7 @@ from sidecar.jobs.job_queue import JobQueue
 from sidecar.jobs.job_record import JobState, Priority
 from sidecar.jobs.job_runner import Job
 from sidecar.jobs.wait_queue import LONG_AUDIO_S, WaitQueue, is_long
+from sidecar.plugins.upstream.errors import UpstreamBusy, UpstreamFailed
 from sidecar.transcripts.transcript import Finished, Progress, ResumePoint, Transcript
 
 NewJob = Callable[..., Job]
@@ -170,6 +171,20 @@ async def test_jobs_that_were_tried_in_vain_go_last_only_while_jobs_are_tried_on
     lineup.breakers.failed(fault)
     one_by_one = isinstance(fault, errors.DiskFull)
     assert [*lineup.in_order()] == ([yours, mine] if one_by_one else [mine, yours])
+
+
+@pytest.mark.parametrize("error", [errors.OutOfMemory(), UpstreamFailed(), UpstreamBusy()])
+async def test_requests_that_fail_again_and_again_keep_no_kept_job_from_its_try(
+    recording: Path, error: errors.SidecarError, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = 1000.0
+    monkeypatch.setattr("time.monotonic", lambda: now)
+    lineup = lineup_on(OverheardSlot(), fault_retry_s=20.0)
+    kept = job_of(recording)
+    lineup.join(kept)
+    for now in (1000.0, 1010.0, 1020.0):
+        lineup.hold(job_of(recording, kept=False), error, 0.0)
+        assert ([*lineup.in_order()] == [kept]) is (now == 1020.0)
 
 
 async def test_each_free_dispatcher_has_its_own_next_job(recording: Path) -> None:
