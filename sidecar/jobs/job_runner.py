@@ -288,7 +288,7 @@ class JobRun:
         elif fault is Fault.UNKNOWN:
             log.exception("internal error in job %s", job.id)
         beside = self._engine.sharing.concurrent and not job.record.alone
-        if isinstance(error, errors.GpuOutOfMemory) and beside:
+        if isinstance(error, (errors.GpuOutOfMemory, errors.OutOfMemory)) and beside:
             return FOR_ALONE
         vain_s = time.monotonic() - self._begun if fault is Fault.ENGINE else self._vain_s
         return attempt_end(job.record, error, shared=job.shared, vain_s=vain_s)

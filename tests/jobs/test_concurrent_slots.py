@@ -64,21 +64,27 @@ async def test_cancel_ends_one_of_two_running_jobs_and_interrupt_requeues_runnin
     assert [job.record.attempts for job in jobs] == [1, 1, 1]
 
 
-@pytest.mark.parametrize(("shared", "full", "leases"), [(True, 0, 2), (False, 0, 4), (True, 1, 3)])
+@pytest.mark.parametrize(
+    ("shared", "full", "leases"),
+    [
+        *((True, [], 2), (False, [], 4)),
+        *((True, [errors.GpuOutOfMemory()], 3), (True, [errors.OutOfMemory()] * 2, 4)),
+    ],
+)
 async def test_jobs_of_planned_engine_share_a_lease_only_with_a_shared_memory_plan(
-    shared: bool, full: int, leases: int, new_job: NewJob
+    shared: bool, full: list[errors.SidecarError], leases: int, new_job: NewJob
 ) -> None:
     """Without one, or if memory ran out, it takes another lease, for itself."""
-    slot, refusals = OverheardJoint(), iter(range(full))
+    slot, refusals = OverheardJoint(), iter(full)
     slot.set_spec(planned=True)
 
     async def plan(job: Job, precision: Precision) -> TranscribeOptions:
-        if next(refusals, None) is not None:
-            raise errors.GpuOutOfMemory()
+        if (error := next(refusals, None)) is not None:
+            raise error
         return replace(job.record.options, memory=MemoryPlan(together=2, places=2 * shared))
 
     async with queue_on(slot, concurrency=2, plan=plan) as queue:
-        jobs = await started(queue, *(new_job() for _ in range(2)))
+        jobs = await started(queue, *(new_job(kept=False) for _ in range(2)))
         assert await over(jobs) == [JobState.DONE] * 2
     assert slot.asked == leases
 
