@@ -59,10 +59,7 @@ _LONGEST_COMMAND = 1000
 _NAME = b"test-preloader"
 """By which `children_of` knows a process that only forks."""
 READ_AT_IMPORT = frozenset(
-    (
-        *("live_buffer", "llm_first_token", "llm_max_tokens", "llm_next_token"),
-        *("openai_held", "openai_retry_grace"),
-    )
+    ("live_buffer", "llm_first_token", "llm_max_tokens", "llm_next_token", "openai_held")
 )
 """Limits (`sidecar.limit_overrides`) that are defaults of parameters or fields: no service that is
 forked can have other ones."""

@@ -67,8 +67,10 @@ def restrict_files(unit: Unit, state: Path) -> None:
         _, target, _, options, *_ = line.split()
         flags = sum(KEPT.get(one, 0) for one in options.split(","))
         libc.mount(None, os.fsencode(target), None, REMOUNT | BIND | READ_ONLY | flags, None)
+    used = [*map(Path, (sys.executable, sys.prefix, sys.base_prefix)), Path.cwd()]
     for folder in ("/tmp", "/var/tmp") if unit.on("PrivateTmp") else ():
-        mount("tmpfs", folder, NO_SUID | NO_DEV, "tmpfs")
+        if not any(one.is_relative_to(folder) for one in used):
+            mount("tmpfs", folder, NO_SUID | NO_DEV, "tmpfs")
     if unit.on("PrivateDevices"):
         mount("tmpfs", "/dev", NO_SUID, "tmpfs")
         for name, opened in devices.items():
@@ -77,9 +79,8 @@ def restrict_files(unit: Unit, state: Path) -> None:
         os.symlink("/proc/self/fd", "/dev/fd")
         Path("/dev/shm").mkdir()
         mount("tmpfs", "/dev/shm", NO_SUID | NO_DEV, "tmpfs")
-    used = [*map(Path, (sys.executable, sys.prefix, sys.base_prefix)), Path.cwd(), state]
     for home in HOMES if unit.on("ProtectHome") else ():
-        if Path(home).is_dir() and not any(one.is_relative_to(home) for one in used):
+        if Path(home).is_dir() and not any(one.is_relative_to(home) for one in [*used, state]):
             mount("tmpfs", home, READ_ONLY, "tmpfs")
     state.mkdir(parents=True, exist_ok=True)
     mount(f"/proc/self/fd/{kept}", str(state), BIND)
