@@ -99,7 +99,8 @@ class FaultyProxy:
             self.hung_up.set()
             return False
         answer = await self._answer(head, body)
-        writer.write(answer[: len(answer) // 2] if fault == "half" else answer)
+        kept = {"half": len(answer) // 2, "third": len(answer) // 3}.get(fault, len(answer))
+        writer.write(answer[:kept])
         await writer.drain()
         return not fault
 

@@ -8,7 +8,8 @@ import base64
 import hashlib
 import io
 import json
-from collections.abc import Callable
+from collections import deque
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -69,6 +70,8 @@ class MarkedUpstream(StandIn):
     ) -> None:
         super().__init__()
         self.form, self.refuses, self.odd = form, refuses, odd
+        self.joined = deque[int]()
+        """Seconds in a segment of its next answers in NDJSON, in order; one without."""
 
         @self.app.get("/health")
         async def health() -> Response:
@@ -130,13 +133,17 @@ class MarkedUpstream(StandIn):
         return Response(json.dumps(body), media_type="application/json")
 
     def _sidecar(self, fields: dict[str, str], heard: Spoken, seconds: float) -> Response:
+        spans = [(*self._span(at, 0.4, 0.4), text) for at, text in heard]
         segments = []
-        for at, text in heard:
-            start, end = self._span(at, 0.4, 0.4)
-            one = {"speaker": "Speaker_0", "start_time": start, "end_time": end, "text": text}
-            if self.form == WORDS:
-                one["words"] = [{"start_time": start, "end_time": end, "text": text}]
-            segments.append(one)
+        for some in _in_groups(spans, self.joined.popleft() if self.joined else 1):
+            words = [{"start_time": a, "end_time": b, "text": text} for a, b, text in some]
+            one = {
+                "speaker": "Speaker_0",
+                "start_time": some[0][0],
+                "end_time": some[-1][1],
+                "text": " ".join(text for *_, text in some),
+            }
+            segments.append({**one, "words": words} if self.form == WORDS else one)
         whole = {"status": "success", "segments": segments, "metadata": {"diarized": False}}
         lines = [*({"segment": one} for one in segments), {"result": whole}]
         told = "\n".join(json.dumps(one) for one in lines) + "\n"
@@ -153,3 +160,7 @@ class MarkedUpstream(StandIn):
         events = [json.dumps({"choices": [{"delta": {"content": one}}]}) for one in pieces]
         told = "".join(f"data: {one}\n\n" for one in [*events, "[DONE]"])
         return Response(told, media_type="text/event-stream")
+
+
+def _in_groups(items: list[Any], most: int) -> Iterator[list[Any]]:
+    return (items[at : at + most] for at in range(0, len(items), most))

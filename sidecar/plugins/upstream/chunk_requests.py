@@ -40,9 +40,9 @@ LONGEST_CHUNK_S = 3600.0
 MIN_SPLIT_CHUNK_S = 5.0
 """A chunk shorter than twice this is not split: its length is not the problem."""
 
-SegmentsCallback = Callable[[AudioChunk, int, Sequence[Segment]], None]
-"""Callback for segments of a chunk as they arrive, in seconds from its start, with the index of the
-first in its answer."""
+SegmentsCallback = Callable[[AudioChunk, Sequence[Segment], Sequence[Segment]], None]
+"""Callback for segments of a chunk as they arrive, in seconds from its start, after the list of
+those that its answer had before."""
 
 
 class ChunkRequests:

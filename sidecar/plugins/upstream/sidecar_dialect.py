@@ -6,7 +6,6 @@ import json
 import math
 import re
 from collections.abc import Mapping
-from dataclasses import replace
 from typing import Any
 
 from sidecar import errors
@@ -81,8 +80,7 @@ class SidecarChunkRequest(ChunkRequest):
         """Return the transcript."""
         self._segments_of(self._rest)
         try:
-            answer = parse_sidecar_answer(self._body, self.duration_s)
-            return replace(answer, late=()) if self.streamed else answer
+            return parse_sidecar_answer(self._body, self.duration_s)
         except upstream_dialect.PARSE_ERRORS:
             raise upstream_dialect.garbled("is no transcript") from None
 

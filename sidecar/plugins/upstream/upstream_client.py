@@ -58,9 +58,9 @@ MAX_ANSWER_BYTES = 64 << 20
 MAX_EVENT_BYTES = 4 << 20
 """Maximum bytes of an event of a streamed answer; some servers resend the whole text in each."""
 
-SegmentsCallback = Callable[[int, Sequence[Segment]], None]
-"""Callback for segments as they arrive, in seconds from the chunk's start, with the index of the
-first among those of the answer."""
+SegmentsCallback = Callable[[Sequence[Segment], Sequence[Segment]], None]
+"""Callback for segments as they arrive, in seconds from the chunk's start, after the list of those
+that the answer had before."""
 
 
 def second_of_speech() -> bytes:
@@ -235,7 +235,7 @@ class UpstreamClient:
                         blocks = openai_http.event_data(blocks, MAX_EVENT_BYTES, _wrong_event)
                     async for data in blocks:
                         if segments := chunk_request.feed(data):
-                            on_segments(len(chunk_request.streamed), segments)
+                            on_segments(chunk_request.streamed, segments)
                             chunk_request.streamed += segments
         except openai_http.RequestRefused as refusal:
             raise chunk_request.refused(refusal) from None

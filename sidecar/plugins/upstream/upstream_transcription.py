@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from bisect import bisect_left, insort
 from collections import defaultdict, deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING
 
@@ -18,6 +17,7 @@ from sidecar.interfaces import engine_interface
 from sidecar.interfaces.engine_interface import TranscribeOptions
 from sidecar.plugins.upstream import audio_chunks
 from sidecar.plugins.upstream.chunk_requests import ChunkRequests
+from sidecar.plugins.upstream.reported_segments import ReportedSegments
 from sidecar.plugins.upstream.upstream_client import UpstreamClient
 from sidecar.transcripts.speaker_turns import SpeakerTurn
 from sidecar.transcripts.transcript import (
@@ -46,8 +46,8 @@ class _UpstreamCancelled(Exception):
     """The transcription was cancelled."""
 
 
-_Early = SimpleQueue[tuple[audio_chunks.AudioChunk, int, Sequence[Segment]]]
-"""Chunks, and segments of their answers from an index on."""
+_Early = SimpleQueue[tuple[audio_chunks.AudioChunk, Sequence[Segment], Sequence[Segment]]]
+"""Chunks, their answers so far, and the next segments of these."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +58,7 @@ class _PendingChunk:
     chunk: audio_chunks.AudioChunk
     future: Future[list[audio_chunks.ChunkResult]]
     segments: _Early
+    reported: ReportedSegments = field(default_factory=ReportedSegments)
 
 
 class UpstreamTranscription:
@@ -80,8 +81,6 @@ class UpstreamTranscription:
         self._results: list[audio_chunks.ChunkResult] = []
         self._upstream_count = len(chunk_requests.upstreams)
         self._ready = 0
-        self._streamed: list[float] = []
-        """Starts of the segments that were reported before their answer, in order."""
         self._done_s = self._end_s = 0.0
 
     def events(self) -> Iterator[TranscriptionEvent]:
@@ -170,7 +169,7 @@ class UpstreamTranscription:
             )
         )
         future.add_done_callback(
-            lambda over: segments.put((chunk, 0, ()))
+            lambda over: segments.put((chunk, (), ()))
         )  # wakes the thread in `_pending_events`
         self._futures.add(future)
         return _PendingChunk(chunk, future, segments)
@@ -180,7 +179,9 @@ class UpstreamTranscription:
         while not (pending.future.done() and pending.segments.empty()):
             self._check()
             with suppress(Empty):
-                yield from self._report(self._early(*pending.segments.get(timeout=CANCEL_POLL_S)))
+                chunk, answer, segments = pending.segments.get(timeout=CANCEL_POLL_S)
+                new = pending.reported.add(answer, segments, chunk.start_s)
+                yield from self._report(self._early(chunk, new))
         self._check()
         self._futures.discard(pending.future)
         results = pending.future.result()
@@ -188,35 +189,30 @@ class UpstreamTranscription:
             # it was too large, and each part has its own speakers now
             self._feed_diarization(pending.chunk)
         for result in results:
-            yield from self._take(result)
+            yield from self._take(pending.reported, result)
 
     def _early(
-        self, chunk: audio_chunks.AudioChunk, first: int, segments: Sequence[Segment]
+        self, chunk: audio_chunks.AudioChunk, segments: Sequence[Segment]
     ) -> Sequence[Segment]:
-        """Return the segments of a chunk that can be sent before it is finished, without those that
-        an earlier request had. Local speakers are removed if those of the whole recording are still
-        open, and words that were not requested."""
-        new = segments[max(0, self._streamed_count(chunk) - first) :]
-        shifted: Sequence[Segment] = audio_chunks.shift_segments(new, chunk.start_s)
-        for one in shifted:
-            insort(self._streamed, one.start)
+        """Return the segments of a chunk as they are sent before it is finished: without local
+        speakers if those of the whole recording are still open, and words that were not
+        requested."""
+        shifted = audio_chunks.shift_segments(segments, chunk.start_s)
         if not self._options.diarize or self._needs_diarization(chunk):
             shifted = [replace(one, speaker=None) for one in shifted]
         if not self._options.words:
             shifted = audio_chunks.without_words(shifted)
         return shifted
 
-    def _streamed_count(self, chunk: audio_chunks.AudioChunk | audio_chunks.ChunkResult) -> int:
-        """Return the number of segments of a chunk that were reported before its answer."""
-        return bisect_left(self._streamed, chunk.end_s) - bisect_left(self._streamed, chunk.start_s)
-
-    def _take(self, result: audio_chunks.ChunkResult) -> Iterator[TranscriptionEvent]:
+    def _take(
+        self, reported: ReportedSegments, result: audio_chunks.ChunkResult
+    ) -> Iterator[TranscriptionEvent]:
         """Add an answer and yield the segments not yet reported, with speakers as known so far."""
         self._results.append(result)
         answer = result.answer
         late = answer.late
         if late is None:
-            late = answer.segments[self._streamed_count(result) :]
+            late = tuple(reported.add(answer.segments, answer.segments, result.start_s))
         result = replace(result, answer=replace(answer, segments=late))
         # Segments that were streamed came without speakers: do not wait for those of the others.
         lacking = not (result.answer.diarized or self._chunk_requests.by_voices)

@@ -123,6 +123,8 @@ class VllmChunkRequest(ChunkRequest):
 
     def next_request(self) -> UpstreamRequest:
         """Return the chat with the audio, and the complete segments of the last answer."""
+        if not self._goes_on:
+            self.streamed = []
         self._keep(len(self._reader.segments) if self._goes_on else 0)
         return UpstreamRequest(CHAT_COMPLETIONS_PATH, {"content": self._body()}, EVENT_STREAM)
 
@@ -195,7 +197,7 @@ class VllmChunkRequest(ChunkRequest):
     def simplify(self, said: str, *, too_large: bool) -> bool:
         """Start anew if the server may not continue an answer, or not take the prompt."""
         if self._prefix and not too_large:
-            self._goes_on, self.streamed = False, []
+            self._goes_on = False
         elif self._prompt:
             self._prompt = ""
         else:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from engine_requests import transcript_of
 from faulty_proxy import FaultyProxy
 from hypothesis import given
 from hypothesis import strategies as st
@@ -22,7 +23,12 @@ from sidecar.clock import wall_time
 from sidecar.errors import Fault
 from sidecar.plugins.upstream import probe_memory
 from sidecar.plugins.upstream.openai_dialect import UNTIMED_S
-from sidecar.transcripts.transcript import WORDS_BY_ALIGNMENT, Transcript
+from sidecar.transcripts.transcript import (
+    WORDS_BY_ALIGNMENT,
+    SegmentReady,
+    Transcript,
+    TranscriptionEvent,
+)
 
 FORMS = [
     *(("sidecar", SEGMENTS), ("sidecar", WORDS), ("openai", TEXT), ("openai", SEGMENTS)),
@@ -34,6 +40,12 @@ PIECES = st.sampled_from([0.0, 15.0, 40.0])
 
 def refused_beyond(seconds: float, longest_s: float) -> tuple[int, str]:
     return (413, "too large") if seconds > longest_s else (0, "")
+
+
+def streamed_words(events: list[TranscriptionEvent]) -> list[str]:
+    """The words that were reported before the end."""
+    ready = [one.segment.text for one in events if isinstance(one, SegmentReady)]
+    return " ".join(ready).split()
 
 
 def left_out(transcript: Transcript) -> list[str]:
@@ -308,7 +320,37 @@ def test_upstreams_that_differ_in_their_path_get_requests_of_their_own_and_are_n
     assert [asked["seconds"] for asked in one.asked] == [1.0, 12.0]
 
 
-FAULTS = ["429", "500", "503", "gone", "half", "garbage", "no http"]
+@pytest.mark.parametrize("form", [SEGMENTS, WORDS])
+@pytest.mark.parametrize("fault", ["third", "half"])
+@pytest.mark.parametrize("joined", [(1, 4), (4, 1), (2, 3), (3, 2, 5), (3, 3)], ids=str)
+def test_words_streamed_of_an_answer_that_breaks_off_are_not_streamed_again_and_the_others_are(
+    joined: tuple[int, ...], fault: str, form: str
+) -> None:
+    with MarkedUpstream("sidecar", form) as there, FaultyProxy(there.port) as proxy:
+        engine = Engine(proxy.url)
+        proxy.plan.extend([fault] * (len(joined) - 1))
+        there.joined.extend(joined)
+        events = engine.events(marked(40), diarize=False)
+    assert streamed_words(events) == words_until(40)
+    assert transcript_of(events).text.split() == words_until(40)
+
+
+def test_words_streamed_by_vllm_that_takes_no_begun_answer_are_streamed_once() -> None:
+    with MarkedUpstream("vllm") as there, FaultyProxy(there.port) as proxy:
+        engine = Engine(proxy.url)
+        proxy.plan.extend(["half", "400", "half"])
+        events = engine.events(marked(7, engine.engine.sample_rate), diarize=False)
+    assert streamed_words(events) == words_until(7)
+
+
+def test_words_said_beyond_the_end_of_a_chunk_hide_none_of_the_next_in_the_stream() -> None:
+    with MarkedUpstream("sidecar", odd=(100.0, 101.0)) as there:
+        engine = Engine(there.url, piece_s=15.0)
+        events = engine.events(marked(40), diarize=False)
+    assert sorted(streamed_words(events)) == sorted(words_until(40))
+
+
+FAULTS = ["429", "500", "503", "gone", "third", "half", "garbage", "no http"]
 REFUSALS = ["400", "413"]
 ODD = [(math.nan, 2.0), (1.0, math.inf), (100.0, 101.0), (5.0, 2.0)]
 Server = tuple[MarkedUpstream, list[FaultyProxy]]
@@ -347,23 +389,26 @@ def test_words_in_are_words_out_once_whatever_an_upstream_does(
     plans = [data.draw(faults) for _ in used]
     seconds = data.draw(st.sampled_from([7, 31, 64]))
     options = data.draw(st.sampled_from([{}, {"prompt": "Ada", "language": "en"}]))
+    same_times = bool(there.odd) or there.form != WORDS  # else some words have no known time
+    there.joined.clear()
+    there.joined.extend(data.draw(st.lists(st.integers(1, 1 if same_times else 4), max_size=20)))
     engine = Engine(*(proxy.url for proxy in used), limits=limits, piece_s=data.draw(PIECES))
     sound = marked(seconds, engine.engine.sample_rate)
     try:  # no draw from here on: it may end the example, and leave the plans
         for proxy, plan in zip(used, plans, strict=True):
             proxy.plan.extend(plan)
         with pytest.raises(errors.SidecarError) if refuses_all else nullcontext() as caught:
-            found = engine.transcript(sound, diarize=False, **options)  # type: ignore[arg-type]
+            events = engine.events(sound, diarize=False, **options)  # type: ignore[arg-type]
+            found = transcript_of(events)
     except errors.SidecarError:
         assert set(itertools.chain(*plans)) & set(REFUSALS), "it was refused"
     else:
         if caught is not None:
             assert caught.value.fault is Fault.UPSTREAM, "it refuses speech, too"
             return
-        words = found.text.split()
-        assert (sorted(words) if there.odd else words) == (
-            sorted(words_until(seconds)) if there.odd else words_until(seconds)
-        )
+        in_order = sorted if there.odd else list
+        for words in (found.text.split(), streamed_words(events)):
+            assert in_order(words) == in_order(words_until(seconds))
     finally:
         for proxy in proxies:
             proxy.plan.clear()
