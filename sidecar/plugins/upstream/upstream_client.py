@@ -139,7 +139,7 @@ class UpstreamClient:
         self._client, self._url = client, url
         self._headers = openai_http.authorization(key)
         self._options, self._limits = options, limits
-        self._probing = asyncio.Lock()
+        self._getting_ready: asyncio.Task[UpstreamDialect] | None = None
 
     async def known_dialect(self) -> UpstreamDialect:
         """Return its dialect; determined once."""
@@ -148,12 +148,17 @@ class UpstreamClient:
         return self.dialect
 
     async def ready(self) -> UpstreamDialect:
-        """Return its dialect, with the form of its answers."""
-        async with self._probing:
-            dialect = await self.known_dialect()
-            if not dialect.form:
-                self.dialect = dialect = openai_dialect(dialect.model, await self._form(dialect))
-            return dialect
+        """Return its dialect, with the form of its answers. All who wait for a probe share its
+        result or its failure, and it goes on without them."""
+        if self._getting_ready is None or self._getting_ready.done():
+            self._getting_ready = asyncio.create_task(self._get_ready())
+        return await asyncio.shield(self._getting_ready)
+
+    async def _get_ready(self) -> UpstreamDialect:
+        dialect = await self.known_dialect()
+        if not dialect.form:
+            self.dialect = dialect = openai_dialect(dialect.model, await self._form(dialect))
+        return dialect
 
     async def _form(self, dialect: UpstreamDialect) -> str:
         """Return the form in which it answers speech. One with a key may be paid for each request,

@@ -1,5 +1,6 @@
 """Words that an upstream answered are in the transcript, once: whatever it is, whatever it does."""
 
+import asyncio
 import itertools
 import math
 from collections.abc import Iterator
@@ -21,8 +22,12 @@ from upstream_stand_ins import StandIn
 from sidecar import errors
 from sidecar.clock import wall_time
 from sidecar.errors import Fault
+from sidecar.interfaces.engine_interface import UpstreamOptions
 from sidecar.plugins.upstream import probe_memory
+from sidecar.plugins.upstream.chunk_requests import ChunkRequests
+from sidecar.plugins.upstream.errors import UpstreamFailed
 from sidecar.plugins.upstream.openai_dialect import UNTIMED_S
+from sidecar.plugins.upstream.upstream_dialect import UpstreamDialect
 from sidecar.transcripts.transcript import (
     WORDS_BY_ALIGNMENT,
     SegmentReady,
@@ -348,6 +353,24 @@ def test_words_said_beyond_the_end_of_a_chunk_hide_none_of_the_next_in_the_strea
         engine = Engine(there.url, piece_s=15.0)
         events = engine.events(marked(40), diarize=False)
     assert sorted(streamed_words(events)) == sorted(words_until(40))
+
+
+def test_all_who_wait_for_a_second_of_speech_share_its_answer_or_its_failure() -> None:
+    with MarkedUpstream("openai", WORDS, lambda *_: (500, "starting")) as there:
+        requests = ChunkRequests(UpstreamOptions((there.url,)), PATIENT_LIMITS)
+        (upstream,) = requests.upstreams
+
+        async def wait_for_it() -> list[UpstreamDialect | BaseException]:
+            waiting = [asyncio.create_task(upstream.ready()) for _ in range(8)]
+            await asyncio.sleep(0)  # they have begun
+            waiting[0].cancel()
+            return await asyncio.gather(*waiting[1:], return_exceptions=True)
+
+        assert {*map(type, requests.run(wait_for_it()).result())} == {UpstreamFailed}
+        assert len(there.asked) == 1
+        there.refuses, there.asked = lambda *_: (0, ""), []
+        assert {*map(type, requests.run(wait_for_it()).result())} == {UpstreamDialect}
+        assert len(there.asked) == 1
 
 
 FAULTS = ["429", "500", "503", "gone", "third", "half", "garbage", "no http"]
