@@ -3,9 +3,10 @@
 import asyncio
 import base64
 import json
-from collections.abc import AsyncIterator, Awaitable, Callable
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import pytest
@@ -19,14 +20,24 @@ from sidecar import errors
 from sidecar.auth.authentication import AccessControl
 from sidecar.auth.identity import ANONYMOUS, AuthMethod, Identity, SignedCredential
 from sidecar.auth.rate_limits import RevocableStreams
+from sidecar.config.settings import Settings
+from sidecar.engines import scripted_engine
 from sidecar.interfaces import live_events
 from sidecar.interfaces.live_options import LiveOptions
+from sidecar.live.sessions.engine_relay import AcquireLiveEngine
 from sidecar.live.sessions.input_log import InputLogTotals
-from sidecar.live.sessions.session import FINISH_TIMEOUT_S, Session
+from sidecar.live.sessions.session import (
+    FINISH_TIMEOUT_S,
+    SAVE_TIMEOUT_S,
+    SaveSession,
+    Session,
+)
 from sidecar.live.sessions.session_limits import SessionBounds
+from sidecar.live.sessions.session_registry import SessionRegistry
 from sidecar.live.sessions.stereo_session import StereoSession
 from sidecar.server.http_app import create_whole_app
 from sidecar.service.facade import Service
+from sidecar.transcripts.transcript import Segment, Transcript
 
 Open = Callable[..., Awaitable[Service]]
 REASONS = ("idle", "longest", "shutdown", "revoked")
@@ -152,19 +163,148 @@ async def test_session_without_audio_is_ended_at_once_and_one_whose_engine_hangs
     now = 0.0
     service = await open_service(**LIMITS)
     service.live.now = lambda: now
-    silent, hangs = (service.live.open(ANONYMOUS, LiveOptions()) for _ in range(2))
+    silent, hangs = (service.live.open(ANONYMOUS, LiveOptions(keep=True)) for _ in range(2))
+    told: list[live_events.LiveEvent] = []
     await until(lambda: service.fleet.live.loaded)
     monkeypatch.setattr(Session, "conclude", lambda *_: asyncio.get_running_loop().create_future())
     await hangs.send(SPEECH)
     now = 100.0
     service.live.check_time_limits()
     assert (silent.over, hangs.over, hangs.finishing) == (True, False, True)
+    await until(
+        lambda: any(isinstance(one.event, live_events.Final) for one in hangs.event_log.kept)
+    )
     now = 100.0 + FINISH_TIMEOUT_S - 1.0
     service.live.check_time_limits()
     assert not hangs.over
     now = 100.0 + FINISH_TIMEOUT_S
     service.live.check_time_limits()
-    assert isinstance(hangs.event_log.wrong, errors.SessionIdle)
+    service.live.check_time_limits()
+    with pytest.raises(errors.SessionIdle):
+        await listen(hangs, told)
+    assert [one.segment.text for one in told if isinstance(one, live_events.Final)]
+    assert isinstance(told[-1], live_events.Summary)
+    assert told[-1].transcript.segments[0].text.startswith("w")
+    assert told[-1].job
+    assert len(service.live) == 0
+
+
+async def listen(session: Session, told: list[live_events.LiveEvent]) -> None:
+    async for numbered in session.events():
+        told.append(numbered.event)
+
+
+def kept_session(
+    acquire: AcquireLiveEngine,
+    save: SaveSession,
+    channel_names: Sequence[str] = (),
+    now: Callable[[], float] = time.monotonic,
+) -> tuple[SessionRegistry, Session]:
+    live = SessionRegistry(scripted_engine.SPEC, acquire, Settings(), now=now, save=save)
+    options = LiveOptions(keep=True)
+    return live, live.open(ANONYMOUS, options, wire="live", channel_names=channel_names)
+
+
+FINAL = live_events.Final(0, 0, Segment(0.0, 0.5, "Said"))
+
+
+@pytest.mark.parametrize("end", ["no grace", "late words", "client gone", "longest"])
+@pytest.mark.parametrize("channel_names", [(), ("Left", "Right")])
+async def test_kept_session_whose_last_words_are_late_is_saved_before_its_engine_stops(
+    channel_names: Sequence[str], end: str
+) -> None:
+    now, stopped, saved = 0.0, asyncio.Event(), list[str]()
+
+    @asynccontextmanager
+    async def hang() -> AsyncIterator[Any]:
+        try:
+            yield await asyncio.get_running_loop().create_future()
+        finally:
+            await stopped.wait()
+            of_engine.handle_event(replace(FINAL, segment_number=1))
+
+    async def save(session: Session, transcript: Transcript) -> str:
+        saved.append(transcript.text)
+        stopped.set()
+        return "a job"
+
+    live, session = kept_session(hang, save, channel_names, lambda: now)
+    of_engine = session.sessions[0] if isinstance(session, StereoSession) else session
+    await session.send(SPEECH * session.channels)
+    await asyncio.sleep(0)
+    for event in (live_events.SpeechStarted(0, 0.0), FINAL):
+        of_engine.handle_event(event)
+    if end in ("client gone", "longest"):
+        if end == "longest":
+            now = session.touched = live.bounds.longest_s
+        else:
+            session.finish()
+            live.leave(session)
+        for passed_s in (live.grace_s, FINISH_TIMEOUT_S, 0.2):
+            live.check_time_limits()
+            now += passed_s
+        live.check_time_limits()
+    else:
+        async with asyncio.timeout(PATIENCE_S):
+            await live.drain(0.0 if end == "no grace" else 0.01)
+    told: list[live_events.LiveEvent] = []
+    with pytest.raises(errors.SidecarError) as raised:
+        await listen(session, told)
+    codes = {"client gone": "engine_failed", "longest": "session_too_long"}
+    assert raised.value.code == codes.get(end, "shutting_down")
+    assert saved == ["Said"]
+    assert isinstance(told[-1], live_events.Summary)
+    assert (told[-1].transcript.text, told[-1].job) == ("Said", "a job")
+    assert [one.code for one in told[-1].transcript.notices] == [raised.value.code]
+    await live.close()
+
+
+async def test_save_in_progress_at_the_end_of_the_grace_is_not_begun_again() -> None:
+    saves, ended = list[str](), asyncio.Event()
+
+    async def save(session: Session, transcript: Transcript) -> str:
+        saves.append(transcript.text)
+        await ended.wait()
+        return "a job"
+
+    @asynccontextmanager
+    async def fail() -> AsyncIterator[Any]:
+        yield await asyncio.get_running_loop().create_task(refuse())
+
+    async def refuse() -> None:
+        session.handle_event(FINAL)
+        raise errors.EngineCrashed()
+
+    live, session = kept_session(fail, save)
+    await session.send(SPEECH)
+    await until(lambda: saves)
+    draining = asyncio.ensure_future(live.drain(0.0))
+    for _ in range(10):
+        await asyncio.sleep(0)
+    ended.set()
+    await draining
+    assert saves == ["Said"]
+    last = session.event_log.kept[-1].event
+    assert isinstance(last, live_events.Summary)
+    assert last.job == "a job"
+
+
+async def test_finish_while_a_session_is_saved_does_not_shorten_the_time_for_that() -> None:
+    options, bounds = LiveOptions(keep=True), SessionBounds()
+    session = Session("s", "o", options, bounds, InputLogTotals(1 << 20), lambda: 0.0)
+    saving = asyncio.Event()
+
+    async def save(*_: object) -> str:
+        saving.set()
+        return await asyncio.get_running_loop().create_future()
+
+    session.save = save
+    await session.send(SPEECH)
+    concluding = asyncio.ensure_future(session.conclude(session.transcript()))
+    await saving.wait()
+    session.finish()
+    assert session.end_by == SAVE_TIMEOUT_S
+    concluding.cancel()
 
 
 @pytest.mark.parametrize("channels", [1, 2])

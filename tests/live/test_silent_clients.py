@@ -9,15 +9,17 @@ from collections.abc import Awaitable, Callable, Iterator
 from typing import Any
 
 import pytest
+from asgi_server import served
 from grpc_client import Client
 from live_wire import next_of, say, wire
 from module_services import service_of_module
 from s2s_client import Page
 from scripted_speech import tone
 from service_process import PATIENCE_S, Server
-from websockets.asyncio.client import ClientConnection
+from websockets.asyncio.client import ClientConnection, connect
 from yap_client import Streaming
 
+from sidecar.auth.authentication import AccessControl
 from sidecar.auth.identity import ANONYMOUS
 from sidecar.interfaces.live_events import Final, LiveEvent, SpeechStopped, TurnEnded
 from sidecar.interfaces.live_options import (
@@ -29,7 +31,9 @@ from sidecar.interfaces.live_options import (
 from sidecar.live.sessions.input_log import InputLog, InputLogTotals
 from sidecar.live.sessions.session import MAX_AHEAD_S, Session
 from sidecar.live.sessions.session_limits import SessionBounds
+from sidecar.plugins.conversation.conversation_registry import ConversationRegistry
 from sidecar.plugins.grpc_stt.stt_pb2 import AudioChunk
+from sidecar.server.http_app import create_whole_app
 from sidecar.service.facade import Service
 
 SECOND = 32_000
@@ -126,6 +130,62 @@ async def test_time_without_a_connection_or_with_audio_that_waits_for_the_engine
     session.expect_audio()  # its client comes back
     clock.passes(PATIENCE_S)
     assert clock.pauses == 1
+
+
+async def test_time_in_which_a_command_is_executed_is_no_silence_whatever_is_changed_meanwhile(
+) -> None:  # fmt: skip
+    clock = Clock()
+    session = clock.session
+    await clock.audio(10.0)
+    session.bounds = dataclasses.replace(session.bounds, buffer_s=4.0)
+    sending = asyncio.ensure_future(clock.audio(1.0))
+    assert not await done(sending)
+    session.change(LiveOptions(endpointing=EndpointingOptions(silence_s=0.3)))
+    clock.passes(10.0)
+    assert clock.pauses == 0
+    sending.cancel()
+    await asyncio.wait({sending})
+    clock.passes(PATIENCE_S)
+    assert clock.pauses == 1
+
+
+async def test_conversation_that_loads_the_voice_of_an_update_does_not_cut_the_utterance(
+    open_service: Callable[..., Awaitable[Service]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now, orders = 0.0, list[object]()
+    loads, loaded = asyncio.Event(), asyncio.Event()
+    service = await open_service(voice_engine="scripted")
+    service.live.bounds = dataclasses.replace(service.live.bounds, late_s=0.1)
+    service.live.now = lambda: now
+
+    async def voices(_: object) -> tuple[str, ...]:
+        loads.set()
+        await loaded.wait()
+        return ("low", "high")
+
+    def passes_ten_seconds() -> None:
+        nonlocal now
+        for _ in range(50):
+            now += 0.2
+            service.live.check_time_limits()
+
+    monkeypatch.setattr(ConversationRegistry, "voices", voices)
+    monkeypatch.setattr(InputLog, "order", lambda _, order: orders.append(order))
+    async with served(create_whole_app(service, AccessControl(), None)) as listener:
+        url = f"ws://127.0.0.1:{listener.getsockname()[1]}/v1/realtime?model=gpt-realtime"
+        async with connect(url, proxy=None) as socket, asyncio.timeout(PATIENCE_S):
+            audio = base64.b64encode(tone(1.0)).decode()
+            await realtime(socket, "input_audio_buffer.append", audio=audio)
+            session = {"type": "realtime", "audio": {"output": {"voice": "high"}}}
+            await realtime(socket, "session.update", session=session)
+            await loads.wait()
+            passes_ten_seconds()
+            assert LiveOrder.PAUSE not in orders
+            loaded.set()
+            while json.loads(await socket.recv())["type"] != "session.updated":
+                pass
+            passes_ten_seconds()
+            assert LiveOrder.PAUSE in orders
 
 
 async def done(sending: asyncio.Future[None]) -> bool:

@@ -98,7 +98,7 @@ async def relay_session(
                 await _relay_once(session, engine, alone=deaths.suspects(session.position_s))
                 return session.end()
         except WorkerDied as died:
-            if session.over:
+            if session.over or session.concluding:
                 return None
             position_s, busy = session.position_s, 0
             if not deaths.add(died, position_s):
@@ -114,7 +114,7 @@ async def relay_session(
             session.lose()
             deaths, lost_at = EngineDeathCounter(), session.position_s
         except errors.SidecarError as error:
-            if session.over:
+            if session.over or session.concluding:
                 return None
             busy += 1
             if not isinstance(error, errors.MachineBusy) or busy > MAX_BUSY_LOADS:

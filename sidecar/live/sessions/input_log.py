@@ -74,11 +74,6 @@ class InputLogTotals:
     turn: tuple[InputLog, float] | None = None
     """Session that may exceed the buffer, and when it last did."""
 
-    @property
-    def full(self) -> bool:
-        """Return whether it is at its limit."""
-        return self.bytes >= self.most
-
     def may_add(self, log: InputLog, now: float) -> bool:
         """Return whether a session may add audio at the limit. One may at a time, until its segment
         ends and frees memory: if all were in the middle of a segment, none could go on. If that

@@ -10,7 +10,7 @@ import contextlib
 import logging
 import math
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from dataclasses import replace
 
 from sidecar import errors
@@ -94,6 +94,8 @@ class Session:
         self.received_orders = 0
         """Number of received commits, cancels, changes and finish, which need no repetition."""
         self.finishing = False
+        self.concluding = False
+        """True once nothing more is recognized, and it is only to be saved."""
         self.reason: errors.SidecarError | None = None
         """Why the service ends it, after its summary; None if its client does."""
         self.forgiving = False
@@ -112,7 +114,8 @@ class Session:
         """Longest silence that ends an utterance, of all options so far: the engine keeps the
         utterance until that is over."""
         self._room = asyncio.Event()
-        self._waiting = False
+        self._executing = 0
+        """Commands in execution."""
         self._patience_s = math.inf
         """Seconds within which audio has to come, so that it continues the utterance."""
         self._ahead_until = self.began
@@ -167,25 +170,31 @@ class Session:
         came = self.touched = self._now()
         if not raw:
             return
-        self._patience_s = math.inf  # until this is taken
-        while self._is_full():
-            self._room.clear()
-            self._waiting = True
-            try:
+        with self.executing():
+            while self._is_full():
+                self._room.clear()
                 with contextlib.suppress(TimeoutError):  # other sessions free space unannounced
                     async with asyncio.timeout(BUFFER_POLL_S):
                         await self._room.wait()
-            finally:  # also if the connection ends meanwhile
-                self._waiting = False
-            self._check()
-        self.touched = self._now()
-        self.event_metrics.live_metrics.full.see(self.touched - came)
-        self.event_metrics.received(len(raw) / width / rate)
-        self.input_log.add(raw, encoding, rate)
-        self.news.set()
-        if self.recording is not None:
-            await self.recording.add(raw, encoding, rate)
-        self.expect_audio(len(raw) / width / rate)
+                self._check()
+            self.touched = self._now()
+            self.event_metrics.live_metrics.full.see(self.touched - came)
+            self.event_metrics.received(len(raw) / width / rate)
+            self.input_log.add(raw, encoding, rate)
+            self.news.set()
+            if self.recording is not None:
+                await self.recording.add(raw, encoding, rate)
+            self.expect_audio(len(raw) / width / rate)
+
+    @contextlib.contextmanager
+    def executing(self) -> Iterator[None]:
+        """Execute a command of the client. Until that is done its connection reads no audio, so
+        that none is missing, and the client is not idle."""
+        self._executing += 1
+        try:
+            yield
+        finally:  # also if the connection ends meanwhile
+            self._executing -= 1
 
     def expect_audio(self, came_s: float = 0.0) -> None:
         """Wait for audio from now on, ``came_s`` of which has just come. If none comes until a
@@ -197,8 +206,9 @@ class Session:
         self._patience_s = silence_s + self.bounds.late_s
 
     def wait_for_audio(self, passed_s: float) -> None:
-        """Count the time that passed without audio. While a client is away, none passes."""
-        if self.finishing or self.disconnected_at is not None:
+        """Count the time that passed without audio. While a client is away, or a command is
+        executed, none passes."""
+        if self.finishing or self._executing or self.disconnected_at is not None:
             return
         self._patience_s -= passed_s
         if self._patience_s < 0.0:
@@ -252,7 +262,8 @@ class Session:
         """End the audio: the remaining events are sent, then the summary, then the ``reason`` of
         the service. ``asked``: without one, requested by the client, which counts its commands."""
         if not (self.finishing or self.over):
-            self.give_time()
+            if not self.concluding:
+                self.give_time()
             self.received_orders += asked and reason is None
             self.finishing, self.reason = True, reason
             self.news.set()
@@ -264,23 +275,24 @@ class Session:
     async def conclude(self, transcript: Transcript) -> None:
         """End the session with its summary, after making a job of it if it is to be kept."""
         job = await self._keep(transcript)
-        self.handle_event(live_events.Summary(transcript, job))
+        self._say(live_events.Summary(transcript, job))
         self.end()
 
     async def fail(self, error: errors.SidecarError) -> None:
-        """End the session with the error of its engine, after the summary of what was said so far,
-        which says the error in a notice."""
+        """End the session with an error, of its engine or a time limit, after the summary of what
+        was said so far, which says the error in a notice."""
         self.finish(asked=False)
         self.reason = error
         self.break_off()
         transcript = self.transcript().with_notice(Notice(error.code, error.detail))
         job = await self._keep(transcript)
         if transcript.segments:  # a client with a summary may look for no error
-            self.handle_event(live_events.Summary(transcript, job))
+            self._say(live_events.Summary(transcript, job))
         self.end()
 
     def break_off(self) -> None:
         """End the turns in progress, which no engine recognizes any further."""
+        self.concluding = True
         for event in self.event_log.break_off(self.position_s):
             self._say(event)
 
@@ -299,6 +311,7 @@ class Session:
     async def _keep(self, transcript: Transcript) -> str | None:
         """Make a job of the session if it is to be kept and has audio; return the job's id. If that
         fails, send a notice."""
+        self.concluding = True
         if self.save is None or not (self.options.keep and self.received_s):
             return None
         self.give_time(SAVE_TIMEOUT_S)
@@ -307,7 +320,7 @@ class Session:
         except errors.SidecarError as error:
             log.warning("a finished live session could not be saved: %s", error.code)
             notice = Notice(NOT_SAVED_CODE, f"The session could not be saved: {error.detail}")
-            self.handle_event(live_events.NoticeRaised(notice))
+            self._say(live_events.NoticeRaised(notice))
             return None
 
     def events(self, after: int = 0) -> AsyncIterator[NumberedEvent]:
@@ -336,8 +349,8 @@ class Session:
         self._backlog_end_s = self.input_log.at
 
     def handle_event(self, event: live_events.LiveEvent) -> None:
-        """Handle an event of the engine."""
-        if (
+        """Handle an event of the engine; one that comes too late is ignored."""
+        if self.concluding or (
             isinstance(event, live_events.NoticeRaised)
             and event.notice.code == live_events.PARTIALS_LATE
             and self.input_log.settled < self._backlog_end_s
@@ -413,16 +426,16 @@ class Session:
             return errors.SessionTooLong()
         if now - self.touched < self.bounds.idle_s:
             return None
-        is_ours = self.finishing or self._waiting or self.input_log.has_unanswered_order
+        is_ours = self.finishing or self._executing or self.input_log.has_unanswered_order
         return None if is_ours else errors.SessionIdle()
 
     def _is_full(self) -> bool:
         kept_s, held = self.input_log.seconds, self._held
         if kept_s >= self.bounds.buffer_s + self._longest_silence_s:
             return True
-        return (
-            held.full and kept_s >= MIN_BUFFER_S and not held.may_add(self.input_log, self._now())
-        )
+        if kept_s < MIN_BUFFER_S or held.bytes < held.most:
+            return False
+        return not held.may_add(self.input_log, self._now())
 
     def _order(self, order: LiveOrder | LiveOptions) -> None:
         """Take a command of the client, except the last one."""

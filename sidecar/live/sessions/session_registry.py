@@ -12,6 +12,7 @@ from functools import partial
 
 from sidecar import errors
 from sidecar.auth.identity import Identity
+from sidecar.concurrency import running
 from sidecar.config.settings import Settings
 from sidecar.interfaces.engine_interface import EngineSpec
 from sidecar.interfaces.live_events import NoticeRaised
@@ -38,6 +39,10 @@ SERVICE_ENDS_NOTICE = Notice(
     "shutting_down",
     "The service shuts down: the audio so far is transcribed, and no more is accepted.",
 )
+SAVE_GRACE_S = 2.0
+"""Seconds in which sessions are saved at shutdown, after its grace: a container is killed after ten
+in all."""
+LAST_WORDS_LATE = "The engine took too long for the last words."
 CHECK_INTERVAL_S = 0.2
 """Interval of the check of time limits."""
 
@@ -209,6 +214,19 @@ class SessionRegistry:
             raise errors.LiveLimited()
 
     async def _carry(self, session: Session) -> None:
+        """Run a session to its end. If it is cut short, what was said so far is saved before the
+        engine has stopped, which may take long."""
+        async with running(self._relay(session)) as [relay]:
+            try:
+                await asyncio.wait({relay})
+            except asyncio.CancelledError:
+                if session.over:
+                    raise
+                relay.cancel()
+                await session.fail(session.reason or errors.ShuttingDown())
+        relay.result()
+
+    async def _relay(self, session: Session) -> None:
         tells_load = session.event_metrics.wire == OWN_WIRE
         if isinstance(session, StereoSession):
             await relay_channels(session, self._share, self._is_loaded, tells_load=tells_load)
@@ -273,6 +291,13 @@ class SessionRegistry:
         if (task := self._tasks.get(session)) is not None:
             task.cancel()
 
+    def _cut_short(self, session: Session, error: errors.SidecarError) -> None:
+        """End a session whose last words are late: what was said so far is saved, and its summary
+        precedes the error."""
+        session.reason, session.concluding = error, True
+        session.give_time()
+        self._tasks[session].cancel()
+
     def forget_over(self, owner: str) -> None:
         """Drop an owner's sessions that have ended: a client that reconnects for the last events of
         one does not find it."""
@@ -282,7 +307,7 @@ class SessionRegistry:
 
     async def drain(self, grace_s: float) -> None:
         """Accept no more sessions; those in progress send the results that are ready within the
-        grace."""
+        grace, and are saved with those."""
         self._closing = True
         for session in self.going_on():
             is_own = session.event_metrics.wire == OWN_WIRE
@@ -294,8 +319,13 @@ class SessionRegistry:
         await self.close()
 
     async def close(self) -> None:
-        """End all sessions."""
+        """End all sessions, after saving what was said so far."""
         self._closing = True
+        for session in self.going_on():
+            if not session.concluding:
+                self._cut_short(session, errors.ShuttingDown())
+        if self._tasks:
+            await asyncio.wait(set(self._tasks.values()), timeout=SAVE_GRACE_S)
         for session in list(self._sessions.values()):
             self.end(session, errors.ShuttingDown())
         tasks = set(self._tasks.values())
@@ -341,7 +371,11 @@ class SessionRegistry:
             pass
         elif not session.finishing:
             self.conclude(session, reason)
-        elif not self._is_loaded():
+        elif not (session.concluding or self._is_loaded()):
             session.give_time()  # it begins with the engine
-        elif now >= session.end_by:
+        elif now < session.end_by:
+            pass
+        elif session.concluding:
             self._stop(session, reason)
+        else:
+            self._cut_short(session, reason or errors.EngineFailed(LAST_WORDS_LATE))

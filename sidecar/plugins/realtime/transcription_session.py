@@ -68,7 +68,8 @@ class RealtimeConnection(ABC):
                     self._socket.count()
                 if command.name in _UPDATES:
                     _warn_of_unknown_fields(command.value)
-                await self._execute(command, event_id)
+                with self._session.executing():
+                    await self._execute(command, event_id)
                 if command.name in _AUDIO_ENDS:  # not if refused: the audio goes on
                     self._samples.end()
             except errors.SessionOver:
