@@ -80,8 +80,10 @@ class CountsAs(StrEnum):
     """It showed that the job cannot be done by this node."""
 
 
-RUN_ALONE_AFTER = frozenset({CountsAs.ALONE, CountsAs.CRASH, CountsAs.DEATH})
+ENDS_WORKER = frozenset({CountsAs.ALONE, CountsAs.CRASH})
 """After these a job's attempts run alone: if it happens again, no other job's work is lost."""
+RUN_ALONE_AFTER = ENDS_WORKER | {CountsAs.DEATH}
+"""The same, where the engine is not remote: else the service or the upstream is to blame."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -214,7 +216,8 @@ class JobRecord:
     ``kept``: whether its result is fetched later; otherwise it is private: its result is for the
     client that waits, and it is not listed. ``created``, ``begun`` (its first attempt, whatever its
     result) and ``ended``: seconds since 1970. ``attempts``: those that count, including the one
-    that runs. ``alone``: whether it runs beside no other, as the engine or the service died in it.
+    that runs. ``alone``: whether it runs beside no other, as the engine or the service died in it;
+    ``ends_worker``: also at a remote engine, whose worker process ended in it.
     ``key``: its idempotency key, unique for its owner. ``durable``: whether it survives the
     process. ``seq``: number of the last event. ``resume_points``: none after its end.
     ``resumed_s``: seconds of audio that were done when its attempt, ``processing_s`` long so far,
@@ -239,6 +242,7 @@ class JobRecord:
     state: JobState = JobState.QUEUED
     attempts: int = 0
     alone: bool = False
+    ends_worker: bool = False
     crashes: int = 0
     interruptions: int = 0
     passed: int = 0
@@ -326,6 +330,7 @@ def _changed_fields(record: JobRecord, event: JobEvent) -> Fields | None:
                 "interruptions": record.interruptions + (counts_as is CountsAs.DEATH),
                 "passed": record.passed + (counts_as is CountsAs.UNABLE_NODE),
                 "alone": record.alone or counts_as in RUN_ALONE_AFTER,
+                "ends_worker": record.ends_worker or counts_as in ENDS_WORKER,
             }
         case UnschedulableChange(failure) if not running and failure != record.refused:
             return {"refused": failure}

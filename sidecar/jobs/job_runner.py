@@ -255,6 +255,8 @@ class JobRun:
         self._begun = time.monotonic()
         self._vain_s = 0.0
         """Seconds for which the attempt kept the engine from others since it last reported."""
+        self._alone = False
+        """Whether it runs beside no other."""
         self.reported = False
         """Whether the engine has reported something."""
 
@@ -287,7 +289,7 @@ class JobRun:
             log.error("the worker process died in job %s", job.id)
         elif fault is Fault.UNKNOWN:
             log.exception("internal error in job %s", job.id)
-        beside = self._engine.sharing.concurrent and not job.record.alone
+        beside = self._engine.sharing.concurrent and not self._alone
         if isinstance(error, (errors.GpuOutOfMemory, errors.OutOfMemory)) and beside:
             return FOR_ALONE
         vain_s = time.monotonic() - self._begun if fault is Fault.ENGINE else self._vain_s
@@ -312,8 +314,8 @@ class JobRun:
             JobUnsuited: its plan needs a lease for itself.
         """
         job = self.job
-        # if the engine dies again, no other job's work is lost
-        alone = job.record.alone and not self._engine.model.spec.remote
+        remote = self._engine.model.spec.remote
+        self._alone = alone = job.record.ends_worker if remote else job.record.alone
         beside = self._engine.sharing.concurrent and not alone
         lease = self._engine.lease(job.record.options.precision, job.arrived_at, alone)
         async with lease as engine:

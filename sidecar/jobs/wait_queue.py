@@ -246,8 +246,8 @@ class WaitQueue:
         return next(islice(passing, before, None), None)
 
     def alone(self, record: JobRecord) -> bool:
-        """Return whether a job runs beside no other; none takes part of an upstream from others."""
-        return record.alone and not self._engine.model.spec.remote
+        """Return whether a job runs beside no other."""
+        return record.ends_worker if self._engine.model.spec.remote else record.alone
 
     def in_order(self, dispatchers: int = 1, *, opened: bool = True) -> Iterator[Job]:
         """Yield waiting jobs in the order in which so many free ``dispatchers`` would run them, but

@@ -121,11 +121,13 @@ async def test_drain_finishes_both_running_jobs_and_fails_waiting_one(
         assert await over(jobs) == [JobState.DONE] * 2 + [JobState.FAILED]
 
 
+@pytest.mark.parametrize("remote", [False, True])
 async def test_concurrent_jobs_run_alone_and_uncounted_after_a_hanging_disk_killed_their_worker(
-    new_job: NewJob, hold: Hold, monkeypatch: pytest.MonkeyPatch
+    remote: bool, new_job: NewJob, hold: Hold, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Which of them hangs is not known: each runs alone, and soon, as it kept nobody waiting."""
     slot, held, hold_back = OverheardJoint(), list[tuple[bool, float]](), WaitQueue.hold
+    slot.set_spec(remote=remote)
 
     def noted(self: WaitQueue, job: Job, error: errors.SidecarError, vain_s: float) -> None:
         held.append((job.worked_s > 0.0, vain_s))
@@ -140,6 +142,7 @@ async def test_concurrent_jobs_run_alone_and_uncounted_after_a_hanging_disk_kill
         slot.worker.kill(hung=True, note=READ_NOTE)
         await until(lambda: slot.asked == 3)
         later = (await submitted(queue, new_job()))[0]
+        assert queue.running == 1
         hold.spare_new_workers()
         hold.release()
         assert await over([*jobs, later]) == [JobState.DONE] * 3

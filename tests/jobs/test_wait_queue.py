@@ -14,12 +14,12 @@ from virtual_time import virtual_time
 
 from sidecar import errors
 from sidecar.interfaces.engine_interface import Precision
-from sidecar.jobs.attempt_end import REQUEUED
+from sidecar.jobs.attempt_end import REQUEUED, AttemptEnd
 from sidecar.jobs.duration_prediction import MIN_JOB_S, DurationPredictor
 from sidecar.jobs.faults import RETRY_S
 from sidecar.jobs.job_event_log import JobEventLog
 from sidecar.jobs.job_queue import JobQueue
-from sidecar.jobs.job_record import JobState, Priority
+from sidecar.jobs.job_record import CountsAs, JobState, Priority, RequeuedChange
 from sidecar.jobs.job_runner import Job
 from sidecar.jobs.wait_queue import LONG_AUDIO_S, WaitQueue, is_long
 from sidecar.plugins.upstream.errors import UpstreamBusy, UpstreamFailed
@@ -439,17 +439,25 @@ async def test_jobs_that_end_before_running_ones_pass_one_that_waits_to_be_by_it
 
 
 @virtual_time
-@pytest.mark.parametrize("remote", [False, True])
-async def test_job_in_which_a_service_died_starts_beside_others_only_at_a_remote_engine(
-    remote: bool, recording: Path
+@pytest.mark.parametrize(
+    ("remote", "counts_as", "beside"),
+    [
+        *((False, CountsAs.DEATH, False), (True, CountsAs.DEATH, True)),
+        *((True, CountsAs.CRASH, False), (True, CountsAs.ALONE, False)),
+    ],
+)
+async def test_job_starts_beside_others_at_a_remote_engine_unless_its_own_process_ended_in_it(
+    remote: bool, counts_as: CountsAs, beside: bool, recording: Path
 ) -> None:
     slot = LoadedSlot()
     slot.set_spec(remote=remote)
     lineup = lineup_on(slot, guess=by_owner, concurrency=2)
     runs_now = job_of(recording, owner="a 10")
     died = job_of(recording, owner="b 10")
-    died.record = replace(died.record, alone=True)
+    died.enter(JobEventLog())
+    died.begin()
+    died.end_attempt(AttemptEnd((RequeuedChange(counts_as),)))
     for job in (runs_now, died):
         lineup.join(job)
     lineup.begin(runs_now, 0)
-    assert lineup.due(1) is (died if remote else None)
+    assert lineup.due(1) is (died if beside else None)

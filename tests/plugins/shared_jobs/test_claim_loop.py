@@ -721,21 +721,27 @@ async def test_job_that_does_not_fit_beside_others_is_left_to_the_node_that_is_f
         assert busy.queue.live(beside.id)
 
 
-@pytest.mark.parametrize("remote", [False, True])
+@pytest.mark.parametrize(
+    ("remote", "counts_as", "beside"),
+    [
+        *((False, CountsAs.DEATH, False), (True, CountsAs.DEATH, True)),
+        *((True, CountsAs.CRASH, False), (True, CountsAs.ALONE, False)),
+    ],
+)
 @virtual_time
-async def test_node_with_a_job_that_runs_alone_claims_others_only_for_an_upstream(
-    shared: Jobs, remote: bool
+async def test_node_claims_others_beside_a_job_in_which_an_upstream_failed_or_a_service_died_only(
+    shared: Jobs, remote: bool, counts_as: CountsAs, beside: bool
 ) -> None:
     async with services(1, shared, concurrency=2, run=False) as (node,):
         node.slot.set_spec(remote=remote)
         with node.claims.aside():
             job_id = shared.send()
-            for change in (StartedChange(), RequeuedChange(CountsAs.DEATH)):
+            for change in (StartedChange(), RequeuedChange(counts_as)):
                 shared.append(job_id, change)
         await until(lambda: node.queue.live(job_id))
         other_id = shared.send()
         await asyncio.sleep(LONG_S)
-        assert (node.queue.live(other_id) is not None) is remote
+        assert (node.queue.live(other_id) is not None) is beside
 
 
 @virtual_time
