@@ -61,7 +61,7 @@ class ClaimedJob(Job):
         """Leave the job to other nodes; it fails if two cannot open its recording."""
         changes: tuple[job_record.RequeuedChange | job_record.FailedChange, ...] = ()
         if not passes(error) and may_pass_on(self.record):
-            self.begin()
+            self._append(job_record.StartedChange())
             changes = (job_record.RequeuedChange(job_record.CountsAs.UNABLE_NODE),)
         elif not passes(error):
             changes = (job_record.FailedChange(job_record.JobFailure.of(error)),)

@@ -982,6 +982,20 @@ async def test_job_with_new_resume_point_after_it_was_passed_on_is_passed_on_aga
     assert shared.get(job_id).passed == 1
 
 
+@virtual_time
+async def test_node_that_cannot_open_a_recording_passes_the_job_on_with_its_resume_points(
+    claimer: Service, shared: Jobs
+) -> None:
+    done = ReportedChange(ResumePoint(1.0, "scripted-0"))
+    with claimer.claims.aside():
+        job_id = shared.send()
+        for change in (StartedChange(), done, RequeuedChange()):
+            shared.append(job_id, change)
+        claimer.faults[job_id] = errors.AudioLost()
+    await until(lambda: shared.get(job_id).passed)
+    assert shared.get(job_id).resume_points == (done.event,)
+
+
 async def test_ineligible_node_refuses_job_with_reason_and_another_does_it(
     one: Service, shared: Jobs
 ) -> None:
