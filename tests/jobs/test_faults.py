@@ -297,7 +297,7 @@ async def test_jobs_whose_recordings_cannot_be_opened_are_logged_once_over_many_
         await kept_job(settings, upload(long), name)
     keeping = JobPersistence(settings)
     tries = count_openings(keeping)
-    async with restarting(keeping) as queue:
+    async with restarting(keeping, concurrency=2) as queue:
         await until(lambda: len(tries) >= 6)
         settings.spool_dir.unlink()
         await until(lambda: not queue.faults)
