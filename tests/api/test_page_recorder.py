@@ -9,6 +9,8 @@ from service_process import Server, StartServer, new_file, wait_until
 from test_page import TOKEN
 from test_page_in_browser import LEAVES, goes_live, worked_out
 
+from sidecar.auth.token_issuing import TokenIssuer
+
 STATES = {"recording", "waiting", "sending", "sent", "kept", "done", "gone"}
 EVENTS = {
     *("ended", "captioned", "begun", "sent", "refused", "done", "failed", "restarted"),
@@ -366,3 +368,126 @@ def test_recording_without_a_service_is_kept_and_sent_once_it_is_there(visitor: 
     with Server(visitor.folder / "after", port=port) as server:
         visitor.sees("#main .title", "scripted")
         assert len(server.jobs()) == 1
+
+
+@pytest.fixture
+def owners(visitor: Visitor, start_server: StartServer) -> tuple[Server, dict[str, str]]:
+    """A service with two owners, and their tokens."""
+    issuer = TokenIssuer(visitor.folder / "tokens")
+    tokens = {name: issuer.create(name)[0] for name in ("anna", "berta")}
+    return start_server(token_keys=issuer.keys.public, voice_engine="scripted"), tokens
+
+
+def is_in(visitor: Visitor, token: str) -> None:
+    """Signs in at the door, with the token there was before no longer valid."""
+    visitor.js(f"sessionStorage.setItem('vibevoice-token', '{'x' * 40}')")
+    visitor.comes_back_until(lambda: visitor.all(".door") != [], "the token is not valid")
+    signs_in(visitor, token)
+    visitor.until("document.querySelector('.door') === null", "it is open")
+    visitor.until("document.querySelector('.status .quiet')", "the service is known")
+
+
+def jobs_of(server: Server, token: str) -> list[dict[str, Any]]:
+    response = server.client.get("/v1/jobs", headers={"Authorization": f"Bearer {token}"})
+    found: list[dict[str, Any]] = response.raise_for_status().json()["jobs"]
+    return found
+
+
+@pytest.mark.parametrize("storage", ["", NO_STORAGE], ids=["stored", "in the tab only"])
+def test_recording_is_hidden_while_another_is_signed_in_and_sent_when_its_owner_is_again(
+    storage: str, visitor: Visitor, owners: tuple[Server, dict[str, str]]
+) -> None:
+    server, tokens = owners
+    early = visitor.before(storage)
+    visitor.opens(server)
+    visitor.late(early)
+    is_in(visitor, tokens["anna"])
+    records(visitor, 1)
+    visitor.js(
+        f"sessionStorage.setItem('vibevoice-token', '{'x' * 40}');"
+        "document.querySelector('.recording .main').click()"
+    )
+    visitor.sees(".door")
+    is_in(visitor, tokens["berta"])
+    assert "Recording 2" not in visitor.text()
+    visitor.js(LEAVES)
+    assert not visitor.js("return leaves()"), "it is nowhere else"
+    is_in(visitor, tokens["anna"])
+    visitor.sees("#main .title", "scripted")
+    assert (len(jobs_of(server, tokens["anna"])), jobs_of(server, tokens["berta"])) == (1, [])
+
+
+def test_conversation_is_hidden_while_another_is_signed_in(
+    visitor: Visitor, owners: tuple[Server, dict[str, str]]
+) -> None:
+    server, tokens = owners
+    visitor.opens(server)
+    is_in(visitor, tokens["anna"])
+    visitor.sees(".intake button", "Conversation").click()
+    visitor.sees(".starting button", "Only type").click()
+    visitor.sees(".talking[data-state=live]")
+    visitor.sees(".typed input").send_keys("a secret\ue007")
+    visitor.sees(".utterance .words", "a secret")
+    is_in(visitor, tokens["berta"])
+    visitor.sees(".intake button", "Conversation").click()
+    visitor.sees(".starting button", "Only type").click()
+    visitor.sees(".talking[data-state=live]")
+    assert "a secret" not in visitor.text()
+    visitor.js(LEAVES)
+    assert not visitor.js("return leaves()"), "the first is nowhere else"
+    is_in(visitor, tokens["anna"])
+    visitor.sees(".intake button", "Conversation").click()
+    visitor.sees(".utterance .words", "a secret")
+
+
+HOLDS_ABOUT = """window.holds = true;
+const { fetch } = window;
+window.fetch = async (...given) => {
+  const asked = String(given[0]?.url ?? given[0]).includes("/v1/page/about");
+  while (asked && window.holds) await new Promise((resolve) => setTimeout(resolve, 50));
+  return fetch(...given);
+};"""
+
+
+def test_recording_begun_before_the_owner_was_known_is_offered_to_nobody_else(
+    visitor: Visitor, owners: tuple[Server, dict[str, str]]
+) -> None:
+    server, tokens = owners
+    visitor.opens(server)
+    is_in(visitor, tokens["anna"])
+    early = visitor.before(HOLDS_ABOUT)
+    visitor.driver.refresh()
+    visitor.late(early)
+    visitor.sees(".page[data-ready=yes]")
+    records(visitor, 1)
+    visitor.js("window.holds = false")
+    visitor.sees(".status .quiet", "On this computer")
+    comes_again(visitor, server)
+    is_in(visitor, tokens["berta"])
+    visitor.sends_tone("other.wav", 1)
+    visitor.sees(".job[data-state=done] .name", "other.wav")
+    assert "Recording 2" not in visitor.text()
+    is_in(visitor, tokens["anna"])
+    visitor.sees(".job[data-state=kept] .how", "not sent")
+
+
+def test_talk_is_not_captioned_for_another_who_signs_in(visitor: Visitor) -> None:
+    first, second = (TokenIssuer(visitor.folder / name) for name in ("first", "second"))
+    anna, berta = first.create("anna")[0], second.create("berta")[0]
+    with Server(visitor.folder / "one", token_keys=first.keys.public) as server:
+        port = server.port
+        visitor.opens(server)
+        is_in(visitor, anna)
+        visitor.js("localStorage.setItem('vibevoice-keeps-talks', 'true')")
+        visitor.sees(".intake button", "Live captions").click()
+        visitor.sees(".row .said", "w")
+    with Server(visitor.folder / "two", port=port, token_keys=second.keys.public) as server:
+        visitor.sees(".door", "The recording goes on")
+        is_in(visitor, berta)
+        visitor.sees(".job .pick", "Live 2").click()
+        visitor.sees(".title", "The audio is recorded")
+        assert lines(visitor) == []
+        visitor.sees(".talking button", "Stop").click()
+        visitor.until("!document.body.textContent.includes('Live 2')", "it is hidden")
+        assert jobs_of(server, berta) == []
+        assert pieces(visitor) > 0

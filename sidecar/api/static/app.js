@@ -40,7 +40,8 @@ function say(text) {
 const recordings = new Recordings(store, say);
 
 function App() {
-  const [state, setState] = useState(store.state);
+  const [all, setState] = useState(store.state);
+  const state = seen(all);
   const [over, setOver] = useState(false);
   useEffect(() => store.listen(setState), []);
   const depth = useRef(0);
@@ -59,7 +60,7 @@ function App() {
     beforeunload: (event) => {
       const { takes, conversation } = store.state;
       const corrects = [...document.querySelectorAll(".correcting")].some((one) => one.value !== one.defaultValue);
-      if (corrects || (conversation && !conversation.saved) || takes.some(asks)) event.preventDefault();
+      if (corrects || [...recordings.parted.values(), { conversation }].some((one) => one.conversation?.saved === false) || takes.some(asks)) event.preventDefault();
     },
   });
   const speaks = state.selected === CONVERSATION;
@@ -82,6 +83,12 @@ function App() {
     ${over && html`<div class="over" aria-hidden="true"><p>Drop to transcribe</p></div>`}
     </div>
   `;
+}
+
+/** What is shown to whoever is signed in: of others no more than that the microphone is on, which anybody may end. */
+function seen({ takes, ...more }) {
+  const those = (one) => (recordings.recorder.own(one) ? [one] : one.state === "recording" ? [{ ...one, segments: [] }] : []);
+  return { ...more, takes: takes.flatMap(those) };
 }
 
 /** A part of the page that is fetched when it is wanted. */

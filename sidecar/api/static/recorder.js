@@ -30,6 +30,8 @@ export class Recorder {
   #store;
   #say;
   #sent;
+  /** Whether it is of whoever is signed in. */
+  own = (take) => take.owner === this.#store.state.about?.owner;
   /** The microphone or the talk of each that goes on, by id. */
   #going = new Map();
 
@@ -67,7 +69,7 @@ export class Recorder {
     try {
       await held(id);
       if (plain) await going.begin(sound, () => this.#ended(id));
-      else await going.begin(keepsTalks() ? { keep: true } : {}, () => this.#wishes());
+      else await going.begin(keepsTalks() ? { keep: true } : {}, () => this.#wishes(id));
     } catch (error) {
       going.close();
       this.#going.delete(id);
@@ -120,7 +122,7 @@ export class Recorder {
   /** Takes against the jobs that there are; `asked`: when it was asked for them; `anew`: by a service that was started since. */
   look(jobs, asked, anew) {
     this.#find();
-    for (const { id, source, job: sent, since, name, later } of this.#store.state.takes) {
+    for (const { id, source, job: sent, since, name, later } of this.#store.state.takes.filter(this.own)) {
       const job = jobs.find((one) => one.id === sent);
       const fails = (error) => this.#step(id, source === "file" ? "deleted" : "failed", { error });
       if (later) this.#step(id, "send", this.#toSend());
@@ -133,14 +135,17 @@ export class Recorder {
     this.#sendNext();
   }
 
-  /** Talks that nobody hears try it now. */
-  again() {
+  /** It is known who is signed in: what began before is theirs, and talks that nobody hears try it now. */
+  enter(owner) {
+    for (const { id } of this.#store.state.takes.filter((one) => !one.owner)) {
+      this.#mark(id, { owner });
+      this.#keep(id);
+    }
     for (const talk of this.#going.values()) talk.again?.();
   }
 
   #new(source, name, more) {
-    const { about, options } = this.#store.state;
-    return { id: newKey(), source, name, owner: about?.owner, options, segments: [], ...more };
+    return { id: newKey(), source, name, options: this.#store.state.options, segments: [], ...more };
   }
 
   /** What is to be known of one that is sent: each time anew. */
@@ -148,8 +153,10 @@ export class Recorder {
     return { options: this.#store.state.options, error: null, later: false, found: false };
   }
 
-  /** What a live session is asked for. */
-  #wishes() {
+  /** What a live session is asked for; undefined: it would be somebody else's. */
+  #wishes(id) {
+    const take = this.get(id);
+    if (take && !this.own(take)) return undefined;
     const { language, hotwords } = trimmed(this.#store.state.options);
     return { ...(language && { language }), ...(hotwords && { hotwords }) };
   }
@@ -165,8 +172,7 @@ export class Recorder {
     const take = this.get(id);
     this.#going.delete(id);
     if (!take?.sound.count) return this.drop(id);
-    const own = !take.owner || take.owner === this.#store.state.about?.owner;
-    this.#step(id, own ? event : "captioned", { ...this.#toSend(), ...change });
+    this.#step(id, this.own(take) ? event : "captioned", { ...this.#toSend(), ...change });
     this.#sendNext();
   }
 
@@ -204,7 +210,7 @@ export class Recorder {
 
   #sendNext() {
     let free = AT_ONCE - this.#store.state.takes.filter((one) => one.state === "sending").length;
-    for (const { id, state } of this.#store.state.takes) {
+    for (const { id, state } of this.#store.state.takes.filter(this.own)) {
       if (free <= 0 || state !== "waiting") continue;
       free -= 1;
       this.#step(id, "begun");
@@ -214,17 +220,18 @@ export class Recorder {
 
   async #sendOne(take) {
     const { id, name, options } = take;
+    const asking = client(); // of whoever is signed in now
     try {
       const file = await this.file(id);
       if (!(await isReadable(file))) throw UNREADABLE;
       const { about } = this.#store.state;
       const kept = { ...(about?.engine.words && { words: true }), ...(about?.people_consent && { voiceprints: true }) };
-      const job = await client().submit(file, { ...kept, ...trimmed(options) }, { key: newKey(), name });
-      if (!this.get(id)) return void (await client().cancel(job.id));
+      const job = await asking.submit(file, { ...kept, ...trimmed(options) }, { key: newKey(), name });
+      if (!this.get(id)) return void (await asking.cancel(job.id));
       this.#step(id, "sent", { job: job.id, since: performance.now() });
-      this.#sent(job, file, take);
+      if (this.own(take)) this.#sent(job, file, take);
     } catch (error) {
-      if (error.status === 401) this.#store.set({ locked: true });
+      if (error.status === 401 && this.own(take)) this.#store.set({ locked: true });
       const { file } = take;
       const wrong = !file || (await isReadable(file)) ? trouble(error) : UNREADABLE;
       this.#step(id, "refused", { error: wrong, later: error.status === 401 || error instanceof ServiceUnreachable });
@@ -264,7 +271,8 @@ export class Recorder {
   }
 
   #list(...takes) {
-    this.#store.set({ takes: [...this.#store.state.takes, ...takes] });
+    const { about, takes: before } = this.#store.state;
+    this.#store.set({ takes: [...before, ...takes.map((one) => ({ ...one, owner: one.owner ?? about?.owner }))] });
   }
 
   #mark(id, change) {
@@ -275,8 +283,7 @@ export class Recorder {
   /** What is said of it goes to the browser's storage. */
   #keep(id) {
     const take = this.get(id);
-    const owner = take.owner ?? this.#store.state.about?.owner; // who began before the service had said who they are
-    if (take.source !== "file") keepHead({ ...Object.fromEntries(HEAD.map((key) => [key, take[key]])), owner });
+    if (take.source !== "file") keepHead(Object.fromEntries(HEAD.map((key) => [key, take[key]])));
   }
 }
 

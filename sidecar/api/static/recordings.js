@@ -34,8 +34,11 @@ const SIGNS = ["pointerdown", "pointermove", "keydown", "wheel", "scroll", "inpu
 export class Recordings {
   /** The person's own files, by job: they are played, and sent again where a job was lost. */
   files = new Map();
+  /** The conversations of others who were signed in, by owner. */
+  parted = new Map();
   #store;
   #say;
+  #talks = () => new Conversations(this.#store, (job, name) => this.#made(job, name));
   #tick = () => {};
   #following = new AbortController();
   #followed = "";
@@ -55,7 +58,7 @@ export class Recordings {
     this.#say = say;
     this.copies = new Copies(store);
     this.editing = new Editing(store, say, (job, text) => this.copies.hold(job, text));
-    this.conversations = new Conversations(store, (job, name) => this.#made(job, name));
+    this.conversations = this.#talks();
     this.recorder = new Recorder(store, say, (job, file, take) => this.#sent(job, file, take));
   }
 
@@ -76,7 +79,7 @@ export class Recordings {
     }
   }
 
-  /** Go on with a token; what the page has of somebody else goes. */
+  /** Go on with a token; what the page has of somebody else is hidden until they are signed in again. */
   async enter(given) {
     try {
       const about = await client({}, undefined, given).question("/v1/page/about", { once: true });
@@ -84,13 +87,17 @@ export class Recordings {
       const known = this.#store.state.about;
       if (known && known.owner !== about.owner) {
         this.select("");
-        this.files.clear();
-        const takes = this.#store.state.takes.filter((one) => one.state === "recording" || one.owner === about.owner);
-        this.#store.set({ jobs: [], takes });
+        this.#say("");
+        this.conversations.going?.close();
+        this.parted.set(known.owner, { talks: this.conversations, conversation: this.#store.state.conversation });
+        const { talks = this.#talks(), conversation = null } = this.parted.get(about.owner) ?? {};
+        this.parted.delete(about.owner);
+        this.conversations = talks;
+        this.#store.set({ jobs: [], conversation });
       }
       this.#store.set({ about, arrival: null, locked: false });
       await this.copies.refresh(about.owner);
-      this.recorder.again();
+      this.recorder.enter(about.owner);
       this.look();
     } catch (error) {
       this.#store.set({ arrival: trouble(error) });
@@ -179,6 +186,7 @@ export class Recordings {
     const about = await client().question("/v1/page/about", { once: true });
     this.#store.set({ about });
     this.#learnt = engine;
+    this.recorder.enter(about.owner);
     await this.copies.refresh(about.owner);
   });
 

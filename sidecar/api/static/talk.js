@@ -164,8 +164,10 @@ export class Talk {
   }
 
   async #hear() {
-    this.job = "";
-    const session = client().live({ ...this.options, ...this.#wishes(), encoding: "pcm16", rate: this.#capture.rate });
+    [this.job, this.#heardS] = ["", 0];
+    const wishes = this.#wishes();
+    if (!wishes) return;
+    const session = client().live({ ...this.options, ...wishes, encoding: "pcm16", rate: this.#capture.rate });
     this.#session = session;
     const opened = async () => {
       await session.opened();
