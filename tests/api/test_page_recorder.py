@@ -491,3 +491,26 @@ def test_talk_is_not_captioned_for_another_who_signs_in(visitor: Visitor) -> Non
         visitor.until("!document.body.textContent.includes('Live 2')", "it is hidden")
         assert jobs_of(server, berta) == []
         assert pieces(visitor) > 0
+
+
+GAP = """const { put } = IDBObjectStore.prototype;
+let pieces = 0;
+IDBObjectStore.prototype.put = function (row) {
+  const fails = this.name === "pieces" && (pieces += 1) > 2 && pieces < 5;
+  if (fails) throw new DOMException("", "QuotaExceededError");
+  return put.call(this, row);
+};
+const app = document.querySelector("script[type=module]").src;
+const [done] = arguments;
+import(app.replace("app.js", "storage.js")).then(async ({ Sound }) => {
+  const head = { id: "gap", type: "audio/webm", rate: 0 };
+  const sound = Object.assign(new Sound(head.id), head);
+  for (let at = 0; at < 8; at += 1) await sound.add(new Uint8Array([at]));
+  const found = await (await Sound.found(head)).file("gap");
+  done([...new Uint8Array(await found.arrayBuffer())]);
+});"""
+
+
+def test_pieces_behind_a_gap_in_the_storage_are_found(visitor: Visitor, server: Server) -> None:
+    visitor.opens(server)
+    assert visitor.driver.execute_async_script(GAP) == [0, 1, 4, 5, 6, 7]

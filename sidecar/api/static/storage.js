@@ -79,7 +79,8 @@ export class Sound {
   /** That of a tab that is no more. */
   static async found({ id, rate, type }) {
     const sound = Object.assign(new Sound(id), { rate, type });
-    sound.count = await database.transact("readonly", (_, pieces) => pieces.count(all(id)));
+    const last = await database.transact("readonly", (_, pieces) => pieces.openKeyCursor(all(id), "prev"));
+    sound.count = last ? last.key[1] + 1 : 0; // some may be missing before it
     return sound;
   }
 
