@@ -514,3 +514,36 @@ import(app.replace("app.js", "storage.js")).then(async ({ Sound }) => {
 def test_pieces_behind_a_gap_in_the_storage_are_found(visitor: Visitor, server: Server) -> None:
     visitor.opens(server)
     assert visitor.driver.execute_async_script(GAP) == [0, 1, 4, 5, 6, 7]
+
+
+LATE_END = """window.WebSocket = class extends WebSocket {
+  #end = false;
+  #waiting = [];
+  late(hear) {
+    return (event) => {
+      const text = typeof event.data === "string" ? event.data : "";
+      if (text.includes('"type":"summary"')) this.#end = window.ends = true;
+      if (!this.#end || window.goes) return hear(event);
+      this.#waiting.push(() => hear(event));
+      window.go = () => ((window.goes = true), this.#waiting.forEach((one) => one()));
+    };
+  }
+  set onmessage(hear) { super.onmessage = this.late(hear); }
+  set onclose(hear) { super.onclose = this.late(hear); }
+};"""
+
+
+def test_what_is_said_after_the_service_ended_the_session_is_kept_when_it_is_stopped(
+    visitor: Visitor, start_server: StartServer
+) -> None:
+    server = start_server(live_longest="2s")
+    visitor.opens(server)
+    visitor.js("localStorage.setItem('vibevoice-keeps-talks', 'true')")
+    visitor.js(LATE_END)
+    visitor.sees(".intake button", "Live captions").click()
+    visitor.until("window.ends", "the service ends the session")
+    visitor.until("document.querySelector('.talking .time').textContent >= '0:05'", "more is said")
+    visitor.sees(".talking button", "Stop").click()
+    visitor.js("window.go()")
+    visitor.sees("#main .title", "scripted")
+    assert max(job["duration"] for job in server.jobs()) > 4

@@ -13,6 +13,8 @@ import { Talk } from "./talk.js";
 import { counted, stamp, trouble } from "./words.js";
 
 const AT_ONCE = 2;
+/** A transcript of all of a talk may be shorter by so much. */
+const LESS_S = 0.5;
 /** What is stored of a take. */
 const HEAD = ["id", "source", "name", "state", "job", "owner", "type", "rate", "options", "segments"];
 /** Of a file that is gone, was written on after it was chosen, or may not be read. */
@@ -197,7 +199,8 @@ export class Recorder {
   /** What it becomes: the job that its only session made, one that is to be made of its sound, or neither. */
   async #overTalk(id, { keeps, job, error, captions }) {
     const file = await this.file(id);
-    const made = job && !captions.from;
+    const whole = captions.summary?.metadata?.duration > this.get(id).sound.seconds - LESS_S;
+    const made = job && !captions.from && whole;
     this.#over(id, keeps && !made ? "ended" : "captioned", { file, error });
     if (!made) return;
     try {
