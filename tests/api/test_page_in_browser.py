@@ -262,7 +262,7 @@ def test_edit_of_a_transcript_changed_elsewhere_is_refused_and_shows_change_and_
     elsewhere("Clov")
     line(visitor, 2).send_keys("e")
     visitor.driver.switch_to.active_element.send_keys(" And more.", ENTER)
-    visitor.sees(".trouble", "changed elsewhere")
+    visitor.sees(".trouble", "changed meanwhile")
     visitor.sees(".trouble", "make it again")
     assert visitor.findings() == []
     wait_until(lambda: names(visitor)[1] == "Clov", "it is shown as it is")
@@ -272,6 +272,68 @@ def test_edit_of_a_transcript_changed_elsewhere_is_refused_and_shows_change_and_
     visitor.sees("#said", "Segment corrected.")
     assert said(visitor, 2).endswith(" And more.")
     assert visitor.all(".trouble") == []
+
+
+def test_line_corrected_in_another_tab_is_shown_over_the_open_field_and_not_overwritten(
+    visitor: Visitor, server: Server
+) -> None:
+    visitor.reads(server, "talk.wav", 4)
+    path = f"/v1/jobs/{server.jobs()[0]['id']}/transcript"
+
+    def stored() -> str:
+        return str(server.client.get(path).json()["segments"][2]["text"])
+
+    line(visitor, 2).send_keys("e")
+    field = visitor.driver.switch_to.active_element
+    field.send_keys(" Mine.")
+    theirs = {"op": "text", "segment": 2, "text": "Theirs."}
+    server.client.patch(path, json={"operations": [theirs]}).raise_for_status()
+    shown = "return document.querySelectorAll('.row .said:not([hidden])')[2].textContent"
+    visitor.comes_back_until(lambda: visitor.js(shown) == "Theirs.", "in sight")
+    field = visitor.driver.switch_to.active_element
+    field.send_keys(ENTER)
+    visitor.sees(".trouble", "changed meanwhile")
+    assert stored() == "Theirs."
+    assert visitor.findings() == []
+    field = visitor.driver.switch_to.active_element
+    assert field.get_attribute("value").endswith(" Mine."), "what was typed is still there"
+    field.send_keys(ENTER)
+    visitor.sees("#said", "Segment corrected.")
+    assert stored().endswith(" Mine.")
+
+
+def test_correction_made_while_speakers_are_told_apart_again_lands_on_no_other_line(
+    visitor: Visitor, moonshine: Server
+) -> None:
+    early = visitor.before(script("hold_answers"))
+    visitor.opens(moonshine)
+    visitor.late(early)
+    visitor.drops("play.wav", clip_wav("endgame_nagg_nell"))
+    visitor.sees("#main .title", "2 speakers")
+    visitor.sees(".lane").click()
+    visitor.sees("dialog[open] #number").send_keys("4", ENTER)
+    visitor.sees("#main .title", "4 speakers")
+    last = visitor.rows() - 1
+    visitor.js("holds.diarize = true")
+    visitor.sees(".lane").click()
+    visitor.sees("dialog[open] #number").send_keys("1", ENTER)
+    visitor.until("Boolean(held.diarize)", "it is on its way")
+    line(visitor, 0).send_keys("x")
+    visitor.sees(".chosen-lines .main").click()
+    line(visitor, last).send_keys("e")
+    visitor.driver.switch_to.active_element.send_keys(" And more.", ENTER)
+    visitor.js("holds.diarize = false; held.diarize()")
+    visitor.sees(".trouble", "changed meanwhile")
+    visitor.sees("#main .title", "1 speaker")
+    assert visitor.rows() <= last, "the line is a part of another"
+    assert visitor.js(LANES) == ["Speaker 0"], "nor is a line another speaker's"
+    assert not any(text.endswith(" And more.") for text in visitor.js(LINES))
+    field = visitor.driver.switch_to.active_element
+    assert field.get_attribute("value").endswith(" And more.")
+    field.send_keys(ESCAPE)
+    line(visitor, 0).send_keys("e")
+    visitor.driver.switch_to.active_element.send_keys(" One more.", ENTER)
+    wait_until(lambda: said(visitor, 0).endswith(" One more."), "lines can be corrected")
 
 
 def test_late_answer_of_the_transcript_history_does_not_block_the_next_edits(

@@ -10,12 +10,7 @@ const COPIES_AT_MOST = 200;
 /** The newest first; of the same time in an order that is always the same, so that none takes turns. */
 const newestFirst = (one, other) => other.at - one.at || (one.id < other.id ? 1 : -1);
 
-/**
- * `job`: its body, as it was last; `at`: when it ended, or was last read or corrected here; `kept`: whether it is in the browser, or in this tab alone; `text`: of one that was open when the service had deleted it.
- *
- * @typedef {{ id: string, owner: string, job: any, revision: number, at: number, kept: boolean, text?: Text }} Head
- * @typedef {{ segments: any[], metadata: any }} Text
- */
+/** Of a head `job` is its body, as it was last; `at`: when it ended, or was last read or corrected here; `kept`: whether it is in the browser, or in this tab alone; `text`: of one that was open when the service had deleted it. */
 
 const database = new Database("vibevoice-copies", { heads: "id", texts: "id" });
 

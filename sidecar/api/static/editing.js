@@ -7,7 +7,7 @@ import { html, icon, Trouble, useEvents, useState } from "./view.js";
 import { counted, trouble } from "./words.js";
 
 const CHANGED = {
-  detail: "This transcript was changed elsewhere meanwhile, so your change was not made.",
+  detail: "This transcript was changed meanwhile, so your change was not made.",
   hint: "It is shown as it is now. If your change still makes sense, make it again.",
   code: "transcript_changed",
 };
@@ -18,10 +18,14 @@ const DELETED = {
   code: "job_not_found",
 };
 
+const STEPS = new Set(["undo", "redo"]);
+
 export class Editing {
   #store;
   #say;
   #hold;
+  /** Grows where lines and speakers may get other numbers. */
+  #order = 0;
   #turn = Promise.resolve(true);
   /** What was said of the edits made here, by job and their number. @type {Map<string, string>} */
   #made = new Map();
@@ -34,25 +38,19 @@ export class Editing {
   /**
    * Do it, behind what is on its way.
    *
-   * @param {string | ((answer: import("./client/wire.js").Edited, id: string) => string)} said what is said once it is done
+   * @param {string | ((answer: any, id: string) => string)} said what is said once it is done
    * @returns {Promise<boolean>} whether it is
    */
-  apply(operations, said) {
-    this.#turn = this.#turn.then(() => this.#apply(operations, said));
+  apply(operations, said, ask) {
+    const [order, id] = [this.#order, this.#store.state.shown?.id];
+    const stands = () => this.#store.state.shown?.id === id && (order === this.#order || STEPS.has(operations[0].op));
+    this.#turn = this.#turn.then(() => (stands() ? this.#apply(operations, said, ask) : this.refuse()));
     return this.#turn;
   }
 
-  /**
-   * Tell the speakers apart again, behind what is on its way.
-   *
-   * @param {number | undefined} people how many there are, if that is known
-   * @param {(answer: import("./client/wire.js").Diarized) => string} said what is said once it is done
-   * @returns {Promise<boolean>} whether it is
-   */
+  /** Tell the speakers apart again; `people`: how many there are, if that is known. */
   diarize(people, said) {
-    const ask = (id, revision) => client().diarize(id, { num_speakers: people, revision });
-    this.#turn = this.#turn.then(() => this.#apply([{ op: "diarize" }], said, ask));
-    return this.#turn;
+    return this.apply([{ op: "diarize" }], said, (id, revision) => client().diarize(id, { num_speakers: people, revision }));
   }
 
   step(op) {
@@ -68,14 +66,15 @@ export class Editing {
    * overtaken the answer. */
   async again(id) {
     this.#made.clear(); // the numbers are of other edits now
-    try {
-      const fresh = await read(client(), id);
-      const seen = this.#store.state.shown?.edits?.revision ?? 0;
-      if (fresh.edits.revision >= seen) this.#show(id, fresh);
-      return true;
-    } catch {
-      return false; // the next look says what is wrong
-    }
+    const fresh = await read(client(), id).catch(() => null); // the next look says what is wrong
+    if (!(fresh?.edits.revision > (this.#store.state.shown?.edits?.revision ?? 0))) return;
+    this.#order += 1;
+    this.#show(id, fresh);
+  }
+
+  refuse() {
+    this.#show(this.#store.state.shown?.id, { wrong: CHANGED });
+    return false;
   }
 
   /** What was wrong is read. */
@@ -96,7 +95,9 @@ export class Editing {
       for (const { index, segment } of changed) segments[index] = segment;
       this.#show(id, { segments, edits: { revision, undo, redo }, wrong: null });
       const text = typeof said === "string" ? said : said(answer, id);
-      if (operations[0].op !== "undo" && operations[0].op !== "redo") this.#made.set(`${id} ${undo}`, text);
+      const [{ op }] = operations;
+      if (!STEPS.has(op)) this.#made.set(`${id} ${undo}`, text);
+      if (STEPS.has(op) || op === "diarize") this.#order += 1;
       this.#say(text);
       return true;
     } catch (error) {

@@ -86,11 +86,15 @@ export class Acts {
 /** The field in which a line is corrected, in the place of its text. */
 export class LineEditor {
   index;
+  /** The line as it was in sight. */
+  seen;
+  #text;
   #box = element("div", "corrected");
 
   /** @param {(text: string) => Promise<boolean>} save whether it is done */
-  constructor(index, row, text, save, closed) {
-    this.index = index;
+  constructor(index, row, seen, save, closed) {
+    const { text } = seen;
+    [this.index, this.seen, this.#text] = [index, seen, text];
     const field = { current: null };
     let saving = false;
     const end = async (change) => {
@@ -121,7 +125,8 @@ export class LineEditor {
 
   /** @param {HTMLElement} row the row that stands there now */
   into(row) {
-    row.querySelector(".said").hidden = true;
+    const said = row.querySelector(".said");
+    said.hidden = said.textContent === this.#text;
     row.classList.add("edited");
     row.append(this.#box);
   }

@@ -16,13 +16,9 @@ export class Marks {
   #hit = -1;
   #drawing = 0;
 
-  /**
-   * @param {() => { text: string }[]} lines what may be looked through
-   * @param {(index: number) => Text | null | undefined} nodeOf where a line stands
-   * @param {(index: number) => boolean} isSeen whether it is in sight, or nearly
-   */
-  constructor(lines, nodeOf, isSeen) {
-    [this.#textOf, this.#nodeOf, this.#isSeen] = [lines, nodeOf, isSeen];
+  /** What may be looked through, where a line stands, and whether it is in sight, or nearly. */
+  constructor(textOf, nodeOf, isSeen) {
+    [this.#textOf, this.#nodeOf, this.#isSeen] = [textOf, nodeOf, isSeen];
   }
 
   close() {

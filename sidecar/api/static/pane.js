@@ -124,7 +124,7 @@ export function Reading({ job, shown, file, recordings, people, consent, say }) 
   useLayoutEffect(() => {
     view.current = new TranscriptView(list.current, {
       seek: (seconds, play) => seek.current(seconds, play),
-      text: (index, text) => editing.apply([{ op: "text", segment: index, text }], "Segment corrected."),
+      text: (index, text, seen) => (seen ? editing.apply([{ op: "text", segment: index, text }], "Segment corrected.") : editing.refuse()),
       chosen: setChosen,
       speaker: setSpeaker,
     });

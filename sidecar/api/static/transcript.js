@@ -1,8 +1,6 @@
-/** A transcript of any length as a list in the document: read, walked by key, played by word, its
- * lines corrected and chosen. Built a few rows at a time, so that nothing waits for it; what is out of
- * sight costs no layout (`content-visibility`), and stays there for the browser's own search and for
- * screen readers. Words are no elements: where one was clicked is asked of the browser.
- */
+/** A transcript of any length as a list in the document, built a few rows at a time. What is out of
+ * sight costs no layout (`content-visibility`), and stays there for the browser's search and for screen
+ * readers. Words are no elements: where one was clicked is asked of the browser. */
 
 import { Acts, choose, LineEditor, rowOf } from "./line.js";
 import { Marks, placesOf } from "./marks.js";
@@ -12,17 +10,6 @@ const CHUNK = 30;
 const NOTHING = { speaker: "", start_time: 0, end_time: 0, text: "" };
 const pause = () =>
   globalThis.scheduler?.yield ? scheduler.yield() : new Promise((resolve) => setTimeout(resolve));
-
-/**
- * What the view has done elsewhere. `text` corrects a line; `chosen` is told which lines are, `speaker`
- * whose name was clicked.
- *
- * @typedef {object} Doing
- * @property {(seconds: number, play: boolean) => void} seek
- * @property {(index: number, text: string) => Promise<boolean>} text
- * @property {(chosen: number[]) => void} chosen
- * @property {(speaker: string) => void} speaker
- */
 
 export class TranscriptView {
   /** How many rows stand. */
@@ -45,7 +32,7 @@ export class TranscriptView {
   #quiet = matchMedia("(prefers-reduced-motion: reduce)");
   #watching;
 
-  /** @param {HTMLElement} list it is filled here, and by nobody else @param {Doing} doing */
+  /** `doing` is done elsewhere: `text` corrects a line that was `seen` as it is, or else refuses. */
   constructor(list, doing) {
     [this.#list, this.#doing] = [list, doing];
     this.#marks = new Marks(
@@ -83,9 +70,10 @@ export class TranscriptView {
     this.#segments = segments.slice();
     for (let i = 0; i < Math.min(this.built, segments.length); i += 1)
       if (before[i] !== segments[i] || before[i - 1]?.speaker !== segments[i - 1]?.speaker) this.#dirty.add(i);
+    this.#carry();
     while (this.built > segments.length) this.#rows[(this.built -= 1)]?.remove();
     this.#rows.length = this.built;
-    if (this.#chosen.size && segments.length !== before.length) this.clear(); // they are other lines now
+    if ([...this.#chosen].some((index) => segments[index]?.end_time !== before[index].end_time)) this.clear(); // they are other lines now
     if (this.built && this.#cursor >= this.built) this.#stand(this.built - 1, -1);
     if (this.#dirty.delete(this.#cursor)) this.#replace(this.#cursor); // whoever acted sees it first
     this.#build();
@@ -206,12 +194,28 @@ export class TranscriptView {
   #edit(index) {
     if (!this.#acts || this.#editor) return;
     this.#stand(index, -1);
-    const save = (text) => this.#doing.text(index, text);
-    this.#editor = new LineEditor(index, this.#rows[index], this.#segments[index].text, save, () => {
+    const save = async (text) => {
+      const editor = this.#editor;
+      const done = await this.#doing.text(editor.index, text, editor.seen.text === this.#segments[editor.index].text);
+      editor.seen = this.#segments[editor.index]; // it is in sight now
+      return done;
+    };
+    this.#editor = new LineEditor(index, this.#rows[index], this.#segments[index], save, () => {
+      const at = this.#editor.index;
       this.#editor = null;
-      this.#replace(index);
+      this.#replace(at);
       this.focus();
     });
+  }
+
+  /** The field goes with its line, whose number may be another now. */
+  #carry() {
+    const editor = this.#editor;
+    if (!editor || this.#segments[editor.index]?.start_time === editor.seen.start_time) return;
+    const held = document.activeElement;
+    editor.index = Math.min(this.built - 1, Math.max(0, this.#indexAt(editor.seen.start_time)));
+    editor.into(this.#rows[editor.index]);
+    held.focus();
   }
 
   #markWord(index, word) {
