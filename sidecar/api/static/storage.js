@@ -100,7 +100,7 @@ export class Sound {
 
   /** @param {Blob | Int16Array} piece @returns {Promise<void>} once it is written */
   add(piece) {
-    this.#written = this.#written.then(() => this.#write(piece));
+    this.#written = this.#written.then(() => this.#write(piece)).catch(() => {}); // of one that cannot be read
     return this.#written;
   }
 
