@@ -547,3 +547,42 @@ def test_what_is_said_after_the_service_ended_the_session_is_kept_when_it_is_sto
     visitor.js("window.go()")
     visitor.sees("#main .title", "scripted")
     assert max(job["duration"] for job in server.jobs()) > 4
+
+
+def test_talk_of_a_closed_tab_that_was_sent_still_has_its_audio_and_is_sent_again(
+    visitor: Visitor, server: Server
+) -> None:
+    goes_live(visitor, server)
+    visitor.sees(".row .said", "w")
+    comes_again(visitor, server)
+    visitor.sees(".job .again", "Send").click()
+    visitor.sees(".job[data-state=done] .pick", "Live 2")
+    visitor.comes_back_until(lambda: pieces(visitor) == 0, "the browser has forgotten it")
+    (job,) = server.jobs()
+    server.client.delete(f"/v1/jobs/{job['id']}").raise_for_status()
+    visitor.js(
+        "[...document.querySelectorAll('.job .pick')]"
+        ".find((one) => one.textContent.includes('in this browser')).click()"
+    )
+    visitor.until("document.querySelector('audio').duration > 0.5", "it can be listened to")
+    visitor.sees(".head button", "Transcribe it again").click()
+    visitor.sees("#main .title", "scripted")
+    assert server.jobs()[0]["duration"] == job["duration"]
+
+
+UNREADABLE = """const app = document.querySelector("script[type=module]").src;
+const [done] = arguments;
+import(app.replace("app.js", "storage.js")).then(async ({ Sound }) => {
+  const sound = new Sound("unreadable");
+  const pieces = [0, 1, 2].map((at) => new Blob([new Uint8Array([at])]));
+  pieces[1].arrayBuffer = async () => { throw new DOMException("", "NotReadableError"); };
+  for (const piece of pieces) await sound.add(piece);
+  done([...new Uint8Array(await (await sound.file("x")).arrayBuffer())]);
+});"""
+
+
+def test_piece_that_cannot_be_read_costs_none_that_come_later(
+    visitor: Visitor, server: Server
+) -> None:
+    visitor.opens(server)
+    assert visitor.driver.execute_async_script(UNREADABLE) == [0, 2]

@@ -231,7 +231,7 @@ export class Recorder {
       const kept = { ...(about?.engine.words && { words: true }), ...(about?.people_consent && { voiceprints: true }) };
       const job = await asking.submit(file, { ...kept, ...trimmed(options) }, { key: newKey(), name });
       if (!this.get(id)) return void (await asking.cancel(job.id));
-      this.#step(id, "sent", { job: job.id, since: performance.now() });
+      this.#step(id, "sent", { file, job: job.id, since: performance.now() });
       if (this.own(take)) this.#sent(job, file, take);
     } catch (error) {
       if (error.status === 401 && this.own(take)) this.#store.set({ locked: true });

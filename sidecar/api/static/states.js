@@ -10,7 +10,7 @@ const TABLE = {
   sending: { sent: "sent", refused: "kept", found: "kept", deleted: "gone" },
   sent: { done: "done", failed: "kept", restarted: "waiting", found: "sent", deleted: "gone" },
   kept: { send: "waiting", found: "kept", deleted: "gone" },
-  done: { deleted: "gone" },
+  done: { send: "waiting", deleted: "gone" },
 };
 
 /** The same state where the event means nothing in it. */
