@@ -56,7 +56,7 @@ SECRETS = "a word that is only said here", "Antarctica", "Lovelace", "private.wa
 BLOCKED_PIDS = """SELECT pid FROM pg_stat_activity
     WHERE datname = current_database() AND wait_event_type = 'Lock'"""
 BLOCKED = f"SELECT count(*) FROM ({BLOCKED_PIDS}) blocked"
-RESTED = """UPDATE vibevoice.jobs SET put_off = '{}' WHERE put_off <> '{}';
+RESTED = """DELETE FROM vibevoice.put_offs;
     NOTIFY vibevoice_waiting"""
 DELETE_ALL = "DELETE FROM vibevoice.jobs"
 EVERYTHING = "SELECT string_agg(row_to_json(t)::text, ' ') FROM vibevoice.{} t"

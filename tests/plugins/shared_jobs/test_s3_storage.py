@@ -529,3 +529,7 @@ def test_error_of_a_refused_request_names_its_reason_and_no_storage_key_as_does_
     assert "AccessDenied" in said or "InvalidAccessKeyId" in said or "403" in said
     assert SECRET not in caplog.text + said
     assert "nobody-knows" not in caplog.text + said
+
+
+def test_tilde_in_the_prefix_of_a_bucket_is_no_home_folder() -> None:
+    assert load_settings(uploads="s3://~/asr").uploads == "s3://~/asr"

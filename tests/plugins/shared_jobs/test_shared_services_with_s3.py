@@ -66,8 +66,8 @@ def test_recording_goes_through_bucket_whose_outage_ends_no_job_and_no_service_k
         return [one["Key"] for one in listed]
 
     # A large one, in parts: heard at the node, listened to at the other front.
-    in_eight = np.repeat(Recording(1, 40).samples(), 8)
-    large, lines = wav(in_eight.tobytes(), channels=8), Recording(1, 40).said()
+    in_four = np.repeat(Recording(1, 80).samples(), 4)
+    large, lines = wav(in_four.tobytes(), channels=4), Recording(1, 80).said()
     first = here.submit(large)
     there.wait_state(first, "done")
     assert said(there, first) == lines
