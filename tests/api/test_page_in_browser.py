@@ -735,6 +735,43 @@ def test_browser_keeps_the_newest_200_transcript_copies_and_deletes_all_when_swi
         visitor.late(counting)
 
 
+def test_corrections_of_a_deleted_transcript_in_two_tabs_are_both_kept(
+    visitor: Visitor, server: Server
+) -> None:
+    visitor.reads(server, "two.wav", 4)
+    visitor.comes_back_until(lambda: copies_stored(visitor) == 1, "it is copied")
+    server.client.delete(f"/v1/jobs/{server.jobs()[0]['id']}").raise_for_status()
+    visitor.sees(".side h2", "Only in this browser")
+    first = visitor.driver.current_window_handle
+
+    def shows() -> None:
+        visitor.sees(".job .pick", "two.wav").click()
+        visitor.has_rows(4)
+
+    def corrects(index: int, text: str) -> None:
+        writes(visitor, index, text)
+        visitor.sees("#said", "in this browser only")
+        wait_until(lambda: said(visitor, index) == text, "it reads so")
+
+    visitor.driver.switch_to.new_window("tab")
+    visitor.opens(server)
+    shows()
+    corrects(1, "Second.")
+    second = visitor.driver.current_window_handle
+    visitor.driver.switch_to.window(first)
+    corrects(2, "First.")
+    assert said(visitor, 1) == "Second."
+    visitor.driver.switch_to.window(second)
+    writes(visitor, 2, "Not seen.")
+    visitor.sees(".trouble", "changed meanwhile")
+    assert said(visitor, 2) == "First."
+    visitor.driver.close()
+    visitor.driver.switch_to.window(first)
+    visitor.opens(server)
+    shows()
+    assert visitor.js(LINES)[1:3] == ["Second.", "First."]
+
+
 def copies_stored(visitor: Visitor) -> int:
     """How many copies of transcripts the browser has."""
     return int(visitor.driver.execute_async_script(script("count_copies")))

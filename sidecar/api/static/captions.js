@@ -6,8 +6,6 @@ const NOTICES = 3;
 /** No utterance goes on for longer without a line. */
 const OPEN_S = 15;
 
-/** @typedef {import("./client/live.js").LiveEvent} LiveEvent */
-
 /**
  * `lines` are final, by piece; `partials` are what pieces seem to say; `summary` is the transcript,
  * in the end. `past` are the lines of the sessions before, and `from` is where this one begins, in seconds.

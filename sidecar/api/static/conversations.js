@@ -15,7 +15,7 @@ export class Conversations {
   #store;
   #made;
 
-  /** @param {import("./store.js").Store} store @param {(job: string, name: string) => void} made what it is as a job */
+  /** `made` is told what it is as a job, and its name. */
   constructor(store, made) {
     [this.#store, this.#made] = [store, made];
   }

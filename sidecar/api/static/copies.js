@@ -20,7 +20,7 @@ export class Copies {
   /** Whose copies are known by now. */
   #known = "";
 
-  /** @param {import("./store.js").Store} store its `copies` are the heads of all, by id */
+  /** The `copies` of the store are the heads of all, by id. */
   constructor(store) {
     this.#store = store;
   }
@@ -53,7 +53,10 @@ export class Copies {
     const old = this.#kept().filter(({ id }) => id !== job.id).sort(newestFirst).slice(COPIES_AT_MOST - 1);
     this.#set({ ...head, text }); // at once: nobody makes it twice
     try {
-      await database.transact("readwrite", (heads, texts) => (heads.put(head), texts.put({ id: job.id, segments, metadata })));
+      await database.transact("readwrite", (heads, texts) => {
+        const there = heads.get(job.id);
+        there.onsuccess = () => there.result?.revision >= revision || (heads.put(head), texts.put({ id: job.id, segments, metadata }));
+      });
       await this.drop(...old.filter((one) => !one.text).map(({ id }) => id));
     } catch {
       this.#set({ ...head, text, kept: false });
@@ -63,17 +66,33 @@ export class Copies {
   /**
    * Keep in this tab what the service has deleted, and in the browser where a copy is there already.
    *
-   * @param {any} job @param {Text} text @param {boolean} [stores] whether one is made there, too
+   * @param {boolean} stores whether one is made there, too
    */
-  hold(job, { segments, metadata }, stores = false) {
-    const { revision, kept } = this.#store.state.copies.get(job.id) ?? { revision: job.revision, kept: false };
+  hold(job, { segments, metadata, edits: { revision } }, stores) {
+    const kept = this.#store.state.copies.get(job.id)?.kept ?? false;
     const [at, text] = [Date.now(), { segments, metadata }];
     this.#set({ id: job.id, owner: this.#owner, job, revision, at, kept, text });
     if (stores || kept) this.put(job, text, revision, at);
   }
 
-  async read(id) {
-    return this.#store.state.copies.get(id)?.text ?? (await database.transact("readonly", (_, texts) => texts.get(id)).catch(() => undefined));
+  /** What the service has deleted, changed as it is in the browser: another tab may have changed it, too. */
+  async edit(id, change = (text) => text) {
+    const { text: held, ...head } = this.#store.state.copies.get(id);
+    let text = held && change(held);
+    head.at = Date.now();
+    const work = (heads, texts) => {
+      const there = texts.get(id);
+      there.onsuccess = () => {
+        head.kept = Boolean(there.result);
+        if (!head.kept) return;
+        text = change(there.result);
+        heads.put(head);
+        texts.put(text);
+      };
+    };
+    if (head.kept) await database.transact("readwrite", work).catch(() => (head.kept = false));
+    if (text) this.#set({ ...head, text });
+    return text;
   }
 
   async drop(...ids) {

@@ -30,7 +30,7 @@ export class Editing {
   /** What was said of the edits made here, by job and their number. @type {Map<string, string>} */
   #made = new Map();
 
-  /** @param {(job: any, shown: any) => void} hold what has only this browser */
+  /** `hold` changes what only this browser has. */
   constructor(store, say, hold) {
     [this.#store, this.#say, this.#hold] = [store, say, hold];
   }
@@ -110,21 +110,23 @@ export class Editing {
 
   /** In a transcript that the service has deleted lines are corrected and speakers named; the rest is
    * its work. */
-  #here([{ op, segment, text, speaker, name }], said) {
-    const { copies, shown } = this.#store.state;
+  async #here([{ op, segment, text, speaker, name }], said) {
+    const { shown } = this.#store.state;
     if (op !== "text" && op !== "rename") {
       this.#show(shown.id, { wrong: DELETED });
       return false;
     }
-    const changed = (one, index) => {
-      if (op === "text") return index === segment ? { ...one, text, words: undefined } : one;
-      return one.speaker === speaker ? { ...one, name: name ?? undefined } : one;
-    };
-    const segments = shown.segments.map(changed);
-    this.#show(shown.id, { segments, wrong: null });
-    this.#hold(copies.get(shown.id).job, { ...shown, segments });
-    this.#say(said.replace(/( now)?\.$/, "$1, in this browser only."));
-    return true;
+    const isMeant = (one, index) => (op === "text" ? index === segment : one.speaker === speaker);
+    const [field, change] = op === "text" ? [op, { text, words: undefined }] : ["name", { name: name ?? undefined }];
+    const at = shown.segments.findIndex(isMeant);
+    let wrong;
+    const { segments } = await this.#hold(shown.id, (there) => {
+      wrong = there.segments[at][field] === shown.segments[at][field] ? null : CHANGED;
+      return wrong ? there : { ...there, segments: there.segments.map((one, index) => (isMeant(one, index) ? { ...one, ...change } : one)) };
+    });
+    this.#show(shown.id, { segments, wrong });
+    if (!wrong) this.#say(said.replace(/( now)?\.$/, "$1, in this browser only."));
+    return !wrong;
   }
 
   #show(id, change) {

@@ -29,7 +29,7 @@ function setting(key, otherwise) {
 
 export const names = () => new Map(read(NAMES, []));
 
-/** @param {string} id @param {string | null} name null: forget it */
+/** Without a name it is forgotten. */
 export function call(id, name) {
   const known = names();
   known.delete(id);
@@ -50,7 +50,6 @@ export const showLast = (id) => sessionStorage.setItem(SHOWN, id);
 
 export const theme = () => read(THEME, "auto");
 
-/** @param {string} wanted auto, light or dark */
 export function look(wanted) {
   write(THEME, wanted);
   dress();

@@ -7,8 +7,7 @@ export const isOver = (job) => OVER.has(job.state);
 /**
  * What was said, and how often it was edited. Of two revisions the older is told: then an edit of ours
  * is refused, and not done to what nobody saw.
- *
- * @param {{ signal?: AbortSignal, renew?: boolean }} [how] `renew`: whether the service keeps it longer for that
+ * `renew`: whether the service keeps it longer for that.
  */
 export async function read(client, id, { signal, renew = true } = {}) {
   const path = `/v1/jobs/${encodeURIComponent(id)}/transcript`;

@@ -57,7 +57,7 @@ export class Recordings {
     this.#store = store;
     this.#say = say;
     this.copies = new Copies(store);
-    this.editing = new Editing(store, say, (job, text) => this.copies.hold(job, text));
+    this.editing = new Editing(store, say, (...given) => this.copies.edit(...given));
     this.conversations = this.#talks();
     this.recorder = new Recorder(store, say, (job, file, take) => this.#sent(job, file, take));
   }
@@ -217,12 +217,10 @@ export class Recordings {
   }
 
   async #showCopy(id, signal) {
-    const { job } = this.#store.state.copies.get(id);
-    const text = await this.copies.read(id);
+    const text = await this.copies.edit(id);
     if (signal.aborted) return;
     if (!text) return this.#store.set({ problem: LOST });
-    this.copies.hold(job, text);
-    this.#store.set({ shown: { id, ...text, final: true, revision: -1, edits: NO_EDITS } });
+    this.#store.set({ shown: { ...text, id, final: true, revision: -1, edits: NO_EDITS } });
   }
 
   /** A copy of what the service will delete: of the one that is shown as it is, of another by asking

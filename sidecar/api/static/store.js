@@ -11,7 +11,6 @@ export class Store {
   #listeners = new Set();
   #due = false;
 
-  /** @param {Record<string, any>} state what is known at the start */
   constructor(state) {
     this.state = state;
   }

@@ -35,7 +35,7 @@ export function useAttempt() {
   return [wrong, attempt, busy];
 }
 
-/** Have what happens in the window acted on. @param {Record<string, (event: Event) => void>} on */
+/** Have what happens in the window acted on. */
 export function useEvents(on, deps = []) {
   useEffect(() => {
     for (const [name, act] of Object.entries(on)) addEventListener(name, act, { passive: name === "scroll" });

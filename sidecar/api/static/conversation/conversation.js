@@ -15,14 +15,8 @@ const THERE_MS = 60000;
 /** An end that nobody answers is one. */
 const ENDING_MS = 10000;
 
-/**
- * `opening`: the service gets ready; `ending`: the transcript is waited for. `ended` is what it became.
- *
- * @typedef {"opening" | "live" | "ending" | "over"} State
- */
-
 export class Conversation {
-  /** @type {State} */
+  /** `opening`: the service gets ready; then `live`; `ending`: the transcript is waited for; `over`. `ended` is what it became. */
   state = "opening";
   told = NOTHING;
   ended = null;
@@ -78,7 +72,7 @@ export class Conversation {
     if (this.mute) this.#context.resume();
   }
 
-  /** @param {string} text a turn of the person's */
+  /** A turn of the person's, as text. */
   async say(text) {
     if (!text.trim()) return;
     await this.interrupt();
@@ -190,5 +184,5 @@ export class Conversation {
 }
 
 const now = () => performance.now() / 1000;
-/** @param {string} text samples of 16 bits in base64 */
+/** Of 16 bits in base64. */
 const samples = (text) => new Int16Array(Uint8Array.from(atob(text), (one) => one.charCodeAt(0)).buffer);

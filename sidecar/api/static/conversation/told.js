@@ -1,12 +1,7 @@
 /** What a conversation has told so far, out of its events. Pure. */
 
-/**
- * @typedef {{ key: number, who: "person" | "machine", text: string, open: boolean, item?: string,
- *   response?: string, ending?: string, stages?: Record<string, number> }} Line
- */
-
 /** `lines` in their order; of the open ones more may come. */
-export const NOTHING = { lines: /** @type {Line[]} */ ([]), phase: "idle", wrong: null, began: null, next: 1 };
+export const NOTHING = { lines: [], phase: "idle", wrong: null, began: null, next: 1 };
 
 /** A request that came too late says nothing. */
 const LATE = "response_cancel_not_active";
@@ -14,10 +9,7 @@ const ENDINGS = { incomplete: "limited", failed: "failed" };
 
 /**
  * The events of the service, and three of the page's own: `heard`: all of an `item` was played; `cancelled`: by the
- * person; `latency`.
- *
- * @param {typeof NOTHING} before @param {Record<string, any>} event `playing`: sound is still to be heard
- * @returns {typeof NOTHING}
+ * person; `latency`. `playing`: sound is still to be heard.
  */
 export function after(before, event) {
   const { type, item_id: item, response_id: response, delta, error } = event;
