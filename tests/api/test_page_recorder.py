@@ -1,5 +1,7 @@
 """What was spoken into the page is not lost, whatever becomes of page, browser and service."""
 
+import os
+import signal
 from pathlib import Path
 from typing import Any
 
@@ -586,3 +588,22 @@ def test_piece_that_cannot_be_read_costs_none_that_come_later(
 ) -> None:
     visitor.opens(server)
     assert visitor.driver.execute_async_script(UNREADABLE) == [0, 2]
+
+
+
+SOON = """const { setTimeout: wait } = window;
+window.setTimeout = (work, ms, ...given) => wait(work, ms === 60000 ? 1000 : ms, ...given);"""
+
+
+def test_talk_ends_where_the_service_does_not_answer_any_more(visitor: Visitor) -> None:
+    with Server(visitor.folder / "stopped") as server:
+        goes_live(visitor, server)
+        visitor.sees(".row .said", "w")
+        visitor.js(SOON)
+        os.kill(server.process.pid, signal.SIGSTOP)
+        try:
+            visitor.sees(".talking button", "Stop").click()
+            visitor.sees(".title", "only in this browser")
+            assert lines(visitor)
+        finally:
+            os.kill(server.process.pid, signal.SIGCONT)

@@ -64,9 +64,9 @@ export class Recorder {
     const wrong = silentFor(plain ? "MediaRecorder" : "AudioWorkletNode");
     if (wrong) throw new Error(wrong);
     const take = this.#new(source, `${plain ? "Recording" : "Live"} ${stamp()}`, { state: "recording" });
-    const { id, name } = take;
+    const { id } = take;
     const sound = new Sound(id, () => this.#mark(id, {}));
-    const going = plain ? new Microphone() : new Talk(name, (event) => this.#told(id, event), sound);
+    const going = plain ? new Microphone() : new Talk((event) => this.#told(id, event), sound);
     this.#going.set(id, going);
     try {
       await held(id);

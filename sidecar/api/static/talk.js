@@ -3,11 +3,13 @@
 import { after, continued, NOTHING, segmentsOf, toldUntil } from "./captions.js";
 import { Capture } from "./microphone.js";
 import { client } from "./session.js";
-import { PIECE_S, Sound } from "./storage.js";
+import { PIECE_S } from "./storage.js";
 import { trouble } from "./words.js";
 
 /** So often a talk that is paused says that it is still there. */
 const THERE_MS = 60000;
+/** A service that says nothing for so long is not waited for at the end. */
+const ENDING_MS = 60000;
 /** From a session that broke off to the next, and where the service said no to it. */
 const [AGAIN_MS, REFUSED_MS] = [2000, 30000];
 /** What another session may end otherwise with at once. */
@@ -43,7 +45,7 @@ export class Talk {
   #there = 0;
   #wake = () => {};
 
-  constructor(name, changed, sound = new Sound(name)) {
+  constructor(changed, sound) {
     [this.#changed, this.#sound] = [changed, sound];
   }
 
@@ -52,7 +54,7 @@ export class Talk {
    *
    * @throws {DOMException} there is none, or it may not be used
    */
-  async begin(options, wishes = () => ({})) {
+  async begin(options, wishes) {
     [this.options, this.#wishes] = [options, wishes];
     await this.#capture.begin((piece) => this.#heard(piece), () => this.end());
     this.#sound.rate = this.#capture.rate;
@@ -79,7 +81,7 @@ export class Talk {
 
   /** Whether nothing at all has come from the microphone for a while. */
   get muted() {
-    return this.#capture.muted && this.state !== "paused";
+    return this.#capture.muted && this.state !== "paused" && this.state !== "ending";
   }
 
   /** Seconds that the service has not got yet. */
@@ -113,8 +115,8 @@ export class Talk {
   async end() {
     if (this.state === "ending" || this.state === "over") return;
     const alone = this.state === "recording";
-    clearInterval(this.#there);
     this.#set("ending");
+    this.#wait();
     await this.#capture.end();
     await this.#sound.written;
     if (alone) return this.close();
@@ -138,6 +140,11 @@ export class Talk {
     await this.#sound.add(piece);
     this.peaks.push(piece.reduce((most, one) => Math.max(most, Math.abs(one)), 0) >> 7);
     if (this.peaks.length % LOOK === 0) this.#changed();
+  }
+
+  #wait() {
+    clearTimeout(this.#there);
+    this.#there = setTimeout(() => this.close(), ENDING_MS);
   }
 
   #order(type, ...given) {
@@ -179,6 +186,7 @@ export class Talk {
       opened().catch(() => {}); // it is thrown below, too
       for await (const event of session) {
         this.captions = after(this.captions, event);
+        if (this.state === "ending") this.#wait();
         if (event.type === "summary") this.job = event.job ?? "";
         this.revision += 1;
         this.#changed(event);
