@@ -590,6 +590,37 @@ def test_piece_that_cannot_be_read_costs_none_that_come_later(
     assert visitor.driver.execute_async_script(UNREADABLE) == [0, 2]
 
 
+def test_options_of_a_found_recording_are_its_own_and_no_others(
+    visitor: Visitor, start_server: StartServer
+) -> None:
+    server = start_server(engine="moonshine")
+    visitor.opens(server)
+    visitor.sees(".status", "on this computer")
+    visitor.sees(".options summary", "Options").click()
+    visitor.sees(".options input[type=number]").send_keys("50")
+    records(visitor, 1)
+    comes_again(visitor, server)
+    visitor.sees(".job[data-state=kept] .how", "not sent")
+    visitor.sends_tone("other.wav", 1)
+    visitor.sees(".job[data-state=done] .name", "other.wav")
+    visitor.sees(".job .again", "Send").click()
+    visitor.sees(".job[data-state=failed] .how", "num_speakers")
+    visitor.sees(".job .again", "Try again").click()
+    visitor.sees("#main .title", "moonshine")
+
+
+def test_options_of_one_person_are_not_those_of_the_next(
+    visitor: Visitor, owners: tuple[Server, dict[str, str]]
+) -> None:
+    server, tokens = owners
+    visitor.opens(server)
+    is_in(visitor, tokens["anna"])
+    visitor.sees(".options summary", "Options").click()
+    visitor.sees(".options label", "Language").find_element("css selector", "input").send_keys("de")
+    visitor.sees(".options summary", "1 set")
+    is_in(visitor, tokens["berta"])
+    assert "1 set" not in visitor.text()
+
 
 SOON = """const { setTimeout: wait } = window;
 window.setTimeout = (work, ms, ...given) => wait(work, ms === 60000 ? 1000 : ms, ...given);"""

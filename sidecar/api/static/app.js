@@ -85,7 +85,7 @@ function App() {
   `;
 }
 
-/** What is shown to whoever is signed in: of others no more than that the microphone is on, which anybody may end. */
+/** What whoever is signed in sees: of others only that the microphone is on. */
 function seen({ takes, ...more }) {
   const those = (one) => (recordings.recorder.own(one) ? [one] : one.state === "recording" ? [{ ...one, segments: [] }] : []);
   return { ...more, takes: takes.flatMap(those) };

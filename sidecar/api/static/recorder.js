@@ -102,7 +102,7 @@ export class Recorder {
 
   /** Send it, with the options as they are now. */
   send(id) {
-    this.#step(id, "send", this.#toSend());
+    this.#step(id, "send", this.#toSend(this.get(id)));
     this.#sendNext();
   }
 
@@ -124,20 +124,21 @@ export class Recorder {
   /** Takes against the jobs that there are; `asked`: when it was asked for them; `anew`: by a service that was started since. */
   look(jobs, asked, anew) {
     this.#find();
-    for (const { id, source, job: sent, since, name, later } of this.#store.state.takes.filter(this.own)) {
+    for (const take of this.#store.state.takes.filter(this.own)) {
+      const { id, source, job: sent, since, name, later } = take;
       const job = jobs.find((one) => one.id === sent);
       const fails = (error) => this.#step(id, source === "file" ? "deleted" : "failed", { error });
-      if (later) this.#step(id, "send", this.#toSend());
+      if (later) this.#step(id, "send", this.#toSend(take));
       else if (job?.state === "done") this.#step(id, "done");
       else if (job?.error) fails(job.error);
       else if (job || !(since < asked)) continue;
       else if (!anew) fails(null);
-      else if (this.#step(id, "restarted", this.#toSend())) this.#say(`The service was restarted; ${name} is uploaded again.`);
+      else if (this.#step(id, "restarted", this.#toSend(take))) this.#say(`The service was restarted; ${name} is uploaded again.`);
     }
     this.#sendNext();
   }
 
-  /** It is known who is signed in: what began before is theirs, and talks that nobody hears try it now. */
+  /** What began before it was known who is signed in is theirs; talks that nobody hears try it now. */
   enter(owner) {
     for (const { id } of this.#store.state.takes.filter((one) => !one.owner)) {
       this.#mark(id, { owner });
@@ -150,9 +151,10 @@ export class Recorder {
     return { id: newKey(), source, name, options: this.#store.state.options, segments: [], ...more };
   }
 
-  /** What is to be known of one that is sent: each time anew. */
-  #toSend() {
-    return { options: this.#store.state.options, error: null, later: false, found: false };
+  /** What is to be known of one that is sent: each time anew. A found one has its own options unless there are any. */
+  #toSend({ found, options }) {
+    const { options: now } = this.#store.state;
+    return { options: found && !Object.keys(now).length ? options : now, error: null, later: false, found: false };
   }
 
   /** What a live session is asked for; undefined: it would be somebody else's. */
@@ -174,7 +176,7 @@ export class Recorder {
     const take = this.get(id);
     this.#going.delete(id);
     if (!take?.sound.count) return this.drop(id);
-    this.#step(id, this.own(take) ? event : "captioned", { ...this.#toSend(), ...change });
+    this.#step(id, this.own(take) ? event : "captioned", { ...this.#toSend(take), ...change });
     this.#sendNext();
   }
 
@@ -253,7 +255,6 @@ export class Recorder {
       if (!head) continue;
       const sound = await Sound.found(head);
       this.#list({ ...head, found: true, since: performance.now(), sound });
-      if (!Object.keys(this.#store.state.options).length) this.#store.set({ options: head.options });
       this.#step(id, sound.count ? "found" : "deleted");
     }
   });

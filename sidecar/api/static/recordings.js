@@ -93,7 +93,7 @@ export class Recordings {
         const { talks = this.#talks(), conversation = null } = this.parted.get(about.owner) ?? {};
         this.parted.delete(about.owner);
         this.conversations = talks;
-        this.#store.set({ jobs: [], conversation });
+        this.#store.set({ jobs: [], conversation, options: {} });
       }
       this.#store.set({ about, arrival: null, locked: false });
       await this.copies.refresh(about.owner);
