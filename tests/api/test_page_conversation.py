@@ -159,6 +159,37 @@ def test_conversation_with_refused_microphone_is_typed_and_shows_errors_and_disc
     visitor.sees(".starting button", "Start again")
 
 
+def test_conversation_begun_again_after_a_disconnection_has_what_was_said_before(
+    visitor: Visitor, talks: Server
+) -> None:
+    visitor.opens(talks)
+    visitor.js(script("know_sockets"))
+    visitor.sees(".intake button", "Conversation").click()
+    visitor.sees(".starting button", "Only type").click()
+    visitor.sees(".talking[data-state=live]")
+    says(visitor, "Before.")
+    visitor.sees("[data-who=machine][data-open=no] .words", "You said: Before.")
+    visitor.js("sockets[0].close(4000)")
+    visitor.sees(".trouble", "broke")
+    visitor.sees(".starting button", "Only type").click()
+    visitor.sees(".talking[data-state=live]")
+    says(visitor, "After.")
+    visitor.sees("[data-who=machine][data-open=no] .words", "You said: After.")
+    stops(visitor)
+    said = ["Before.", "You said: Before.", "After.", "You said: After."]
+    visitor.sees(".head button", "Download").click()
+    assert [text.strip() for _, text in lines(visitor)] == said
+    visitor.js(
+        """window.saved = [];
+        URL.createObjectURL = (blob) => (blob.text().then((text) => saved.push(text)), "#");"""
+    )
+    visitor.sees("#formats button", ".txt").click()
+    visitor.sees(".head button", "Download").click()
+    visitor.sees("#formats button", ".json").click()
+    wait_until(lambda: len(visitor.js("return saved")) == 2, "both")
+    assert all(text in whole for whole in visitor.js("return saved") for text in said)
+
+
 @pytest.mark.slow
 def test_conversation_without_tts_is_announced_and_text_only(
     visitor: Visitor, start_server: StartServer

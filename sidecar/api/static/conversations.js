@@ -14,6 +14,8 @@ export class Conversations {
   at = "";
   #store;
   #made;
+  /** The last one that became a job. */
+  #kept = null;
 
   /** `made` is told what it is as a job, and its name. */
   constructor(store, made) {
@@ -23,8 +25,9 @@ export class Conversations {
   async begin(wishes) {
     const { Conversation } = await import("./conversation/conversation.js");
     this.going?.close();
-    this.at = stamp();
-    const one = new Conversation(() => this.#changed(one));
+    const carried = this.#store.state.conversation?.saved === false ? this.going.told : { lines: [] };
+    if (!carried.lines.length) this.at = stamp();
+    const one = new Conversation(() => this.#changed(one), carried);
     this.going = one;
     this.#show({ saved: false });
     await one.begin(wishes);
@@ -43,8 +46,9 @@ export class Conversations {
     if (one !== this.going) return;
     const { state, told, ended } = one;
     this.#show({});
-    if (state === "over" && ended?.job && !this.#store.state.conversation.saved) {
-      this.saved();
+    if (state === "over" && ended?.job && this.#kept !== one) {
+      this.#kept = one;
+      if (!one.carries) this.saved();
       this.#made(ended.job, `Conversation ${this.at}`);
     }
     if (state === "over" && !told.lines.length) this.saved();

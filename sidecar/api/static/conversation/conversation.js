@@ -18,7 +18,9 @@ const ENDING_MS = 10000;
 export class Conversation {
   /** `opening`: the service gets ready; then `live`; `ending`: the transcript is waited for; `over`. `ended` is what it became. */
   state = "opening";
-  told = NOTHING;
+  told;
+  /** Whether some of it was said in one before. */
+  carries;
   ended = null;
   wrong = null;
   /** What keeps the microphone from being heard: then turns are typed. */
@@ -36,8 +38,12 @@ export class Conversation {
   #cut = "";
   #times = {};
 
-  constructor(changed) {
+  /** `lines` are of one that broke off and is saved nowhere. */
+  constructor(changed, { lines, next = NOTHING.next }) {
     this.#changed = changed;
+    const said = lines.filter(({ text }) => text.trim()).map((line) => ({ ...line, open: false, item: "", response: "" }));
+    this.carries = said.length > 0;
+    this.told = { ...NOTHING, lines: said, next };
   }
 
   async begin({ voice, model, typed, speaks }) {

@@ -128,8 +128,9 @@ function Typed({ going }) {
 /** What a conversation that is over can be taken away as. */
 function Written({ going, conversations }) {
   const { lines } = going.told;
-  const written = going.ended?.written ?? { text: lines.map(({ who, text }) => `${who === "machine" ? "Assistant" : "You"}: ${text}\n`).join("") };
-  const whole = `${JSON.stringify(going.ended?.transcript ?? { lines: lines.map(({ who, text }) => ({ who, text })) }, null, 2)}\n`;
+  const ended = going.carries ? null : going.ended; // the service knows only the last part
+  const written = ended?.written ?? { text: lines.map(({ who, text }) => `${who === "machine" ? "Assistant" : "You"}: ${text}\n`).join("") };
+  const whole = `${JSON.stringify(ended?.transcript ?? { lines: lines.map(({ who, text }) => ({ who, text })) }, null, 2)}\n`;
   const taken = (content) => (ending) => {
     save(content, `Conversation ${conversations.at}.${ending}`);
     conversations.saved();
