@@ -447,7 +447,10 @@ const { fetch } = window;
 window.fetch = async (...given) => {
   const asked = String(given[0]?.url ?? given[0]).includes("/v1/page/about");
   while (asked && window.holds) await new Promise((resolve) => setTimeout(resolve, 50));
-  return fetch(...given);
+  const answer = await fetch(...given);
+  const sent = (given[1]?.method ?? given[0]?.method) === "POST";
+  while (sent && window.holdsSent) await new Promise((resolve) => setTimeout(resolve, 50));
+  return answer;
 };"""
 
 
@@ -471,6 +474,25 @@ def test_recording_begun_before_the_owner_was_known_is_offered_to_nobody_else(
     assert "Recording 2" not in visitor.text()
     is_in(visitor, tokens["anna"])
     visitor.sees(".job[data-state=kept] .how", "not sent")
+
+
+def test_file_that_is_sent_while_it_is_learnt_who_is_signed_in_is_shown_under_its_name(
+    visitor: Visitor, owners: tuple[Server, dict[str, str]]
+) -> None:
+    server, tokens = owners
+    visitor.opens(server)
+    is_in(visitor, tokens["anna"])
+    early = visitor.before(HOLDS_ABOUT)
+    visitor.driver.refresh()
+    visitor.late(early)
+    visitor.sees(".page[data-ready=yes]")
+    visitor.js("window.holdsSent = true")
+    visitor.sends_tone("early.wav", 1)
+    wait_until(lambda: jobs_of(server, tokens["anna"]), "it is sent")
+    visitor.js("window.holds = false")
+    visitor.sees(".status .quiet", "On this computer")
+    visitor.js("window.holdsSent = false")
+    visitor.sees(".job[data-state=done] .name", "early.wav")
 
 
 def test_talk_is_not_captioned_for_another_who_signs_in(visitor: Visitor) -> None:

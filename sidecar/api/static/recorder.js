@@ -232,9 +232,10 @@ export class Recorder {
       const { about } = this.#store.state;
       const kept = { ...(about?.engine.words && { words: true }), ...(about?.people_consent && { voiceprints: true }) };
       const job = await asking.submit(file, { ...kept, ...trimmed(options) }, { key: newKey(), name });
-      if (!this.get(id)) return void (await asking.cancel(job.id));
+      const now = this.get(id); // whose it is may have been learnt meanwhile
+      if (!now) return void (await asking.cancel(job.id));
       this.#step(id, "sent", { file, job: job.id, since: performance.now() });
-      if (this.own(take)) this.#sent(job, file, take);
+      if (this.own(now)) this.#sent(job, file, now);
     } catch (error) {
       if (error.status === 401 && this.own(take)) this.#store.set({ locked: true });
       const { file } = take;

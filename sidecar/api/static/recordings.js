@@ -96,8 +96,8 @@ export class Recordings {
         this.#store.set({ jobs: [], conversation, options: {} });
       }
       this.#store.set({ about, arrival: null, locked: false });
-      await this.copies.refresh(about.owner);
       this.recorder.enter(about.owner);
+      await this.copies.refresh(about.owner);
       this.look();
     } catch (error) {
       this.#store.set({ arrival: trouble(error) });
