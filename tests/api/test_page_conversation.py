@@ -14,9 +14,8 @@ LONG = LONG.strip()
 
 @pytest.fixture(scope="module", autouse=True)
 def _listens(browser: Visitor) -> Iterator[None]:
-    early = browser.before(script("listen"))
-    yield
-    browser.late(early)
+    with browser.before(script("listen")):
+        yield
 
 
 def begins(visitor: Visitor, server: Server, button: str = "Start") -> None:

@@ -222,9 +222,8 @@ def test_lines_and_speakers_are_edited_by_keyboard_and_undone(
 
 def reads_with_holds(visitor: Visitor, server: Server) -> None:
     """Opens the page with `hold_answers`, and has a transcript of six lines before them."""
-    early = visitor.before(script("hold_answers"))
-    visitor.opens(server)
-    visitor.late(early)
+    with visitor.before(script("hold_answers")):
+        visitor.opens(server)
     visitor.sends_tone("talk.wav", 6)
     visitor.has_rows(6)
 
@@ -305,9 +304,8 @@ def test_line_corrected_in_another_tab_is_shown_over_the_open_field_and_not_over
 def test_correction_made_while_speakers_are_told_apart_again_lands_on_no_other_line(
     visitor: Visitor, moonshine: Server
 ) -> None:
-    early = visitor.before(script("hold_answers"))
-    visitor.opens(moonshine)
-    visitor.late(early)
+    with visitor.before(script("hold_answers")):
+        visitor.opens(moonshine)
     visitor.drops("play.wav", clip_wav("endgame_nagg_nell"))
     visitor.sees("#main .title", "2 speakers")
     visitor.sees(".lane").click()
@@ -363,9 +361,8 @@ def test_late_answer_of_the_transcript_history_does_not_block_the_next_edits(
 
 def test_silent_event_stream_does_not_hide_the_end_of_a_job(visitor: Visitor, slow: Server) -> None:
     """Nor does an answer that does not come to what else the page would know."""
-    early = visitor.before(script("silence_events"))
-    visitor.opens(slow)
-    visitor.late(early)
+    with visitor.before(script("silence_events")):
+        visitor.opens(slow)
     goes_to(slow, 1)
     visitor.sends_tone("talk.wav", 20)
     visitor.until("window.silent", "nothing comes any more")
@@ -503,9 +500,8 @@ def test_transcript_being_read_is_not_expired_and_an_expired_one_can_be_read_and
             1000 * keeps_s,
         )
 
-    early = visitor.before(script("passing_time"))
-    visitor.reads(server, "read.wav", 6)
-    visitor.late(early)
+    with visitor.before(script("passing_time")):
+        visitor.reads(server, "read.wav", 6)
     (read,) = left_s()
     # who is in the middle of a correction has the transcript kept, although nothing else happens
     line(visitor, 3).send_keys("e")
@@ -693,13 +689,12 @@ def test_browser_keeps_the_newest_200_transcript_copies_and_deletes_all_when_swi
 ) -> None:
     server = start_server()
     voice = visitor.tone("one.wav", 2).read_bytes()
-    counting = visitor.before(script("count_transcripts"))
 
     def copies(owner: str, count: int, at: int) -> list[list[str]]:
         made = visitor.driver.execute_async_script(script("copies"), owner, count, at)
         return list(made)
 
-    try:
+    with visitor.before(script("count_transcripts")):
         visitor.opens(server)
         owner = server.client.get("/v1/page/about").json()["owner"]
         old, late = 1_000_000, 9_000_000_000_000
@@ -731,8 +726,6 @@ def test_browser_keeps_the_newest_200_transcript_copies_and_deletes_all_when_swi
         visitor.sees(".storing input").click()
         visitor.sees(".storing", "No copies are stored")
         wait_until(lambda: copies("", 0, 0) == [], "those of others have gone, too")
-    finally:
-        visitor.late(counting)
 
 
 def test_corrections_of_a_deleted_transcript_in_two_tabs_are_both_kept(
@@ -781,9 +774,8 @@ def test_expired_job_that_was_never_opened_is_shown_from_its_copy(
     visitor: Visitor, start_server: StartServer
 ) -> None:
     server = start_server(command=clocked_command(visitor.folder), job_retention="1h")
-    early = visitor.before(script("passing_time"))
-    visitor.reads(server, "first.wav", 5)
-    visitor.late(early)
+    with visitor.before(script("passing_time")):
+        visitor.reads(server, "first.wav", 5)
     visitor.sends_tone("second.wav", 7)
     visitor.comes_back_until(lambda: copies_stored(visitor) == 2, "there are copies")
     assert {one["state"] for one in server.jobs()} == {"done"}, "the service has them, too"
@@ -966,16 +958,15 @@ def test_file_without_audio_is_shown_as_failed_with_the_reason_and_can_be_remove
 def test_file_that_the_browser_cannot_read_says_so_and_stops_no_other(
     visitor: Visitor, server: Server
 ) -> None:
-    held = visitor.before(
+    with visitor.before(
         """const send = fetch;
         const opened = new Promise((resolve) => (globalThis.open = resolve));
         globalThis.fetch = async (url, how) => {
           if (how?.method === "POST") await opened;
           return send(url, how);
         };"""
-    )
-    visitor.opens(server)
-    visitor.late(held)
+    ):
+        visitor.opens(server)
     others = [visitor.tone(f"{number}.wav", 2) for number in range(2)]
     visitor.sends(*others, path := visitor.tone("moved.wav", 2))
     visitor.sees(".job[data-state=waiting] .name", "moved.wav")
@@ -994,14 +985,13 @@ def test_file_that_the_browser_cannot_read_says_so_and_stops_no_other(
 def test_microphone_is_recorded_and_transcribed_also_if_it_is_pulled_out(
     pulled: bool, visitor: Visitor, server: Server
 ) -> None:
-    heard = visitor.before(
+    with visitor.before(
         LEAVES
         + """const open = navigator.mediaDevices.getUserMedia.bind(navigator.mediaDevices);
         const hear = async (wish) => (globalThis.heard = await open(wish));
         navigator.mediaDevices.getUserMedia = hear;"""
-    )
-    visitor.opens(server)
-    visitor.late(heard)
+    ):
+        visitor.opens(server)
     assert visitor.js("return leaves()"), "nothing would be lost"
     visitor.sees(".intake button", "Record").click()
     time_of = "return document.querySelector('.recording .time').textContent"
@@ -1233,10 +1223,8 @@ def test_live_captions_pause_reconnect_and_are_transcribed_again(
 def test_silent_microphone_is_reported_in_captions_and_in_a_recording(
     visitor: Visitor, server: Server
 ) -> None:
-    early = [visitor.before(script(name)) for name in ("silent_microphone", "passing_time")]
-    visitor.opens(server)
-    for one in early:
-        visitor.late(one)
+    with visitor.before(script("silent_microphone")), visitor.before(script("passing_time")):
+        visitor.opens(server)
     visitor.sees(".intake button", LIVE).click()
     visitor.sees("#main .notice[role=status]", "No audio from this microphone")
     assert visitor.findings() == []

@@ -220,9 +220,8 @@ def test_refused_option_is_shown_and_the_next_try_has_the_new_one(
 def test_recording_that_the_browser_cannot_store_is_warned_of_and_sent(
     storage: str, visitor: Visitor, server: Server
 ) -> None:
-    early = visitor.before(storage)
-    visitor.opens(server)
-    visitor.late(early)
+    with visitor.before(storage):
+        visitor.opens(server)
     records(visitor)
     visitor.sees(".recording .notice", "This browser stores no more")
     visitor.sees(".recording button", "Stop").click()
@@ -400,9 +399,8 @@ def test_recording_is_hidden_while_another_is_signed_in_and_sent_when_its_owner_
     storage: str, visitor: Visitor, owners: tuple[Server, dict[str, str]]
 ) -> None:
     server, tokens = owners
-    early = visitor.before(storage)
-    visitor.opens(server)
-    visitor.late(early)
+    with visitor.before(storage):
+        visitor.opens(server)
     is_in(visitor, tokens["anna"])
     records(visitor, 1)
     visitor.js(
@@ -454,16 +452,20 @@ window.fetch = async (...given) => {
 };"""
 
 
+def is_not_told_who_is_in(visitor: Visitor, server: Server, token: str) -> None:
+    """Opens the page with a token, and again with `HOLDS_ABOUT`."""
+    visitor.opens(server)
+    is_in(visitor, token)
+    with visitor.before(HOLDS_ABOUT):
+        visitor.driver.refresh()
+    visitor.sees(".page[data-ready=yes]")
+
+
 def test_recording_begun_before_the_owner_was_known_is_offered_to_nobody_else(
     visitor: Visitor, owners: tuple[Server, dict[str, str]]
 ) -> None:
     server, tokens = owners
-    visitor.opens(server)
-    is_in(visitor, tokens["anna"])
-    early = visitor.before(HOLDS_ABOUT)
-    visitor.driver.refresh()
-    visitor.late(early)
-    visitor.sees(".page[data-ready=yes]")
+    is_not_told_who_is_in(visitor, server, tokens["anna"])
     records(visitor, 1)
     visitor.js("window.holds = false")
     visitor.sees(".status .quiet", "On this computer")
@@ -480,12 +482,7 @@ def test_file_that_is_sent_while_it_is_learnt_who_is_signed_in_is_shown_under_it
     visitor: Visitor, owners: tuple[Server, dict[str, str]]
 ) -> None:
     server, tokens = owners
-    visitor.opens(server)
-    is_in(visitor, tokens["anna"])
-    early = visitor.before(HOLDS_ABOUT)
-    visitor.driver.refresh()
-    visitor.late(early)
-    visitor.sees(".page[data-ready=yes]")
+    is_not_told_who_is_in(visitor, server, tokens["anna"])
     visitor.js("window.holdsSent = true")
     visitor.sends_tone("early.wav", 1)
     wait_until(lambda: jobs_of(server, tokens["anna"]), "it is sent")

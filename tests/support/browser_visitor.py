@@ -5,7 +5,8 @@ import functools
 import random
 import shutil
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from importlib.resources import files
 from importlib.util import find_spec
 from pathlib import Path
@@ -141,15 +142,15 @@ class Visitor:
         """What a script returns in the page."""
         return self.driver.execute_script(script, *given)
 
-    def before(self, script: str) -> str:
-        """Has a script run before those of every page, until `late`."""
-        command = "Page.addScriptToEvaluateOnNewDocument"
-        return str(self.driver.execute_cdp_cmd(command, {"source": script})["identifier"])
-
-    def late(self, identifier: str) -> None:
-        """No page that comes later is met by it."""
-        command = "Page.removeScriptToEvaluateOnNewDocument"
-        self.driver.execute_cdp_cmd(command, {"identifier": identifier})
+    @contextmanager
+    def before(self, script: str) -> Iterator[None]:
+        """Has a script run before those of the pages that are opened meanwhile."""
+        source = {"source": script}
+        added = self.driver.execute_cdp_cmd("Page.addScriptToEvaluateOnNewDocument", source)
+        try:
+            yield
+        finally:
+            self.driver.execute_cdp_cmd("Page.removeScriptToEvaluateOnNewDocument", added)
 
     def sends(self, *files: Path) -> None:
         """Chooses files by the button."""
