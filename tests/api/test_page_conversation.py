@@ -50,7 +50,7 @@ def lines(visitor: Visitor) -> list[list[str]]:
 
 
 def stops(visitor: Visitor) -> None:
-    visitor.sees(".talking button", "Stop").click()
+    visitor.presses(".talking button", "Stop")
 
 
 def test_speech_is_answered_aloud_and_interrupts_the_answer(

@@ -898,7 +898,7 @@ def test_link_signs_one_tab_in_once_and_leaves_no_token_in_the_address(
     visitor.sees(".intake button", LIVE).click()
     visitor.sees(".title", "Listening")
     assert visitor.js("return sockets[0].url") == f"ws://127.0.0.1:{server.port}/v1/live"
-    visitor.sees(".talking button", "Stop").click()
+    visitor.presses(".talking button", "Stop")
     visitor.sees(".title", "only in this browser")
 
 
@@ -1192,7 +1192,7 @@ def test_live_captions_pause_reconnect_and_are_transcribed_again(
     visitor.js("sockets[0].close(4000)")
     captions(visitor, 2)
     assert visitor.js("return sockets.length") == 2, "it came again by itself"
-    visitor.sees(".talking button", "Pause").click()
+    visitor.presses(".talking button", "Pause")
     visitor.sees(".title", "Paused")
     visitor.sees("#said", "Paused")
     visitor.sees(".tail", "")
@@ -1200,9 +1200,9 @@ def test_live_captions_pause_reconnect_and_are_transcribed_again(
     visitor.js("window.elsewhere = new AudioContext()")
     visitor.until("elsewhere.currentTime > 1.2", "more than a second of sound has gone by")
     assert visitor.js("return document.querySelector('.talking .time').textContent") == at
-    visitor.sees(".talking button", "Resume").click()
+    visitor.presses(".talking button", "Resume")
     captions(visitor)
-    visitor.sees(".talking button", "Stop").click()
+    visitor.presses(".talking button", "Stop")
     visitor.sees(".title", "only in this browser")
     assert visitor.findings() == []
     visitor.sees(".job .name", "Live 2")
@@ -1228,7 +1228,7 @@ def test_silent_microphone_is_reported_in_captions_and_in_a_recording(
     visitor.sees(".intake button", LIVE).click()
     visitor.sees("#main .notice[role=status]", "No audio from this microphone")
     assert visitor.findings() == []
-    visitor.sees(".talking button", "Stop").click()
+    visitor.presses(".talking button", "Stop")
     title = visitor.sees(".title", "only in this browser").text
     assert "speaker" not in title, "nobody spoke"
     visitor.sees(".intake button", "Record").click()
@@ -1244,7 +1244,7 @@ def test_kept_captions_are_a_job_that_can_be_played_and_whose_speakers_can_be_na
     visitor.sees(".intake button", LIVE).click()
     visitor.sees(".talking label", "Keep as a transcript").click()
     visitor.sees(".row .said", "w")
-    visitor.sees(".talking button", "Stop").click()
+    visitor.presses(".talking button", "Stop")
     visitor.sees("#main .title", "scripted")  # as it was captioned: nothing is heard again
     (job,) = slow.jobs()
     assert job["state"] == "done"
@@ -1278,7 +1278,7 @@ def test_live_captions_ended_by_an_error_leave_a_whole_recording_that_can_be_tra
     at = recorded_s()
     wait_until(lambda: recorded_s() > at, "it is recorded")
     at = recorded_s()
-    visitor.sees(".talking button", "Stop").click()
+    visitor.presses(".talking button", "Stop")
     visitor.sees(".head button", "Transcribe it again").click()
     visitor.sees("#main .title", "2 speakers · scripted")
     assert server.jobs()[0]["duration"] >= at
@@ -1291,7 +1291,7 @@ def test_overload_notice_ends_with_the_captions_and_their_download_menu_fits_a_p
     visitor.sees(".tail p", "w")
     visitor.js(script("overloaded"), "partials_late", "The service is overloaded.")
     visitor.sees("#main .notice", "overloaded")
-    visitor.sees(".talking button", "Stop").click()
+    visitor.presses(".talking button", "Stop")
     visitor.sees(".title", "only in this browser")
     visitor.sees(".row .said", "w")
     assert "overloaded" not in visitor.js("return document.querySelector('#main').innerText")
@@ -1312,12 +1312,12 @@ def test_captions_that_end_by_an_error_while_paused_stay_paused_and_go_on_when_r
 ) -> None:
     goes_live(visitor, server)
     visitor.sees(".title", "Listening")
-    visitor.sees(".talking button", "Pause").click()
+    visitor.presses(".talking button", "Pause")
     visitor.sees(".title", "Paused")
     visitor.js("sockets[0].onmessage({data: arguments[0]})", GONE)
     visitor.sees(".trouble", "Try later.")
     visitor.sees(".title", "Paused")
-    visitor.sees(".talking button", "Resume").click()
+    visitor.presses(".talking button", "Resume")
     visitor.sees(".trouble button", "Try again").click()
     captions(visitor)
     assert visitor.all(".trouble") == []

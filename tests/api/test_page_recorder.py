@@ -236,7 +236,7 @@ def test_storage_that_will_soon_be_full_is_said_while_it_is_not(
     visitor.js(LITTLE_ROOM)
     visitor.sees(".intake button", "Live captions").click()
     visitor.sees("#main .notice", "room for about 0 minutes more")
-    visitor.sees(".talking button", "Stop").click()
+    visitor.presses(".talking button", "Stop")
     visitor.sees(".title", "only in this browser")
 
 
@@ -261,7 +261,7 @@ def test_captions_go_on_with_the_next_start_of_a_service(how: str, visitor: Visi
     with Server(visitor.folder / "after", port=port) as server:
         visitor.sees(".title", "Listening")
         wait_until(lambda: len(lines(visitor)) > len(before) + 1, "more lines")
-        visitor.sees(".talking button", "Stop").click()
+        visitor.presses(".talking button", "Stop")
         visitor.sees(".title", "only in this browser")
         assert lines(visitor)[: len(before) - 1] == before[:-1]
         times = visitor.js(
@@ -277,7 +277,7 @@ def test_session_at_its_limit_is_followed_by_the_next_one(
     goes_live(visitor, server)
     visitor.until("window.sockets.length > 2", "the third session")
     visitor.sees(".title", "Listening")
-    visitor.sees(".talking button", "Stop").click()
+    visitor.presses(".talking button", "Stop")
     visitor.sees(".title", "only in this browser")
     seconds = visitor.js("return document.querySelectorAll('.row .at').length")
     assert seconds >= 3
@@ -323,7 +323,7 @@ def test_names_and_terms_of_the_options_reach_a_live_session(
     visitor.sees(".title", "Listening")
     begin: dict[str, Any] = visitor.js("return sent[0]")
     assert (begin["hotwords"], "prompt" in begin) == ("Nagg", False)
-    visitor.sees(".talking button", "Stop").click()
+    visitor.presses(".talking button", "Stop")
     visitor.sees(".title", "only in this browser")
 
 
@@ -508,7 +508,7 @@ def test_talk_is_not_captioned_for_another_who_signs_in(visitor: Visitor) -> Non
         visitor.sees(".job .pick", "Live 2").click()
         visitor.sees(".title", "The audio is recorded")
         assert lines(visitor) == []
-        visitor.sees(".talking button", "Stop").click()
+        visitor.presses(".talking button", "Stop")
         visitor.until("!document.body.textContent.includes('Live 2')", "it is hidden")
         assert jobs_of(server, berta) == []
         assert pieces(visitor) > 0
@@ -564,7 +564,7 @@ def test_what_is_said_after_the_service_ended_the_session_is_kept_when_it_is_sto
     visitor.sees(".intake button", "Live captions").click()
     visitor.until("window.ends", "the service ends the session")
     visitor.until("document.querySelector('.talking .time').textContent >= '0:05'", "more is said")
-    visitor.sees(".talking button", "Stop").click()
+    visitor.presses(".talking button", "Stop")
     visitor.js("window.go()")
     visitor.sees("#main .title", "scripted")
     assert max(job["duration"] for job in server.jobs()) > 4
@@ -652,7 +652,7 @@ def test_talk_ends_where_the_service_does_not_answer_any_more(visitor: Visitor) 
         visitor.js(SOON)
         os.kill(server.process.pid, signal.SIGSTOP)
         try:
-            visitor.sees(".talking button", "Stop").click()
+            visitor.presses(".talking button", "Stop")
             visitor.sees(".title", "only in this browser")
             assert lines(visitor)
         finally:

@@ -126,6 +126,20 @@ class Visitor:
         except AssertionError as late:
             raise AssertionError(f"{late}\n{self.text()}\n{self.said()}") from None
 
+    def presses(self, selector: str, text: str) -> None:
+        """Clicks what is there, once it is; again if it moved just then, as beside lines that are
+        added all the time."""
+        from selenium.common.exceptions import ElementClickInterceptedException
+
+        def pressed() -> bool:
+            try:
+                self.sees(selector, text).click()
+            except ElementClickInterceptedException:
+                return False
+            return True
+
+        wait_until(pressed, f"{selector} {text!r} takes a click")
+
     def all(self, selector: str) -> list[Any]:
         """All that is there now."""
         return list(self.driver.find_elements("css selector", selector))
