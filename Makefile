@@ -18,8 +18,14 @@ SOURCE ?=
 URL ?=
 ID ?=
 CLIENTS := $(VENV)/clients
+WINDOWS := .cache/windows
+WINDOWS_PYTHON := $(PYTHON) .ci/windows_python.py $(WINDOWS)
+WINDOWS_FAST := $(addprefix tests/,auth base config errors interfaces transcripts \
+	api/test_windows_audio_paths.py server/test_windows_processes.py)
+WINDOWS_TESTS ?= $(if $(FAST),$(WINDOWS_FAST),tests)
 STANDALONE := .cache/python-3.14
 STANDALONE_TESTS := $(addprefix tests/,audio auth base cli client config errors server transcripts workers)
+OF_TURN = $(if $(VIBEVOICE_TEST_TURN),$(shell $(BIN)/python -m tests.support.turns $(1)),$(1))
 # Three more than processors, because tests wait (with one more, two processors stood idle for 43 %
 # of a run); at most 8.
 PROCESSES ?= $(shell echo $$(( $$(getconf _NPROCESSORS_ONLN 2>/dev/null || echo 2) + 3 )))
@@ -58,12 +64,12 @@ define install
 	@$(COMPILE) >>$(SETUP_LOG) 2>&1 || true  # a file that another Python reads is no failure
 endef
 
-# $(call build,FLAVOUR,FOLDER)
+# $(call build,FLAVOUR,FOLDER,PYINSTALLER,PYTHON)
 define build
 	@mkdir -p build
 	@echo "Building $(2): minutes (log: build/$(1).log)"
-	$(call counted,env FLAVOUR=$(1) $(BIN)/pyinstaller build_exe.spec --noconfirm --workpath build/$(1),build/$(1).log,Build)
-	$(BIN)/python packaging/bill.py $(2) build/$(1)/build_exe/sources.txt
+	$(call counted,env FLAVOUR=$(patsubst windows,cpu,$(1)) $(3) build_exe.spec --noconfirm --workpath build/$(1) --distpath $(dir $(2)),build/$(1).log,Build)
+	$(4) packaging/bill.py $(2) build/$(1)/build_exe/sources.txt
 	@echo "Built: $(2) can be used. Testing it: minutes"
 endef
 
@@ -71,17 +77,27 @@ endef
 LOCK := $(VENV)/locks/bin/uv pip compile --quiet --upgrade --universal --python-version 3.11 --generate-hashes \
 	--only-binary :all: --no-header --no-annotate --no-emit-index-url --no-emit-find-links \
 	pyproject.toml packaging/locks/setuptools.in
+# Whether all of the executable has wheels for another system; for macOS 15 or newer, as moonshine-voice.
+WHEELS := MACOSX_DEPLOYMENT_TARGET=15.0 $(VENV)/locks/bin/uv pip install --quiet --dry-run --no-deps --python-version 3.11 \
+	--only-binary :all: --require-hashes --target build/none -r packaging/locks/executable.txt --python-platform
 
 TAURI_TARGET := $(or $(CARGO_TARGET_DIR),$(CURDIR)/.cache/cargo)
 TAURI_PACKAGES := sudo apt-get install libwebkit2gtk-4.1-dev webkit2gtk-driver xvfb npm, and Rust
+# Debian's Rust has the source of the standard library, which is compiled for Windows.
+WINDOWS_CARGO := /usr/bin/cargo
+FOR_WINDOWS := -Z build-std=std,panic_abort --target x86_64-pc-windows-gnu
+RUST_SOURCE := /usr/lib/rustlib/src/rust/library
+RUST_PACKAGES := sudo apt-get install cargo-web rust-web-src gcc-mingw-w64-x86-64
 NPM := --silent --no-audit --no-fund --no-package-lock
 
 EXE := dist/vibevoice-asr
 GPU_EXE := dist/vibevoice-asr-gpu
+WINDOWS_EXE := dist/windows/vibevoice-asr
+WINDOWS_PROGRAM := $(WINDOWS_EXE)/vibevoice-asr.exe
 BUILD_STAMP := $(VENV)/.installed-build
 GPU_BUILD_STAMP := $(VENV)/.installed-build-gpu
 
-.PHONY: run test test-all test-stress test-standalone test-clients test-tauri tauri-tests lint style format types workflows audit docs stubs locks mutants bench ffmpeg exe exe-gpu module models release clean
+.PHONY: run test test-all test-stress test-standalone windows test-windows test-windows-rust windows-rust-tests test-clients test-tauri tauri-tests lint style format types workflows audit docs stubs locks mutants bench ffmpeg exe exe-gpu exe-windows module models release clean
 
 # Of the command line only: desktops set a variable of this name, for messages.
 SPOKEN := $(if $(filter command,$(firstword $(origin LANGUAGE))),$(LANGUAGE))
@@ -104,7 +120,15 @@ test-stress: $(DEV_STAMP)  ## run the fast tests in random order, on a busy mach
 test-standalone: $(BIN)/python  ## the fast tests of the base in Python 3.14 as uv and others build it: some minutes, go fetches it
 	@$(BIN)/python .ci/standalone_python.py $(STANDALONE)
 	@timeout 900 $(STANDALONE)/venv/bin/python -m pytest -n $(PROCESSES) --maxprocesses 8 --dist loadfile -m "not slow" \
-	  $(STANDALONE_TESTS) || { [ $$? -ne 124 ] || echo "Python 3.14: the tests took more than a quarter of an hour." >&2; exit 1; }
+	  $(call OF_TURN,$(STANDALONE_TESTS)) || { [ $$? -ne 124 ] || echo "Python 3.14: the tests took more than a quarter of an hour." >&2; exit 1; }
+
+windows:  ## Python for Windows under Wine, in .cache/windows, once: a minute (sudo apt-get install wine gcc-mingw-w64-x86-64 golang-go)
+	@$(WINDOWS_PYTHON)
+
+test-windows:  ## the fast tests in Python for Windows, under Wine (FAST=1: three minutes; WINDOWS_TESTS=tests/config: some)
+	@$(WINDOWS_PYTHON)
+	@timeout $(if $(FAST),900,7200) $(WINDOWS_PYTHON) -m pytest -n $(PROCESSES) --maxprocesses 8 --dist loadfile -m "not slow" \
+	  $(call OF_TURN,$(WINDOWS_TESTS)) || { [ $$? -ne 124 ] || echo "Python for Windows: the tests took too long." >&2; exit 1; }
 
 test-clients: $(DEV_STAMP)  ## clients of others, in a venv of their own (NEWEST=1: without the pins)
 	$(PYTHON) -m venv $(CLIENTS)
@@ -123,6 +147,23 @@ test-tauri: $(DEV_STAMP)  ## the Rust crate, Tauri's plugin, and the example app
 	  command -v $${tool%% *} >/dev/null && case $$tool in *\ *) $$tool;; esac \
 	    || { echo "NOT TESTED: '$$tool' is missing ($(TAURI_PACKAGES))"; exit $(if $(CI),1,0); }; \
 	done; $(MAKE) --no-print-directory tauri-tests
+
+test-windows-rust:  ## the Rust crate under Wine against what make exe-windows built; Tauri's plugin compiles: minutes
+	@if [ ! -f $(WINDOWS_PROGRAM) ]; then echo "NOT TESTED: $(WINDOWS_PROGRAM) is missing (make exe-windows)"; \
+	elif [ ! -d $(RUST_SOURCE) ]; then echo "NOT TESTED: Rust's standard library for Windows is missing ($(RUST_PACKAGES))"; \
+	else exec $(MAKE) --no-print-directory windows-rust-tests; fi; exit $(if $(CI),1,0)
+
+windows-rust-tests: export CARGO_TARGET_DIR := $(TAURI_TARGET)
+windows-rust-tests: export RUSTC := /usr/bin/rustc
+windows-rust-tests: export RUSTC_BOOTSTRAP := 1
+windows-rust-tests: export CARGO_TARGET_X86_64_PC_WINDOWS_GNU_RUNNER := $(PYTHON) $(CURDIR)/.ci/windows_python.py $(CURDIR)/$(WINDOWS)
+windows-rust-tests: windows
+	cd clients/rust && $(WINDOWS_CARGO) build --examples $(FOR_WINDOWS) \
+	  && VIBEVOICE_TEST_COMMAND=Z:$(CURDIR)/$(WINDOWS_PROGRAM) $(WINDOWS_CARGO) test --lib --tests $(FOR_WINDOWS) -- --test-threads 1
+	cd examples/hosts && $(WINDOWS_CARGO) build $(FOR_WINDOWS)
+	VIBEVOICE_TEST_TAURI=$(TAURI_TARGET)/x86_64-pc-windows-gnu/debug \
+	  $(WINDOWS_PYTHON) -m pytest -rs tests/project/test_host_examples.py -k main.rs
+	cd clients/tauri && $(WINDOWS_CARGO) check $(FOR_WINDOWS)
 
 tauri-tests: export CARGO_TARGET_DIR := $(TAURI_TARGET)
 tauri-tests: export VIBEVOICE_TEST_COMMAND := $(abspath $(BIN))/python -m sidecar.main
@@ -179,6 +220,7 @@ locks:  ## renew packaging/locks: versions and hashes for images and executables
 	$(LOCK) --extra auth --extra grpc --extra postgres --extra s3 --extra vibevoice \
 		-c packaging/locks/image.txt -o packaging/locks/image-cuda.txt
 	$(LOCK) --extra build -c packaging/locks/image.txt -o packaging/locks/executable.txt
+	@for system in x86_64-pc-windows-msvc aarch64-apple-darwin; do $(WHEELS) $$system || exit 1; done
 
 mutants: $(MUTANTS_STAMP)  ## whether the tests notice faults (MODULES="jobs/job_store auth/identity"; many minutes)
 	nice $(BIN)/python -m tests.support.mutation_testing $(MODULES)
@@ -198,14 +240,23 @@ ffmpeg: $(BUILD_STAMP)  ## compile the small ffmpeg that make exe packs: minutes
 	@tail -n 1 build/ffmpeg.log
 
 exe: $(BUILD_STAMP)  ## build the executable, and try it out as another user would (EXTRAS, VOICES: docs/building.md)
-	$(call build,cpu,$(EXE))
+	$(call build,cpu,$(EXE),$(BIN)/pyinstaller,$(BIN)/python)
 	VIBEVOICE_EXECUTABLE=$(EXE)/vibevoice-asr $(BIN)/python -m pytest -rs tests/project/test_executable.py \
 	  tests/project/test_module_archive.py
 	VIBEVOICE_EXECUTABLE=$(EXE)/vibevoice-asr $(BIN)/python -m pytest -rs tests/project/test_host_examples.py -k rust_host
 
 exe-gpu: $(GPU_BUILD_STAMP)  ## the same with torch inside (gigabytes)
-	$(call build,gpu,$(GPU_EXE))
+	$(call build,gpu,$(GPU_EXE),$(BIN)/pyinstaller,$(BIN)/python)
 	VIBEVOICE_EXECUTABLE=$(GPU_EXE)/vibevoice-asr-gpu $(BIN)/python -m pytest -rs tests/project/test_executable.py
+
+exe-windows: export REVISION ?= $(shell git describe --always --dirty --abbrev=12 --exclude='*' 2>/dev/null)
+exe-windows: windows  ## the executable for Windows, built and tried out under Wine: minutes
+	$(call build,windows,$(WINDOWS_EXE),$(WINDOWS_PYTHON) -m PyInstaller,$(WINDOWS_PYTHON))
+	VIBEVOICE_EXECUTABLE=$(WINDOWS_PROGRAM) $(WINDOWS_PYTHON) -m pytest -rs tests/project/test_executable.py \
+	  tests/project/test_windows_executable.py \
+	  tests/project/test_module_archive.py::test_executable_in_module_transcribes_english_for_host_and_refuses_german
+	VIBEVOICE_EXECUTABLE=$(WINDOWS_PROGRAM) $(WINDOWS_PYTHON) -m pytest -rs tests/project/test_host_examples.py \
+	  -k "rust_host and frozen"
 
 module:  ## what make exe built as an add-on for hosts, in dist/module (URL=where it will be, ID=its name: docs/module.md)
 	@[ -n "$(URL)" ] || { echo "URL=… is missing: the folder from which hosts will download it"; exit 1; }
@@ -218,7 +269,7 @@ release: $(RELEASE_STAMP)  ## wheel, source distribution, executable, notes and 
 	$(MAKE) --no-print-directory ffmpeg
 	$(MAKE) --no-print-directory exe
 	$(MAKE) --no-print-directory models
-	$(VENV)/release/bin/python packaging/release.py dist/release $(EXE)
+	$(VENV)/release/bin/python packaging/release.py dist/release $(EXE) $(wildcard $(WINDOWS_EXE))
 
 $(STYLE_STAMP): pyproject.toml
 	@echo "Installing ruff and import-linter into $(STYLE), once: some 15 s"

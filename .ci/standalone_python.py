@@ -30,12 +30,11 @@ def main() -> str | None:
         return "go is missing, which fetches Python 3.14 (sudo apt-get install golang-go)."
     print(f"Fetching Python 3.14 into {folder} and installing '.[test]', once: about a minute")
     shutil.rmtree(folder, ignore_errors=True)
-    found = _told("go", "mod", "download", "-json", f"{MODULE}@{VERSION}")
-    module = json.loads(found.stdout or "{}")
-    if found.returncode or module.get("Sum") != SUM:
-        return f"Python 3.14 was not fetched: {module.get('Error') or found.stderr or module}"
+    data = fetch(VERSION, SUM)
+    if isinstance(data, str):
+        return data
     system = _told("go", "env", "GOOS", "GOARCH").stdout.split()
-    unpack(Path(module["Dir"], "python/internal/data", "-".join(system)), folder / "python")
+    unpack(data / "-".join(system), folder / "python")
     steps = (
         [folder / "python/bin/python3.14", "-m", "venv", "--without-pip", folder / "venv"],
         [
@@ -48,6 +47,16 @@ def main() -> str | None:
             return f"Python 3.14 was not set up: this failed: {' '.join(map(str, step))}"
     stamp.write_text(wanted, "utf-8")
     return None
+
+
+def fetch(version: str, checksum: str) -> Path | str:
+    """Return the folder of a version of the module that has a Python for each system, or what
+    went wrong."""
+    found = _told("go", "mod", "download", "-json", f"{MODULE}@{version}")
+    module = json.loads(found.stdout or "{}")
+    if found.returncode or module.get("Sum") != checksum:
+        return f"Python was not fetched: {module.get('Error') or found.stderr or module}"
+    return Path(module["Dir"], "python/internal/data")
 
 
 def _told(*words: str) -> subprocess.CompletedProcess[str]:

@@ -45,7 +45,7 @@ from bench.metrics import (
 )
 from bench.serving import argument_parser, ours, workshop
 from sidecar.audio.audio_decoder import decode_audio_file
-from sidecar.interfaces.engine_interface import DiarizationEffort
+from sidecar.interfaces.engine_interface import DiarizationEffort, WindowingMode
 from sidecar.transcripts.transcript import Segment
 from sidecar.transcripts.word_alignment import align_words
 from sidecar.transcripts.word_timing import estimate_word_times
@@ -66,8 +66,9 @@ def client_of(url: str) -> httpx.Client:
     return httpx.Client(base_url=url, headers=headers, timeout=None)
 
 
-def address_side(url: str, diarization: str) -> tuple[str, Callable[[Clip], Hypothesis]]:
-    """The address with its engine and precision for the heading, and what the service answers."""
+def address_side(url: str, **fields: str) -> tuple[str, Callable[[Clip], Hypothesis]]:
+    """The address with its engine and precision for the heading, and what the service answers to a
+    recording with these fields."""
     client = client_of(url)
     try:
         health = client.get("/health").json()
@@ -76,7 +77,6 @@ def address_side(url: str, diarization: str) -> tuple[str, Callable[[Clip], Hypo
 
     def transcribe(clip: Clip) -> Hypothesis:
         with clip.path.open("rb") as audio:
-            fields = {"diarization": diarization}
             answer = client.post("/transcribe", files={"audio": audio}, data=fields)
         if answer.is_error:
             raise SystemExit(f"{url}: {clip.name}: {answer.text}")
@@ -195,6 +195,12 @@ def main() -> None:
         default="balanced",
         help="how the service distinguishes the speakers",
     )
+    parser.add_argument(
+        "--windows",
+        choices=[one.value for one in WindowingMode],
+        default="auto",
+        help="how VibeVoice-ASR takes a long recording",
+    )
     parser.add_argument("--no-library", action="store_true")
     parser.add_argument("--words", action="store_true", help="word times, too")
     parser.add_argument("--confidence", action="store_true", help="right words by confidence, too")
@@ -212,13 +218,14 @@ def main() -> None:
     chosen = [clip for clip in every if args.only in clip.name]
     written: dict[str, object] = {}
     with contextlib.ExitStack() as stack:
-        sides = dict(address_side(url, args.diarization) for url in args.server)
+        fields = {"diarization": args.diarization, "windows": args.windows}
+        sides = dict(address_side(url, **fields) for url in args.server)
         check_packages()
         if not sides:
             folder = stack.enter_context(workshop())
             server = stack.enter_context(ours(folder, engine="moonshine"))
             args.server = [f"http://127.0.0.1:{server.port}"]
-            _, sides["service"] = address_side(args.server[0], args.diarization)
+            _, sides["service"] = address_side(args.server[0], **fields)
         if not args.no_library and "service" in sides:
             sides["library"] = library_side
         if args.recordings and (names := without_text(args.recordings)):
@@ -243,9 +250,9 @@ def main() -> None:
         if args.confidence:
             print(f"\n{confidence_table(args.server[0], chosen)}")
             print(f"\n{no_speech_table(args.server[0], chosen)}")
-    print(f"\nSetting of the service: {args.diarization}.")
+    print(f"\nFields of the requests: {fields}.")
     if args.json:
-        with open(args.json, "w") as file:
+        with open(args.json, "w", encoding="utf-8") as file:
             json.dump(written, file)
 
 

@@ -3,8 +3,9 @@
 Each call has one person in each channel, made from the utterances of a clip with two speakers: who
 speaks next begins before the other has ended. Each is measured as it is, and with bleed: each
 microphone has the other person, too, 20 dB lower and 8 ms later. All ways of `channels` go through
-``POST /transcribe`` of one service in turn. cpWER (meeteval: words of the right speaker), DER
-(0.25 s collar, overlap scored), and seconds of processor for a second of the call.
+``POST /transcribe`` of one service in turn. WER of the text from start to end (words in the order
+of the talk), cpWER (meeteval: words of the right speaker), DER (0.25 s collar, overlap scored), and
+seconds of processor for a second of the call.
 
 The clips are those of bench.accuracy (VIBEVOICE_BENCH_AUDIO); without them, two recordings of the
 moonshine-voice wheel at once. It needs the extra 'bench' (`pip install -e '.[bench]'`).
@@ -100,7 +101,8 @@ def wheel_call() -> Call:
 def _call(clip: Clip, channels: Block, placed: list[tuple[float, float, str, str]]) -> Call:
     duration_s = channels.shape[1] / RATE
     turns = [(start, end, who) for start, end, who, _ in placed]
-    return Call(channels, Clip(clip.name, clip.path, duration_s, "en", None, turns, placed))
+    text = " ".join(text for *_, text in sorted(placed))
+    return Call(channels, Clip(clip.name, clip.path, duration_s, "en", text, turns, placed))
 
 
 def calls(only: str, overlap_s: float) -> Iterator[Call]:
@@ -122,7 +124,9 @@ def main() -> None:
     )
     args = parser.parse_args()
     check_packages()
-    print("| call | bleed | channels | cpWER | DER | CPU-s/s |\n|---|---|---|---|---|---|")
+    print(
+        "| call | bleed | channels | WER | DER | cpWER | CPU-s/s |\n|---|---|---|---|---|---|---|"
+    )
     pooled = {(bleed, way): Scores() for bleed in (False, True) for way in WAYS}
     spent_s, audio_s, count = dict.fromkeys(pooled, 0.0), 0.0, 0
     with serving.workshop() as folder, serving.ours(folder, engine="moonshine") as server:
@@ -148,8 +152,8 @@ def main() -> None:
 
 
 def _row(name: str, bleed: bool, way: str, scores: Scores, cost: float) -> str:
-    cells = (name, "yes" if bleed else "no", way, f"{scores.cpwer or 0:.1f}")
-    return f"| {' | '.join(cells)} | {scores.der or 0:.1f} | {cost:.3f} |"
+    cells = (name, "yes" if bleed else "no", way, scores.row())
+    return f"| {' | '.join(cells)} | {cost:.3f} |"
 
 
 if __name__ == "__main__":

@@ -6,7 +6,6 @@ PostgreSQL is Debian's (`apt-get install postgresql`); its cluster is gone with 
 from __future__ import annotations
 
 import contextlib
-import subprocess
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -115,9 +114,3 @@ def deployment(
             yield made
         finally:
             made.stop()
-
-
-def postgres_is_here() -> bool:
-    """Whether there is one to be started."""
-    found = subprocess.run(["which", "initdb"], capture_output=True, check=False).returncode == 0
-    return found or any(Path("/usr/lib/postgresql").glob("*/bin/initdb"))

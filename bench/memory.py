@@ -412,7 +412,7 @@ def with_weights(given: argparse.Namespace, folder: Path) -> None:
     home = given.weights or Path(tempfile.mkdtemp(dir=folder))
     if not (home / "model.safetensors.index.json").exists():
         vibevoice_card.write(home, size, given.device)
-    shape = ModelShape.from_config(json.loads((home / "config.json").read_text()))
+    shape = ModelShape.from_config(json.loads((home / "config.json").read_text("utf-8")))
     measure = in_a_process(home, given.device, shape)
     if given.device == "cpu":
         print("On the CPU: tensors are counted; context and fragmentation are as planned.")

@@ -117,7 +117,7 @@ def clips(english_only: bool = True) -> list[Clip]:
     folder = bench_folder()
     if not (folder / "manifest.json").exists():
         return wheel_clips()
-    entries = json.loads((folder / "manifest.json").read_text())
+    entries = json.loads((folder / "manifest.json").read_text("utf-8"))
     found = [_clip(folder, entry) for entry in entries]
     return [clip for clip in found if clip.language == "en" or not english_only]
 
@@ -160,12 +160,14 @@ def _own_clip(path: Path, text: Path, language: str) -> Clip:
     if (rttm := path.with_suffix(".rttm")).exists():
         turns = read_rttm(rttm)
         duration_s = len(decode_audio_file(path, 16_000)) / 16_000
-    return Clip(path.name, path, duration_s, language, text.read_text().strip(), turns, None)
+    return Clip(
+        path.name, path, duration_s, language, text.read_text(encoding="utf-8").strip(), turns, None
+    )
 
 
 def read_rttm(file: Path) -> list[tuple[float, float, str]]:
     """Speaker turns of an RTTM file: start and end in seconds, speaker."""
-    lines = [line.split() for line in file.read_text().splitlines()]
+    lines = [line.split() for line in file.read_text(encoding="utf-8").splitlines()]
     return [
         (float(line[3]), float(line[3]) + float(line[4]), line[7])
         for line in lines

@@ -68,8 +68,8 @@ def workshop() -> Iterator[Path]:
     """A temporary folder with the bare apps, an empty configuration and a spool; then gone."""
     with tempfile.TemporaryDirectory(prefix="vibevoice-bench-") as name:
         folder = Path(name)
-        (folder / "hello_main.py").write_text(_HELLO % "")
-        (folder / "echo_main.py").write_text(_HELLO % _ECHO_ROUTE)
+        (folder / "hello_main.py").write_text(_HELLO % "", "utf-8")
+        (folder / "echo_main.py").write_text(_HELLO % _ECHO_ROUTE, "utf-8")
         (folder / "config.toml").touch()
         (folder / "spool").mkdir()
         compile_all = [sys.executable, "-m", "compileall", "-q", str(folder), str(ROOT / "sidecar")]
@@ -190,7 +190,7 @@ class Server:
             time.sleep(_POLL_S)
 
     def _said(self) -> str:
-        text = self._log.read_text(errors="replace")[-2000:]
+        text = self._log.read_text("utf-8", "replace")[-2000:]
         return f"exit code {self._process.poll()}, log:\n{text}"
 
     def __enter__(self) -> Self:

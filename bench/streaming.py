@@ -18,8 +18,6 @@ from sidecar.gpu_memory import cards
 from sidecar.gpu_memory.memory_footprint import reserve_bytes
 from sidecar.gpu_memory.memory_plan import GB, PREFERRED_PRECISIONS, DeviceRoom
 from sidecar.gpu_memory.streaming_memory import (
-    CHUNK_S,
-    CHUNK_TOKENS,
     STREAMING_SHAPES,
     WINDOWS_AT_ONCE,
     StreamingFootprint,
@@ -51,8 +49,9 @@ def report() -> None:
     cells = [
         (name, one.precision, *(_sessions(one, card) for card in known)) for name, one in footprints
     ]
-    print(f"\n{CHUNK_TOKENS + 1} passes a chunk of {CHUNK_S:.2f} s for one session, ", end="")
-    print(f"{CHUNK_TOKENS + WINDOWS_AT_ONCE} for {WINDOWS_AT_ONCE} that share them, at most")
+    tokens, chunk_s = footprints[0][1].chunk_tokens, footprints[0][1].period_s
+    print(f"\n{tokens + 1} passes a chunk of {chunk_s:.2f} s for one session, ", end="")
+    print(f"{tokens + WINDOWS_AT_ONCE} for {WINDOWS_AT_ONCE} that share them, at most")
     named = ("model", "precision", *(card.name for card in known))
     table("Sessions by memory / by time / s for a chunk of eight", named, cells)
     costs = [(name, *_costs_of(shape)) for name, shape in STREAMING_SHAPES.items()]

@@ -213,7 +213,7 @@ def planning(checkpoint: Path, precision: Precision, device: str) -> Planned:
     from sidecar.gpu_memory.memory_admission import MemoryAdmission, MemoryState
     from sidecar.gpu_memory.memory_footprint import ModelShape
 
-    shape = ModelShape.from_config(json.loads((checkpoint / "config.json").read_text()))
+    shape = ModelShape.from_config(json.loads((checkpoint / "config.json").read_text("utf-8")))
     admission = MemoryAdmission(shape, engine_spec("vibevoice").precisions, None)
 
     def planned(audio_s: float | None, options: TranscribeOptions) -> TranscribeOptions:

@@ -97,7 +97,7 @@ def write(folder: Path, size: str, device: str, seed: int = 1) -> int:
             shard = {}
     total = sum(shape.numel() for shape in shapes.values())
     index = {"metadata": {"total_size": 2 * total}, "weight_map": where}
-    (folder / "model.safetensors.index.json").write_text(json.dumps(index))
+    (folder / "model.safetensors.index.json").write_text(json.dumps(index), "utf-8")
     config.dtype = torch.bfloat16
     config.architectures = ["VibeVoiceAsrForConditionalGeneration"]
     config.save_pretrained(folder)

@@ -86,7 +86,7 @@ def side(name: str, precision: str, runs: int, least_s: float) -> None:
 
 def peak_mb() -> float:
     """Of this process; `getrusage` would count the one that started it (Linux)."""
-    lines = Path("/proc/self/status").read_text().splitlines()
+    lines = Path("/proc/self/status").read_text(encoding="utf-8").splitlines()
     return int(next(line for line in lines if line.startswith("VmHWM")).split()[1]) / 1024
 
 

@@ -210,13 +210,15 @@ VibeVoice-ASR ignores `num_speakers`, and takes `language` for the name of what 
 {fields}
 **Separate channels** are for calls and interviews with a microphone for each person (`transcribe
 call.wav --channels separate --channel-names "Agent, Caller"`). Each channel is transcribed
-alone, so what two people say at once stays whole. The `name` of a segment is that of its channel,
-with a number if several people speak in it (`Left 1`); `diarize=false` makes each channel one
-speaker, for less work and, with bleed, [fewer errors](performance.md#the-embedded-engine). Each
-channel counts as a recording in predicted time and limits. Segments are streamed with the last
-channel. Where a channel has only bleed (the other person's voice in this microphone, up to 30 ms
-late) it is silenced. Channels with the same sound (`channels_same`; also at another level or in
-opposite phase), mono parts and silent ones are transcribed once or not at all.
+alone, so what two people say at once stays whole; a segment is cut where another channel begins to
+speak, so that the segments in order of time are the dialogue. The `name` of a segment is that of
+its channel, with a number if several people speak in it (`Left 1`); `diarize=false` makes each
+channel one speaker, for less work and, with bleed,
+[fewer errors](performance.md#the-embedded-engine). Each channel counts as a recording in predicted
+time and limits. Segments are streamed with the last channel. Where a channel has only bleed (the
+other person's voice in this microphone, up to 30 ms late) it is silenced. Channels with the same
+sound (`channels_same`; also at another level or in opposite phase), mono parts and silent ones are
+transcribed once or not at all.
 
 ## Fields of the answer
 
@@ -234,6 +236,11 @@ in WebVTT: `<c.doubtful>less</c>`.
 **Language** (`language` of a segment) is what Whisper detected in its window, `en` from the
 embedded engine, and with VibeVoice-ASR the language that was asked for, else that of the text, if
 it has enough letters. `language_probability` is Whisper's mean over the windows in that language.
+
+**Overlap** (`overlap` in `flags`): by the diarizer another person speaks in the same channel while
+this segment lasts, half a second or more together; its words are then less certain. From
+`moonshine`, `whisper` and `transformers`, in the transcript of a recording with speakers. A second
+person who speaks for a second or longer under another has a segment of the own turn.
 
 **No speech** (`no_speech_probability`): from `moonshine` and `transformers` the diarizer's
 probability that nobody speaks, mean over the utterance; up to 0.2 as much of it is no speech

@@ -32,6 +32,7 @@ from sidecar.gpu_memory.memory_plan import (
     shared_plan,
 )
 from sidecar.gpu_memory.streaming_memory import (
+    MANY_SESSIONS,
     SESSION_TOKENS,
     STREAMING_SHAPES,
     StreamingFootprint,
@@ -80,6 +81,12 @@ Live, on two cores: seconds from the end of a segment to its words, p95 (`bench.
 """By hand."""
 
 
+ACCURACY = (
+    ("MLC-SLM, mean of its languages", "Microsoft", "3.42", "14.81", "12.07"),
+    ("AMI, one distant microphone (SDM)", "Microsoft", "13.43", "28.82", "24.65"),
+    ("the same", "others", "24.67", "36.09", "–"),
+)
+"""By hand, as published."""
 CARDS_STREAMING = ("RTX 4060", "RTX 3060", "RTX 4080", "RTX 3090", "RTX 4090", "RTX 5090", "H100")
 
 
@@ -241,15 +248,19 @@ engine.
 - **Words** come every 2.93 s while somebody speaks, of the 3.47 s before
   ([all live engines](live.md#choice-of-the-engine)). A segment ends at a pause, at
   another speaker, or at the end of a sentence after 12 s.
-- **Speakers**: the model says where another one begins, embeddings who it is. The 1.5B hears one
-  speaker only.
+- **Speakers**: the model says where another one begins, voices who it is: live by embeddings, in
+  recordings by the diarization of the embedded engine (`num_speakers` and the like hold, and it can
+  be [done again](editing.md)). Two voices that the model calls Speaker 0 are two speakers; the 1.5B
+  calls everybody so.
 - **Times** within a window are in proportion to its characters.
 - **Sessions**: each reserves {streaming_mb} MB of GPU
   memory ({streaming_small_mb} MB for the 1.5B), {SESSION_TOKENS:,} positions or some 17 minutes of
   speech; then the cache begins again with the last minute. As many are admitted as fit by memory
   and by predicted time (`doctor`; a card that is not here:
-  `vibevoice-asr estimate --card 24GB --minutes 60 --engine vibevoice-streaming`). The first
-  precision that holds one, and how many, with nothing else on the card:
+  `vibevoice-asr estimate --card 24GB --minutes 60 --engine vibevoice-streaming`).
+- **Precision**: without `precision` the widest that holds a session; for live audio int4 if that
+  holds at least {MANY_SESSIONS} times as many (log, `doctor` and `estimate` say so). With nothing
+  else on the card, the default and its sessions:
 
 {table(("Card", *STREAMING_SHAPES), map(_streaming_row, CARDS_STREAMING))}
 
@@ -259,7 +270,11 @@ engine.
   even while it is not loaded. With less, the other is refused (`wont_fit`) until `keep_alive` has
   unloaded the first.
 - **Recordings**: `--engine vibevoice-streaming` transcribes files with first words after seconds;
-  `vibevoice` is better for them.
+  `vibevoice` is better for them. Its kept jobs begin again after a kill, as each chunk depends on
+  the cache of all before it, which is too large for a resume point.
+- **Sounds**: `[Silence]` parts what is said; `[Music]`, `[Noise]` and others are segments of files
+  with the flag `non_speech`, and no words of live audio. At least 16 words that come for the third
+  time in chunk after chunk, one copy in at most two chunks, are left out (`loop_recovered`).
 - **Tested** with a tiny model against the released algorithm; the released ones were not run, so
   memory, times and sessions are computed. Licence of the weights: MIT.
 
@@ -272,12 +287,27 @@ at once, with speakers, or in windows.
 - **Languages**: more than 50, also within one recording, without a setting.
 - **Licence of the weights**: MIT by Microsoft's page; the checkpoint's card counts.
 - **Several GPUs**: the first of `CUDA_VISIBLE_DEVICES` (numbers, UUIDs, MIG).
+- **AMD**: with torch for ROCm, which then says name and memory of the card instead of NVIDIA's
+  driver (`/health`, `doctor`, plans), through a process of its own. Tested with a stand-in, run on
+  no such card. Its bandwidth is not known: no durations in advance, and live sessions are as many
+  as fit by memory. Whisper stays on the CPU.
 - **Live audio** goes to the embedded engine.
 
 ### Getting the checkpoint
 
     pip install '.[vibevoice]'
     vibevoice-asr pull vibevoice               # microsoft/VibeVoice-ASR-HF, 16.7 GB, resumes
+
+Microsoft's own layout (`microsoft/VibeVoice-ASR` as first released, and what their fine-tuning
+guide ends in: `merge_and_unload()`, then `save_pretrained`) loads in place, whole or in shards,
+in every precision, and as the model of an adapter. It comes without a tokenizer: `pull` gets that
+of `Qwen/Qwen2.5-7B` (Apache License 2.0) and no more of it, into the cache, or with `--to DIR` into
+`DIR/tokenizer`, and stays at its commit, too:
+
+    vibevoice-asr pull microsoft/VibeVoice-ASR     # or OWNER/NAME of a fine-tuned one
+
+For a folder that was not pulled, copy `tokenizer.json` and `tokenizer_config.json` into it, or have
+that repository or `microsoft/VibeVoice-ASR-HF` in the cache.
 
 A later `pull` without a revision stays at the same commit:
 
@@ -333,6 +363,25 @@ recordings: [bench.md](bench.md)). A folder with a LoRA adapter of the language 
 its model (`base_model_name_or_path`) at load. A checkpoint that bitsandbytes quantized (4 or 8 bit)
 is loaded as int4 or int8; other quantizations, and VibeVoice-ASR-BitNet, are refused. Only
 safetensors are read; code and pickles are never run.
+
+### Accuracy
+
+Nobody here has run the released checkpoint. Figures in % to hold it to (DER and WER of others have
+collars and normalizations of their own):
+
+{table(("Set", "Measured by", "DER", "cpWER", "WER"), ACCURACY)}
+
+With a set's recordings and a manifest in a folder ([bench.md](bench.md#errors-on-your-recordings)),
+beside `vibevoice-asr --engine vibevoice` on a GPU:
+
+    export SERVER=http://127.0.0.1:8765
+    VIBEVOICE_BENCH_AUDIO=mlc-slm python -m bench.accuracy --server $SERVER
+    VIBEVOICE_BENCH_AUDIO=mlc-slm python -m bench.accuracy --server $SERVER --windows single
+    VIBEVOICE_BENCH_AUDIO=ami-sdm python -m bench.accuracy --server $SERVER
+    VIBEVOICE_BENCH_AUDIO=ami-sdm python -m bench.accuracy --server $SERVER --windows single
+
+`--windows single` is the model as published, in one window of up to an hour; without it the
+default, windows of about five minutes for recordings of more than fifteen.
 
 ### Memory of cards
 

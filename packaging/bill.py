@@ -117,12 +117,11 @@ def write_licences(inside: list[Distribution], rest: list[Path], folder: Path) -
             rows.append((f"… {part.name}, inside {name}", part.licence, part.text or "above"))
         said = declared(distribution)
         rows.append((f"{name} {distribution.version}", said, f"{count} files" if count else "—"))
-    python = Path(sysconfig.get_path("stdlib")) / "LICENSE.txt"
-    for found in (python, Path(sys.base_prefix) / "LICENSE.txt"):
-        if found.is_file():
-            shutil.copy(found, folder / "Python-LICENSE.txt")
-            break
-    rows.append((f"Python {platform.python_version()}", "PSF-2.0", "Python-LICENSE.txt"))
+    python = "Python-LICENSE.txt"
+    own = (Path(one) / "LICENSE.txt" for one in (sysconfig.get_path("stdlib"), sys.base_prefix))
+    kept = TEXTS / python  # for builds of Python that lost theirs
+    shutil.copy(next(filter(Path.is_file, own), kept), folder / python)
+    rows.append((f"Python {platform.python_version()}", "PSF-2.0", python))
     for package in sorted({debian_package(one)[0] for one in rest if ".so" in one.name} - {""}):
         if (text := Path("/usr/share/doc") / package / "copyright").is_file():
             shutil.copy(text, folder / f"{package}-copyright.txt")
@@ -227,7 +226,9 @@ def _version(build: Path) -> str:
     sys.path.insert(0, str(ROOT))
     from sidecar.version import build_version
 
-    release = re.search(r'build_version\("([^"]+)"', (ROOT / "sidecar/version.py").read_text())
+    release = re.search(
+        r'build_version\("([^"]+)"', (ROOT / "sidecar/version.py").read_text("utf-8")
+    )
     assert release is not None
     for stamp in build.rglob("sidecar/REVISION"):
         return build_version(release[1], stamp.parent)

@@ -3,6 +3,7 @@
 import re
 import shutil
 import subprocess
+import sys
 from collections.abc import Iterable
 from dataclasses import dataclass
 from importlib.metadata import Distribution, distributions
@@ -26,7 +27,9 @@ WITHIN: dict[str, tuple[Within, ...]] = {
     "ctranslate2": (
         Within("onednn", "Apache-2.0", "Apache-2.0.txt"),
         Within("intel-mkl", "LicenseRef-Intel-Simplified", "Intel-Simplified.txt"),
-        Within("libgomp", "GPL-3.0-or-later WITH GCC-exception-3.1", "GPL-3.0.txt"),
+        Within("intel-openmp", "LicenseRef-Intel-Simplified", "Intel-Simplified.txt")
+        if sys.platform == "win32"
+        else Within("libgomp", "GPL-3.0-or-later WITH GCC-exception-3.1", "GPL-3.0.txt"),
     ),
     "fastapi-offline": (Within("swagger-ui", "Apache-2.0", "Apache-2.0.txt"),),
     "imageio-ffmpeg": (Within("ffmpeg", "GPL-3.0-or-later", "GPL-3.0.txt"),),
@@ -48,8 +51,11 @@ WITHIN: dict[str, tuple[Within, ...]] = {
 SMALL_FFMPEG = (Within("ffmpeg", "LGPL-2.1-or-later", "LGPL-2.1.txt"), Within("zlib", "Zlib"))
 """The same for an ffmpeg without parts under the GPL (`small_ffmpeg.py`)."""
 
-STATED = {"pyinstaller": "GPL-2.0-or-later WITH Bootloader-exception"}
-"""Licences (SPDX) of packages whose metadata name another one; this is from its COPYING.txt."""
+STATED = {
+    "msvc-runtime": "LicenseRef-Microsoft-Visual-C-Runtime",
+    "pyinstaller": "GPL-2.0-or-later WITH Bootloader-exception",  # from its COPYING.txt
+}
+"""Licences (SPDX) of packages whose metadata name none or another one."""
 
 
 def parts_of(package: str) -> tuple[Within, ...]:
@@ -67,12 +73,15 @@ def _ffmpeg_says() -> str:
 
 def owners(sources: Iterable[Path]) -> tuple[list[Distribution], list[Path]]:
     """The distributions that files came from, by name; and the files that came from none."""
+    sources = [*sources]
+    names = {source.name for source in sources}  # to resolve the paths of all files takes minutes
     owner: dict[Path, Distribution] = {}
     for distribution in distributions():
         if normal(distribution.metadata["Name"]) == OURSELVES:
             continue
         for file in distribution.files or ():
-            owner[Path(str(distribution.locate_file(file))).resolve()] = distribution
+            if file.name in names:
+                owner[Path(str(distribution.locate_file(file))).resolve()] = distribution
     found: dict[str, Distribution] = {}
     rest = []
     for source in sources:

@@ -15,6 +15,7 @@ import tarfile
 import tempfile
 import tomllib
 import venv
+import zipfile
 from pathlib import Path
 
 from triple import target_triple
@@ -81,10 +82,16 @@ def pack(folder: Path, out: Path, version: str) -> None:
     materials beside it."""
     if not (folder / "sbom.cdx.json").is_file():
         raise SystemExit(f"{folder} has no bill of materials: make exe")
-    triple = target_triple()
-    name = f"{folder.name}-{version}-{triple}"
-    with tarfile.open(out / f"{name}.tar.xz", "w:xz") as archive:  # keeps the modes
-        archive.add(folder, f"{folder.name}-{triple}")
+    windows = (folder / f"{folder.name}.exe").is_file()
+    triple = target_triple("Windows", "AMD64") if windows else target_triple()
+    name, root = f"{folder.name}-{version}-{triple}", f"{folder.name}-{triple}"
+    if windows:
+        with zipfile.ZipFile(out / f"{name}.zip", "w", zipfile.ZIP_DEFLATED) as archive:
+            for path in sorted(folder.rglob("*")):
+                archive.write(path, Path(root, path.relative_to(folder)))
+    else:
+        with tarfile.open(out / f"{name}.tar.xz", "w:xz") as packed:  # keeps the modes
+            packed.add(folder, root)
     shutil.copyfile(folder / "sbom.cdx.json", out / f"{name}.sbom.cdx.json")
 
 

@@ -4,7 +4,8 @@ Of 173 MB of the one in imageio-ffmpeg's wheel the service uses what `sidecar.au
 of its containers, audio decoders, one resampler. This builds that and nothing else from ffmpeg's
 own source of the same release, without any library but zlib: 5 MB under the LGPL. It needs a C
 compiler and make, and uses nasm if it is there. Without SOURCE the archive is downloaded. The
-result is build/ffmpeg/ffmpeg; its licence and source are in build/ffmpeg, too.
+result is build/ffmpeg/ffmpeg, with its licence. With CROSS, the prefix of a compiler for Windows
+(`x86_64-w64-mingw32-`), it is build/ffmpeg/ffmpeg.exe.
 """
 
 import hashlib
@@ -29,7 +30,10 @@ ROOT = Path(__file__).resolve().parents[1]
 FOLDER = ROOT / "build" / "ffmpeg"
 VARIABLE = "FFMPEG"
 """Names another ffmpeg to pack, in the environment."""
-_SUFFIX = ".exe" if os.name == "nt" else ""
+CROSS = os.environ.get("CROSS", "")
+FOR_WINDOWS = ("--arch=x86_64", "--target-os=mingw32", "--extra-ldflags=-static")
+"""Further options with `CROSS`; the compiler's own libraries are inside, too."""
+_SUFFIX = ".exe" if os.name == "nt" or CROSS else ""
 
 CONFIGURE_NAMES = {"mpeg": "mpegps"} | {
     name: f"adpcm_{name}" for name in ("g722", "g726", "g726le")
@@ -149,6 +153,8 @@ def build(source: Path) -> None:
         held.mkdir()
         shutil.copy(static, held)
         options.append(f"--extra-ldflags=-L{held}")
+    if CROSS:
+        options += (f"--cross-prefix={CROSS}", *FOR_WINDOWS)
     processes = os.environ.get("PROCESSES") or str(os.cpu_count() or 1)
     for command in (["./configure", *options], ["make", f"-j{processes}", f"ffmpeg{_SUFFIX}"]):
         subprocess.run(command, cwd=source, check=True)
@@ -156,7 +162,7 @@ def build(source: Path) -> None:
 
 def _static_zlib() -> Path | None:
     """Return zlib's archive, which needs no library where the program runs; `None` without one."""
-    compiler = shutil.which("cc")
+    compiler = shutil.which(f"{CROSS}gcc" if CROSS else "cc")
     if compiler is None or sys.platform != "linux":
         return None
     said = subprocess.run(

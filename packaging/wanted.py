@@ -3,6 +3,7 @@
 import re
 import tomllib
 from collections.abc import Iterable, Iterator
+from functools import cache
 from importlib import metadata
 from pathlib import Path
 
@@ -12,6 +13,8 @@ ROOT = Path(__file__).resolve().parents[1]
 OURSELVES = "vibevoice-asr"
 TOOLS = {OURSELVES, "pyinstaller", "pyinstaller-hooks-contrib", "setuptools"}
 """What a build runs on: PyInstaller's hooks import it."""
+
+packages_distributions = cache(metadata.packages_distributions)  # reads the lists of all files
 
 
 def normal(name: str) -> str:
@@ -27,7 +30,7 @@ def packages_not_wanted(extras: Iterable[str]) -> list[str]:
     """
     wanted = wanted_distributions(extras) | TOOLS
     unwanted = []
-    for module, names in metadata.packages_distributions().items():
+    for module, names in packages_distributions().items():
         needed = {name for name in names if normal(name) in wanted}
         if not module.isidentifier() or needed == {*names}:
             continue
@@ -44,7 +47,7 @@ def packages_of(extras: Iterable[str]) -> set[str]:
     added = wanted_distributions(extras) - wanted_distributions(())
     return {
         module
-        for module, names in metadata.packages_distributions().items()
+        for module, names in packages_distributions().items()
         if added & {normal(name) for name in names}
     }
 
@@ -66,12 +69,12 @@ def wanted_distributions(extras: Iterable[str]) -> set[str]:
     """
     project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
     optional: dict[str, list[str]] = project["optional-dependencies"]
-    waiting = [*project["dependencies"]]
+    waiting = [*map(Requirement, project["dependencies"])]
     for extra in extras:
-        waiting += optional.get(extra, [extra])
+        waiting += map(Requirement, optional.get(extra, [extra]))
     seen: set[tuple[str, frozenset[str]]] = set()
     while waiting:
-        required = Requirement(waiting.pop())
+        required = waiting.pop()
         one = normal(required.name), frozenset(required.extras)
         if one in seen:
             continue
@@ -80,14 +83,18 @@ def wanted_distributions(extras: Iterable[str]) -> set[str]:
     return {name for name, _ in seen}
 
 
-def _required_by(required: Requirement) -> Iterator[str]:
-    """What an installed distribution requires with the extras of this requirement, here."""
+@cache
+def _requirements(name: str) -> list[Requirement]:
+    """What an installed distribution requires; nothing of one for another system."""
     try:
-        texts = metadata.requires(required.name) or []
+        return [Requirement(text) for text in metadata.requires(name) or ()]
     except metadata.PackageNotFoundError:
-        return  # of another system
-    for text in texts:
-        marker = Requirement(text).marker
+        return []
+
+
+def _required_by(required: Requirement) -> Iterator[Requirement]:
+    """What an installed distribution requires with the extras of this requirement, here."""
+    for one in _requirements(required.name):
         extras = ("", *required.extras)
-        if marker is None or any(marker.evaluate({"extra": extra}) for extra in extras):
-            yield text
+        if one.marker is None or any(one.marker.evaluate({"extra": extra}) for extra in extras):
+            yield one

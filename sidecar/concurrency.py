@@ -177,6 +177,13 @@ def backoff_s(attempt: int, first_s: float, longest_s: float) -> float:
     return min(first_s * 2.0 ** min(attempt, MOST_DOUBLINGS), longest_s)
 
 
+def retrieve_exception(task: asyncio.Task[Any]) -> None:
+    """Take note of how a task ended, which several may have waited for, or nobody: otherwise
+    asyncio logs that its exception was never retrieved."""
+    if not task.cancelled():
+        task.exception()
+
+
 async def wait_for_event(event: asyncio.Event, within_s: float) -> bool:
     """Return whether the event is set within ``within_s``, not counting stalls of the event
     loop."""

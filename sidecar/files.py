@@ -1,6 +1,9 @@
 """Private folders and files, and atomic writes."""
 
 import errno
+import functools
+import getpass
+import logging
 import os
 import secrets
 import select
@@ -9,13 +12,18 @@ import stat
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, suppress
+from functools import partial
 from pathlib import Path
-from typing import IO, BinaryIO, Literal
+from typing import IO, BinaryIO, Literal, TypeVar
 
+from sidecar import windows_files
+from sidecar.clock import utc_now
 from sidecar.errors import SettingsInvalid
 
+log = logging.getLogger(__name__)
+T = TypeVar("T")
 PRIVATE = 0o600
 PUBLIC = 0o644
 OPEN_FLAGS = (
@@ -26,6 +34,10 @@ OPEN_FLAGS = (
     | getattr(os, "O_BINARY", 0)
 )
 """Flags for paths from outside: the open does not block and takes no controlling terminal."""
+BUSY_FILE_PAUSES_S = 0.01, 0.02, 0.05, 0.1, 0.2, 0.5
+"""Pauses before a file is tried again that another program, such as a virus scanner, has open."""
+_ACCESS_DENIED, _SHARING_VIOLATION = 5, 32
+"""Errors of Windows; the first is also that of an open file that would be replaced."""
 PIPE_TIMEOUT_S = 5.0
 """Time within which the writer of a pipe has to close it, in seconds."""
 _PIPE_POLL_S = 0.01
@@ -35,6 +47,10 @@ _SQLITE_DENIED = frozenset({3, 8, 14})
 ExclusiveLock = AbstractContextManager[None]
 _pipe_contents: dict[tuple[str, int, int], bytes] = {}
 """Contents of pipes already read, by path, device and inode: a pipe can be read only once."""
+
+
+class FileInUse(PermissionError):
+    """File that another program has open on Windows, and lets nobody else open."""
 
 
 def read(path: Path, most: int, *, private: bool = False, pipe_s: float = PIPE_TIMEOUT_S) -> bytes:
@@ -49,7 +65,7 @@ def read(path: Path, most: int, *, private: bool = False, pipe_s: float = PIPE_T
             may read it.
     """
     try:
-        with open(os.open(path, OPEN_FLAGS), "rb") as file:
+        with open(open_to_read(path), "rb") as file:
             status = os.fstat(file.fileno())
             if stat.S_ISREG(status.st_mode):
                 data = file.read(most + 1)
@@ -68,6 +84,76 @@ def read(path: Path, most: int, *, private: bool = False, pipe_s: float = PIPE_T
     if private:
         check_private(path, status.st_mode)
     return data
+
+
+def open_to_read(path: str | Path, more_flags: int = 0) -> int:
+    """Return a descriptor of a path from outside (`OPEN_FLAGS`). Other programs may rename and
+    delete the file meanwhile, on Windows, too, whatever the length of its path.
+
+    Raises:
+        OSError: it cannot be opened.
+    """
+    if sys.platform == "win32":
+        return _open_when_free(os.path.abspath(path))
+    return os.open(path, OPEN_FLAGS | more_flags)
+
+
+if sys.platform == "win32":
+
+    def _open_when_free(path: str) -> int:
+        try:
+            work = partial(windows_files.open_shared, path, OPEN_FLAGS)
+            return _when_free(work, _SHARING_VIOLATION)
+        except OSError as error:  # in the words of other systems, not in the user's language
+            number = error.errno or errno.EINVAL
+            if error.winerror == _SHARING_VIOLATION:
+                raise FileInUse(number, "another program has it for itself", path) from None
+            raise OSError(number, os.strerror(number), path) from None
+
+
+def replace(old: Path, new: Path) -> None:
+    """Rename a file or folder, in the place of another file of that name if there is one.
+
+    Raises:
+        OSError: it cannot be renamed.
+    """
+    _when_free(partial(os.replace, old, new), _SHARING_VIOLATION, _ACCESS_DENIED)
+
+
+def remove(path: Path) -> bool:
+    """Delete a file; return whether there was one.
+
+    Raises:
+        OSError: it cannot be deleted.
+    """
+    try:
+        _when_free(partial(os.remove, path), _SHARING_VIOLATION, _ACCESS_DENIED)
+    except FileNotFoundError:
+        return False
+    return True
+
+
+def unused_mark() -> str:
+    """Return text for the name of a file of this moment: names sort by their seconds in UTC. No
+    clock is exact enough to make them unique: that of Windows has steps of 15 ms."""
+    return f"{utc_now():%Y%m%d-%H%M%S}-{secrets.token_hex(4)}"
+
+
+def _when_free(work: Callable[[], T], *busy: int) -> T:
+    """Return what ``work`` returns, once no other program has its file open: until then Windows
+    refuses it with an error of the numbers ``busy``.
+
+    Raises:
+        OSError: it cannot be done, or the other program is slow.
+    """
+    for pause_s in BUSY_FILE_PAUSES_S:
+        try:
+            return work()
+        except OSError as error:
+            if getattr(error, "winerror", None) not in busy:
+                raise
+        time.sleep(pause_s)
+    return work()
 
 
 def expand_home(path: Path) -> Path:
@@ -105,6 +191,18 @@ def exists(path: Path) -> bool:
     return True
 
 
+def size_and_dates(file: int | str | Path, status: os.stat_result) -> tuple[int, ...]:
+    """Return the size of a file, given by its descriptor or path, when its content was written and
+    when it was changed. A program can set the second to any value, but not the third.
+
+    Raises:
+        OSError: it cannot be opened.
+    """
+    if sys.platform == "win32":  # its ctime is when the file was made
+        return status.st_size, status.st_mtime_ns, windows_files.changed_at(file)
+    return status.st_size, status.st_mtime_ns, status.st_ctime_ns
+
+
 def check_regular(path: Path) -> None:
     """Refuse a path that exists and is not a regular file. For callers that pass the path to other
     code, or open it again.
@@ -118,16 +216,25 @@ def check_regular(path: Path) -> None:
 
 
 def check_private(path: Path, mode: int) -> None:
-    """Refuse a secret that others may read. Not checked on Windows, whose permissions are
-    different.
+    """Refuse a secret that others may read; on Windows, where files are readable on most drives,
+    log a warning.
 
     Raises:
         errors.SettingsInvalid: others may read it.
     """
-    if sys.platform != "win32" and mode & (stat.S_IRWXG | stat.S_IRWXO):
+    if sys.platform == "win32":
+        _warn_of_readers(path)
+    elif mode & (stat.S_IRWXG | stat.S_IRWXO):
         raise SettingsInvalid(
             f"Other users may read the file {path}.", hint=f"Restrict it: chmod 600 {path}"
         )
+
+
+@functools.cache
+def _warn_of_readers(path: Path) -> None:
+    if sys.platform == "win32" and windows_files.others_may_read(path):
+        remedy = f'icacls "{path}" /inheritance:r /grant "{getpass.getuser()}:F"'
+        log.warning("other users may read the file %s: restrict it: %s", path, remedy)
 
 
 def write(path: Path, data: bytes, mode: int = PRIVATE) -> None:
@@ -145,10 +252,10 @@ def write(path: Path, data: bytes, mode: int = PRIVATE) -> None:
                 file.write(data)
                 file.flush()
                 sync(file.fileno())
-            os.replace(new, path)
+            replace(new, path)
         except BaseException:
             with suppress(OSError):
-                new.unlink()
+                remove(new)
             raise
         sync_folder(path.parent)
     except OSError as error:
@@ -163,7 +270,10 @@ def open_new(path: Path, mode: int = PRIVATE) -> BinaryIO:
         OSError: it cannot be created, or it already exists.
     """
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0)
-    return os.fdopen(os.open(path, flags, mode), "wb")
+    file = os.fdopen(os.open(path, flags, mode), "wb")
+    if mode == PRIVATE:
+        _restrict(path)
+    return file
 
 
 def touch(path: Path) -> None:
@@ -173,6 +283,7 @@ def touch(path: Path) -> None:
         OSError: it cannot be created or written to.
     """
     os.close(os.open(path, os.O_RDWR | os.O_CREAT, PRIVATE))
+    _restrict(path)
 
 
 def temporary(folder: Path | None = None) -> IO[bytes]:
@@ -182,11 +293,26 @@ def temporary(folder: Path | None = None) -> IO[bytes]:
     Raises:
         OSError: it cannot be created.
     """
+    place = Path(folder or tempfile.gettempdir())
     try:
-        return tempfile.TemporaryFile(dir=folder, buffering=0)
+        return nameless(place)
     except FileNotFoundError:
-        Path(folder or tempfile.gettempdir()).mkdir(mode=0o700, parents=True, exist_ok=True)
+        place.mkdir(mode=0o700, parents=True, exist_ok=True)
+        return nameless(place)
+
+
+def nameless(folder: Path) -> IO[bytes]:
+    """Create a file in ``folder`` that is deleted once it is closed.
+
+    Raises:
+        OSError: it cannot be created.
+    """
+    if sys.platform != "win32":
         return tempfile.TemporaryFile(dir=folder, buffering=0)
+    # There `tempfile` takes a folder that may not be written for a name that is taken, and tries
+    # two billion others.
+    flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_BINARY | os.O_TEMPORARY | os.O_NOINHERIT
+    return open(os.open(folder / secrets.token_hex(8), flags, PRIVATE), "w+b", buffering=0)
 
 
 def private_folder(path: Path) -> None:
@@ -197,6 +323,13 @@ def private_folder(path: Path) -> None:
     """
     path.mkdir(mode=0o700, parents=True, exist_ok=True)
     os.chmod(path, 0o700)
+    _restrict(path)
+
+
+def _restrict(path: Path) -> None:
+    """Do on Windows what the mode of a private file or folder does elsewhere."""
+    if sys.platform == "win32" and windows_files.others_may_read(path):
+        windows_files.restrict(path)
 
 
 def make_folder(path: Path) -> None:
@@ -313,10 +446,7 @@ def try_lock(file: BinaryIO) -> bool:
 
 def _lock(file: BinaryIO, *, wait: bool) -> None:
     if sys.platform == "win32":
-        import msvcrt
-
-        file.seek(0)
-        msvcrt.locking(file.fileno(), msvcrt.LK_LOCK if wait else msvcrt.LK_NBLCK, 1)
+        windows_files.lock(file.fileno(), wait=wait)
     else:
         import fcntl
 
@@ -351,6 +481,16 @@ def _read_pipe_to_end(path: Path, pipe: int, most: int, timeout_s: float) -> byt
         f"The pipe {path} was not closed within {timeout_s:g} s.",
         hint="Write to it and close it, or name a file.",
     )
+
+
+def wait_for_writers(fd: int) -> None:
+    """Return when the last writer has closed the pipe behind ``fd``; what it wrote is discarded."""
+    with suppress(OSError):  # it is not open, so there is no writer
+        while True:
+            if sys.platform == "win32":
+                windows_files.wait_for_data(fd)
+            if not os.read(fd, 1 << 12):
+                return
 
 
 def _not_a_file_error(path: Path) -> SettingsInvalid:

@@ -28,7 +28,8 @@ DONE = b"[DONE]"
 EVENT_STREAM = "text/event-stream"
 TOO_LARGE_MESSAGE = re.compile(
     r"context length|encoder cache|too (long|large|big)|exceeds? the (max|limit)|max_model_len"
-    r"|maximum (allowed )?(file ?size|duration|content size|audio)|duration.{0,40}exceed",
+    r"|maximum (allowed )?(file ?size|duration|content size|audio)|duration.{0,40}exceed"
+    r"|session (exceeded|outgrew)",
     re.IGNORECASE,
 )
 """Servers' messages for a recording that is too long or too large, whatever the status."""

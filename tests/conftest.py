@@ -17,6 +17,8 @@ import cpu_time
 import late_files
 import pytest
 import service_process
+import systems
+import turns
 import user_folders
 import virtual_time
 from full_disk import small_disk
@@ -32,7 +34,7 @@ from two_fronts_and_node import ONE_SERVICE, TWO_FRONTS, WAYS, started
 EXAMPLES, FEWER_EXAMPLES = 100, 40
 """Of each property, in `make test-all` and in `make test`."""
 LONGEST_TEST_S, LONGEST_SLOW_TEST_S = 4 * PATIENCE_S, 12 * PATIENCE_S
-"""Of tests on the event loop; fixtures and tests in virtual time have no limit."""
+"""Of tests on the event loop; fixtures and tests in virtual time have a limit only on Windows."""
 FEWER_COLLECTIONS = 10_000, 10, 10
 """Thresholds of the garbage collector: with its own it takes a twentieth of the processor time."""
 
@@ -42,6 +44,7 @@ def pytest_configure(config: pytest.Config) -> None:
     processor where that is asked for."""
     _without_a_clock_or_dice(FEWER_EXAMPLES if config.option.markexpr == "not slow" else EXAMPLES)
     _without_waste()
+    _without_hurry()
     os.environ["GRPC_ENABLE_FORK_SUPPORT"] = "0"  # as the service: children of tests would die
     # AMX sums bf16 for one row otherwise than for many: tiny checkpoints that are decoded in two
     # ways then differ in a token here and there.
@@ -58,6 +61,8 @@ def pytest_configure(config: pytest.Config) -> None:
     cpu_time.register(config)
     config.pluginmanager.register(Kinds(), "kinds")
     late_files.register(config)
+    turns.register(config)
+    systems.register(config)
     config.pluginmanager.register(NotTested(), "not-tested")
 
 
@@ -92,6 +97,21 @@ def _without_waste() -> None:
     os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
     sys.dont_write_bytecode = False
     os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+
+def _without_hurry() -> None:
+    """The handshake of a WebSocket may take as long as anything, however a test calls for it: the
+    library's own limit of 10 s is too short on a busy machine. So may the last writes of a store,
+    which a service would give up when it ends, and its lock with its process: here it is opened
+    again."""
+    with contextlib.suppress(ImportError):  # who only tries an executable out has none
+        from websockets.asyncio.client import connect
+
+        from sidecar.storage import encrypted_sqlite, speaker_store
+
+        vars(connect)["__init__"].__kwdefaults__["open_timeout"] = PATIENCE_S
+        for store in (encrypted_sqlite.SqliteWriter, speaker_store.SqliteSpeakerStore):
+            store.close_s = PATIENCE_S
 
 
 def _be_a_lesser_processor() -> None:

@@ -4,6 +4,7 @@ import logging
 import re
 import sys
 from collections.abc import AsyncGenerator, Container, Iterator, Mapping
+from dataclasses import asdict
 from itertools import islice, zip_longest
 from typing import Any
 
@@ -24,6 +25,7 @@ from sidecar.interfaces.request_options import (
     SPEAKER_LIMIT_FIELDS,
     parse_integer,
     parse_speaker_counts,
+    speaker_count_notices,
 )
 from sidecar.jobs.job_record import JobRecord
 from sidecar.jobs.owned_jobs import SpeakerSplit
@@ -119,7 +121,9 @@ def add_edit_routes(router: APIRouter, service: Service) -> None:
         counts = parse_speaker_counts(fields)
         before, job, lost = await service.edits.diarize(identity, job_id, counts, revisions)
         not_carried = {"names": [*lost.names], "reassignments": lost.reassignments}
-        body = {**edited_body(before, job), "not_carried": not_carried}
+        assert job.transcript is not None
+        warnings = [asdict(one) for one in speaker_count_notices(job.transcript, counts)]
+        body = {**edited_body(before, job), "not_carried": not_carried, "warnings": warnings}
         return json_response(body, headers={"ETag": etag_of(job)})
 
     @router.get(

@@ -252,10 +252,20 @@ class JobNotCarried(BaseModel):
     )
 
 
+class TranscribeWarning(BaseModel):
+    """Warning about this transcript."""
+
+    code: str = Field(examples=["precision_substituted"])
+    message: str
+
+
 class JobDiarizeAnswer(JobEditAnswer):
     """Result of another diarization."""
 
     not_carried: JobNotCarried
+    warnings: list[TranscribeWarning] = Field(
+        description="`speaker_count_differs`, if the number of speakers is not the requested one."
+    )
 
 
 class JobEditHistoryEntry(BaseModel):

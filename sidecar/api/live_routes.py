@@ -137,7 +137,7 @@ class _LiveConnection:
         width = SampleEncoding(begin.encoding).width * begin.channels if decoder is None else 0
         uncounted = min(int(rate * UNCOUNTED_AUDIO_S), AUDIO_BLOCK_SAMPLES)
         self._uncounted_bytes, self._samples = max(1, uncounted * width), WholeSamples(width or 1)
-        self._processed_s, self._finished = session.event_log.processed_s, False
+        self._finished = False
 
     def began(self, service: Service) -> str:
         """Return the first message to the client."""
@@ -195,9 +195,7 @@ class _LiveConnection:
     async def tell(self) -> None:
         """Send all events after those that the client has, to the end of the session."""
         async for numbered in self._session.events(self._begin.after or 0):
-            if isinstance(numbered.event, InputProcessed):
-                self._processed_s = numbered.event.at
-            else:
+            if not isinstance(numbered.event, InputProcessed):
                 await self._socket.send(live_messages.event_message(numbered))
         await asyncio.sleep(CLOSE_TIMEOUT_S)
 
@@ -216,7 +214,7 @@ class _LiveConnection:
             "received_samples": round(seconds * self._rate),
             "received_s": round(seconds, 3),
             "received_orders": self._session.received_orders,
-            "heard_s": round(self._processed_s, 3),
+            "heard_s": round(self._session.event_log.processed_s, 3),
         }
 
 

@@ -104,7 +104,9 @@ class SystemAnswer(BaseModel):
     platform: str
     python: str
     cpu_count: int
-    load_avg: list[float]
+    load_avg: list[float] = Field(
+        description="Of 1, 5 and 15 minutes; empty where Windows' performance counters are off."
+    )
     process: SystemProcess
     system: SystemMemory
     gpus: list[SystemGpu]
@@ -115,6 +117,16 @@ def _own_process() -> psutil.Process:
     import psutil
 
     return psutil.Process()
+
+
+def _load_averages() -> list[float]:
+    """Return those of 1, 5 and 15 minutes; none on a Windows without performance counters."""
+    import psutil
+
+    try:
+        return list(psutil.getloadavg())
+    except RuntimeError:
+        return []
 
 
 def machine_facts() -> dict[str, Any]:
@@ -129,7 +141,7 @@ def machine_facts() -> dict[str, Any]:
         "platform": platform.platform(),
         "python": platform.python_version(),
         "cpu_count": os.cpu_count() or 1,
-        "load_avg": list(psutil.getloadavg()),
+        "load_avg": _load_averages(),
         "process": {
             "pid": process.pid,
             "cpu_percent": process.cpu_percent(),

@@ -11,6 +11,7 @@ from __future__ import annotations
 import gzip
 import hashlib
 import math
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -54,6 +55,8 @@ MEDIA_TYPES = {
     ".svg": "image/svg+xml",
 }
 _BASE, _MODULES = b"{{base}}", b"{{modules}}"
+_COMMENT = re.compile(rb"^[ \t]*/\*\*.*?\*/", re.MULTILINE | re.DOTALL)
+"""Comment that begins a line of a script. Within templates there are none (test_page.py)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +69,10 @@ class PageFile:
 
     @classmethod
     def of(cls, name: str, body: bytes) -> PageFile:
-        """Return the file ``name`` with the content ``body``."""
+        """Return the file ``name`` with the content ``body``, of a script without the comments, for
+        which there are empty lines."""
+        if name.endswith(".js"):
+            body = _COMMENT.sub(lambda comment: b"\n" * comment[0].count(b"\n"), body)
         return cls(body, gzip.compress(body, 9, mtime=0), MEDIA_TYPES[Path(name).suffix])
 
 

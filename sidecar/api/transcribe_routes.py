@@ -21,7 +21,7 @@ from sidecar.api.http import error_responses, middleware, openapi, responses, up
 from sidecar.api.http.request_headers import accepts, identity_of, wants_async
 from sidecar.api.http.responses import json_response, to_json
 from sidecar.api.job_routes import job_response
-from sidecar.api.job_schemas import JobAnswer
+from sidecar.api.job_schemas import JobAnswer, TranscribeWarning
 from sidecar.audio.audio_source import AudioSource
 from sidecar.audio.ffmpeg_output import AudioTrack
 from sidecar.errors import FieldInvalid, FieldMissing, SidecarError, TokenInvalid
@@ -69,21 +69,14 @@ class TranscribeSegment(BaseModel):
     )
     flags: list[str] = Field(
         [],
-        description="'non_speech' is music or noise and 'loop' audio that the model cannot "
-        "transcribe: it repeats itself.",
+        description="'non_speech' is music or noise, 'loop' audio that the model cannot "
+        "transcribe: it repeats itself, and 'overlap' speech while another person speaks.",
     )
     confidence: float | None = Field(None, examples=[0.91], description="As of a word.")
     no_speech_probability: float | None = Field(
         None, examples=[0.04], description="That nobody speaks in it; omitted if unknown."
     )
     language: str = Field("", examples=["en"], description="Omitted if unknown.")
-
-
-class TranscribeWarning(BaseModel):
-    """Warning about this transcript."""
-
-    code: str = Field(examples=["precision_substituted"])
-    message: str
 
 
 class TranscribeSpeaker(BaseModel):
@@ -170,28 +163,24 @@ class EstimateAlternative(openapi.RenderedBody):
     seconds: openapi.RoundedSeconds | None = Field(examples=[231.5])
 
 
-class EstimateTrack(BaseModel):
+class EstimateTrack(openapi.RenderedBody):
     """An audio track of a container."""
 
     track: int = Field(examples=[2], description="Value of the field 'track'.")
     language: str | None = Field(examples=["ger"], description="ISO 639-2; null if unknown.")
     title: str = Field(examples=["Director's comment"], description="Empty if it has none.")
-    channels: int | None = Field(examples=[2], description="Null if unknown.")
-    default: bool = Field(description="The file marks it as the one to play.")
+    channels: Annotated[int | None, BeforeValidator(lambda count: count or None)] = Field(
+        examples=[2], description="Null if unknown."
+    )
+    default: bool = Field(
+        description="The file marks it as the one to play.", validation_alias="is_default"
+    )
 
     @classmethod
     def all_of(cls, tracks: Sequence[AudioTrack]) -> list[dict[str, Any]]:
         """Return the bodies of the tracks of a recording."""
-        return [
-            cls(
-                track=number,
-                language=one.language,
-                title=one.title,
-                channels=one.channels or None,
-                default=one.is_default,
-            ).model_dump()
-            for number, one in enumerate(tracks, 1)
-        ]
+        numbered = enumerate(tracks, 1)
+        return [cls.render({"track": number, **asdict(one)}) for number, one in numbered]
 
 
 class EstimateAnswer(openapi.RenderedBody):

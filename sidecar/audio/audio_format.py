@@ -12,6 +12,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cache
 
+from sidecar import windows_files
+
 SNIFF_BYTES = 65_536
 """Enough for four frames of any stream, wherever a piece of it begins."""
 
@@ -355,14 +357,13 @@ def wav_head(
 
 
 def read_file_at(fd: int, position: int, count: int) -> bytes:
-    """Return bytes of an open file, if possible without moving its position; none of a place that
-    no file can have, as a damaged header names one."""
+    """Return bytes of an open file, whatever its position is; none of a place that no file can
+    have, as a damaged header names one."""
     if not 0 <= position <= _MAX_POSITION - count:
         return b""
-    if sys.platform != "win32":
-        return os.pread(fd, count, position)
-    os.lseek(fd, position, os.SEEK_SET)
-    return os.read(fd, count)
+    if sys.platform == "win32":
+        return windows_files.read_at(fd, position, count)
+    return os.pread(fd, count, position)
 
 
 def begins_recording(head: bytes) -> bool:

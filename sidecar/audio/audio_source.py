@@ -93,16 +93,16 @@ def open_recording_file(path: str, roots: Sequence[Path] = ()) -> AudioSource:
             outside of the roots is forbidden, whether it exists or not.
         errors.MachineBusy: there is no descriptor left, or the disk or share does not answer.
     """
-    if not path or "\0" in path or not os.path.isabs(path):
+    if "\0" in path or not Path(path).is_absolute():
         raise errors.AudioPathInvalid()
     if os.name == "nt" and leaves_this_machine(path):
         raise errors.AudioPathInvalid("'audio_path' names a file of another machine.")
     try:
         if roots and not _is_inside_roots(os.path.realpath(path), roots):
             raise _outside_roots_error()
-        if _is_descriptor_path(path):
+        if (_is_device_or_folder if os.name == "nt" else _is_descriptor_path)(path):
             raise errors.AudioPathNotAFile()
-        fd = os.open(path, files.OPEN_FLAGS)
+        fd = files.open_to_read(path)
         with ExitStack() as undone:
             undone.callback(os.close, fd)
             status = os.fstat(fd)
@@ -114,6 +114,11 @@ def open_recording_file(path: str, roots: Sequence[Path] = ()) -> AudioSource:
             return AudioSource(fd, spooled=False, path=path, status=status)
     except (FileNotFoundError, NotADirectoryError):
         raise errors.AudioPathNotFound() from None
+    except files.FileInUse:
+        raise errors.AudioPathForbidden(
+            "Another program has the audio file open, and lets no other read it.",
+            hint="Close it there, or wait until it is written.",
+        ) from None
     except PermissionError as error:
         raise errors.AudioPathForbidden() from error
     except (OSError, ValueError) as error:
@@ -126,6 +131,12 @@ def leaves_this_machine(path: str) -> bool:
     """Return whether Windows may look for an absolute path at another machine, in any spelling of a
     UNC path, or at a device. The path of a drive is neither. Pure."""
     return _ELSEWHERE.match(path.replace("/", "\\")) is not None
+
+
+def _is_device_or_folder(path: str) -> bool:
+    """Return whether Windows opens no file by an absolute path: by 'C:/CON' it opens the console,
+    in the versions whose full path of that is the device."""
+    return leaves_this_machine(os.path.abspath(path)) or os.path.isdir(path)
 
 
 def _outside_roots_error() -> errors.AudioPathForbidden:

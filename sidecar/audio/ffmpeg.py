@@ -19,6 +19,7 @@ from functools import partial
 
 import numpy as np
 
+from sidecar import windows_files
 from sidecar.audio import Block, audio_format, ffmpeg_command
 from sidecar.audio.ffmpeg_output import (
     STALL_TIMEOUT_S,
@@ -32,6 +33,7 @@ from sidecar.audio.ffmpeg_output import (
 from sidecar.audio.frame_gaps import count_destroyed, intact_parts
 from sidecar.audio.signal_conditioning import ChannelMix, MakeMixer
 from sidecar.audio.stream_links import Link, channels_claimed, find_links, is_truncated
+from sidecar.child_processes import NO_WINDOW
 from sidecar.errors import (
     BUSY_ERRNOS,
     AudioDecodeTimeout,
@@ -150,7 +152,6 @@ class FfmpegProcess:
             ffmpeg_command.find_ffmpeg(), source, container, rate, max_s, track
         )
         try:
-            os.lseek(fd, 0, os.SEEK_SET)  # Windows: the process has the same position
             self._process, self._lifeline = _start_process(arguments, fd)
         except OSError as error:  # IMAGEIO_FFMPEG_EXE may name any file
             if error.errno in BUSY_ERRNOS:
@@ -358,8 +359,11 @@ def _start_process(arguments: list[str], fd: int) -> tuple[subprocess.Popen[byte
     Not by ``preexec_fn``: with that, Python copies the page tables of a worker that has gigabytes.
     """
     read_end, write_end = os.pipe()
-    with ExitStack() as undone, io.FileIO(read_end) as watched:
+    with ExitStack() as undone, ExitStack() as done, io.FileIO(read_end) as watched:
         lifeline = undone.enter_context(io.FileIO(write_end, "w"))
+        if sys.platform == "win32":
+            fd = done.enter_context(windows_files.opened_again(fd)).fileno()
+            os.lseek(fd, 0, os.SEEK_SET)
         process = subprocess.Popen(
             arguments,
             stdin=fd,
@@ -369,6 +373,7 @@ def _start_process(arguments: list[str], fd: int) -> tuple[subprocess.Popen[byte
             cwd="/" if os.name == "posix" else None,
             start_new_session=True,  # Ctrl-C in the service's terminal ends it only with its job
             pass_fds=[watched.fileno()] if sys.platform == "linux" else (),
+            creationflags=NO_WINDOW,
         )
         undone.enter_context(process)
         undone.callback(process.kill)

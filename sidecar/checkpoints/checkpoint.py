@@ -14,11 +14,16 @@ from pathlib import Path
 from typing import Any, Self
 
 from sidecar import errors, files
+from sidecar.checkpoints.original_layout import transformers_config
 
 MODEL_TYPE = "vibevoice_asr"
 """`model_type` in `config.json` in the layout of transformers (`VibeVoiceAsrConfig`)."""
 ORIGINAL_MODEL_TYPE = "vibevoice"
 """`model_type` in the original layout, which the TTS model shares."""
+TOKENIZER_REPOSITORIES = ("Qwen/Qwen2.5-7B", "microsoft/VibeVoice-ASR-HF")
+"""Repositories with the tokenizer of VibeVoice-ASR; `pull` gets it from the first."""
+TOKENIZER_FOLDER = "tokenizer"
+"""Folder in a checkpoint where `pull --to` puts it."""
 STREAMING_NAME = "VibeVoice-ASR-Streaming"
 ADAPTER_FILE = "adapter_config.json"
 """File that peft writes in place of `config.json`."""
@@ -129,14 +134,40 @@ def read_checkpoint(folder: Path) -> ModelCheckpoint:
         errors.CheckpointNotFound: there is no `config.json`.
         errors.CheckpointIncomplete: weights, tokenizer or processor are missing.
         errors.CheckpointDamaged: a file is truncated or damaged, or cannot be read.
-        errors.CheckpointNotConverted, errors.CheckpointUnsupported: see `check_vibevoice_config`.
+        errors.CheckpointUnsupported: see `check_vibevoice_config`.
         errors.CheckpointUnsafe: it has its own code, or only pickled weights.
     """
     with disk_errors_as_ours():
         config = check_vibevoice_config(folder)
         files = weight_files(folder)
-        require_processor(folder, _CHAT_TEMPLATE_FILES)
+        if not has_original_layout(config):
+            require_processor(folder, _CHAT_TEMPLATE_FILES)
         return ModelCheckpoint.of(folder, config, files)
+
+
+def has_original_layout(config: Mapping[str, Any]) -> bool:
+    """Return whether a checkpoint with this config, of `check_vibevoice_config`, is in the original
+    layout."""
+    return bool(config["model_type"] == ORIGINAL_MODEL_TYPE)
+
+
+def find_tokenizer(folder: Path) -> Path:
+    """Return the folder with the tokenizer of a checkpoint in the original layout, which comes
+    without one: itself, or that of a model with the same one in the Hugging Face cache.
+
+    Raises:
+        errors.CheckpointIncomplete: there is none.
+    """
+    cached = (cache_folder(name, hugging_face_cache()) for name in TOKENIZER_REPOSITORIES)
+    snapshots = (snapshot for one in cached for snapshot in cached_snapshots(one))
+    for place in (folder, folder / TOKENIZER_FOLDER, *snapshots):
+        if any(all((place / name).is_file() for name in names) for names in _TOKENIZER_FILES):
+            return place
+    raise errors.CheckpointIncomplete(
+        f"{folder} has the original layout, which comes without a tokenizer.",
+        hint=f"Copy tokenizer.json of {TOKENIZER_REPOSITORIES[0]} into it, or get the whole: "
+        "vibevoice-asr pull microsoft/VibeVoice-ASR",
+    )
 
 
 @contextmanager
@@ -165,7 +196,9 @@ def disk_errors_as_ours() -> Iterator[None]:
 
 
 def check_vibevoice_config(folder: Path) -> dict[str, Any]:
-    """Return `config.json`, which must be that of VibeVoice-ASR in the layout of transformers.
+    """Return `config.json`, which must be that of VibeVoice-ASR, in the layout of transformers;
+    one in the original layout is translated, but for its ``model_type``, and needs a tokenizer from
+    elsewhere.
 
     A config that names its own code (``auto_map``) is rejected, not ignored: its author meant
     another model than the one that would be loaded.
@@ -190,9 +223,13 @@ def check_vibevoice_config(folder: Path) -> dict[str, Any]:
             hint="Get VibeVoice-ASR: vibevoice-asr pull vibevoice",
         )
     if kind == ORIGINAL_MODEL_TYPE and _is_asr_config(config):
-        raise errors.CheckpointNotConverted(
-            f"{folder} has the original layout of VibeVoice-ASR, not the one of transformers."
-        )
+        refuse_code(folder, config)
+        try:
+            translated = {"model_type": ORIGINAL_MODEL_TYPE, **transformers_config(config)}
+        except (KeyError, ValueError, TypeError, AttributeError):
+            raise damaged_error(folder / "config.json", "lacks a part of VibeVoice-ASR") from None
+        find_tokenizer(folder)
+        return translated
     raise errors.CheckpointUnsupported(
         f"{folder} is not a checkpoint of VibeVoice-ASR: its model_type is {str(kind)[:60]!r}."
     )

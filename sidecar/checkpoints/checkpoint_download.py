@@ -9,9 +9,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import httpx2
 import huggingface_hub
@@ -22,7 +23,11 @@ from huggingface_hub.utils import build_hf_headers  # type: ignore[attr-defined]
 from sidecar import errors
 from sidecar.checkpoints import checkpoint, resumable_download
 from sidecar.checkpoints.checkpoint import PICKLE_SUFFIXES, is_commit
-from sidecar.checkpoints.installed_checkpoints import TRANSFORMERS_LAYOUT, CheckpointLayout
+from sidecar.checkpoints.installed_checkpoints import (
+    TOKENIZER_LAYOUT,
+    TRANSFORMERS_LAYOUT,
+    CheckpointLayout,
+)
 from sidecar.limit_overrides import limit
 from sidecar.version import __version__
 
@@ -59,10 +64,35 @@ def pull_checkpoint(
     with hub_errors_as_ours(repo, revision or checkpoint.MAIN_REVISION):
         pinned = checkpoint.pulled_commit(to, repo) if to else _pinned_commit(cache, layout)
         snapshot = _look_up(repo, revision, pinned, progress, layout)
+        if layout is TRANSFORMERS_LAYOUT:
+            layout = replace(layout, check_config=partial(_check_with_tokenizer, to, progress))
         read = partial(read_hub_file, snapshot)
         return fetch_snapshot(
             snapshot, read, revision or checkpoint.MAIN_REVISION, to, progress, layout
         )
+
+
+def _check_with_tokenizer(
+    to: Path | None, progress: resumable_download.DownloadProgress, folder: Path
+) -> dict[str, Any]:
+    """Check a configuration; first download the tokenizer that its layout comes without, into the
+    cache or beside the checkpoint."""
+    check = TRANSFORMERS_LAYOUT.check_config
+    try:
+        return check(folder)
+    except errors.CheckpointIncomplete:
+        repo, *_ = checkpoint.TOKENIZER_REPOSITORIES
+        place = to and to / checkpoint.TOKENIZER_FOLDER
+        pull_checkpoint(repo, None, place, _OnlyNotices(progress), TOKENIZER_LAYOUT)
+        progress.notice(f"The tokenizer is that of {repo} (Apache License 2.0).")
+    return check(folder)
+
+
+class _OnlyNotices(resumable_download.DownloadProgress):
+    """Progress of a small download during another one."""
+
+    def __init__(self, other: resumable_download.DownloadProgress) -> None:
+        self.notice = other.notice  # type: ignore[method-assign]
 
 
 def fetch_snapshot(
@@ -181,9 +211,10 @@ def _pull_offline(
         found = layout.find(folder)
         if not checkpoint.matches_pull_note(folder, repo, revision):
             raise errors.CheckpointNotFound
-    except errors.BadCheckpoint:
+    except errors.BadCheckpoint as bad:
+        lacking = f" {bad.detail}" if isinstance(bad, errors.CheckpointIncomplete) else ""
         raise errors.HubUnreachable(
-            f"HF_HUB_OFFLINE is set, and {repo} is not complete on this machine.",
+            f"HF_HUB_OFFLINE is set, and {repo} is not complete on this machine.{lacking}",
             hint="Unset it for the download; or run 'vibevoice-asr pull' with '--to FOLDER' on "
             "another computer, copy the folder, and set VIBEVOICE_MODEL_PATH to it "
             "(docs/models.md).",

@@ -156,7 +156,7 @@ def adapter_base(folder: Path) -> checkpoint.ModelCheckpoint:
             return complete
     raise errors.CheckpointNotFound(
         f"{folder} is a LoRA adapter, and its model, {name[:200]!r}, is not here.",
-        hint="Get the model (vibevoice-asr pull vibevoice), or name its folder in "
+        hint=f"If that is a repository: vibevoice-asr pull {name[:200]}. Else name its folder in "
         f"base_model_name_or_path of {checkpoint.ADAPTER_FILE}.",
     )
 

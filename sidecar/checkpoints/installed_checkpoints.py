@@ -318,6 +318,11 @@ class CheckpointLayout:
         return self.is_large(name) or name in (checkpoint.WEIGHTS_INDEX_FILE, *VOCABULARIES)
 
 
+def read_tokenizer(folder: Path) -> checkpoint.ModelCheckpoint:
+    """Return a folder of which only the tokenizer is needed, as a checkpoint."""
+    return checkpoint.ModelCheckpoint.of(folder, {}, (folder / "tokenizer.json",))
+
+
 TRANSFORMERS_LAYOUT = CheckpointLayout(
     "vibevoice",
     "*.safetensors",
@@ -327,6 +332,16 @@ TRANSFORMERS_LAYOUT = CheckpointLayout(
     read_vibevoice,
     find_checkpoint,
 )
+TOKENIZER_LAYOUT = CheckpointLayout(
+    "vibevoice",
+    "tokenizer.json",
+    lambda name: name in ("tokenizer.json", "tokenizer_config.json"),
+    lambda name: name == "tokenizer.json",
+    lambda folder: {},
+    read_tokenizer,
+    read_tokenizer,
+)
+"""Of a repository of which only the tokenizer is needed."""
 CTRANSLATE2_LAYOUT = CheckpointLayout(
     "whisper",
     WEIGHTS_FILE,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 from contextlib import suppress
 
-from sidecar import errors
+from sidecar import errors, files
 from sidecar.checkpoints.installed_checkpoints import (
     InstalledModel,
     installed_models,
@@ -53,6 +53,6 @@ def delete_model(model: InstalledModel) -> None:
         locked(destination),
     ):
         shutil.rmtree(leaving, ignore_errors=True)  # of a deletion that was interrupted
-        model.folder.rename(leaving)  # so that half a model is none
+        files.replace(model.folder, leaving)  # so that half a model is none
         shutil.rmtree(leaving)
     shutil.rmtree(destination.lock.parent, ignore_errors=True)

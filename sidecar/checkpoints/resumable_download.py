@@ -117,11 +117,11 @@ class DownloadDestination:
     def keep(self, file: HubFile) -> None:
         """Rename a complete file to its final name, unless that is done."""
         with suppress(FileNotFoundError):
-            os.replace(self.partial(file), self.path(file))
+            files.replace(self.partial(file), self.path(file))
 
     def drop(self, file: HubFile) -> None:
         """Delete a file."""
-        self.path(file).unlink(missing_ok=True)
+        files.remove(self.path(file))
 
     def begin(self, is_stale: Callable[[str], bool]) -> None:
         """Prepare for another commit: delete the note that the one before is complete, and its
@@ -162,22 +162,22 @@ class FolderDestination(DownloadDestination):
         self._is_own = is_new or mark.exists() or pulled is not None
         if self._is_own and pulled != self._commit:
             mark.touch()
-            (self.folder / PULL_NOTE_FILE).unlink(missing_ok=True)
+            files.remove(self.folder / PULL_NOTE_FILE)
         if mark.exists():
             for file in self.folder.iterdir():
                 if is_stale(file.name):
-                    file.unlink()
+                    files.remove(file)
 
     def end_update(self) -> None:
         """As `DownloadDestination.end_update`."""
-        (self.folder / UPDATE_MARK_FILE).unlink(missing_ok=True)
+        files.remove(self.folder / UPDATE_MARK_FILE)
 
     def finish(self, revision: str) -> None:
         """Write the note with the commit, and delete the lock file."""
         note = {"repository": self._repository, "revision": revision, "commit": self._commit}
         files.write(self.folder / PULL_NOTE_FILE, json.dumps(note).encode(), files.PUBLIC)
         with suppress(OSError):
-            self.lock.unlink()
+            files.remove(self.lock)
 
 
 class HubCacheDestination(DownloadDestination):
@@ -205,20 +205,20 @@ class HubCacheDestination(DownloadDestination):
         """Rename the blob and link to it; if links are not allowed (Windows), move the blob."""
         blob, link = self._blob(file), self.path(file)
         with suppress(FileNotFoundError):
-            os.replace(self.partial(file), blob)
+            files.replace(self.partial(file), blob)
         if link.is_file():
             return
-        link.unlink(missing_ok=True)  # a dangling link
+        files.remove(link)  # a dangling link
         link.parent.mkdir(parents=True, exist_ok=True)
-        try:
+        with suppress(OSError):
             link.symlink_to(os.path.relpath(blob, link.parent))
-        except OSError:
-            os.replace(blob, link)
+        if not link.is_file():
+            files.replace(blob, link)
 
     def drop(self, file: HubFile) -> None:
         """Delete the link and the blob."""
         super().drop(file)
-        self._blob(file).unlink(missing_ok=True)
+        files.remove(self._blob(file))
 
     def finish(self, revision: str) -> None:
         """Record the commit of a branch or tag."""
@@ -376,12 +376,12 @@ def fetch(file: HubFile, read: ChunkReader, download: RunningDownload) -> str:
     name = glob.escape(destination.path(file).name)
     for old in begun.parent.glob(f"{name}.{_ANY_MARK}{_PARTIAL}"):
         if old != begun:  # of another version
-            old.unlink()
+            files.remove(old)
     with begun.open("a+b") as content:
         growing = PartialFile(file, content, download)
         download_file(read, growing, download.retry_pause_s)
     if not growing.whole:
-        begun.unlink()
+        files.remove(begun)
         download.progress.advance(-growing.done)
         raise errors.CheckpointDamaged(
             f"{file.name} was downloaded with a wrong checksum and deleted.",

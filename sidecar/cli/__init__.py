@@ -17,6 +17,7 @@ SERVING = ("serve", "node", "whisper-server")
 
 def main() -> None:
     """Run the command line and exit."""
+    output.open_stderr()
     if "SSLKEYLOGFILE" in os.environ:
         from vibevoice_asr_client.tls import forget_unusable_key_log
 
@@ -49,7 +50,7 @@ def _run_words(words: list[str]) -> None:
     elif not words and output.COMPLETION not in os.environ:
         from sidecar.cli import serve
 
-        sys.exit(serve.run({}))
+        serve.run({})
     else:
         if sys.stdout is not None or _is_command(words):  # a host may have closed a service's
             output.open_stdout()

@@ -1,6 +1,7 @@
 """Audio inputs: files, folders, standard input, microphone."""
 
 import asyncio
+import glob
 import hashlib
 import json
 import math
@@ -19,6 +20,7 @@ from collections.abc import (
 )
 from contextlib import ExitStack, contextmanager, nullcontext, suppress
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +29,7 @@ from sidecar.audio.audio_source import AudioSource, open_recording_file
 from sidecar.audio.upload_spool import UploadSpool
 from sidecar.cli.output import print_error_line
 from sidecar.concurrency import ThreadLimiter
+from sidecar.files import size_and_dates
 from sidecar.installation import install_command
 from sidecar.interfaces.engine_interface import abbreviate_names
 from sidecar.interfaces.live_options import LIVE_RATE, WholeSamples
@@ -78,18 +81,27 @@ CHUNK = 1 << 20
 
 
 def expand_folders(named: Iterable[Path]) -> list[Path]:
-    """Return the named files; a folder is replaced by the recordings in it and below, sorted by
-    path. A folder without recordings stays in the list, and is reported like any file that is no
-    recording."""
-    files: list[Path] = []
-    for path in named:
-        if not path.is_dir():
-            files.append(path)
-            continue
-        contents = list_folder(path)
-        report_skipped(path, contents.skipped, contents.in_cloud)
-        files += contents.recordings or [path]
-    return files
+    """Return the named files, each once; a folder is replaced by the recordings in it and below,
+    sorted by path, a pattern on Windows by what it stands for. A folder without recordings stays in
+    the list, and is reported like any file that is no recording."""
+    files: dict[str, Path] = {}
+    for path in chain.from_iterable(map(_expand_pattern, named)):
+        found = [path]
+        if path.is_dir():
+            contents = list_folder(path)
+            report_skipped(path, contents.skipped, contents.in_cloud)
+            found = contents.recordings or [path]
+        for one in found:
+            files.setdefault(os.path.abspath(one), one)
+    return list(files.values())
+
+
+def _expand_pattern(path: Path) -> list[Path]:
+    """Return what the ``*`` and ``?`` of a path stand for, sorted, or the path if that is nothing.
+    No name on Windows has these characters, and its shells leave them to programs."""
+    if sys.platform == "win32" and re.search("[*?]", str(path)[len(path.drive) :]):
+        return sorted(map(Path, glob.iglob(str(path).replace("[", "[[]")))) or [path]
+    return [path]
 
 
 @dataclass(frozen=True, slots=True)
@@ -181,9 +193,8 @@ def open_file(path: Path) -> AudioSource:
 def idempotency_key(path: Path, source: AudioSource, options: Mapping[str, str]) -> str:
     """Return the key by which a service recognizes a repeated submission: same file, same size and
     dates, same options. The key reveals nothing of the path."""
-    status = os.fstat(source.fd)
-    dates = status.st_mtime_ns, status.st_ctime_ns  # a replaced file may have an older date
-    identifying = [os.path.abspath(path), status.st_size, *dates, sorted(options.items())]
+    recording = size_and_dates(source.fd, os.fstat(source.fd))
+    identifying = [os.path.abspath(path), *recording, sorted(options.items())]
     return hashlib.sha256(json.dumps(identifying).encode()).hexdigest()
 
 

@@ -6,12 +6,14 @@ import json
 import os
 import subprocess
 import sys
+import threading
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Generator, Mapping
+from concurrent.futures import Future
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from sidecar import errors
 from sidecar.auth.identity import ANONYMOUS
@@ -36,6 +38,8 @@ TranscribeRecording = Callable[[Path, ProgressCallback], AbstractAsyncContextMan
 """Transcribes a recording, or raises a `SidecarError`. If it is cancelled or its block fails, it
 may leave its job."""
 
+Result = TypeVar("Result")
+INTERRUPT_POLL_S = 0.2
 PERSON_RETENTION = "1d"
 """Retention of a service that a person starts for the page: corrections take hours."""
 
@@ -289,7 +293,7 @@ def start_child_service(
         **_detach_from_terminal(),
     )
     try:
-        yield service, _ready_line(service)
+        yield service, waited_for(lambda: _ready_line(service))
     finally:
         service.terminate()
         service.wait()
@@ -313,6 +317,16 @@ def started_for(
         if ready is None:
             service.wait()
         yield target.answering(ready) if ready else None
+
+
+def waited_for(wait: Callable[[], Result]) -> Result:
+    """Return what ``wait`` returns. It waits in a thread, as on Windows Ctrl-C interrupts no wait
+    for a process or a pipe."""
+    done = Future[Result]()
+    threading.Thread(target=lambda: done.set_result(wait()), daemon=True).start()
+    while True:
+        with suppress(TimeoutError):
+            return done.result(INTERRUPT_POLL_S)
 
 
 def _detach_from_terminal() -> dict[str, Any]:

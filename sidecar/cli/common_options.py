@@ -15,7 +15,7 @@ from pydantic import SecretStr
 from pydantic.fields import FieldInfo
 
 from sidecar import errors, files
-from sidecar.cli.output import INTERRUPTED, handle_broken_pipe, print_error_line, report_error
+from sidecar.cli.output import INTERRUPTED, close_stdout, print_error_line, report_error
 from sidecar.config.setting_types import format_duration
 from sidecar.config.settings import ENV_PREFIX, SettingsGroup, parse_duration
 from sidecar.plugins import own_settings_class, settings_class
@@ -266,9 +266,9 @@ def command(
             if error.hint == usual and not given.get("server", True):  # no server was named
                 error.hint = "Start it with 'vibevoice-asr', or name another with --server URL."
             return report_error(error, about=subject)
-        except BrokenPipeError:
-            return handle_broken_pipe()
         except OSError as error:
+            if failed := close_stdout():
+                return failed
             if not {"output", "log"} & given.keys() or not (error.filename or output):
                 raise
             print_error_line(f"{error.filename or output}: cannot be written: {error.strerror}.")

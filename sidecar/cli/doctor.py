@@ -218,8 +218,8 @@ def print_findings(findings: Sequence[CheckFinding], step: str) -> None:
     console.print(Text.assemble("\n", ("Next: ", "bold"), step))
 
 
-_SEPARATOR = r"[\\/]{1,2}"
-"""Of folders: also doubled, as JSON has those of Windows."""
+_SEPARATOR = r"[\\/]{1,4}"
+"""Of folders: also doubled, as JSON has those of Windows, which may be within JSON."""
 _USERS_FOLDER = re.compile(
     rf"(?i)(?:\b[a-z]:)?{_SEPARATOR}(?:users|home|documents and settings){_SEPARATOR}"
     r"[^\\/\s:;,'\"]+"

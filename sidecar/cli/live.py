@@ -153,15 +153,18 @@ def open_live_display(
 
     console = Console(file=terminal)
     with Live(console=console, auto_refresh=False, transient=True) as live:
-        yield _LiveScreenDisplay(live, "" if as_text and shown else fmt, write, labels, channels)
+        fmt = "" if as_text and shown else fmt
+        yield _LiveScreenDisplay(fmt, write, labels, live, channels or ("",))
 
 
+@dataclass
 class LiveDisplay:
     """Output for programs: whole lines, each once it is final; none in formats of whole
     transcripts."""
 
-    def __init__(self, fmt: str, write: Callable[[str], None], labels: bool) -> None:
-        self._fmt, self._write, self._labels = fmt, write, labels
+    fmt: str
+    write: Callable[[str], None]
+    labels: bool
 
     def level(self, loud: float) -> None:
         """Show the current level of the audio, 0 to 1."""
@@ -169,29 +172,24 @@ class LiveDisplay:
     def event(self, numbered: NumberedEvent) -> None:
         """Show an event."""
         event = numbered.event
-        if self._fmt == "jsonl" and not isinstance(event, live_events.InputProcessed):
+        if self.fmt == "jsonl" and not isinstance(event, live_events.InputProcessed):
             from sidecar.api.live_messages import event_message
 
-            self._write(event_message(numbered) + "\n")
-        elif self._fmt == "text" and isinstance(event, live_events.Final):
-            self._write(line_of(event.segment, event.name, labels=self._labels))
+            self.write(event_message(numbered) + "\n")
+        elif self.fmt == "text" and isinstance(event, live_events.Final):
+            self.write(line_of(event.segment, event.name, labels=self.labels))
 
 
+@dataclass
 class _LiveScreenDisplay(LiveDisplay):
     """Display for people: final lines, and below them the level and the partial text of each
     channel."""
 
-    def __init__(
-        self,
-        live: Live,
-        fmt: str,
-        write: Callable[[str], None],
-        labels: bool,
-        channels: Sequence[str],
-    ) -> None:
-        super().__init__(fmt, write, labels)
-        self._live, self._channels, self._loud = live, channels or ("",), 0.0
-        self._partials = [""] * len(self._channels)
+    live: Live
+    channels: Sequence[str]
+
+    def __post_init__(self) -> None:
+        self._loud, self._partials = 0.0, [""] * len(self.channels)
 
     def event(self, numbered: NumberedEvent) -> None:
         from rich.text import Text
@@ -203,12 +201,12 @@ class _LiveScreenDisplay(LiveDisplay):
                 self._partials[numbered.channel or 0] = ""
                 colour = COLOURS[(segment.speaker or 0) % len(COLOURS)]
                 style = colour if segment.speaker is not None else ""
-                line = line_of(segment, name, labels=self._labels).rstrip("\n")
-                self._live.console.print(Text(line, style=style))
+                line = line_of(segment, name, labels=self.labels).rstrip("\n")
+                self.live.console.print(Text(line, style=style))
             case live_events.NoticeRaised(notice) if notice.code != errors.ShuttingDown.code:
                 channel = numbered.channel
-                whose = "" if channel is None else f"{self._channels[channel]}: "
-                self._live.console.print(Text(whose + notice.message, style="dim italic"))
+                whose = "" if channel is None else f"{self.channels[channel]}: "
+                self.live.console.print(Text(whose + notice.message, style="dim italic"))
         super().event(numbered)
         self._draw()
 
@@ -220,15 +218,15 @@ class _LiveScreenDisplay(LiveDisplay):
         from rich.text import Text
 
         meter = audio_input.level_meter(self._loud)
-        seen = self._seen(self._live.console.width - len(meter) - 1)
-        self._live.update(Text.assemble((meter, "green"), *seen), refresh=True)
+        seen = self._seen(self.live.console.width - len(meter) - 1)
+        self.live.update(Text.assemble((meter, "green"), *seen), refresh=True)
 
     def _seen(self, width: int) -> Iterator[tuple[str, str]]:
         """Yield the end of each channel's partial text, with its style: of ``width`` characters
         each that says something gets as many."""
         said = [
             (f"{name}: " if name else "", text)
-            for name, text in zip(self._channels, self._partials, strict=True)
+            for name, text in zip(self.channels, self._partials, strict=True)
             if text
         ]
         room = max(0, width // max(1, len(said)) - 1)
@@ -274,7 +272,8 @@ def run(options: LiveCommandOptions) -> int:
         )
     options = replace(options, output=output.named_file(options.output))
     if options.output is not None:
-        if options.output.suffix.lower() in audio_input.ENDINGS:
+        is_source = options.source and options.source.resolve() == options.output.resolve()
+        if is_source or options.output.suffix.lower() in audio_input.ENDINGS:
             raise errors.SettingsInvalid(
                 f"--output names a file for the transcript; '{options.output}' is the name of a "
                 "recording."

@@ -8,7 +8,13 @@ from pathlib import Path
 
 from sidecar import errors, files
 from sidecar.cli import transcribe
-from sidecar.cli.backends import ServiceTarget, client_of, settings_for_person, start_child_service
+from sidecar.cli.backends import (
+    ServiceTarget,
+    client_of,
+    settings_for_person,
+    start_child_service,
+    waited_for,
+)
 from sidecar.cli.common_options import argument, option, setting_option
 from sidecar.cli.output import print_error_line, print_text
 from sidecar.observability.logs import default_data_folder
@@ -166,7 +172,7 @@ def demo(
         curl = f"curl -F audio=@recording.m4a {there.server}/transcribe"
         print_error_line(f"Still serving. Open {there.server} in a browser, or: {curl}")
         print_error_line("Ctrl-C stops it.")
-        return service.wait()
+        return waited_for(service.wait)
 
 
 def sample() -> Path:

@@ -13,9 +13,9 @@ import unicodedata
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from sidecar import errors
+from sidecar import errors, files
 
 if TYPE_CHECKING:
     import asyncio
@@ -38,6 +38,9 @@ _TURNS = frozenset({"LRE", "RLE", "LRO", "RLO", "PDF", "LRI", "RLI", "FSI", "PDI
 """Bidirectional classes of characters that change the direction of the following ones (UAX 9)."""
 
 
+_WINDOWS_NAME_BYTES = 2 * 255
+_NO_READER = frozenset({errno.EPIPE, *([errno.EINVAL] if sys.platform == "win32" else [])})
+"""Errors of a pipe whose reader is gone: Windows calls it an invalid argument."""
 _OF_NAMES = frozenset({errno.ENAMETOOLONG, errno.EINVAL, errno.EILSEQ})
 
 
@@ -66,45 +69,71 @@ def counted(number: int, noun: str) -> str:
     return f"{number} {noun}{'' if number == 1 else 's'}"
 
 
+class _Stdout(io.FileIO):
+    """Standard output that keeps its failure: the buffers above forget what could not be
+    written."""
+
+    failure: OSError | None = None
+
+    def write(self, data: Any, /) -> int:
+        """Write some of ``data``; return how many bytes."""
+        try:
+            return super().write(data)
+        except OSError as error:
+            self.failure = error
+            raise
+
+
 def open_stdout() -> None:
-    """Make standard output UTF-8, whatever the encoding of the console or the pipe. If it is closed
-    (``>&-``), let writes fail, as the results would be lost without a sign."""
+    """Make standard output UTF-8, whatever the encoding of the console or the pipe, and keep its
+    failures, also with PYTHONUNBUFFERED. If it is closed (``>&-``), let writes fail, as the results
+    would be lost without a sign."""
     if sys.stdout is None:
-        sys.stdout = os.fdopen(os.open(os.devnull, os.O_RDONLY), "w")
-    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout = _text_of(_Stdout(os.open(os.devnull, os.O_RDONLY), "w"))
+    elif isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(encoding="utf-8", errors="backslashreplace")
-        # PYTHONUNBUFFERED, which forgets failed writes
-        if isinstance(sys.stdout.buffer, io.FileIO):
-            raw = io.FileIO(sys.stdout.fileno(), "w", closefd=False)
-            sys.stdout = io.TextIOWrapper(io.BufferedWriter(raw), "utf-8", "backslashreplace")
+        if isinstance(getattr(sys.stdout.buffer, "raw", sys.stdout.buffer), io.FileIO):
+            sys.stdout = _text_of(
+                _Stdout(sys.stdout.fileno(), "w", closefd=False), sys.stdout.line_buffering
+            )
+
+
+def _text_of(raw: _Stdout, by_lines: bool = False) -> io.TextIOWrapper:
+    buffer = io.BufferedWriter(raw)
+    return io.TextIOWrapper(buffer, "utf-8", "backslashreplace", line_buffering=by_lines)
+
+
+def open_stderr() -> None:
+    """Make standard error UTF-8, as the log is: hosts on Windows read both from one pipe."""
+    if isinstance(sys.stderr, io.TextIOWrapper):
+        sys.stderr.reconfigure(encoding="utf-8", errors="backslashreplace")
 
 
 def close_stdout() -> int:
-    """Flush standard output at the end of a command; return the exit code: 1 if it cannot be
-    written, which is told, unless its reader is gone (`… | head`)."""
+    """Flush standard output at the end of a command, or at a failure that may be its own; return
+    the exit code: 1 if it could not be written, which is told, unless its reader is gone
+    (`… | head`)."""
     if sys.stdout is None:
         return 0
+    failure: OSError | None = None
     try:
         sys.stdout.flush()
-    except BrokenPipeError:
-        return handle_broken_pipe()
     except OSError as error:
-        print_error_line(f"standard output: cannot be written: {error.strerror}.")
-        return handle_broken_pipe()
-    return 0
+        failure = error
+    raw = getattr(getattr(sys.stdout, "buffer", None), "raw", None)
+    failure = failure or getattr(raw, "failure", None)
+    if failure is None:
+        return 0
+    if failure.errno not in _NO_READER:
+        print_error_line(f"standard output: cannot be written: {failure.strerror}.")
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # the flush at exit succeeds
+    return 1
 
 
 def print_text(text: str) -> None:
     """Print results to standard output, and flush. Nothing else does: no line is lost unnoticed."""
     sys.stdout.write(text)
     sys.stdout.flush()
-
-
-def handle_broken_pipe() -> int:
-    """Make the flush of stdout at exit succeed, whose reader is gone (`… | head`); return the exit
-    code."""
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    return 1
 
 
 def print_error_line(message: str) -> None:
@@ -188,6 +217,8 @@ def numbered_names(folder: Path, name: str) -> Iterator[str]:
 
 
 def _is_too_long(path: Path) -> bool:
+    if sys.platform == "win32":  # whose error is that of a name with a wrong character, or of none
+        return len(path.name.encode("utf-16-le", "surrogatepass")) > _WINDOWS_NAME_BYTES
     try:
         path.lstat()
     except OSError as error:
@@ -235,7 +266,7 @@ def write_atomically(path: Path, content: str | bytes) -> None:
         return
     path = path.resolve()
     with written_beside(path, data) as half:
-        half.replace(path)
+        files.replace(half, path)
 
 
 def check_writable(path: Path) -> None:
@@ -268,4 +299,4 @@ def written_beside(path: Path, data: bytes) -> Iterator[Path]:
             raise
         yield half
     finally:
-        half.unlink(missing_ok=True)
+        files.remove(half)

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from sidecar import errors
+from sidecar import errors, files
 from sidecar.cli.backends import ServiceTarget
 from sidecar.cli.common_options import argument, option
 from sidecar.cli.output import INTERRUPTED, PROGRAM, print_error_line, print_text, report_error
@@ -147,9 +147,7 @@ def _exit_with_stdin() -> None:
     of a model stays on the disk."""
     import psutil
 
-    with suppress(OSError):  # it is not open
-        while os.read(0, 1 << 12):
-            pass
+    files.wait_for_writers(0)
     if children := psutil.Process().children():
         for child in children:
             with suppress(psutil.NoSuchProcess):

@@ -3,11 +3,11 @@
 import logging
 import os
 import socket
-import threading
-from contextlib import suppress
-from typing import Any
+from contextlib import ExitStack, suppress
+from typing import Any, NoReturn
 
 from sidecar import errors, plugins
+from sidecar.child_processes import end_children_with_this_process
 from sidecar.cli.output import INTERRUPTED, report_error
 from sidecar.config.secret_settings import resolve_token, take_stdin_secret
 from sidecar.config.settings import Settings, foreign_variable, unknown_variables
@@ -21,7 +21,7 @@ from sidecar.version import __version__
 log = logging.getLogger(__name__)
 
 
-def run(given: dict[str, Any]) -> int:
+def run(given: dict[str, Any]) -> NoReturn:
     """Serve over HTTP until stopped.
 
     Flags win over the environment, the environment over the file, the file over the defaults. The
@@ -33,13 +33,15 @@ def run(given: dict[str, Any]) -> int:
     * `vibevoice-asr serve --port 9000 --keep-alive 1h`
     * `vibevoice-asr --engine scripted`: return made-up text at once, for developers of hosts
     """
-    code = _serve(given)
-    if any(thread.name == service_process.IMPORT_THREAD for thread in threading.enumerate()):
-        os._exit(code)  # Python would wait for its imports, or break one off in a C extension
-    return code
+    with ExitStack() as at_end:
+        end = _serve(given, at_end)
+    # Python would end the threads that remain, and one that is within a C extension aborts.
+    os._exit(end if isinstance(end, int) else report_fatal(end))
 
 
-def _serve(given: dict[str, Any]) -> int:
+def _serve(given: dict[str, Any], at_end: ExitStack) -> int | errors.SidecarError:
+    """Serve until shutdown; return the exit code, or why the service does not start. ``at_end``
+    closes its log."""
     try:
         if given:  # typer, which declares the flags, is imported already
             from sidecar.cli.common_options import refuse_plain_secrets
@@ -50,24 +52,24 @@ def _serve(given: dict[str, Any]) -> int:
             from sidecar.cli import pull
 
             pull.download_if_missing(settings)
-        _start_service(settings)
+        return _start_service(settings, at_end)
     except errors.SidecarError as error:
-        return report_fatal(error)
+        return error
     except Exception:  # the parent process gets a line and an exit code in any case
         log.exception("internal error at the start of the service")
-        return report_fatal(errors.SidecarError())
+        return errors.SidecarError()
     except KeyboardInterrupt:
         return INTERRUPTED
-    return 0
 
 
-def _start_service(settings: Settings) -> None:
-    """Open the log, read the secrets, and serve until shutdown.
+def _start_service(settings: Settings, at_end: ExitStack) -> int:
+    """Open the log, read the secrets, and serve until shutdown; return the exit code.
 
     Raises:
         errors.SidecarError: the service cannot start; `EXIT_CODES` has the exit code.
     """
     service_process.raise_fd_limit()
+    end_children_with_this_process()
     given = server_listeners.take_activated_socket(os.environ)
     if given is not None:
         host, port, *_ = given.getsockname()  # access rules depend on the settings
@@ -78,19 +80,17 @@ def _start_service(settings: Settings) -> None:
         file=log_file(settings.data_dir, settings.port),
         exclusive=not settings.port,  # services at any free port have one name
     )
-    try:
-        for plugin in plugins.enabled(settings):
-            _log_foreign_variables(plugin)
-            if plugin.name in plugins.of_others():
-                log.info("the plugin '%s' of another distribution is on", plugin.name)
-        for wrong, remedy in unknown_variables(
-            settings, plugins.settings_of_plugins_off(type(settings))
-        ):
-            log.warning("%s %s", wrong, remedy)
-        settings = resolve_token(take_stdin_secret(settings))
-        _serve_on_port(settings, given)
-    finally:
-        logs.close()
+    at_end.callback(logs.close)
+    for plugin in plugins.enabled(settings):
+        _log_foreign_variables(plugin)
+        if plugin.name in plugins.of_others():
+            log.info("the plugin '%s' of another distribution is on", plugin.name)
+    for wrong, remedy in unknown_variables(
+        settings, plugins.settings_of_plugins_off(type(settings))
+    ):
+        log.warning("%s %s", wrong, remedy)
+    settings = resolve_token(take_stdin_secret(settings))
+    return _serve_on_port(settings, given)
 
 
 def _log_foreign_variables(plugin: Plugin) -> None:
@@ -107,9 +107,9 @@ def _log_foreign_variables(plugin: Plugin) -> None:
             )
 
 
-def _serve_on_port(settings: Settings, given: socket.socket | None) -> None:
+def _serve_on_port(settings: Settings, given: socket.socket | None) -> int:
     """Serve on the socket ``given``, or on the port of the settings unless another service keeps
-    it."""
+    it; return the exit code."""
     place = acquire_port(settings) if given is None else given
     if isinstance(place, socket.socket):
         besides = reserve_ports(settings)
@@ -136,7 +136,7 @@ def _serve_on_port(settings: Settings, given: socket.socket | None) -> None:
         also = _of_reused(settings, place)
         line = service_process.ready_line(settings, place.port, place.pid, **also)
         service_process.write_parent_line(line)
-        return
+        return 0
     port = place.getsockname()[1]
 
     def tell(also: dict[str, Any]) -> None:
@@ -152,7 +152,7 @@ def _serve_on_port(settings: Settings, given: socket.socket | None) -> None:
         )
 
     with place:
-        serve_until_shutdown(app, service, place, tell, tls, listeners)
+        return serve_until_shutdown(app, service, place, tell, tls, listeners)
 
 
 def _of_reused(settings: Settings, service: RunningService) -> dict[str, Any]:

@@ -15,6 +15,7 @@ from dataclasses import asdict, dataclass, replace
 from functools import cache
 from pathlib import Path
 
+from sidecar import files
 from sidecar.cli import output
 from sidecar.cli.audio_input import STANDARD_INPUT
 from sidecar.serialization import from_plain
@@ -52,16 +53,13 @@ class ManifestEntry:
 
 
 def file_state(path: Path | str) -> tuple[int, ...]:
-    """Return size and dates of a regular file, which change with its content; nothing if there is
-    none. A program can set the date of a file to any value, but not that of this change (POSIX).
-    """
+    """Return `files.size_and_dates` of a regular file, which change with its content; nothing if
+    there is none."""
     try:
         status = os.stat(path)
+        return files.size_and_dates(path, status) if stat.S_ISREG(status.st_mode) else ()
     except (OSError, ValueError):
         return ()
-    if not stat.S_ISREG(status.st_mode):
-        return ()
-    return status.st_size, status.st_mtime_ns, status.st_ctime_ns
 
 
 def identify(path: Path) -> RecordingIdentity | None:
@@ -79,7 +77,7 @@ def identify(path: Path) -> RecordingIdentity | None:
 
 @cache
 def _sha256_of(path: str, state: tuple[int, ...]) -> str:
-    with open(path, "rb") as file:
+    with open(files.open_to_read(path), "rb") as file:  # others may rename it meanwhile
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
@@ -166,9 +164,9 @@ class TranscriptManifest:
                     self._append(ManifestEntry(free, recording, digest))
             except OSError:
                 if not target.stat().st_size:
-                    target.unlink()
+                    files.remove(target)
                 raise
-            half.replace(target)
+            files.replace(half, target)
         if free != (usual := next(output.numbered_names(self._folder, name))):
             output.print_error_line(f"{path}: {usual} exists and is kept; the output is {free}.")
         return free

@@ -10,7 +10,7 @@ import time
 from collections.abc import Mapping
 from pathlib import Path
 
-from sidecar import errors
+from sidecar import errors, files
 from sidecar.cli import output
 from sidecar.cli.audio_input import list_folder, report_skipped
 from sidecar.cli.backends import TranscribeRecording
@@ -208,6 +208,6 @@ def set_aside(path: Path, reason: str) -> None:
     folder.mkdir(exist_ok=True)
     names = output.numbered_names(folder, path.name)
     name = next(one for one in names if not os.path.lexists(folder / one))
-    path.rename(folder / name)
+    files.replace(path, folder / name)
     reasons = output.numbered_names(folder, f"{name}.reason.txt")
     output.write_atomically(folder / next(reasons), reason)

@@ -1,16 +1,14 @@
 """Settings of engines and speaker identification, of jobs and recordings."""
 
-from collections.abc import Sequence
-from typing import Annotated, Any, Literal, get_args
+from typing import Annotated, Literal
 
-from pydantic import SecretStr, create_model
+from pydantic import SecretStr
 
 from sidecar.config import setting_types
 from sidecar.config.setting_types import Duration, Language, SettingsGroup, setting
 from sidecar.interfaces.engine_interface import (
     AUTO,
     DiarizationEffort,
-    PluginEngine,
     Precision,
 )
 
@@ -86,17 +84,6 @@ class EngineSettings(SettingsGroup):
         600.0,
         "Time that an idle engine stays in memory; 0 unloads it after each job, -1 keeps it.",
         ge=-1,
-    )
-
-
-def engine_settings_with(engines: Sequence[PluginEngine]) -> type[EngineSettings]:
-    """Return the group in which the setting `engine` can name these ``engines``, too."""
-    field = EngineSettings.model_fields["engine"]
-    names = (*get_args(field.annotation), *(engine.spec.name for engine in engines))
-    description = " ".join([field.description or "", *(engine.description for engine in engines)])
-    engine: Any = (Literal[names], setting(field.default, description))
-    return create_model(
-        "EngineSettings", __base__=EngineSettings, __doc__=EngineSettings.__doc__, engine=engine
     )
 
 

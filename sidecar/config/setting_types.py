@@ -2,8 +2,9 @@
 
 import os
 import re
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Self
+from typing import Annotated, Any, Literal, Self, get_args
 
 from pydantic import (
     AfterValidator,
@@ -13,6 +14,7 @@ from pydantic import (
     Field,
     SecretStr,
     ValidatorFunctionWrapHandler,
+    create_model,
     field_validator,
 )
 from pydantic_settings import NoDecode
@@ -147,3 +149,14 @@ class SettingsGroup(BaseModel):
         if isinstance(given, bool) or (value and not MIN_SETTING <= abs(value) <= MAX_SETTING):
             raise ValueError(f"not 0, nor a number from {MIN_SETTING:f} to {MAX_SETTING:,}")
         return value
+
+
+def with_engines(
+    group: type[SettingsGroup], name: str, described: Mapping[str, str]
+) -> type[SettingsGroup]:
+    """Return a group whose setting ``name`` can name these engines, too, and describes them."""
+    field = group.model_fields[name]
+    names = (*get_args(field.annotation), *described)
+    text = " ".join([field.description or "", *described.values()])
+    changed: dict[str, Any] = {name: (Literal[names], setting(field.default, text))}
+    return create_model(group.__name__, __base__=group, __doc__=group.__doc__, **changed)

@@ -35,6 +35,7 @@ from sidecar.config.setting_types import (
     SettingsGroup,
     WordList,
     parse_duration,
+    with_engines,
 )
 from sidecar.errors import SettingsInvalid
 from sidecar.interfaces.engine_interface import PluginEngine
@@ -116,7 +117,14 @@ class Settings(
             "foreign_variables": foreign_variables,
             "plugin_engines": engines,
         }
-        bases = (*groups, engine_settings.engine_settings_with(engines), cls)
+        files = {one.spec.name: one.description for one in engines}
+        live = {one.spec.name: one.live for one in engines if one.live}
+        bases = (
+            *groups,
+            with_engines(engine_settings.EngineSettings, "engine", files),
+            with_engines(live_settings.LiveSettings, "live_engine", live),
+            cls,
+        )
         return type("Settings", bases, members)
 
     @classmethod
@@ -339,7 +347,7 @@ def file_settings(named: str | Path | None, known: Sequence[str] | None) -> dict
         if not files.exists(file):
             return {}
         if not by_variable:
-            os.close(os.open(file, files.OPEN_FLAGS))
+            os.close(files.open_to_read(file))
     except PermissionError:
         if not by_variable and files.belongs_to_another_user(file.parent):  # as after setpriv
             _warn_once(f"the settings in {file} are not used: the folder is another user's")

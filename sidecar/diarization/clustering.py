@@ -65,8 +65,8 @@ SEGMENTATION_STEP_S = 5.0
 class SpeakerCount:
     """Number of speakers, as far as the client knows it: at least ``least``, at most ``most``.
 
-    ``exact``: somebody who has seen the transcript says so. Else it is a hint, which moves the
-    threshold a little.
+    It moves the threshold of clustering a little. ``exact``: somebody who has seen the transcript
+    says so, and there are never more speakers; the threshold stays (`window_speakers`).
     """
 
     least: int = 1
@@ -82,14 +82,11 @@ class SpeakerCount:
             return None
         return cls(options.min_speakers or 1, options.max_speakers)
 
-    def least_s(self, seconds: npt.NDArray[Any]) -> float:
-        """Return the minimum speech of a speaker: a tenth of an equal share of ``seconds``, the
-        speech of each cluster."""
-        return 0.1 * float(seconds.sum()) / (self.most or max(self.least, 2))
-
     def misses(self, seconds: npt.NDArray[Any]) -> int:
-        """Return how many speakers there are too few or too many; ``seconds`` as of `least_s`."""
-        found = int((seconds >= self.least_s(seconds)).sum())
+        """Return how many speakers there are too few or too many; ``seconds``: the speech of each
+        cluster. A speaker has at least a tenth of an equal share."""
+        least_s = 0.1 * float(seconds.sum()) / (self.most or max(self.least, 2))
+        found = int((seconds >= least_s).sum())
         return max(self.least - found, 0 if self.most is None else found - self.most, 0)
 
 
@@ -113,14 +110,13 @@ def cluster_embeddings(
     """
     sums, labels = vectors, np.arange(len(vectors))
     sizes = np.ones(len(vectors), np.float32)
+    nearest_apart = SAME_SPEAKER_DISTANCE if count is None else MIN_SPEAKER_DISTANCE
     while len(sums) > MAX_CLUSTERED_VECTORS:
         found = np.empty(len(sums), np.int64)
         first = 0
         for begin in range(0, len(sums), PARTITION_VECTORS):
             part = slice(begin, begin + PARTITION_VECTORS)
-            within = cut_tree(
-                linkage_tree(sums[part], sizes[part]), len(sums[part]), SAME_SPEAKER_DISTANCE
-            )
+            within = cut_tree(linkage_tree(sums[part], sizes[part]), len(sums[part]), nearest_apart)
             found[part] = first + within
             first += int(within.max()) + 1
         if first == len(sums):
@@ -133,24 +129,7 @@ def cluster_embeddings(
         return cut_tree(tree, len(sums), border)[labels]
     label_s = np.bincount(labels, seconds, len(sums)).astype(np.float32)
     border = threshold_for_speakers(tree, label_s, count)
-    found = cut_tree(tree, len(sums), border)[labels]
-    return _without_outliers(vectors, found, seconds, count) if count.exact else found
-
-
-def _without_outliers(
-    vectors: Matrix, labels: Labels, seconds: npt.NDArray[np.float32], count: SpeakerCount
-) -> Labels:
-    """Return the labels with the vectors of clusters that are no speakers in the nearest that is
-    one."""
-    label_s = np.bincount(labels, seconds)
-    speakers = np.flatnonzero(label_s >= count.least_s(label_s))
-    if not len(speakers) or len(speakers) == len(label_s):
-        return labels
-    alike = vectors @ cluster_directions(vectors, labels)[speakers].T
-    kept = np.isin(labels, speakers)
-    found = np.where(kept, labels, speakers[alike.argmax(axis=1)])
-    _, first, renumbered = np.unique(found, return_index=True, return_inverse=True)
-    return np.argsort(np.argsort(first))[renumbered]
+    return cut_tree(tree, len(sums), border)[labels]
 
 
 def cluster_directions(vectors: Matrix, labels: Labels) -> Matrix:
@@ -211,13 +190,13 @@ def threshold_for_speakers(
         label_s = np.bincount(cut_tree(merges, len(seconds), border), seconds)
         return count.misses(label_s), abs(border - SAME_SPEAKER_DISTANCE)
 
-    bounds = (0.0, 2.0) if count.exact else (MIN_SPEAKER_DISTANCE, MAX_SPEAKER_DISTANCE)
-    return min(_candidate_thresholds(merges, *bounds), key=misses)
+    return min(_candidate_thresholds(merges), key=misses)
 
 
-def _candidate_thresholds(merges: list[ClusterMerge], least: float, most: float) -> Iterator[float]:
+def _candidate_thresholds(merges: list[ClusterMerge]) -> Iterator[float]:
     """Yield `SAME_SPEAKER_DISTANCE`, and a threshold for each other cut of the tree within the
     bounds."""
+    least, most = MIN_SPEAKER_DISTANCE, MAX_SPEAKER_DISTANCE
     inside = [merge.distance for merge in merges if least <= merge.distance <= most]
     yield SAME_SPEAKER_DISTANCE
     for before, after in pairwise([least, *inside, most]):

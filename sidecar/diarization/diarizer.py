@@ -35,6 +35,8 @@ from sidecar.transcripts.transcript import SpeakerEmbedding, Transcript
 Result = TypeVar("Result")
 MAX_LEAD_S = 30.0
 """Maximum lead of diarization over recognition, so that two cores work at the same time."""
+RESUME_POINT_INTERVAL_S = 20.0
+"""Seconds of audio between resume points; diarization ahead of the words is lost with them."""
 CANCEL_POLL_S = 0.05
 """Interval at which a waiting caller checks for cancellation."""
 
@@ -43,13 +45,13 @@ def window_to_json(window: window_embeddings.DiarizationWindow) -> dict[str, Any
     """Return a window as plain values."""
     plain = {
         "start": window.start,
-        "packed": _array_to_base64(window.packed),
-        "vectors": _array_to_base64(window.vectors),
+        "packed": array_to_base64(window.packed),
+        "vectors": array_to_base64(window.vectors),
         "alone_s": window.alone_s.tolist(),
         "heard": window.present.tolist(),
     }
     if window.no_speech is not None:
-        plain["no_speech"] = _array_to_base64(window.no_speech)
+        plain["no_speech"] = array_to_base64(window.no_speech)
     return plain
 
 
@@ -58,21 +60,23 @@ def window_from_json(values: Mapping[str, Any]) -> window_embeddings.Diarization
     no_speech = values.get("no_speech")
     return window_embeddings.DiarizationWindow(
         values["start"],
-        _array_from_base64(values["packed"], np.uint8),
-        _array_from_base64(values["vectors"], np.float16).reshape(
+        array_from_base64(values["packed"], np.uint8),
+        array_from_base64(values["vectors"], np.float16).reshape(
             window_embeddings.MAX_WINDOW_SPEAKERS, EMBEDDING_SIZE
         ),
         np.array(values["alone_s"], np.float32),
         np.array(values["heard"], np.bool_),
-        None if no_speech is None else _array_from_base64(no_speech, np.uint8),
+        None if no_speech is None else array_from_base64(no_speech, np.uint8),
     )
 
 
-def _array_to_base64(array: npt.NDArray[Any]) -> str:
+def array_to_base64(array: npt.NDArray[Any]) -> str:
+    """Return the values of an array as text."""
     return b64encode(np.ascontiguousarray(array).tobytes()).decode()
 
 
-def _array_from_base64(text: str, kind: type[Any]) -> npt.NDArray[Any]:
+def array_from_base64(text: str, kind: type[Any]) -> npt.NDArray[Any]:
+    """Return the values of `array_to_base64`, of this type, shape (values,)."""
     return np.frombuffer(b64decode(text), kind).copy()
 
 
@@ -132,7 +136,7 @@ class Diarizer:
             "windows": [window_to_json(window) for window in self.found.windows[after:]],
             "next": self.listening.next,
             "decided_s": self._decided_s,
-            "known": [[number, _array_to_base64(one)] for number, one in self.found.known.items()],
+            "known": [[number, array_to_base64(one)] for number, one in self.found.known.items()],
         }
 
     @property
@@ -153,7 +157,7 @@ class Diarizer:
         """
         last = parts[-1]
         windows = [window_from_json(values) for part in parts for values in part["windows"]]
-        known = {at: _array_from_base64(one, np.float32) for at, one in last["known"]}
+        known = {at: array_from_base64(one, np.float32) for at, one in last["known"]}
         self.found.go_on(windows, known)
         self._decided_s = last["decided_s"]
         self.listening.go_on(last["next"])
@@ -249,9 +253,8 @@ class DiarizationUpdate:
 class _DiarizationState:
     """State of a recording's diarization, and the schedule of its resume points."""
 
-    def __init__(self, diarizer: Diarizer, resume_point_interval_s: float | None) -> None:
-        self._diarizer = diarizer
-        self._resume_point_interval_s = resume_point_interval_s
+    def __init__(self, diarizer: Diarizer, *, resumable: bool) -> None:
+        self._diarizer, self._resumable = diarizer, resumable
         self._windows_before = diarizer.windows
         self._resume_point_s: float | None = None
         self.latest = DiarizationUpdate(0.0, 0.0, ())
@@ -274,10 +277,7 @@ class _DiarizationState:
     def _snapshot(self, end_s: float) -> Mapping[str, Any] | None:
         if self._resume_point_s is None:
             self._resume_point_s = end_s
-        if (
-            self._resume_point_interval_s is None
-            or end_s - self._resume_point_s < self._resume_point_interval_s
-        ):
+        if not self._resumable or end_s - self._resume_point_s < RESUME_POINT_INTERVAL_S:
             return None
         snapshot = self._diarizer.snapshot(self._windows_before)
         self._windows_before, self._resume_point_s = self._diarizer.windows, end_s
@@ -288,7 +288,8 @@ def diarize_in_background(
     diarizer: Diarizer,
     blocks: Iterable[tuple[float, Block]],
     cancelled: Callable[[], bool] | None = None,
-    resume_point_interval_s: float | None = None,
+    *,
+    resumable: bool = False,
 ) -> Iterator[DiarizationUpdate]:
     """Yield the state after each block of (its end in seconds, samples), and at the end.
 
@@ -296,10 +297,10 @@ def diarize_in_background(
     `MAX_LEAD_S` seconds ahead; on a machine with one core it is not ahead at all. When
     ``cancelled()`` returns `True`, this generator ends. The thread then finishes its block alone,
     which takes a second on a busy machine; without ``cancelled`` it is waited for.
-    ``resume_point_interval_s``: in seconds of audio; `None` for no resume points.
+    ``resumable``: with a snapshot every `RESUME_POINT_INTERVAL_S`.
     """
     ahead_s = MAX_LEAD_S if (os.cpu_count() or 1) > 1 else 0.0
-    knowledge = _DiarizationState(diarizer, resume_point_interval_s)
+    knowledge = _DiarizationState(diarizer, resumable=resumable)
     asked: deque[tuple[float, Future[DiarizationUpdate]]] = deque()
     thread = ThreadPoolExecutor(1, "voices")
     try:

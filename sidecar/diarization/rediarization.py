@@ -24,6 +24,7 @@ from sidecar.transcripts.speaker_turns import (
     speaker_turns_of,
 )
 from sidecar.transcripts.transcript import (
+    OVERLAP_FLAG,
     Segment,
     SpeakerProfile,
     Transcript,
@@ -125,7 +126,7 @@ def _current_utterances(
         numbered,
         lambda one: (
             one[2].utterance,
-            one[1].flags,
+            one[1].is_speech,
             bool(kept.uncut_segments[one[2].utterance].words),
         ),
     ):
@@ -143,9 +144,10 @@ def _current_utterances(
         if words:  # a segment that was fitted to its turn may begin or end within its words
             start = min(start, words[0].start)
             end = max(end, *(word.end for word in words))
-        flags = run[0][1].flags
+        flags = [flag for _, one, _ in run for flag in one.flags if flag != OVERLAP_FLAG]
         segment = Segment(
-            start, end, " ".join(one.text for one in words), uncut.speaker, words, flags
+            *(start, end, " ".join(one.text for one in words), uncut.speaker, words),
+            tuple(dict.fromkeys(flags)),
         )
         of = {at: one for at, one, _ in run}
         yield _Utterance(number, segment, units, run[-1][2].last, of)

@@ -318,6 +318,23 @@ class SpeakerEncoder:
         found: Vector = vector / np.linalg.norm(vector)
         return found
 
+    def pooled_each(
+        self, frames: Frames, weights: npt.NDArray[np.float32]
+    ) -> npt.NDArray[np.float32]:
+        """Return the embeddings of frames with several weights, shape (vectors, frames), each 0 or
+        1: shape (vectors, 256); zeros where all weights are 0. Faster than `pooled` for each."""
+        used = weights.any(axis=0)
+        frames, weights = frames[used], weights[:, used]
+        totals = weights.sum(axis=1, keepdims=True)
+        means = weights @ frames / np.maximum(totals, 1)
+        squares = weights @ np.square(frames) - totals * np.square(means)
+        spreads = np.sqrt(np.maximum(squares, 0) / np.maximum(totals - 1, 1))
+        vectors = np.concatenate([means, spreads], axis=1) @ self._models.weight.T
+        vectors = (vectors + self._models.bias) * (totals > 0)
+        lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
+        found: npt.NDArray[np.float32] = (vectors / np.maximum(lengths, _TINY)).astype(np.float32)
+        return found
+
 
 class SingleSpeakerEncoder(SpeakerEncoder):
     """Encoder without a model that gives all speech one embedding, for speech regions only."""
@@ -336,6 +353,12 @@ class SingleSpeakerEncoder(SpeakerEncoder):
     def pooled(self, frames: Frames, weights: npt.NDArray[np.float32]) -> Vector | None:
         """Return the same embedding for every speaker; `None` without speech."""
         return np.eye(1, EMBEDDING_SIZE, dtype=np.float32)[0] if weights.any() else None
+
+    def pooled_each(
+        self, frames: Frames, weights: npt.NDArray[np.float32]
+    ) -> npt.NDArray[np.float32]:
+        """Return the same embedding for all weights."""
+        return np.repeat(np.eye(1, EMBEDDING_SIZE, dtype=np.float32), len(weights), axis=0)
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,6 +21,7 @@ from sidecar.diarization.speaker_models import (
     SpeakerModels,
     trunk_frames,
 )
+from sidecar.diarization.voice_splitting import Piece, split_speakers
 
 WINDOW_SAMPLES = 160_000
 """Ten seconds, in samples."""
@@ -197,6 +198,9 @@ class WindowExtractor:
     def _window(self, begin: int, segmented: tuple[Activity, NoSpeech]) -> DiarizationWindow:
         active, no_speech = segmented
         end = min(begin + WINDOW_SAMPLES, self.end)
+        active = split_speakers(
+            active, solo_activity(active), lambda pieces: self._vectors(begin, end, pieces)
+        )
         alone = solo_activity(active)
         alone_s = (alone.sum(axis=0) * FRAME_STEP_S).astype(np.float32)
         vectors = np.zeros((MAX_WINDOW_SPEAKERS, EMBEDDING_SIZE), np.float16)
@@ -212,6 +216,16 @@ class WindowExtractor:
                 vectors[voice] = vector
         start = round(begin / SAMPLE_RATE / FRAME_STEP_S)
         return DiarizationWindow(start, np.packbits(active), vectors, alone_s, present, no_speech)
+
+    def _vectors(self, begin: int, end: int, pieces: Sequence[Piece]) -> npt.NDArray[np.float32]:
+        """Return the embeddings of pieces of a window, given by their frames."""
+        masks = np.zeros((len(pieces), WINDOW_FRAMES), np.bool_)
+        for mask, piece in zip(masks, pieces, strict=True):
+            mask[piece] = True
+        frames, heard = self._frames(begin, end, np.ones(WINDOW_FRAMES, np.bool_))
+        lead = begin // BLOCK * BLOCK - begin
+        weights = np.stack([_at_trunk_frames(mask, lead, len(frames)) for mask in masks])
+        return self._encoder.pooled_each(frames, weights * heard)
 
     def _frames(
         self, begin: int, end: int, mask: npt.NDArray[np.bool_]

@@ -13,9 +13,14 @@ from dataclasses import replace
 from itertools import pairwise
 
 from sidecar.transcripts.sentence_ends import ends_sentence, needs_more
-from sidecar.transcripts.speaker_turns import SpeakerTurn, speaking_seconds
-from sidecar.transcripts.transcript import Segment, Word, words_confidence
-from sidecar.transcripts.word_timing import split_at_words
+from sidecar.transcripts.speaker_turns import (
+    SpeakerTurn,
+    clipped_spans,
+    overlapped_spans,
+    speaking_seconds,
+)
+from sidecar.transcripts.transcript import OVERLAP_FLAG, Segment, Word
+from sidecar.transcripts.word_timing import cut_at_words
 
 MAX_JOINED_PAUSE_S = 0.7
 """Pause below which two turns of a speaker are joined, if no other speaker talks meanwhile. From
@@ -27,6 +32,8 @@ MIN_BACKCHANNEL_S = 1.0
 """Minimum speech during another's turn for a segment of its own; less cannot be understood."""
 MIN_OVERLAP_S = 1.0
 """Minimum overlap of two speakers for which both segments are extended to their turns."""
+MIN_FLAGGED_S = 0.5
+"""Minimum overlap in a segment that is flagged: turns are a tenth of a second off at each end."""
 OWN_SHARE = 0.95
 """Minimum share of a segment in which its speaker talks, so that it has no other; pauses are short.
 """
@@ -172,6 +179,23 @@ def extend_over_overlaps(
     return found
 
 
+def flag_overlaps(segments: Iterable[Segment], turns: Iterable[SpeakerTurn]) -> list[Segment]:
+    """Return the segments, those with speech of a second speaker in them with `OVERLAP_FLAG`, and
+    no others."""
+    spans = overlapped_spans(turns)
+    ends = [end for _, end in spans]
+    found: list[Segment] = []
+    for one in segments:
+        near = spans[bisect_right(ends, one.start) :]
+        near = near[: bisect_left(near, one.end, key=lambda span: span[0])]
+        both_s = sum(end - start for start, end in clipped_spans(near, one.start, one.end))
+        flags = [flag for flag in one.flags if flag != OVERLAP_FLAG]
+        if one.speaker is not None and one.is_speech and both_s >= MIN_FLAGGED_S:
+            flags.append(OVERLAP_FLAG)
+        found.append(replace(one, flags=tuple(flags)))
+    return found
+
+
 def fit_to_turns(segments: Sequence[Segment], turns: Iterable[SpeakerTurn]) -> list[Segment]:
     """Move the ends of segments to those of their speakers' turns, if they are nearer than
     `MAX_JOINED_PAUSE_S`; the words stay as they are, and no segment grows over its neighbours.
@@ -201,6 +225,13 @@ def fit_to_turns(segments: Sequence[Segment], turns: Iterable[SpeakerTurn]) -> l
             end = min(end, max(segments[at + 1].start, one.end))
         found[at] = replace(one, start=start, end=max(start, end))
     return found
+
+
+def by_turns(segments: Iterable[Segment], turns: Sequence[SpeakerTurn]) -> list[Segment]:
+    """Return the words of a model that does not say when somebody begins: attributed to the turns,
+    with the ends of these."""
+    found = extend_over_overlaps(attribute_words(segments, turns), turns)
+    return fit_to_turns(found, turns)
 
 
 def _turn_around(turns: Sequence[SpeakerTurn], time_s: float) -> tuple[float, float]:
@@ -257,24 +288,9 @@ def _cut_at_speaker_changes(segment: Segment, floor: _DominantTurns) -> list[Seg
     cuts = [at for at in range(1, len(words)) if voices[at] != voices[at - 1]]
     if not cuts:
         return [replace(segment, speaker=voices[0])]
+    pieces = cut_at_words(segment, _snap_cuts(cuts, words, segment.language))
     speakers = [voices[at] for at in (0, *cuts)]
-    pieces = split_at_words(segment.text, [word.text for word in words])
-    edges = pairwise([0, *_snap_cuts(cuts, words, segment.language), len(words)])
-    found: list[Segment] = []
-    for speaker, (first, last) in zip(speakers, edges, strict=True):
-        inside = words[first:last]
-        found.append(
-            replace(
-                segment,
-                start=segment.start if first == 0 else inside[0].start,
-                end=segment.end if last == len(words) else max(word.end for word in inside),
-                text="".join(pieces[first:last]).strip(),
-                speaker=speaker,
-                words=inside,
-                confidence=words_confidence(inside),
-            )
-        )
-    return found
+    return [replace(one, speaker=who) for one, who in zip(pieces, speakers, strict=True)]
 
 
 def _snap_cuts(cuts: Sequence[int], words: Sequence[Word], language: str) -> list[int]:

@@ -21,14 +21,19 @@ from sidecar.checkpoints.checkpoint_variants import quantized_precision
 from sidecar.config.secret_settings import host_of
 from sidecar.config.settings import Settings
 from sidecar.engines.torch_build import cuda_build_hint, torch_has_cuda
-from sidecar.engines.vibevoice.streaming_checkpoint import transformers_config
+from sidecar.engines.vibevoice.streaming_checkpoint import transformers_config, window_sizes
 from sidecar.engines.voxtral import STREAM_MEMORY_S
 from sidecar.gpu_memory.engine_footprint import EngineFootprint
 from sidecar.gpu_memory.gpu_devices import GpuMemory, host_free_bytes, read_gpu_memory
 from sidecar.gpu_memory.memory_admission import MemoryAdmission, MemoryState
 from sidecar.gpu_memory.memory_footprint import WINDOW_S, ModelShape, StreamShape
 from sidecar.gpu_memory.memory_plan import GB, MIN_WINDOW_S, DeviceRoom
-from sidecar.gpu_memory.streaming_memory import StreamingFootprint
+from sidecar.gpu_memory.streaming_memory import (
+    CHUNK_FRAMES,
+    LOOKAHEAD_FRAMES,
+    StreamingFootprint,
+    default_precision,
+)
 from sidecar.interfaces.engine_interface import (
     AUTO,
     EngineSpec,
@@ -163,7 +168,8 @@ class EngineChoice(Generic[Spec]):
     ``checkpoint``: the one to load; `None` if it needs none. ``upstream``: the servers that do its
     work; `None` if it does the work itself. ``session_bytes``: device memory of a live session
     beside the weights. ``footprints``: by precision, of an engine whose memory is the same for any
-    recording; ``fits``: the device holds it with a session beside the other engine. ``folder``:
+    recording; ``fits``: the device holds it with a session beside the other engine;
+    ``default_reason``: why its default precision is not the widest that fits. ``folder``:
     files of a light engine that stays on the CPU; ``folder_bytes``: the most that it reads of them.
     """
 
@@ -174,6 +180,7 @@ class EngineChoice(Generic[Spec]):
     session_bytes: int = 0
     footprints: Mapping[Precision, EngineFootprint] = field(default_factory=dict)
     fits: bool = False
+    default_reason: str = ""
     folder: Path | None = None
     folder_bytes: int = 0
 
@@ -224,9 +231,22 @@ def choose_engine(settings: Settings, beside_bytes: int = 0) -> EngineChoice[Eng
     gpu, room = _room_of(settings, beside_bytes)
     if name == STREAMING:
         shape = ModelShape.from_config(transformers_config(checkpoint.config))
-        footprints = {one: StreamingFootprint(shape, one) for one in spec.precisions}
+        chunk, lookahead = _window_frames(checkpoint.folder)
+        footprints = {
+            one: StreamingFootprint(shape, one, chunk_frames=chunk, lookahead_frames=lookahead)
+            for one in spec.precisions
+        }
         return _planned(replace(choice, footprints=footprints), settings, gpu, room)
     return _voxtral_sessions(choice, room)
+
+
+def _window_frames(folder: Path) -> Sequence[int]:
+    """Return the frames of a streaming checkpoint's windows; if they cannot be read, those of the
+    released ones: the load says why."""
+    try:
+        return window_sizes(folder)[2:]
+    except errors.CheckpointDamaged:
+        return CHUNK_FRAMES, LOOKAHEAD_FRAMES
 
 
 def _room_of(settings: Settings, beside_bytes: int) -> tuple[GpuMemory | None, DeviceRoom]:
@@ -242,13 +262,13 @@ def _planned(
     """Return a choice that has footprints with the precisions and the live sessions that fit in the
     ``room`` of its device: the ``gpu``, or the host if it is `None`."""
     choice = replace(choice, spec=spec_on_device(choice.spec, gpu))
-    alone = _fitting(choice, room, settings.precision)
+    alone = _fitting(choice, room, settings)
     if settings.live_engine not in (AUTO, choice.spec.name) or settings.is_node:
         return alone
     # Files and live audio have a process each: leave room for the smaller of two.
     least = min(one.needed_bytes for one in choice.footprints.values())
     room = replace(room, available_bytes=room.available_bytes - least)
-    shared = _fitting(choice, room, settings.precision)
+    shared = _fitting(choice, room, settings)
     possible = shared.fits and settings.precision in (AUTO, *shared.spec.precisions)
     return shared if possible else alone
 
@@ -260,7 +280,7 @@ def spec_on_device(spec: Spec, gpu: GpuMemory | None) -> Spec:
 
     Without a GPU CTranslate2 has no fp16, and fp32 replaces it.
     """
-    if spec.name == WHISPER and gpu is None:
+    if spec.name == WHISPER and (gpu is None or gpu.by_torch):
         return replace(spec, stands_for={Precision.FP16: Precision.FP32})
     if Precision.BF16 not in spec.precisions:
         return spec
@@ -285,17 +305,24 @@ def _voxtral_sessions(
 
 
 def _fitting(
-    choice: EngineChoice[EngineSpec], room: DeviceRoom, wanted_precision: Precision
+    choice: EngineChoice[EngineSpec], room: DeviceRoom, settings: Settings
 ) -> EngineChoice[EngineSpec]:
-    """Return the choice with the precisions in which a session fits, and how many sessions fit if
-    ``wanted_precision`` is; with all precisions and one session if none fits."""
+    """Return the choice with the precisions in which a session fits, and how many sessions fit in
+    that of the ``settings``; with all precisions and one session if none fits. Where live audio has
+    another process, that for recordings has the widest."""
     spec, footprints = choice.spec, choice.footprints
     fitting = {one: footprints[one].sessions(room) for one in spec.precisions}
     for precision, sessions in fitting.items():
         if any(fitting.values()) and not sessions:
             least = footprints[precision].needed_bytes
             spec = spec.without(precision, f"it takes {least / GB:.1f} GB")
-    used = spec.resolve_precision(wanted_precision)
+    default = default_precision({one: fitting[one] for one in spec.precisions})
+    alone = settings.precision == AUTO and settings.live_engine == NO_LIVE_ENGINE
+    if alone and default is not None and default[1]:
+        others = [one for one in spec.precisions if one is not default[0]]
+        spec = replace(spec, precisions=(default[0], *others))
+        choice = replace(choice, reason=f"{choice.reason}; {default[1]}", default_reason=default[1])
+    used = spec.resolve_precision(settings.precision)
     spec = replace(spec, sessions=min(spec.sessions, max(1, fitting[used])))
     session, fits = footprints[used].session_bytes, any(fitting.values())
     return replace(choice, spec=spec, session_bytes=session, fits=fits)
@@ -401,7 +428,7 @@ def choose_live_engine(
             f"The engine '{name}' does not transcribe live audio.",
             hint=f"Engines that do: {able or 'none'}; or set 'auto'.",
         )
-    return named, reason
+    return named, "; ".join(filter(None, [reason, named.default_reason]))
 
 
 def _live_settings(settings: Settings, files: EngineChoice[EngineSpec], engine: str) -> Settings:
@@ -414,10 +441,11 @@ def _live_settings(settings: Settings, files: EngineChoice[EngineSpec], engine: 
 def _auto_live_spec(
     settings: Settings, files: EngineChoice[EngineSpec]
 ) -> tuple[EngineChoice[EngineSpec] | None, str]:
-    if files.spec.sessions:
+    if files.spec.sessions and not files.spec.remote:  # live audio leaves only by name
         return files, "it transcribes recordings and live audio"
     if (streaming := _streaming_beside(settings, files)) is not None:
-        return streaming, f"the GPU holds it beside '{files.spec.name}'"
+        reason = f"the GPU holds it beside '{files.spec.name}'"
+        return streaming, "; ".join(filter(None, [reason, streaming.default_reason]))
     reason = f"the engine '{files.spec.name}', for recordings, does not transcribe live audio"
     embedded = engines.engine_spec(MOONSHINE)
     if lacking := engines.missing_packages(embedded):

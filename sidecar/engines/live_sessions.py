@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from functools import cached_property
+from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any
 
 from sidecar.errors import LiveUnavailable
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 class LiveSessions:
     """Base class of engines that recognize segments of live speech."""
 
+    sample_rate: int
     _speaker_models: SpeakerModels | None = None
 
     @property
@@ -74,10 +75,12 @@ class LiveSessions:
         **options: Any,
     ) -> LiveScheduler:
         """Start a scheduler; the arguments are those of `LiveRecognizers` and `LiveScheduler`."""
-        from sidecar.diarization.speaker_models import SpeakerEncoder
+        from sidecar.diarization.speaker_models import SpeakerEncoder, load_models
         from sidecar.live.runtime.live_scheduler import LiveRecognizers, LiveScheduler
+        from sidecar.live.runtime.speaker_changes import turns_within
 
-        recognizers = LiveRecognizers(
-            recognize, glimpse, contexts, SpeakerEncoder(self._speaker_models)
-        )
+        models = self._speaker_models or load_models()
+        changes = partial(turns_within, models)
+        recognizers = LiveRecognizers(recognize, glimpse, contexts, SpeakerEncoder(models), changes)
+        options["rate"] = self.sample_rate
         return LiveScheduler(recognizers, self._vad, spec.name, precision.value, **options)

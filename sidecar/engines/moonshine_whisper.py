@@ -36,7 +36,7 @@ SPEC = engine_interface.EngineSpec(
     words=True,
     translates=True,
     requires=(*moonshine.SPEC.requires, *whisper.SPEC.requires),
-    resumes=moonshine.SPEC.resumes,  # Whisper begins again
+    resumes=f"{moonshine.SPEC.resumes} {whisper.SPEC.resumes}",
 )
 MAX_HELD_S = 300.0
 """Seconds of audio that are held for Whisper while the language is not known, as in a recording
@@ -121,7 +121,7 @@ class MoonshineWhisperEngine:
     def transcribe_from(
         self, resume_points: Sequence[ResumePoint], request: engine_interface.TranscriptionRequest
     ) -> Iterator[TranscriptionEvent]:
-        """Transcribe as `transcribe`, from the last resume point on: those are of English."""
+        """Transcribe as `transcribe`, from the last resume point on."""
         return self._events(resume_points, request)
 
     def _events(
@@ -130,8 +130,10 @@ class MoonshineWhisperEngine:
         request: engine_interface.TranscriptionRequest,
     ) -> Iterator[TranscriptionEvent]:
         options = request.options
-        if options.translate or not moonshine.SPEC.speaks(options.language):
-            return self._by_whisper(request)
+        made_by = resume_points[0].state.get("by") if resume_points else None
+        by_whisper = made_by == whisper.SPEC.resumes
+        if by_whisper or options.translate or not moonshine.SPEC.speaks(options.language):
+            return self._by_whisper(resume_points, request)
         if options.language != engine_interface.AUTO or resume_points:
             return self._moonshine.events(resume_points, request)
         return self._by_either(resume_points, request)
@@ -158,10 +160,12 @@ class MoonshineWhisperEngine:
                 held.clear()
         if check.english is False and not request.cancelled():
             log.info("the recording is not English: Whisper transcribes it")
-            yield from self._by_whisper(replace(request, audio=audio.again()))
+            yield from self._by_whisper(resume_points, replace(request, audio=audio.again()))
 
     def _by_whisper(
-        self, request: engine_interface.TranscriptionRequest
+        self,
+        resume_points: Sequence[ResumePoint] | None,
+        request: engine_interface.TranscriptionRequest,
     ) -> Iterator[TranscriptionEvent]:
         if self._whisper is None:
             engine = whisper.WhisperEngine(self._moonshine.speaker_models)
@@ -169,4 +173,4 @@ class MoonshineWhisperEngine:
                 if request.cancelled():
                     return
             self._whisper = engine
-        yield from self._whisper.transcribe(request)
+        yield from self._whisper.events(resume_points, request)

@@ -39,7 +39,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
-from sidecar import errors
+from sidecar import errors, files
 from sidecar.audio import SAMPLE_RATE, Block
 from sidecar.interfaces import engine_interface
 from sidecar.interfaces.live_events import LiveEventCallback, LiveSessionStart
@@ -260,8 +260,9 @@ def _behaviour(name: str, default: str = "") -> str:
 def _held_at(path: str) -> float:
     """Return the number of seconds at which an attempt stops; infinity if the file has gone."""
     try:
-        return int(Path(path).read_text("utf-8") or 1)
-    except FileNotFoundError:
+        with open(files.open_to_read(path), encoding="utf-8") as file:
+            return int(file.read() or 1)
+    except (FileNotFoundError, PermissionError):  # Windows: it goes once nobody reads it
         return math.inf
 
 

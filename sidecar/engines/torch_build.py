@@ -2,30 +2,27 @@
 
 import re
 from importlib import metadata
-from importlib.util import find_spec
 from pathlib import Path
 
 from sidecar import installation
 from sidecar.gpu_memory.gpu_devices import driver_cuda_version
-
-
-def _torch_folders() -> list[Path]:
-    torch = find_spec("torch")
-    return [Path(folder) for folder in (torch and torch.submodule_search_locations) or ()]
+from sidecar.gpu_memory.torch_devices import torch_folders, torch_is_for_rocm
 
 
 def torch_has_cuda() -> bool:
-    """Return whether the installed torch was built for NVIDIA GPUs, by its libraries.
+    """Return whether the installed torch was built for GPUs, by its libraries: NVIDIA's, or AMD's,
+    which it calls cuda, too.
 
     To import it would take seconds and hundreds of megabytes.
     """
-    return any(any(folder.glob("lib/*torch_cuda.*")) for folder in _torch_folders())
+    nvidia = any(any(folder.glob("lib/*torch_cuda.*")) for folder in torch_folders())
+    return nvidia or torch_is_for_rocm()
 
 
 def torch_obstacle(gpu: str) -> tuple[str, str] | None:
     """Return why torch cannot use the GPU of this name, and what to do; `None` if it can, or if
     torch is not installed."""
-    folders = _torch_folders()
+    folders = torch_folders()
     if not folders:
         return None
     version = metadata.version("torch")

@@ -14,7 +14,8 @@ from math import inf
 from typing import Any
 
 from sidecar.audio import SAMPLE_RATE, Block
-from sidecar.audio.loudness import AudioHistoryBuffer, quietest_sample
+from sidecar.audio.loudness import quietest_sample
+from sidecar.audio.sample_buffers import AudioHistoryBuffer
 from sidecar.diarization import diarizer, word_attribution
 from sidecar.diarization.kept_diarization import KeptDiarization, word_ranges_of
 from sidecar.diarization.window_embeddings import DiarizationWindow, no_speech_probability
@@ -40,8 +41,6 @@ from sidecar.transcripts.language_detection import Confidence, EnglishCheck
 from sidecar.transcripts.speaker_turns import SpeakerTurn, number_speakers_by_appearance
 
 MAX_UTTERANCE_S = 12.0
-RESUME_POINT_INTERVAL_S = 20.0
-"""Seconds of audio between resume points; diarization ahead of the words is lost with them."""
 MAX_WAIT_S = 30.0
 """Seconds that an utterance waits for those of other speakers at the same time to end."""
 MIN_REST_S = 0.5
@@ -124,7 +123,7 @@ class UtteranceTranscription:
         self._spec = spec
         self._language = spec.languages[0] if len(spec.languages) == 1 else ""
         self._longest_s = longest_s
-        self._resume_point_interval_s = RESUME_POINT_INTERVAL_S if resumable else None
+        self._resumable = resumable
         self._in_resume_points = 0
         self._again_s = 0.0
         """Position up to which the audio was transcribed before the resume point."""
@@ -190,9 +189,7 @@ class UtteranceTranscription:
         """Yield progress, and segments once they are known; `segments` may still revise them."""
         previous_turns: Sequence[SpeakerTurn] | None = None
         for update in diarizer.diarize_in_background(
-            self._speaker_diarizer,
-            self._blocks(),
-            resume_point_interval_s=self._resume_point_interval_s,
+            self._speaker_diarizer, self._blocks(), resumable=self._resumable
         ):
             if update.turns is not previous_turns or update.final_s == inf:
                 previous_turns = update.turns
@@ -364,7 +361,7 @@ class UtteranceTranscription:
         with the speakers of the whole recording."""
         if not self._options.diarize:
             return tuple(map(self._segment, self._utterances))
-        found: Sequence[transcript.Segment] = self._attributed
+        found = word_attribution.flag_overlaps(self._attributed, self._speaker_diarizer.turns)
         if not self._options.words:
             found = [replace(one, words=()) for one in found]
         return tuple(number_speakers_by_appearance(found))

@@ -2,8 +2,9 @@
 
 Its model hears windows of 3.47 s, each 2.93 s behind the one before, with one cache for a whole
 session (`vibevoice.streaming_model`). Sessions that have a window at the same time share passes of
-the decoder. Silence between segments of speech is not fed. The model tells speakers apart as turns
-begin; the labels of live segments come from speaker embeddings, as with all live engines.
+the decoder. Silence between segments of speech is not fed. The model says where a turn begins;
+voices decide whose it is, in files by diarization and in live segments by embeddings, as with all
+engines.
 """
 
 from __future__ import annotations
@@ -40,10 +41,10 @@ SPEC = engine_interface.EngineSpec(
     requires=("torch", "transformers", "accelerate", "bitsandbytes"),
     steerable=True,
     prompt_only=True,
+    counted=True,
+    by_voices=True,
     sessions=100,  # an upper limit, as for Voxtral
 )
-RESAMPLING_S = 0.04
-"""Seconds of audio that the resampler from 16 to 24 kHz holds back, rounded up (soxr: 0.037)."""
 
 
 class VibeVoiceStreamingEngine(LiveSessions):
@@ -72,6 +73,7 @@ class VibeVoiceStreamingEngine(LiveSessions):
         loaded = yield from vibevoice_model.load_with_progress(options, load, SPEC.name)
         plan = engine_interface.MemoryPlan(cache_tokens=self._session_tokens)
         self.model = streaming_model.StreamingModel(loaded, plan)
+        self.sample_rate = loaded.format.rate
         if options.live:
             self._speaker_models = load_models()
 
@@ -97,5 +99,5 @@ class VibeVoiceStreamingEngine(LiveSessions):
             partial(recognize, last=True),
             partial(recognize, last=False),
             threads=WINDOWS_AT_ONCE,
-            schedule=PartialSchedule(first_s + RESAMPLING_S, step_s, grows=True, turns=True),
+            schedule=PartialSchedule(first_s, step_s, grows=True, turns=True),
         )

@@ -163,9 +163,10 @@ class CheckpointDamaged(BadCheckpoint, code="checkpoint_damaged"):
 
 
 class CheckpointNotConverted(BadCheckpoint, code="checkpoint_not_converted"):
-    """VibeVoice-ASR in Microsoft's original layout, which transformers does not load."""
+    """VibeVoice-ASR in another layout than that of transformers. Releases up to 0.2.0 said so of
+    Microsoft's original one, which loads as it is since then."""
 
-    default_detail = "The checkpoint has the original layout, not the one of transformers."
+    default_detail = "The checkpoint has to be converted to the layout of transformers."
     default_hint = "Get the converted checkpoint: vibevoice-asr pull vibevoice"
 
 

@@ -86,10 +86,10 @@ class MessageInvalid(BadRequest, code="message_invalid"):
 
 
 class InboundFull(SidecarError, code="inbound_full", kind=ErrorKind.BUSY):
-    """Live client that sends faster than real time without waiting."""
+    """Client of a conversation that does not read its events."""
 
-    default_detail = "Too many unprocessed messages wait on this connection."
-    default_hint = "Send audio no faster than real time, or reconnect and continue."
+    default_detail = "The client does not read its events."
+    default_hint = "Read what the service sends, or reconnect and continue."
     default_retry_after = 1
 
 

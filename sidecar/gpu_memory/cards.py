@@ -14,7 +14,11 @@ from sidecar import errors
 from sidecar.gpu_memory.memory_admission import MemoryAdmission, MemoryState
 from sidecar.gpu_memory.memory_footprint import VIBEVOICE_7B_SHAPE, ModelShape
 from sidecar.gpu_memory.memory_plan import GB, PREFERRED_PRECISIONS, DeviceRoom, JobForecast
-from sidecar.gpu_memory.streaming_memory import STREAMING_SHAPES, StreamingFootprint
+from sidecar.gpu_memory.streaming_memory import (
+    STREAMING_SHAPES,
+    StreamingFootprint,
+    default_precision,
+)
 from sidecar.interfaces.engine_interface import Precision, TranscribeOptions
 from sidecar.interfaces.language_tags import printable_text
 
@@ -143,19 +147,19 @@ def forecast_on(
 def _streaming_forecast(
     shape: ModelShape, card: Card, audio_s: float | None, options: TranscribeOptions
 ) -> JobForecast:
-    """Return the forecast of a streaming model in the first precision that fits, on the slowest
-    card that this may be."""
+    """Return the forecast of a streaming model in its default precision, on the slowest card that
+    this may be."""
     # The model has no fp16: a card without bf16 takes the next (`engine_selection.spec_on_device`).
     wide, *others = PREFERRED_PRECISIONS
     able = others if card.name.startswith(WITHOUT_BF16) else [wide, *others]
-    candidates = [options.precision] if options.precision in (*able, Precision.FP32) else able
+    wanted = wide if options.precision is Precision.FP16 else options.precision
+    candidates = [wanted] if wanted in (*able, Precision.FP32) else able
     room = DeviceRoom(card.memory_bytes, 1e9 * card.bandwidths[0] if card.bandwidths else None)
-    found = [
-        StreamingFootprint(shape, one).forecast(audio_s, LONGEST_S, room) for one in candidates
-    ]
-    best = next(
-        (one for one in found if one.fits), min(found, key=lambda one: one.needed_bytes or 0)
-    )
+    footprints = [StreamingFootprint(shape, one) for one in candidates]
+    smallest = min(footprints, key=lambda one: one.needed_bytes).precision
+    sessions = {one.precision: one.sessions(room) for one in footprints}
+    precision, reason = default_precision(sessions) or (smallest, "")
+    best = StreamingFootprint(shape, precision).forecast(audio_s, LONGEST_S, room).with_note(reason)
     return replace(best, card=card.name, sentence=f"{card.name}: {best.sentence}")
 
 

@@ -1,4 +1,4 @@
-"""GPU devices by NVML, CUDA_VISIBLE_DEVICES, and the ledger of a device's memory.
+"""GPU devices by NVML (else by torch), CUDA_VISIBLE_DEVICES, and the ledger of a device's memory.
 
 Several engines of this service may share one card. The driver reports what each has allocated. The
 ledger has what each has reserved, so that the plans of other engines leave that free.
@@ -16,6 +16,7 @@ from typing import Any, TypeVar
 
 from sidecar.concurrency import ThreadLimiter, cancel_after
 from sidecar.gpu_memory.host_memory import read_host_memory
+from sidecar.gpu_memory.torch_devices import read_torch_gpu
 
 Result = TypeVar("Result")
 VISIBLE_DEVICES_VARIABLE = "CUDA_VISIBLE_DEVICES"
@@ -184,7 +185,8 @@ class GpuMemory:
     ``bandwidth``: of its memory, in bytes per second. ``bf16``: whether it computes in that type
     (compute capability 8.0 and later). ``processes``: bytes by process id; the driver reports none
     on Windows, and in a container the ids may differ. ``busy`` and ``memory_busy``: percent of the
-    recent time. ``celsius``: temperature.
+    recent time. ``celsius``: temperature. ``by_torch``: NVML does not know it, and only torch
+    computes on it.
     """
 
     name: str
@@ -196,6 +198,7 @@ class GpuMemory:
     busy: int | None = None
     memory_busy: int | None = None
     celsius: int | None = None
+    by_torch: bool = False
 
     @property
     def used_bytes(self) -> int:
@@ -274,13 +277,13 @@ class GpuMonitor:
         if gpu is None:
             if self.seen is not None and not self._silent:
                 log.warning(
-                    "the GPU driver (NVML) does not answer; its last values stay in use; check "
-                    "nvidia-smi"
+                    "the GPU driver does not answer; its last values stay in use; check nvidia-smi "
+                    "(AMD: rocm-smi)"
                 )
                 self._silent = True
             return
         if self._silent:
-            log.info("the GPU driver (NVML) answers again")
+            log.info("the GPU driver answers again")
             self._silent = False
         self.seen = gpu
         self.ledger.see(holdings, gpu.used_bytes, gpu.processes)
@@ -309,16 +312,19 @@ def query_gpu() -> GpuMemory | None:
     try:
         return read_gpu_memory()
     except Exception as error:
-        log.warning("the GPU driver (NVML) cannot be queried: %r", error)
+        log.warning("the GPU driver cannot be queried: %r", error)
         return None
 
 
 def read_gpu_memory() -> GpuMemory | None:
-    """Return the NVIDIA GPU that torch will use: the first that `CUDA_VISIBLE_DEVICES` allows.
+    """Return the GPU that torch will use: the first that `CUDA_VISIBLE_DEVICES` allows.
 
     Return `None` if there is no GPU or no driver, or if the driver does not answer.
     """
-    return _ask_driver(_gpu_in_use)
+    if (gpu := _ask_driver(_gpu_in_use)) is not None:
+        return gpu
+    found = read_torch_gpu()
+    return None if found is None else GpuMemory(**found)
 
 
 def driver_cuda_version() -> int | None:

@@ -277,8 +277,7 @@ class MemoryAdmission:
         work = memory_footprint.RecordingWork.of(
             self._shape,
             memory_footprint.WINDOW_S if audio_s is None else audio_s,
-            text_tokens=memory_footprint.PROMPT_TOKENS
-            + len(options.prompt_with_hotwords.encode()) // 2,
+            text_tokens=memory_footprint.PROMPT_TOKENS + len(options.prompt_lines.encode()) // 2,
         )
         most = options.max_tokens or work.output_tokens
         return replace(work, output_tokens=min(most, work.output_tokens))

@@ -147,9 +147,17 @@ class EngineSpec(ModelSpec):
 
 
 def join_prompt(prompt: str, hotwords: Sequence[str]) -> str:
-    """Return a context and hotwords as one text; '' without either."""
-    between = " " if prompt and unicodedata.category(prompt[-1]).startswith("P") else ", "
-    return between.join(filter(None, (prompt, ", ".join(hotwords))))
+    """Return a context and hotwords as one line; '' without either."""
+    joined = ""
+    for part in filter(None, (*prompt.splitlines(), ", ".join(hotwords))):
+        between = " " if joined and unicodedata.category(joined[-1]).startswith("P") else ", "
+        joined = joined + between + part if joined else part
+    return joined
+
+
+def prompt_lines(prompt: str, hotwords: Sequence[str]) -> str:
+    """Return a context and hotwords as VibeVoice-ASR is trained with them: one term a line."""
+    return "\n".join(filter(None, (prompt, *hotwords)))
 
 
 def abbreviate_names(names: Sequence[str], most: int = 10) -> str:
@@ -240,6 +248,11 @@ class TranscribeOptions(WireValues):
         return join_prompt(self.prompt, self.hotwords)
 
     @property
+    def prompt_lines(self) -> str:
+        """Return the same, one term a line."""
+        return prompt_lines(self.prompt, self.hotwords)
+
+    @property
     def speaker_counts(self) -> dict[str, int]:
         """Return what the client knows of the number of speakers, by field."""
         names = "num_speakers", "min_speakers", "max_speakers"
@@ -289,7 +302,8 @@ class UpstreamOptions:
 class PluginEngine:
     """ASR engine that a plugin brings; `auto` never chooses it.
 
-    ``description``: what the setting `engine` says of it. ``servers``: reads in the settings the
+    ``description``: what the setting `engine` says of it. ``live``: what `live_engine` says, which
+    can name only those with such a text. ``servers``: reads in the settings the
     servers to which it sends recordings; `None` if it sends them to none. ``model``: finds the
     checkpoint (`checkpoints.checkpoint.ModelCheckpoint`) that the settings name, and returns it
     with the spec that it has with this one; raises `errors.BadCheckpoint`. `None` if it needs none.
@@ -302,6 +316,7 @@ class PluginEngine:
     servers: Callable[[Any], UpstreamOptions] | None = None
     model: Callable[[Any], tuple[EngineSpec, Any]] | None = None
     footprints: Callable[[EngineSpec, Any], Mapping[Precision, Any]] | None = None
+    live: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -387,7 +402,7 @@ class ResumableEngine(TranscriptionEngine, Protocol):
         self, resume_points: Sequence[ResumePoint], request: TranscriptionRequest
     ) -> Iterator[TranscriptionEvent]:
         """Transcribe as `TranscriptionEngine.transcribe`, with a `ResumePoint` about every half
-        minute of audio.
+        minute of audio, or after each window of the model.
 
         ``resume_points``: all those of this recording so far, empty at its beginning; the audio is
         the whole recording. Segment numbers continue theirs; `Finished` has all.

@@ -14,7 +14,7 @@ from types import MappingProxyType
 from typing import Annotated, Any, Self, get_args, get_type_hints
 
 from sidecar.audio import SAMPLE_RATE
-from sidecar.interfaces.engine_interface import AUTO, join_prompt
+from sidecar.interfaces.engine_interface import AUTO, join_prompt, prompt_lines
 from sidecar.limit_overrides import limit
 from sidecar.serialization import WireValues
 from sidecar.transcripts.transcript import SpeakerCandidate
@@ -241,6 +241,11 @@ class LiveOptions(WireValues):
     def prompt_with_hotwords(self) -> str:
         """Return the context, and then the hotwords, for a model that takes both in one text."""
         return join_prompt(self.prompt, self.hotwords)
+
+    @property
+    def prompt_lines(self) -> str:
+        """Return the same, one term a line."""
+        return prompt_lines(self.prompt, self.hotwords)
 
     @property
     def identifies_speakers(self) -> bool:

@@ -8,6 +8,7 @@ from sidecar.audio import Block
 from sidecar.interfaces.engine_interface import CancelCheck
 from sidecar.interfaces.live_options import LiveOptions
 from sidecar.transcripts.language_detection import Confidence
+from sidecar.transcripts.speaker_turns import SpeakerTurn
 from sidecar.transcripts.transcript import WORDS_BY_ATTENTION, Word
 
 FIRST_PARTIAL_S, PARTIAL_STEP_S = 0.6, 1.0
@@ -33,12 +34,12 @@ class SessionState:
 
 @dataclass(frozen=True, slots=True)
 class SegmentRequest:
-    """Segment to recognize: its audio, shape (samples,) at `LIVE_RATE`, and its options. A language
-    in these is what the client requested.
+    """Segment to recognize: its audio, shape (samples,) at the engine's rate, and its options. A
+    language in these is what the client requested.
 
     ``draft_hypothesis``: of its beginning. ``preceding_context``: that with which the audio begins;
     the result is the text of the segment alone, with word times from its start. ``cancelled``: the
-    result is not wanted any more. ``start``: of the audio, in samples of the session.
+    result is not wanted any more. ``start``: of the audio, in such samples of the session.
     """
 
     audio: Block
@@ -59,9 +60,10 @@ class RecognitionHypothesis:
     the engine need not detect it again. ``tokens``: the text as the engine's tokens, if it is the
     context of the next segment. ``confidence``: of an engine for one language only.
     ``likelihood`` and ``no_speech``: the confidence of a `Segment`, of any engine, and its
-    probability of no speech. ``earlier``: of an engine that
-    tells speakers apart, the turns of other speakers before this text, each with its end in
-    samples of the session. ``unheard``: recognition was stopped before the end of the audio.
+    probability of no speech. ``earlier``: of an engine that tells speakers apart, the turns of
+    other speakers before this text, each with its end in samples of the session at `LIVE_RATE`;
+    ``turns``: of another, those that were heard in the audio, in seconds from its beginning.
+    ``unheard``: recognition was stopped before the end of the audio.
     """
 
     text: str
@@ -75,6 +77,7 @@ class RecognitionHypothesis:
     likelihood: float | None = None
     no_speech: float | None = None
     earlier: tuple[tuple[int, RecognitionHypothesis], ...] = ()
+    turns: tuple[SpeakerTurn, ...] = ()
     unheard: bool = False
 
 

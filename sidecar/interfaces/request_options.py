@@ -9,7 +9,7 @@ import difflib
 import itertools
 import re
 import unicodedata
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from enum import StrEnum
 from math import nan
 from typing import NamedTuple, TypeVar
@@ -218,24 +218,25 @@ def with_ignored_notices(
         if not spec.steerable or spec.prompt_only:
             message += " The engines 'vibevoice' and 'whisper' can."
         notices.append(Notice(OPTION_IGNORED, message))
-    counted = options.num_speakers or options.min_speakers or options.max_speakers
-    if counted and not edited and not _COUNTS.intersection(left_out):
-        notices += _count_notices(transcript, options)
+    counts = SpeakerCounts(options.num_speakers, options.min_speakers, options.max_speakers)
+    given_for_all = options.channels is not ChannelMode.SEPARATE  # else for each of them
+    if any(counts) and given_for_all and not edited and not _COUNTS.intersection(left_out):
+        notices += speaker_count_notices(transcript, counts)
     return transcript.with_notice(*notices, *unknown_field_notices(options.unknown_fields))
 
 
-def _count_notices(transcript: Transcript, options: TranscribeOptions) -> Iterator[Notice]:
-    """Yield the notice of a diarized transcript with another number of speakers than was given.
-    With separate channels it was given for each of them."""
-    exact, count = options.num_speakers, transcript.num_speakers
-    least, most = options.min_speakers or 0, options.max_speakers or count
-    kept = (exact or least) <= count <= (exact or most)
-    whole = transcript.diarized and options.channels is not ChannelMode.SEPARATE
-    if whole and transcript.has_speech and not kept:
-        given = exact or (f"at least {least}" if count < least else f"at most {most}")
-        speakers = f"{count} speaker{'s' * (count != 1)}"
-        message = f"The transcript has {speakers}; the request named {given}."
-        yield Notice("speaker_count_differs", message)
+def speaker_count_notices(transcript: Transcript, counts: SpeakerCounts) -> list[Notice]:
+    """Return the notice of a diarized transcript with another number of speakers than was given."""
+    count, exact = transcript.num_speakers, counts.num_speakers
+    least, most = counts.min_speakers or 0, counts.max_speakers or count
+    if not transcript.diarized or not transcript.has_speech:
+        return []
+    if (exact or least) <= count <= (exact or most):
+        return []
+    given = exact or (f"at least {least}" if count < least else f"at most {most}")
+    speakers = f"{count} speaker{'s' * (count != 1)}"
+    message = f"The transcript has {speakers}; the request named {given}."
+    return [Notice("speaker_count_differs", message)]
 
 
 def parse_precision(value: str) -> Precision:
@@ -361,14 +362,14 @@ def _parse_json_number(value: object, pattern: re.Pattern[str]) -> float | None:
 
 
 def parse_prompt(given: Mapping[str, object]) -> tuple[str, tuple[str, ...]]:
-    """Return the context (``prompt`` or ``context``), and the ``hotwords``, which commas and
-    semicolons separate.
+    """Return the context (``prompt`` or ``context``) with its lines, and the ``hotwords``, which
+    commas, semicolons and line breaks separate.
 
     Raises:
         errors.FieldInvalid: a value is not text or too long, or the two contexts differ.
     """
     fields = "prompt", "context", "hotwords"
-    texts = {name: _parse_single_line(name, given.get(name)) for name in fields}
+    texts = {name: _parse_lines(name, given.get(name)) for name in fields}
     if not any(texts.values()):
         return "", ()
     context = _same_field({name: texts[name] for name in ("prompt", "context")}) or ""
@@ -431,17 +432,26 @@ def check_channels(count: int, options: TranscribeOptions) -> None:
 
 
 def split_hotwords(text: str) -> tuple[str, ...]:
-    """Return the names and terms between commas and semicolons, each once."""
-    words = (" ".join(word.split()) for word in re.split("[,;、，；]", text))
+    """Return the names and terms between commas, semicolons and line breaks, each once."""
+    words = (" ".join(word.split()) for word in re.split("[,;、，；\n]", text))
     return tuple(dict.fromkeys(filter(None, words)))
 
 
 def _parse_single_line(name: str, value: object) -> str:
     """Return text on one line, without control characters and surrounding space."""
+    return " ".join(_parse_lines(name, value).split())
+
+
+def _parse_lines(name: str, value: object) -> str:
+    """Return the lines of a text that have any, without control characters and surrounding
+    space."""
     word = parse_text(name, value)
     try:
         word.encode()
     except UnicodeEncodeError:  # half of a surrogate pair, which JSON can contain
         raise FieldInvalid(f"The field '{name}' is not valid Unicode.") from None
-    plain = (" " if unicodedata.category(one) == "Cc" else one for one in word)
-    return " ".join("".join(plain).split())
+    plain = (
+        "".join(" " if unicodedata.category(one) == "Cc" else one for one in line)
+        for line in word.splitlines()
+    )
+    return "\n".join(filter(None, (" ".join(line.split()) for line in plain)))

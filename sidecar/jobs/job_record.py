@@ -59,7 +59,7 @@ class JobFailure:
 @dataclass(frozen=True, slots=True)
 class StartedChange:
     """An attempt starts from the resume points; ``anew``: without them, because the engine cannot
-    read them."""
+    read them. That is known only once its model is loaded: then the attempt starts once more."""
 
     anew: bool = False
 
@@ -315,7 +315,7 @@ def _changed_fields(record: JobRecord, event: JobEvent) -> Fields | None:
             first = event.at if record.begun is None else record.begun
             return fields | {
                 "state": JobState.RUNNING,
-                "attempts": record.attempts + 1,
+                "attempts": record.attempts + (not running),
                 "resumed_s": fields["progress"].audio_s_done,
                 "refused": None,
                 "begun": first,

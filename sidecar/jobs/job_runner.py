@@ -3,7 +3,7 @@
 import asyncio
 import logging
 import time
-from collections.abc import AsyncGenerator, Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from contextlib import aclosing
 from dataclasses import replace
 
@@ -162,10 +162,18 @@ class Job:
             yield self._before_end
         yield self.record
 
-    def begin(self, form: str = "") -> None:
-        """Start an attempt from the resume points, if the engine reads their format (``form``)."""
-        anew = any(one.form != form for one in self.record.resume_points)
-        self._append(job_record.StartedChange(anew))
+    def begin(self) -> None:
+        """Start an attempt."""
+        self._append(job_record.StartedChange())
+
+    def resume(self, form: str) -> Sequence[transcript.ResumePoint]:
+        """Return the resume points, which the attempt goes on from; if they are not of this
+        ``form``, start it anew without them."""
+        points = self.record.resume_points
+        if all(one.form == form for one in points):
+            return points
+        self._append(job_record.StartedChange(anew=True))
+        return ()
 
     def apply_report(self, event: transcript.TranscriptionEvent, processing_s: float = 0.0) -> None:
         """Apply a report of the engine; a transcript ends the job."""
@@ -297,7 +305,7 @@ class JobRun:
 
     async def _attempt(self) -> None:
         job = self.job
-        job.begin(self._engine.model.spec.resumes)
+        job.begin()
         await job.written()  # so that the attempt counts if the service dies in it
         if job.record.durable and self._breakers.open:
             self._breakers.succeeded(PERSISTENCE)
@@ -326,11 +334,13 @@ class JobRun:
                 raise JobUnsuited(FOR_ALONE)
             if job.ended:  # while the engine loaded
                 return
-            resumes = job.record.durable and self._engine.model.spec.resumes
-            resume_points = job.record.resume_points if resumes else None
+            form = self._engine.model.resume_form(plan.memory) if job.record.durable else ""
+            resume_points = job.resume(form) if job.record.resume_points else ()
             assert job.source is not None, "it is not due before"
             events = engine.transcribe(
-                RecordingRequest(job.source, job.record.audio_info, plan, resume_points),
+                RecordingRequest(
+                    job.source, job.record.audio_info, plan, resume_points if form else None
+                ),
                 self._max_s,
             )
             kept: transcript.ResumePoint | None = None
@@ -341,6 +351,8 @@ class JobRun:
                         if isinstance(event, transcript.ResumePoint) and event.keeps_diarization:
                             kept = event  # only with a transcript: the attempt may still fail
                             continue
+                        if isinstance(event, transcript.ResumePoint):
+                            event = replace(event, form=form)
                         if isinstance(event, transcript.Finished) and kept is not None:
                             job.apply_report(kept, time.monotonic() - since)
                         await self._apply(event, time.monotonic() - since)

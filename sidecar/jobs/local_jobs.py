@@ -236,16 +236,12 @@ class LocalJobBackend(JobBackend):
         settings, now, engine = parts.settings, parts.now, parts.engine
         self._now, self._engine = now, engine
         self.persistent_recordings: JobPersistence | None = None
-        folder = None
+        self.event_log, folder = JobEventLog(now), None
         if settings.keeps_jobs:
             from sidecar.jobs.recovery import JobPersistence, jobs_folder
 
-            self.persistent_recordings, folder = (
-                JobPersistence(settings, now),
-                jobs_folder(settings),
-            )
-        persistence = self.persistent_recordings
-        self.event_log: JobEventLog = persistence.event_log if persistence else JobEventLog(now)
+            self.persistent_recordings = JobPersistence(settings, now)
+            self.event_log, folder = self.persistent_recordings.event_log, jobs_folder(settings)
         self.event_log.listen(partial(count_event, parts.metrics))
         self.queue = engine.queue(self.event_log, parts.plan)
         space_bytes = (settings.job_retention_mb or 0) << 20 or default_space_bytes(folder)
@@ -281,10 +277,7 @@ class LocalJobBackend(JobBackend):
         await self.queue.close()
         await self._engine.close()
         self.retention.close()
-        if self.persistent_recordings is not None:
-            self.persistent_recordings.close()
-        else:
-            self.event_log.close()
+        self.event_log.close()
 
 
 def count_event(metrics: JobMetrics, record: JobRecord, event: JobEvent) -> None:

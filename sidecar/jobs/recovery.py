@@ -16,6 +16,7 @@ from sidecar.audio.audio_source import AudioSource, ClientFileRef, StoredRecordi
 from sidecar.concurrency import ThreadLimiter
 from sidecar.config.settings import Settings, data_folder
 from sidecar.jobs.attempt_end import poison_error
+from sidecar.jobs.faults import known_error
 from sidecar.jobs.job_queue import JobQueue
 from sidecar.jobs.job_record import (
     CountsAs,
@@ -131,10 +132,15 @@ def requeue_unfinished(persistence: JobPersistence, queue: JobQueue) -> None:
     counts_as = CountsAs.NOTHING if event_log.was_stopped else CountsAs.DEATH
     for job_id in unfinished:
         record = event_log.append(job_id, RequeuedChange(counts_as))
-        if (error := poison_error(record)) is not None:
+        error: errors.SidecarError | None = poison_error(record)
+        try:
+            if error is None:
+                queue.resume(Job(None, record, open_recording))
+        except Exception as raised:
+            log.exception("internal error while job %s was queued again", job_id)
+            error = known_error(raised)
+        if error is not None:
             event_log.append(job_id, FailedChange(JobFailure.of(error)))
-        else:
-            queue.resume(Job(None, record, open_recording))
     if unfinished:
         log.info("%d persisted jobs are queued again", len(unfinished))
 

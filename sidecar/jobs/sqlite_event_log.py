@@ -218,7 +218,7 @@ class SqliteJobEventLog(JobEventLog):
         self.journal = open_journal(folder, secret, self._read, lock_timeout_s)
         self.was_stopped = self._stop_note.exists()
         """Whether the last service was told to stop, whatever ended it then."""
-        self._stop_note.unlink(missing_ok=True)
+        files.remove(self._stop_note)
         self.cipher = self.journal.cipher
         self.writer = SqliteWriter(self.journal.connection, retry_s)
         self._closed = False

@@ -90,7 +90,7 @@ class ProcessLog:
             logging.getLogger("httpx").setLevel(logging.WARNING)
         handlers: list[logging.Handler] = []
         if sys.stderr is not None:  # an executable without a console has none
-            handlers.append(logging.StreamHandler(_line_buffered_stderr()))
+            handlers.append(logging.StreamHandler(line_buffered_stderr()))
         trouble: OSError | None = None
         if file is not None:
             try:
@@ -157,8 +157,8 @@ def _repeat_filter() -> Callable[[logging.LogRecord], bool]:
     return wanted
 
 
-def _line_buffered_stderr() -> TextIO:
-    """Return standard error; if it is not a terminal, without the buffer of `sys.stderr`.
+def line_buffered_stderr() -> TextIO:
+    """Return standard error as UTF-8; if it is not a terminal, without the buffer of `sys.stderr`.
 
     Python flushes that buffer at exit, and would block on a full pipe.
     """
@@ -176,7 +176,8 @@ def _line_buffered_stderr() -> TextIO:
 class PrivateLogFile(logging.handlers.RotatingFileHandler):
     """Rotating log file that only its owner may read.
 
-    If another program has it open, Windows does not rename it. Then it grows, and is rotated later.
+    If another program has it or an older one open, Windows does not rename that. Then it grows, and
+    is rotated later.
     """
 
     _not_before = -math.inf
@@ -186,18 +187,20 @@ class PrivateLogFile(logging.handlers.RotatingFileHandler):
         return time.monotonic() >= self._not_before and bool(super().shouldRollover(record))
 
     def doRollover(self) -> None:  # noqa: N802 - logging's
-        """Rotate the file, or leave it and all older ones as they are."""
+        """Rename the file and the older ones up to the first number that is free, which is left
+        where one of them cannot be renamed: the next attempt moves no others out."""
         if self.stream is not None:
             self.stream.close()
             self.stream = None
-        rotating = f"{self.baseFilename}.0"
+        older = (f"{self.baseFilename}.{number + 1}" for number in range(self.backupCount))
+        names = [self.baseFilename, *older]
+        free = next((at for at, one in enumerate(names) if not os.path.exists(one)), len(names) - 1)
         try:
-            self.rotate(self.baseFilename, rotating)
+            for number in range(free, 0, -1):
+                os.replace(names[number - 1], names[number])
         except OSError:
             self._not_before = time.monotonic() + ROTATION_RETRY_S
-            return
-        super().doRollover()  # the older ones; it opens a new file
-        os.replace(rotating, f"{self.baseFilename}.1")
+        self.stream = self._open()
 
     def _open(self) -> io.TextIOWrapper:
         # Python's own flags: a file that may only be appended to can be opened, too.

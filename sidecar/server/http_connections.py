@@ -5,9 +5,6 @@ counted nor ended within a minute, and it costs 300 KB. So connections are accep
 """
 
 import asyncio
-import errno
-import itertools
-import logging
 import socket
 from collections import Counter
 from collections.abc import Callable
@@ -17,14 +14,11 @@ from typing import Any
 import uvicorn
 from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 
-from sidecar import errors
+from sidecar.accepted_sockets import ACCEPT_RETRY_S, accept_all
 from sidecar.auth.identity import AuthMethod, Identity, is_loopback_address
 from sidecar.auth.rate_limits import FairOwnerSemaphore, RateLimit, TokenBuckets, rate_limit_key
 from sidecar.concurrency import BackgroundTaskGroup
-from sidecar.observability.logs import REPEAT_MUTE_S
 from sidecar.server.listeners import BACKLOG
-
-log = logging.getLogger(__name__)
 
 MAX_CONNECTIONS_PER_ADDRESS = 10_000
 """Maximum for one address, which may be a proxy with all its clients."""
@@ -36,12 +30,6 @@ that stand for many users have no such limit: the loopback and trusted proxies."
 STARTS_AT_ONCE = 4
 """Connections that are handed to their protocols in one turn of the event loop, one of each address
 after the other: nobody waits behind the hundreds that one address opens."""
-ACCEPTS_AT_ONCE = 32
-"""Connections that are accepted in one turn of the event loop: then the others are served."""
-ACCEPT_RETRY_S = 1.0
-"""Pause if the system cannot accept a connection, as it has no descriptor or memory left."""
-_LISTENER_ERRNOS = {errno.EBADF, errno.EINVAL, errno.ENOTSOCK}
-"""Errors of a socket that listens no more, because something else has closed it."""
 
 
 async def _no_app(*_: Any) -> None:
@@ -80,7 +68,6 @@ class CountingServer(uvicorn.Server):
         """Start to serve on ``sockets``."""
         await super().startup([])  # uvicorn itself listens on none
         for listener in sockets or ():
-            listener.setblocking(False)
             listener.listen(BACKLOG)
             self._accepting.spawn("accept", self._accept(listener))
 
@@ -90,31 +77,9 @@ class CountingServer(uvicorn.Server):
         await super().shutdown(sockets)
 
     async def _accept(self, listener: socket.socket) -> None:
-        loop = asyncio.get_running_loop()
-        for count in itertools.count(1):
-            if count % ACCEPTS_AT_ONCE == 0:
-                await asyncio.sleep(0)
-            try:
-                sock, address = await loop.sock_accept(listener)
-                if address:
-                    self._count(sock, address[0])
-                else:  # macOS, if the client has disconnected already
-                    sock.close()
-            except OSError as error:
-                if error.errno in _LISTENER_ERRNOS:
-                    log.critical(
-                        "no connection can be accepted any more, and the service stops: %s",
-                        error.strerror,
-                    )
-                    self._break()
-                    break
-                # Other errors concern one connection, as those of a firewall (accept(2)).
-                if error.errno in errors.BUSY_ERRNOS:
-                    muted = {"mute_s": REPEAT_MUTE_S}
-                    log.warning("no connection can be accepted: %s", error.strerror, extra=muted)
-                    await asyncio.sleep(self._accept_retry_s)
-            except Exception:
-                log.exception("a connection was not accepted", extra={"mute_s": REPEAT_MUTE_S})
+        """Serve connections; the service stops once there can be no more."""
+        await accept_all(listener, self._count, self._accept_retry_s)
+        self._break()
 
     def _break(self) -> None:
         self.broken = True
@@ -169,10 +134,7 @@ class _CountedSocket(socket.socket):
     """Socket that calls ``closed`` once it is closed, whatever has become of its connection."""
 
     def __init__(self, accepted: socket.socket, closed: Callable[[], None]) -> None:
-        # asyncio turns Nagle's algorithm off only of a socket with this protocol (`bind_port`), and
-        # accepts sockets without one on Windows.
-        kind, proto = accepted.type, socket.IPPROTO_TCP
-        super().__init__(accepted.family, kind, proto, fileno=accepted.detach())
+        super().__init__(fileno=accepted.detach())
         self._tell_closed: Callable[[], None] | None = closed
 
     def close(self) -> None:

@@ -47,21 +47,20 @@ def serve_until_shutdown(
     ready: Callable[[dict[str, Any]], None],
     tls: ServerTls | None,
     listeners: Sequence[ProtocolListener],
-) -> None:
-    """Serve ``app`` on ``sock``, and ``listeners`` beside it, until shutdown.
+) -> int:
+    """Serve ``app`` on ``sock``, and ``listeners`` beside it, until shutdown. Return the exit code:
+    1 after a fault that only a restart repairs, which the log has.
 
     ``ready`` is called once all of them serve, with the fields of the listeners; then ``app`` is
     completed.
 
     Raises:
         errors.SidecarError: a listener cannot start.
-        SystemExit: the service had a fault that only a restart repairs; the log has it.
     """
     config = uvicorn_config(app, service.settings, tls)
     server = HttpServer(config, service, ready, ProtocolListeners(listeners), app.complete)
     server.run(sockets=[sock])
-    if server.broken:
-        raise SystemExit(1)
+    return int(server.broken)
 
 
 def uvicorn_config(
@@ -148,6 +147,10 @@ class HttpServer(CountingServer):
         with super().capture_signals():
             if _SIGHUP is not None and signal.getsignal(_SIGHUP) is signal.SIG_DFL:
                 signal.signal(_SIGHUP, self.handle_exit)
+            service_process.handle_console_events(
+                lambda: self.handle_exit(signal.SIGTERM, None),
+                lambda: self._end_now("the console is closed"),
+            )
             yield
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
@@ -210,14 +213,17 @@ class HttpServer(CountingServer):
                 log.exception("internal error in a watch of the host: the service stops")
                 self._break()
                 return
-            log.info("%s: the service stops", what)
-            self._grace_s = 0.0
-            self.should_exit = True
-            last_resort = threading.Timer(PARENT_GONE_GRACE_S, os._exit, (1,))
-            last_resort.daemon = True
-            last_resort.start()
+            self._end_now(what)
 
         self._watches.append(asyncio.get_running_loop().create_task(wait()))
+
+    def _end_now(self, what: str) -> None:
+        log.info("%s: the service stops", what)
+        self._grace_s = 0.0
+        self.should_exit = True
+        last_resort = threading.Timer(PARENT_GONE_GRACE_S, os._exit, (1,))
+        last_resort.daemon = True
+        last_resort.start()
 
 
 class SecondaryPort:

@@ -137,9 +137,11 @@ def bind_port(host: str, port: int, flag: str = "--port") -> socket.socket:
         sock.bind((host, port))
     except OSError as error:
         sock.close()
-        if error.errno == errno.EADDRINUSE:
+        # Windows denies access to a port of another user's program, and to those that it reserves.
+        denied = sys.platform == "win32" and error.errno == errno.EACCES
+        if denied or error.errno == errno.EADDRINUSE:
             raise errors.PortInUse(
-                f"Port {port} on {host} is in use.",
+                f"Port {port} on {host} is in use{' or reserved by Windows' if denied else ''}.",
                 hint=f"Stop the program that uses it, or start with {flag} {port + 1}.",
             ) from None
         raise errors.SettingsInvalid(f"Cannot listen on {host}:{port}: {error.strerror}.") from None

@@ -13,24 +13,23 @@ import asyncio
 import contextlib
 import json
 import os
+import signal
 import sys
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
-from sidecar import errors
+from sidecar import errors, files
 from sidecar.config.settings import Settings
 from sidecar.server.listeners import service_url
 from sidecar.version import CONTRACT, __version__
-
-IMPORT_THREAD = "import"
-"""Name of the thread that imports what the ready line does not need (`server/staged_app.py`)."""
-
 
 MACOS_OPEN_MAX = 10_240
 """OPEN_MAX of macOS: its limit "infinite" cannot be set."""
 KNOWN_PARENT_VARIABLES = ("TRISPR_DEV_BUILD",)
 """Environment variables of hosts that expect their sidecar to end with them."""
+_handlers: list[object] = []
+"""What Windows calls as long as this process runs."""
 PARENT_POLL_S = 0.5
 PARENT_GONE_GRACE_S = 1.5
 """Time for an orderly shutdown after the host's end, in seconds; then the process exits at once."""
@@ -97,11 +96,7 @@ async def wait_for_pipe_close(fd: int) -> None:
     loop, ended = asyncio.get_running_loop(), asyncio.Event()
 
     def read() -> None:
-        try:
-            while os.read(fd, 1 << 12):
-                pass
-        except OSError:
-            pass  # the descriptor is not open, so there is no writer
+        files.wait_for_writers(fd)
         loop.call_soon_threadsafe(ended.set)
 
     threading.Thread(target=read, name="stdin", daemon=True).start()
@@ -123,6 +118,26 @@ async def _poll_for_exit(pid: int) -> None:
         except (psutil.AccessDenied, OSError):
             pass  # it runs, with more rights; or no descriptor is left to look with
         await asyncio.sleep(PARENT_POLL_S)
+
+
+def handle_console_events(stop: Callable[[], None], end: Callable[[], None]) -> None:
+    """On Windows, call ``stop`` at Ctrl-Break, and ``end`` when the console is closed or the user
+    logs off, each in a thread of the system's. Python itself handles Ctrl-C."""
+    if sys.platform == "win32":
+        import ctypes
+
+        def handle(event: int) -> int:
+            if event == signal.CTRL_C_EVENT:
+                return 0
+            if event == signal.CTRL_BREAK_EVENT:
+                stop()
+                return 1
+            end()
+            threading.Event().wait()  # the system ends the process when this returns
+            return 1
+
+        _handlers.append(ctypes.WINFUNCTYPE(ctypes.c_int, ctypes.c_ulong)(handle))
+        ctypes.WinDLL("kernel32").SetConsoleCtrlHandler(_handlers[-1], True)
 
 
 def ready_line(settings: Settings, port: int, pid: int, **more: Any) -> dict[str, Any]:

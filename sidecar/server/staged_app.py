@@ -23,7 +23,6 @@ from sidecar.auth import authentication
 from sidecar.auth.rate_limits import RevocableStreams
 from sidecar.concurrency import ThreadLimiter, running
 from sidecar.file_watcher import FileWatcher
-from sidecar.server.service_process import IMPORT_THREAD
 from sidecar.service.facade import Service
 
 Lifespan = Callable[[Any], AbstractAsyncContextManager[None]]
@@ -72,7 +71,7 @@ class StagedApp:
         """Build the whole application in a thread, and serve it from then on. An exception of
         ``build`` is raised."""
         try:
-            self._whole = await ThreadLimiter(IMPORT_THREAD, 1).run(self._build)
+            self._whole = await ThreadLimiter("import", 1).run(self._build)
         finally:
             gc.freeze()  # garbage is collected, but not what is imported: `sidecar/cli/__init__.py`
             gc.enable()

@@ -10,6 +10,7 @@ from enum import IntEnum
 from pathlib import Path
 
 from sidecar import errors, files
+from sidecar.child_processes import NO_WINDOW
 from sidecar.config.settings import Settings
 
 LOW_DISK_BYTES = 4 << 30
@@ -41,6 +42,7 @@ def check_gpu() -> CheckFinding:
     """Check the GPU, and whether torch, if it is installed, can use it."""
     from sidecar.engines.torch_build import torch_obstacle
     from sidecar.gpu_memory.gpu_devices import VISIBLE_DEVICES_VARIABLE, read_gpu_memory
+    from sidecar.gpu_memory.torch_devices import torch_is_for_rocm
 
     gpu = read_gpu_memory()
     if gpu is not None:
@@ -49,6 +51,8 @@ def check_gpu() -> CheckFinding:
             return CheckFinding("GPU", CheckState.WARNING, f"{text}; {obstacle[0]}", obstacle[1])
         return CheckFinding("GPU", CheckState.GOOD, text)
     named, lacks = os.environ.get(VISIBLE_DEVICES_VARIABLE), "no NVIDIA GPU"
+    if torch_is_for_rocm():
+        lacks = "no GPU that torch for ROCm finds"
     if named is not None:
         lacks = f"none that {VISIBLE_DEVICES_VARIABLE}={named!r} means"
     return CheckFinding("GPU", CheckState.ABSENT, f"{lacks}, or no driver; the CPU is used")
@@ -74,7 +78,12 @@ def check_ffmpeg() -> CheckFinding:
     try:
         path = ffmpeg_command.find_ffmpeg()
         banner = subprocess.run(
-            [path, "-version"], capture_output=True, text=True, timeout=20, check=True
+            [path, "-version"],
+            capture_output=True,
+            text=True,
+            timeout=20,
+            check=True,
+            creationflags=NO_WINDOW,
         ).stdout.split("\n")[0]
     except errors.SidecarError as error:
         return CheckFinding("ffmpeg", CheckState.WARNING, error.detail, error.hint)

@@ -187,6 +187,8 @@ class JobWrite:
 class SqliteWriter:
     """Writer thread that commits the writes of another thread in order."""
 
+    close_s = CLOSE_TIMEOUT_S
+
     def __init__(self, connection: sqlite3.Connection, retry_s: float = RETRY_S) -> None:
         """``connection``: in autocommit mode, and used only here from now on. ``retry_s``: pause
         until failed writes are tried again."""
@@ -234,13 +236,13 @@ class SqliteWriter:
         """Return the seconds for which the writes that the thread has taken are being tried."""
         return max(0.0, time.monotonic() - self._began)
 
-    def close(self, within_s: float = CLOSE_TIMEOUT_S) -> bool:
+    def close(self) -> bool:
         """Commit all queued writes, and stop; return whether the thread has ended, so that the
-        connection can be closed. ``within_s``: as `CLOSE_TIMEOUT_S`."""
+        connection can be closed."""
         with self._news:
             self._closing = True
             self._news.notify()
-        self._thread.join(within_s)
+        self._thread.join(self.close_s)
         if self._thread.is_alive():
             log.error("the disk of the kept jobs does not answer: the last changes may be lost")
         return not self._thread.is_alive()

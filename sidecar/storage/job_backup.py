@@ -66,6 +66,7 @@ def back_up_jobs(folder: Path, target: Path) -> BackupSummary:
     if target.exists():
         raise _target_exists_error(target)
     try:
+        files.nameless(target.parent).close()  # Windows tries names of folders for hours otherwise
         with tempfile.TemporaryDirectory(dir=target.parent, prefix=f".{target.name}.") as made:
             copy, packed = Path(made, JOURNAL_FILE), Path(made, "tar")
             with files.open_new(packed) as file:
@@ -82,7 +83,7 @@ def back_up_jobs(folder: Path, target: Path) -> BackupSummary:
                 size = archive.finish(copy)
             if target.exists():
                 raise _target_exists_error(target)
-            packed.replace(target)
+            files.replace(packed, target)
         files.sync_folder(target.parent)
     except sqlite3.Error as error:
         raise SettingsInvalid(f"The kept jobs in {folder} cannot be copied: {error}.") from None
@@ -134,10 +135,9 @@ def _restore_archive(
                 with suppress(FileNotFoundError):
                     uploads.rmdir()
                 files.sync_folder(new / UPLOADS_FOLDER)
-                (new / UPLOADS_FOLDER).rename(uploads)
-                (new / JOURNAL_FILE).rename(
-                    folder / JOURNAL_FILE
-                )  # last: without it nothing was restored
+                files.replace(new / UPLOADS_FOLDER, uploads)
+                # last: without it nothing was restored
+                files.replace(new / JOURNAL_FILE, folder / JOURNAL_FILE)
                 files.sync_folder(folder)
     except sqlite3.Error as error:
         raise _not_a_backup_error(source, str(error)) from None

@@ -6,7 +6,6 @@ A damaged file is renamed, with the time, and logged; nothing deletes it.
 import logging
 import shutil
 import sqlite3
-import time
 from collections.abc import Callable
 from contextlib import closing, suppress
 from dataclasses import dataclass
@@ -150,10 +149,10 @@ def _sqlite_error_name(error: sqlite3.Error) -> int | None:
 def quarantine_journal(folder: Path) -> str:
     """Rename the uploads and the file, with the time. If that ends between them, the next start
     must still find the damaged file: with a new one it would delete the uploads."""
-    mark = f"{BROKEN_SUFFIX}{time.strftime('%Y%m%d-%H%M%S')}-{time.monotonic_ns() % 10**6:06}"
+    mark = f"{BROKEN_SUFFIX}{files.unused_mark()}"
     for name in (UPLOADS_FOLDER, JOURNAL_FILE, f"{JOURNAL_FILE}-wal", f"{JOURNAL_FILE}-shm"):
         with suppress(FileNotFoundError):
-            (folder / name).rename(folder / f"{name}{mark}")
+            files.replace(folder / name, folder / f"{name}{mark}")
     return f"{JOURNAL_FILE}{mark}"
 
 

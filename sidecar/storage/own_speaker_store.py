@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable
 
 from sidecar import errors, files
-from sidecar.concurrency import ThreadLimiter
+from sidecar.concurrency import ThreadLimiter, retrieve_exception
 from sidecar.config.settings import Settings
 from sidecar.storage.encryption import journal_key
 from sidecar.storage.speaker_store import (
@@ -78,7 +78,7 @@ class OwnSpeakerStore:
         ):
             self._begun = now
             self._opening = asyncio.create_task(self._threads.run(self._open))
-            self._opening.add_done_callback(_retrieve)
+            self._opening.add_done_callback(retrieve_exception)
         left_s = wait_s if again else max(0.0, self._begun + wait_s - now)
         await asyncio.wait({self._opening}, timeout=left_s)
         if not self._opening.done():
@@ -111,8 +111,3 @@ class OwnSpeakerStore:
             self._opening.cancel()  # the thread goes on: it may wait for the person
         if self._store is not None:
             await self._store.close()
-
-
-def _retrieve(opening: asyncio.Task[None]) -> None:
-    if not opening.cancelled():
-        opening.exception()  # logged; else asyncio logs that it was never retrieved

@@ -14,7 +14,6 @@ import errno
 import logging
 import os
 import stat
-import tempfile
 import uuid
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
@@ -39,7 +38,7 @@ _UNAVAILABLE_ERRNOS = {
     for name in ("ESTALE", "ETIMEDOUT", "EHOSTDOWN", "EHOSTUNREACH", "ENETDOWN", "ENETUNREACH")
 }
 """Errors of a file system whose server does not answer."""
-_OPEN = files.OPEN_FLAGS | getattr(os, "O_NOFOLLOW", 0)
+_NO_LINKS = getattr(os, "O_NOFOLLOW", 0)
 
 
 def store_code(cipher: Cipher) -> str:
@@ -175,7 +174,7 @@ class FolderStorage:
             try:
                 self.check_owner(store)
             except errors.FolderTaken:  # the other store was started at the same moment
-                mark.unlink(missing_ok=True)
+                files.remove(mark)
                 raise
         except OSError as error:
             raise files.unusable_error(
@@ -236,15 +235,15 @@ class FolderStorage:
                     file.flush()
                     if synced:
                         files.sync(file.fileno())
-                partial.rename(path)
+                files.replace(partial, path)
             except BaseException:
-                partial.unlink(missing_ok=True)
+                files.remove(partial)
                 raise
             if synced:
                 try:
                     files.sync_folder(self._path)
                 except BaseException:
-                    path.unlink(missing_ok=True)
+                    files.remove(path)
                     raise
         except OSError as error:
             if error.errno in _UNAVAILABLE_ERRNOS:
@@ -267,9 +266,7 @@ class FolderStorage:
 
     def delete(self, name: str) -> None:
         """Delete a recording; a missing one does nothing."""
-        try:
-            (self._path / name).unlink()
-        except FileNotFoundError:
+        if not files.remove(self._path / name):
             self._check_mounted()
 
     def ages(self) -> Mapping[str, float]:
@@ -286,10 +283,10 @@ class FolderStorage:
     def _opened(self, name: str) -> int:
         """Return a descriptor of a file that `put` wrote; symbolic links are refused."""
         try:
-            fd = os.open(self._path / name, _OPEN)
+            fd = files.open_to_read(self._path / name, _NO_LINKS)
         except FileNotFoundError:
             self._check_mounted()
-            fd = os.open(self._path / name, _OPEN)  # mounted meanwhile, or missing
+            fd = files.open_to_read(self._path / name, _NO_LINKS)  # mounted meanwhile, or missing
         if not stat.S_ISREG(os.fstat(fd).st_mode):
             os.close(fd)
             raise OSError(errno.EINVAL, "it is no file")
@@ -307,7 +304,7 @@ class FolderStorage:
         this machine if the folder is its own."""
         if not self._named:
             return clock.wall_time()
-        with tempfile.TemporaryFile(dir=self._path) as fresh:
+        with files.nameless(self._path) as fresh:
             return os.fstat(fresh.fileno()).st_mtime
 
 

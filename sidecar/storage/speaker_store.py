@@ -154,6 +154,8 @@ class SqliteSpeakerStore:
     """`SpeakerStore` in a SQLite file, which is open in one service at a time and read once. One
     thread writes: no other change comes between."""
 
+    close_s = encrypted_sqlite.CLOSE_TIMEOUT_S
+
     def __init__(
         self,
         folder: Path,
@@ -313,10 +315,10 @@ class SqliteSpeakerStore:
         async with answering(self._timeout_s, "The disk of the enrolled speakers does not answer."):
             return await self._disk_threads.run(act)
 
-    async def close(self, within_s: float = encrypted_sqlite.CLOSE_TIMEOUT_S) -> None:
-        """Close the file, for other services, if its disk answers ``within_s``."""
+    async def close(self) -> None:
+        """Close the file, for other services, if its disk answers in time."""
         with suppress(errors.StorageUnreachable):
-            async with answering(within_s):
+            async with answering(self.close_s):
                 await self._disk_threads.run(self._connection.close)
 
     @property

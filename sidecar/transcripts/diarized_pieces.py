@@ -144,6 +144,7 @@ def _segment(piece: DiarizedPiece, old_segments: Sequence[Segment]) -> Segment:
         for part in piece.parts
         for word in old_segments[part.segment].words[part.first : part.last]
     )
+    flags = dict.fromkeys(flag for part in piece.parts for flag in old_segments[part.segment].flags)
     sources = {old_segments[part.segment].words_by for part in piece.parts if words}
     return replace(
         first,
@@ -153,6 +154,7 @@ def _segment(piece: DiarizedPiece, old_segments: Sequence[Segment]) -> Segment:
         speaker=piece.speaker,
         words=words,
         words_by=next((way for way in WORDS_BY if way in sources), ""),
+        flags=tuple(flags),
         confidence=piece.confidence,
         no_speech_probability=_common_no_speech(piece.parts, old_segments),
     )

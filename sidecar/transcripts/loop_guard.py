@@ -10,7 +10,7 @@ import json
 import math
 from bisect import bisect_left
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Hashable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -86,34 +86,33 @@ class TokenRepetition:
 
     def __init__(self) -> None:
         self._count = 0
-        self._window: deque[int] = deque()
-        self._positions: dict[int, deque[int]] = {}
+        self._window: deque[Hashable] = deque()
+        self._positions: dict[Hashable, deque[int]] = {}
         self._runs: dict[int, int] = {}
 
-    def add(self, token_id: int) -> None:
-        """Add one token."""
+    def add(self, token: Hashable) -> None:
+        """Add one token, or its ID."""
         if len(self._window) == WINDOW:
             oldest = self._window.popleft()
             self._positions[oldest].popleft()
             if not self._positions[oldest]:
                 del self._positions[oldest]
-        positions = self._positions.setdefault(token_id, deque())
+        positions = self._positions.setdefault(token, deque())
         periods = (self._count - position for position in positions)
         self._runs = {period: self._runs.get(period, 0) + 1 for period in periods}
         positions.append(self._count)
-        self._window.append(token_id)
+        self._window.append(token)
         self._count += 1
 
-    @property
-    def repeated(self) -> int:
-        """Return the tokens at the end that are at least `COPIES` of one sequence; 0 if there are
-        none."""
-        return max((run + period for period, run in self._repetitions()), default=0)
-
-    @property
-    def period(self) -> int:
-        """Return the number of tokens that repeat; 0 if none do."""
-        return min((period for period, _ in self._repetitions()), default=0)
+    def copied(self, longest: int = WINDOW) -> int:
+        """Return the tokens at the end that copy those before, in a repetition of at least
+        `MIN_REPEATED_TOKENS`, of a sequence of at most ``longest``; 0 if there is none."""
+        runs = (
+            run
+            for period, run in self._repetitions()
+            if period <= longest and run + period >= MIN_REPEATED_TOKENS
+        )
+        return max(runs, default=0)
 
     @property
     def copies(self) -> int:
@@ -144,8 +143,8 @@ def tokens_before_loop(
     seen = TokenRepetition()
     for token in tokens:
         seen.add(token)
-    if seen.repeated >= MIN_REPEATED_TOKENS:
-        return len(tokens) - seen.repeated + seen.period
+    if copied := seen.copied():
+        return len(tokens) - copied
     return 0 if seen.different <= FEW_TOKENS else None
 
 
@@ -204,7 +203,7 @@ class LoopGuard:
         self._tokens.add(token_id)
         if segment is None:
             self._stray += 1
-            if self._tokens.repeated >= MIN_REPEATED_TOKENS:
+            if self._tokens.copied():
                 return RepetitionLoop(LoopReason.REPEATED_TOKENS)
             return RepetitionLoop(LoopReason.NO_SEGMENT) if self._stray > STRAY_TOKENS else None
         left = self._left_s(segment)
@@ -213,7 +212,7 @@ class LoopGuard:
         if not exceeds_speech_rate(segment.characters, self._claimed_s(segment, left)):
             spoken = self._tokens.copies < SPOKEN_COPIES
             return None if spoken else RepetitionLoop(LoopReason.REPEATED_TOKENS)
-        if self._tokens.repeated >= MIN_REPEATED_TOKENS:
+        if self._tokens.copied():
             return RepetitionLoop(LoopReason.REPEATED_TOKENS)
         few = self._tokens.different <= FEW_TOKENS
         return RepetitionLoop(LoopReason.FEW_WORDS) if few else None

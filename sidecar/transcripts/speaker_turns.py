@@ -65,6 +65,19 @@ def speaker_turns_of(segments: Iterable[Segment], start_s: float = 0.0) -> list[
     ]
 
 
+def overlapped_spans(turns: Iterable[SpeakerTurn]) -> list[Span]:
+    """Return the time in which at least two labels speak, in order, as spans that do not meet."""
+    found: list[Span] = []
+    open_turns: list[SpeakerTurn] = []
+    for turn in sorted(turns, key=lambda turn: turn.start):
+        open_turns = [one for one in open_turns if one.end > turn.start]
+        found += (
+            (turn.start, min(one.end, turn.end)) for one in open_turns if one.label != turn.label
+        )
+        open_turns.append(turn)
+    return merged_spans(found)
+
+
 def solo_spans(turns: Sequence[SpeakerTurn], label: int) -> list[Span]:
     """Return the spans in which ``label`` speaks alone; the longest first."""
     others = [(turn.start, turn.end) for turn in turns if turn.label != label]

@@ -21,8 +21,11 @@ NON_SPEECH_FLAG = "non_speech"
 """Flag of a segment without words: music, silence, noise."""
 LOOP_FLAG = "loop"
 """Flag of a segment that stands for audio that the model could not transcribe."""
+OVERLAP_FLAG = "overlap"
+"""Flag of a segment in which another person speaks at the same time in the same channel, by the
+diarizer."""
 UNINTELLIGIBLE = "[Unintelligible Speech]"
-"""Text of such a segment."""
+"""Text of a segment with `LOOP_FLAG`."""
 TRUNCATED = "output_truncated"
 """Code of the notice that the output of a model ended early."""
 SPEECH_MISSED = "speech_missed"
@@ -298,6 +301,11 @@ class SegmentReady:
     segment: Segment
 
 
+def segments_from_plain(values: Iterable[Mapping[str, Any]]) -> list[Segment]:
+    """Return the segments of `to_plain`, of this release or another."""
+    return [from_plain(Segment, one, lenient=True) for one in values]
+
+
 def unreported_segments(reported: Iterable[Segment], segments: Iterable[Segment]) -> list[Segment]:
     """Return the segments that were not ``reported``, perhaps with other speakers."""
     known = {replace(one, speaker=None) for one in reported}
@@ -316,7 +324,8 @@ class Peaks:
 class ResumePoint:
     """Resume point at ``audio_s``: with it and earlier ones another attempt resumes from there.
 
-    ``form``: engine and version of the state (`EngineSpec.resumes`). ``segments``: those that
+    ``form``: engine and version of the state (`EngineSpec.resumes`); in a job, with all else on
+    which it depends (`workers.loaded_model.LoadedModel.resume_form`). ``segments``: those that
     became final since the last resume point; their speakers may still be revised. ``state``: plain
     values for the engine only, in addition to those of earlier resume points.
     """

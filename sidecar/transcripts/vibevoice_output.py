@@ -16,8 +16,9 @@ from typing import Any
 
 from sidecar.transcripts.transcript import NON_SPEECH_FLAG, Segment
 
+SILENCE = "[Silence]"
 NON_SPEECH_TAGS = (
-    "[Silence]",
+    SILENCE,
     "[Music]",
     "[Noise]",
     "[Human Sounds]",
@@ -71,10 +72,15 @@ def parse_segment(
 
 
 def _segment(start: float, end: float, text: str, speaker: int | None) -> Segment:
-    if tag := _TAG.fullmatch(text):
-        known = " ".join(tag[1].replace("_", " ").split()).casefold()
-        return Segment(start, end, _CANONICAL.get(known, text), flags=(NON_SPEECH_FLAG,))
+    if _TAG.fullmatch(text):
+        return Segment(start, end, canonical_tag(text), flags=(NON_SPEECH_FLAG,))
     return Segment(start, end, text, speaker)
+
+
+def canonical_tag(tag: str) -> str:
+    """Return a phrase in brackets as `NON_SPEECH_TAGS` has it, or as it is."""
+    known = " ".join(tag.strip("[]").replace("_", " ").split()).casefold()
+    return _CANONICAL.get(known, tag)
 
 
 def split_turns(segment: Segment, other: int | None) -> list[Segment]:

@@ -5,7 +5,7 @@ the code points that belong together by Unicode's grapheme clusters (UAX 29), wi
 """
 
 import unicodedata
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from itertools import pairwise, takewhile
 from operator import eq
@@ -20,6 +20,7 @@ from sidecar.transcripts.transcript import (
     TranscriptionEvent,
     Word,
     mean_confidence,
+    words_confidence,
 )
 
 _JOINER = "\u200d"
@@ -138,6 +139,27 @@ def split_at_words(text: str, words: Sequence[str]) -> list[str]:
         starts.append(found)
         at = found + len(word.strip())
     return [text[first:last] for first, last in pairwise([0, *starts[1:], len(text)])]
+
+
+def cut_at_words(segment: Segment, cuts: Iterable[int]) -> list[Segment]:
+    """Return the pieces of a segment with words, cut before the words with the indexes ``cuts``;
+    the first and the last keep its start and end."""
+    words = segment.words
+    texts = split_at_words(segment.text, [word.text for word in words])
+    found: list[Segment] = []
+    for first, last in pairwise([0, *cuts, len(words)]):
+        inside = words[first:last]
+        found.append(
+            replace(
+                segment,
+                start=segment.start if first == 0 else inside[0].start,
+                end=segment.end if last == len(words) else max(word.end for word in inside),
+                text="".join(texts[first:last]).strip(),
+                words=inside,
+                confidence=words_confidence(inside) or segment.confidence,
+            )
+        )
+    return found
 
 
 def spread_over_time(

@@ -16,12 +16,16 @@ from collections.abc import Sequence
 from contextlib import ExitStack
 from typing import Any, NamedTuple
 
+from sidecar.child_processes import NO_WINDOW
+
 FULL_SOCKET_PAUSE_S = 0.002
 """Poll interval while a socket is too full for file descriptors."""
 
 HEADER = struct.Struct("!II")
 MAX_FRAME_BYTES = 1 << 26
 """Maximum bytes of a frame; the transcript of a day takes a few MiB."""
+_PART_BYTES = 1 << 20
+"""Maximum bytes of a read."""
 _SHARE = struct.Struct("!I")
 MAX_FILES = 16
 """Maximum open files that go with a message."""
@@ -71,6 +75,14 @@ def decode_frame(body: bytes | bytearray) -> dict[str, Any]:
     return message
 
 
+def _missing_bytes(data: bytearray) -> int:
+    """Return how many bytes of the first frame are known to be missing."""
+    if len(data) < HEADER.size:
+        return HEADER.size - len(data)
+    length, rest = HEADER.unpack_from(data)
+    return int(HEADER.size + length + rest - len(data))
+
+
 def take_frame(data: bytearray) -> ChannelFrame | None:
     """Take the first frame from the received bytes; return None if it is incomplete.
 
@@ -102,45 +114,46 @@ def encode_with_files(
     return encode_frame(message), fds
 
 
-def receive_message(sock: socket.socket) -> tuple[ChannelFrame, list[int]]:
-    """Wait for one message (blocking); return it with the descriptors that came with it.
+class ChannelReader:
+    """Blocking reader of one end of a channel."""
 
-    If this process has too few left, the message has `FILES_LOST_FIELD`.
+    def __init__(self, sock: socket.socket) -> None:
+        self._sock = sock
+        self._data = bytearray()
 
-    Raises:
-        ChannelClosed: the other side is gone.
-    """
-    try:
+    def receive(self) -> tuple[ChannelFrame, list[int]]:
+        """Wait for one message; return it with the descriptors that came with it.
+
+        If this process has too few left, the message has `FILES_LOST_FIELD`.
+
+        Raises:
+            ChannelClosed: the other side is gone.
+        """
         fds: list[int] = []
         lost = False
-        if sys.platform == "win32":
-            header = _receive_exactly(sock, HEADER.size)
-        else:
-            header, fds, flags, _ = socket.recv_fds(sock, HEADER.size, MAX_FILES)
-            lost = bool(flags & socket.MSG_CTRUNC)
-            header += _receive_exactly(sock, HEADER.size - len(header))
-        length, rest = HEADER.unpack(header)
-        message, raw = decode_frame(_receive_exactly(sock, length)), _receive_exactly(sock, rest)
-    except OSError as error:
-        raise ChannelClosed(str(error)) from None
-    if sys.platform == "win32" and _HANDLES_FIELD in message:
-        import msvcrt
+        while (frame := take_frame(self._data)) is None:
+            try:
+                # Windows: all that is there. Each read gives the interpreter's lock away, and to
+                # get it back beside busy threads takes up to a tick of the clock, 15 ms.
+                if sys.platform == "win32":
+                    part = self._sock.recv(_PART_BYTES)
+                else:  # no more than this frame: descriptors come with the first bytes of the next
+                    size = min(_missing_bytes(self._data), _PART_BYTES)
+                    part, found, flags, _ = socket.recv_fds(self._sock, size, MAX_FILES)
+                    fds, lost = fds + found, lost or bool(flags & socket.MSG_CTRUNC)
+            except OSError as error:
+                raise ChannelClosed(str(error)) from None
+            if not part:
+                raise ChannelClosed("end of stream in a frame")
+            self._data += part
+        if sys.platform == "win32" and _HANDLES_FIELD in frame.message:
+            import msvcrt
 
-        flags = os.O_RDONLY | os.O_BINARY
-        fds = [msvcrt.open_osfhandle(handle, flags) for handle in message.pop(_HANDLES_FIELD)]
-    if lost:
-        message[FILES_LOST_FIELD] = True
-    return ChannelFrame(message, raw, HEADER.size + length + rest), fds
-
-
-def _receive_exactly(sock: socket.socket, count: int) -> bytes:
-    data = bytearray()
-    while len(data) < count:
-        part = sock.recv(min(count - len(data), 1 << 20))
-        if not part:
-            raise ChannelClosed("end of stream in a frame")
-        data += part
-    return bytes(data)
+            access, handles = os.O_RDONLY | os.O_BINARY, frame.message.pop(_HANDLES_FIELD)
+            fds = [msvcrt.open_osfhandle(handle, access) for handle in handles]
+        if lost:
+            frame.message[FILES_LOST_FIELD] = True
+        return frame, fds
 
 
 def spawn_worker(
@@ -163,8 +176,11 @@ def spawn_worker(
             stdout=subprocess.DEVNULL,
             stderr=subprocess.PIPE,
             env=env,
+            creationflags=NO_WINDOW,
         )
         if sys.platform == "win32":
+            for end in (ours, theirs):  # a TCP connection there, with Nagle's algorithm on
+                end.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             assert process.stdin is not None
             share = theirs.share(process.pid)
             process.stdin.write(_SHARE.pack(len(share)) + share)

@@ -9,7 +9,7 @@ recording, each of which is done once all channels are.
 from __future__ import annotations
 
 import base64
-from collections import defaultdict, deque
+from collections import defaultdict
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
@@ -30,6 +30,13 @@ from sidecar.transcripts.channel_merge import (
     count_speakers,
     merge_channels,
     with_own_speakers,
+)
+from sidecar.transcripts.dialogue import (
+    CONTINUED_S,
+    SpeechBeginnings,
+    cut_as_dialogue,
+    cut_at_beginnings,
+    without_words,
 )
 from sidecar.transcripts.transcript import (
     Finished,
@@ -105,7 +112,8 @@ class ChannelTranscription:
         cancelled: Callable[[], bool],
     ) -> None:
         self._count, self._given_names = count, options.channel_names
-        self._options = replace(options, channels=ChannelMode.MIX, channel_names=())
+        self._timed = options.words
+        self._options = replace(options, channels=ChannelMode.MIX, channel_names=(), words=True)
         self._cancelled = cancelled
         self._open_channel, self._transcribe = open_channel, transcribe
         self._survey = ChannelSurvey(count)
@@ -184,7 +192,7 @@ class ChannelTranscription:
         self.decoder = audio.decoder
         if not self._done:
             self.peaks = audio.peaks
-        merged = _MergedSegments([one.transcript for one in self._done])
+        merged = MergedSegments([one.transcript for one in self._done], timed=self._timed)
         before = [segment for point in points or () for segment in point.segments]
         for ready in map(SegmentReady, range(len(before) if last else 0), before):
             yield from merged.add(ready)
@@ -215,9 +223,15 @@ class ChannelTranscription:
         done, same = self._done, self._survey.same
         if len(same) == self._count - 1:
             message = "All channels of the recording have the same sound: it was transcribed once."
-            return done[0].transcript.with_notice(Notice(CHANNELS_SAME, message))
-        channels = [TranscribedChannel(self._name(one.number), one.transcript) for one in done]
-        merged = merge_channels(channels)
+            only = done[0].transcript
+            if not self._timed:
+                only = replace(only, segments=tuple(map(without_words, only.segments)))
+            return only.with_notice(Notice(CHANNELS_SAME, message))
+        names = [self._name(one.number) for one in done]
+        transcripts = cut_as_dialogue([one.transcript for one in done])
+        merged = merge_channels(list(map(TranscribedChannel, names, transcripts)))
+        if not self._timed:
+            merged = replace(merged, segments=tuple(map(without_words, merged.segments)))
         if not same:
             return merged
         copies = ", ".join(f"{self._name(one)} that of {self._name(same[one])}" for one in same)
@@ -228,29 +242,70 @@ class ChannelTranscription:
         return channel_name(number, self._count, self._given_names)
 
 
-class _MergedSegments:
-    """Segments of a channel, as they are reported, between those of the channels that are done."""
+class MergedSegments:
+    """Segments of a channel, as they are reported, between those of the channels that are done: cut
+    as in the transcript, where a channel begins to speak. ``timed``: with word times."""
 
-    def __init__(self, done_transcripts: Sequence[Transcript]) -> None:
-        segments, self._first_speaker = list[Segment](), 0
-        for one in done_transcripts:
-            segments += (with_own_speakers(each, self._first_speaker) for each in one.segments)
-            self._first_speaker += count_speakers(one)
-        self._before = deque(sorted(segments, key=lambda one: (one.start, one.end)))
-        self._indexes: dict[int, int] = {}
+    def __init__(self, done_transcripts: Sequence[Transcript], *, timed: bool) -> None:
+        self._first_speaker, self._timed = 0, timed
+        self._waiting: list[_Piece] = []
+        self._begins_before: list[float] = []
+        for done, cut in zip(done_transcripts, cut_as_dialogue(done_transcripts), strict=True):
+            owned = (with_own_speakers(one, self._first_speaker) for one in cut.segments)
+            self._waiting += (_Piece(one) for one in owned)
+            self._first_speaker += count_speakers(done)
+            self._begins_before += SpeechBeginnings(done.segments).times
+        self._begins = SpeechBeginnings()
+        self._numbers: defaultdict[int, list[int]] = defaultdict(list)
+        """Numbers in the report of the pieces of each segment of the channel."""
         self._count = 0
 
     def add(self, ready: SegmentReady) -> Iterator[SegmentReady]:
-        """Yield a segment of the last channel behind those that begin before it."""
+        """Add a segment of the last channel, again if it has changed. Yield what no later one can
+        cut, in order."""
         segment = with_own_speakers(ready.segment, self._first_speaker)
-        if ready.index not in self._indexes:
-            yield from self.rest(until_s=segment.start)
-            self._indexes[ready.index] = self._count
-            self._count += 1
-        yield SegmentReady(self._indexes[ready.index], segment)
+        begins = self._begins.add(segment)
+        pieces = cut_at_beginnings(segment, self._begins_before)
+        reported = self._numbers[ready.index]
+        yield from map(self._report, reported, pieces)
+        waiting = [_Piece(one, ready.index) for one in pieces[len(reported) :]]
+        for one in self._waiting:
+            if one.index is None:
+                waiting += map(_Piece, cut_at_beginnings(one.segment, begins))
+            elif one.index != ready.index:
+                waiting.append(one)
+        self._waiting = waiting
+        yield from self.rest(segment.start)
 
-    def rest(self, until_s: float = inf) -> Iterator[SegmentReady]:
-        """Yield the segments of the channels that are done, of those that are left."""
-        while self._before and self._before[0].start <= until_s:
-            yield SegmentReady(self._count, self._before.popleft())
+    def rest(self, known_s: float = inf) -> Iterator[SegmentReady]:
+        """Yield what is left of the segments. ``known_s``: no later one begins before."""
+        self._waiting.sort(key=_Piece.order)
+        while self._waiting and self._waiting[0].is_final(known_s):
+            piece = self._waiting.pop(0)
+            if piece.index is not None:
+                self._numbers[piece.index].append(self._count)
+            yield self._report(self._count, piece.segment)
             self._count += 1
+
+    def _report(self, number: int, segment: Segment) -> SegmentReady:
+        return SegmentReady(number, segment if self._timed else without_words(segment))
+
+
+@dataclass(frozen=True, slots=True)
+class _Piece:
+    """Piece of a segment. ``index``: of a segment of the last channel there, else None."""
+
+    segment: Segment
+    index: int | None = None
+
+    def order(self) -> tuple[float, float, bool]:
+        """Return its place in the transcript; of pieces of the same time the last channel's is the
+        last."""
+        return self.segment.start, self.segment.end, self.index is not None
+
+    def is_final(self, known_s: float) -> bool:
+        """Return whether no segment of the last channel that begins at ``known_s`` or later cuts
+        it, or comes before it."""
+        if self.segment.start > known_s:
+            return False
+        return self.index is not None or self.segment.end < known_s + CONTINUED_S

@@ -2,14 +2,12 @@
 
 import json
 import logging
-import os
 import platform
-import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from sidecar import files
+from sidecar import clock, files
 from sidecar.version import __version__
 
 log = logging.getLogger(__name__)
@@ -28,21 +26,20 @@ class CrashNotes:
         if self.folder is None:
             return None
         note = {
-            "time": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
+            "time": clock.format_utc(clock.wall_time()),
             "who": who,
             "version": __version__,
             "python": platform.python_version(),
             "system": f"{platform.system()} {platform.release()} {platform.machine()}",
             **about,
         }
-        name = f"{time.strftime('%Y%m%d-%H%M%S')}-{os.getpid()}-{time.monotonic_ns() % 10**6:06}"
-        path = self.folder / f"{name}.json"
+        path = self.folder / f"{files.unused_mark()}.json"
         try:
             self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
             with files.open_new(path) as file:
                 file.write(json.dumps(note, indent=2, default=str).encode() + b"\n")
             for old in self.notes()[:-MAX_CRASH_NOTES]:
-                old.unlink(missing_ok=True)
+                files.remove(old)
         except OSError as error:
             log.warning("the crash note cannot be written: %s", error.strerror)
             return None

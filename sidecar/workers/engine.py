@@ -86,7 +86,7 @@ class Engine(Generic[Spec]):
         self._keep_alive_s, self._preloaded_keep_s = keep_alive_s, preloaded_keep_s
         self._worker: WorkerProcess | None = None
         self.loader = WorkerLoader(sharing.worker, on_worker_crash, self._memory.settled)
-        self.heartbeat = Heartbeat(lambda: self.worker, sharing.pings)
+        self.heartbeat = Heartbeat(lambda: self._worker, sharing.pings)
         self._turn = asyncio.Lock()
         self._holders = 0
         self._unheld = asyncio.Event()

@@ -159,8 +159,10 @@ class EngineMemory(MemoryAccount):
 
     def on_gpu(self, choice: EngineChoice[Any]) -> bool:
         """Return whether a model uses the GPU; one without a checkpoint never does."""
-        there = self._devices.gpu.seen is not None and self._settings.device != "cpu"
-        return there and choice.checkpoint is not None
+        gpu = self._devices.gpu.seen
+        if gpu is None or self._settings.device == "cpu" or choice.checkpoint is None:
+            return False
+        return not gpu.by_torch or "torch" in choice.spec.requires
 
     @property
     def reserved_bytes(self) -> int:

@@ -7,10 +7,11 @@ from functools import cached_property
 from typing import Any, Generic
 
 from sidecar import errors
+from sidecar.checkpoints.checkpoint import checkpoint_name
 from sidecar.engines.engine_selection import EngineChoice, Spec
 from sidecar.gpu_memory.engine_footprint import EngineFootprint
 from sidecar.gpu_memory.memory_admission import MemoryAdmission
-from sidecar.interfaces.engine_interface import MemoryPlan, Precision
+from sidecar.interfaces.engine_interface import EngineSpec, MemoryPlan, Precision
 
 DEFAULT_MODEL_ID = "default"
 """Name of the models that are loaded at the start."""
@@ -64,6 +65,17 @@ class LoadedModel(Generic[Spec]):
         checkpoint = self.choice.checkpoint
         weights = checkpoint.folder.name if checkpoint is not None else ""
         return DurationKey(self.spec.name, weights, self.precision)
+
+    def resume_form(self: LoadedModel[EngineSpec], memory: MemoryPlan) -> str:
+        """Return the form of the resume points of a recording with this plan; '' if the engine
+        makes none. Points of another form are of another engine, checkpoint, precision or length of
+        windows."""
+        checkpoint, form = self.choice.checkpoint, self.spec.resumes
+        if not form or checkpoint is None:
+            return form
+        name, revision = checkpoint_name(checkpoint.folder), checkpoint.revision or ""
+        window = f" {memory.window_s:g} s" if self.spec.planned else ""
+        return f"{form} {name}@{revision} {checkpoint.bytes} {self.precision}{window}"
 
     def at(self, precision: Precision) -> LoadedModel[Spec]:
         """Return the same model at another precision, or at the one that runs instead."""

@@ -21,8 +21,9 @@ from sidecar.workers import channel
 LIVE_OPERATION = "live"
 """Operation whose calls are sessions: each goes on after it was begun (`worker_live_session`)."""
 _NUMBER = struct.Struct("=Q")
-_PAGE_BYTES = 4096
-_PAGE_SLOTS = _PAGE_BYTES // _NUMBER.size
+PAGE_BYTES = 4096
+"""Size of the page of executing calls (`BegunCallsPage`): a file with a name on Windows."""
+_PAGE_SLOTS = PAGE_BYTES // _NUMBER.size
 
 
 class CallCancelled(Exception):
@@ -166,7 +167,7 @@ class BegunCallsPage:
             if hasattr(os, "memfd_create")
             else files.temporary()
         )
-        self._file.truncate(_PAGE_BYTES)
+        self._file.truncate(PAGE_BYTES)
 
     @property
     def fd(self) -> int:
@@ -176,7 +177,7 @@ class BegunCallsPage:
     def calls(self) -> frozenset[int]:
         """Return the numbers of the calls that are being executed."""
         self._file.seek(0)
-        numbers = (number for (number,) in _NUMBER.iter_unpack(self._file.read(_PAGE_BYTES)))
+        numbers = (number for (number,) in _NUMBER.iter_unpack(self._file.read(PAGE_BYTES)))
         return frozenset(filter(None, numbers))
 
     def close(self) -> None:
@@ -193,7 +194,7 @@ class BegunCalls:
     """
 
     def __init__(self, fd: int | None) -> None:
-        self._memory = mmap.mmap(fd, _PAGE_BYTES) if fd is not None else mmap.mmap(-1, _PAGE_BYTES)
+        self._memory = mmap.mmap(fd, PAGE_BYTES) if fd is not None else mmap.mmap(-1, PAGE_BYTES)
         self._changed = threading.Condition()
         self._free_slots = list(range(_PAGE_SLOTS))
         self.queue: deque[object] = deque()

@@ -22,7 +22,7 @@ from sidecar.audio.signal_conditioning import (
     loudest_level,
 )
 from sidecar.interfaces import live_events
-from sidecar.interfaces.live_options import LIVE_RATE, LiveOptions, LiveOrder, SampleEncoding
+from sidecar.interfaces.live_options import LiveOptions, LiveOrder, SampleEncoding
 from sidecar.live.runtime.live_scheduler import LiveEngine
 from sidecar.workers import channel
 from sidecar.workers.rpc_server import BegunCalls, RpcRequest
@@ -31,8 +31,8 @@ log = logging.getLogger(__name__)
 
 MAX_BACKLOG_S = 12.0
 """Maximum audio of a session inside the engine: one and a half segments of default length."""
-_PIECE_SAMPLES = LIVE_RATE // 10
-"""Samples for which an offset is measured."""
+_PIECE_S = 0.1
+"""Seconds for which an offset is measured."""
 
 
 class WorkerLiveSession:
@@ -46,7 +46,9 @@ class WorkerLiveSession:
         self._request, self._begun_calls = request, begun_calls
         self.alone = bool(request.message.get("alone"))
         """True if it must execute alone, because it may have killed an engine."""
-        self._samples, self._input_lock = SampleInput(), threading.Lock()
+        self._samples, self._input_lock = SampleInput(engine.sample_rate), threading.Lock()
+        self._is_ahead = False
+        """True if the client had sent the last audio ahead of real time."""
         options = LiveOptions.from_wire(request.message["options"])
         begin = live_events.LiveSessionStart.from_wire(request.message["begin"])
         self._begun_at = begin.at
@@ -84,13 +86,15 @@ class WorkerLiveSession:
     def _apply(self, message: dict[str, Any], raw: bytes) -> None:
         match message:
             case {"sound": str(encoding), "rate": int(rate)}:
+                self._is_ahead = bool(message.get("ahead"))
                 block = self._samples.take(raw, SampleEncoding(encoding), rate)
                 if len(block):
-                    self._session.push(block)
+                    self._session.push(block, ahead=self._is_ahead)
             case {"change": dict(options)}:
                 self._session.push(LiveOptions.from_wire(options))
             case {"order": str(order)}:
-                self._session.push(self._samples.rest())  # else it would go to the next turn
+                rest = self._samples.rest()  # else it would go to the next turn
+                self._session.push(rest, ahead=self._is_ahead)
                 self._session.push(LiveOrder(order))
 
     def _acknowledge(self) -> None:
@@ -121,27 +125,29 @@ class WorkerLiveSession:
 
 
 class SampleInput:
-    """Audio input of one session; its rate may change between two chunks.
+    """Audio input of one session, for an engine at ``engine_rate``; that of the client may change
+    between two chunks.
 
     A resampler delays its output by some milliseconds; `rest` returns what is left at the end.
     Faults of the signal are mended as those of files are.
     """
 
-    def __init__(self) -> None:
-        self._rate, self._resampler = LIVE_RATE, Resampler(LIVE_RATE, LIVE_RATE)
-        self._scale, self._offset = np.float32(1), DcOffsetRemover(LIVE_RATE, 3)
+    def __init__(self, engine_rate: int) -> None:
+        self._engine_rate = self._rate = engine_rate
+        self._resampler = Resampler(engine_rate, engine_rate)
+        self._scale, self._offset = np.float32(1), DcOffsetRemover(engine_rate, 3)
 
     def take(self, raw: bytes, encoding: SampleEncoding, rate: int) -> Block:
-        """Return samples at `LIVE_RATE`, shape (samples,), from whole samples at ``rate``."""
+        """Return samples at the engine's rate, shape (samples,), from whole samples at ``rate``."""
         if encoding is SampleEncoding.PCM16:
             block: Block = np.frombuffer(raw, "<i2").astype(np.float32) / np.float32(32768)
         else:
             block = self._scaled(np.frombuffer(raw, "<f4").astype(np.float32))
         before = self.rest() if rate != self._rate else block[:0]
         if rate != self._rate:
-            self._rate, self._resampler = rate, Resampler(rate, LIVE_RATE)
+            self._rate, self._resampler = rate, Resampler(rate, self._engine_rate)
         block = self._resampler.take(block)
-        pieces = np.array_split(block, max(1, len(block) // _PIECE_SAMPLES))
+        pieces = np.array_split(block, max(1, len(block) // round(_PIECE_S * self._engine_rate)))
         return np.concatenate([before, *map(self._offset.remove, pieces)])
 
     def _scaled(self, floats: Block) -> Block:
@@ -156,5 +162,6 @@ class SampleInput:
     def rest(self) -> Block:
         """Return the samples left in the resampler; the next audio begins a new stream."""
         rest = self._offset.remove(self._resampler.rest())
-        self._rate, self._resampler = LIVE_RATE, Resampler(LIVE_RATE, LIVE_RATE)
+        self._rate = self._engine_rate
+        self._resampler = Resampler(self._rate, self._rate)
         return rest

@@ -15,7 +15,8 @@ import threading
 from functools import partial
 
 from sidecar import errors
-from sidecar.observability.logs import JsonFormatter
+from sidecar.child_processes import end_children_with_this_process
+from sidecar.observability.logs import JsonFormatter, line_buffered_stderr
 from sidecar.transcripts.transcript import EVENT_NAMES, Finished
 from sidecar.workers import channel
 from sidecar.workers.rpc_server import LIVE_OPERATION, CallCancelled, RpcRequest, RpcSender
@@ -134,10 +135,10 @@ def _read_calls(
     request_queue: queue.SimpleQueue[RpcRequest],
     reads: ReadWatch,
 ) -> None:
-    sender = RpcSender(sock)
+    sender, reader = RpcSender(sock), channel.ChannelReader(sock)
     try:
         while True:
-            frame, fds = channel.receive_message(sock)
+            frame, fds = reader.receive()
             match frame.message:
                 case {"ping": _}:
                     sender.send({"pong": True, "reading_s": reads.longest_s})
@@ -178,7 +179,7 @@ def _exit_on_thread_error(args: threading.ExceptHookArgs) -> None:
 def main() -> None:
     """Run a worker."""
     threading.excepthook = _exit_on_thread_error
-    handler = logging.StreamHandler()
+    handler = logging.StreamHandler(line_buffered_stderr())
     handler.setFormatter(JsonFormatter())
     logging.basicConfig(level=os.environ.get(LOG_LEVEL_VARIABLE, "INFO"), handlers=[handler])
     for name in ("SIGINT", "SIGTERM", "SIGHUP"):  # Ctrl-C, or a supervisor that signals the group
@@ -186,6 +187,7 @@ def main() -> None:
             signal.signal(number, signal.SIG_IGN)  # the service handles it and ends this process
     sock = channel.inherited_socket()
     _die_with_parent()
+    end_children_with_this_process()
     if hasattr(os, "nice"):
         os.nice(int(os.environ.get(NICENESS_VARIABLE, WORKER_NICENESS)))
     serve_calls(sock)

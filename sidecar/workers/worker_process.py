@@ -34,6 +34,8 @@ READ_NOTE = "(the disk of a recording did not answer, and the service killed it)
 """The same if it waited for a recording for longer than `READ_TIMEOUT_S`."""
 PROCESS_STUCK = "the process was killed and does not end"
 """Message for callers if even a kill does not end the process, for example in a hung driver."""
+CONNECTION_STUCK = "the process has ended, and its connection has not"
+"""Message for callers if another process holds the worker's end of the connection."""
 PING_TIMEOUT_S = 30.0
 """Ping timeout of an engine for files that is in use (`Heartbeat`). The thread that answers needs
 the interpreter for a moment. It may wait for seconds: for an import from a slow disk, a native call
@@ -213,7 +215,7 @@ class WorkerProcess:
 
     async def answers_ping(self, within_s: float) -> bool:
         """Return whether it answers a ping in ``within_s`` seconds, whatever it computes."""
-        return await self._connection.answers_ping(within_s)
+        return self.exit_code is None and await self._connection.answers_ping(within_s)
 
     async def close(self) -> None:
         """Close the connection so that the process ends; kill it if it does not."""
@@ -248,9 +250,9 @@ class WorkerProcess:
         return self._process.poll() is not None
 
     def kill(self, *, hung: bool = False, note: str = HUNG_NOTE) -> None:
-        """Kill the process. ``hung``: count it as a crash, with a ``note``. If not even
-        that ends the process, its callers get an error after `WorkerOptions.exit_grace_s`, as if it
-        had ended."""
+        """Kill the process. ``hung``: count it as a crash, with a ``note``. If not even that ends
+        the process, or its connection, its callers get an error after
+        `WorkerOptions.exit_grace_s`."""
         self._dead = True
         if not hung:
             self._ours = True
@@ -263,13 +265,13 @@ class WorkerProcess:
         asyncio.get_running_loop().call_later(self.options.exit_grace_s, self._give_up)
 
     def _give_up(self) -> None:
-        """Give up a process that was killed and does not end."""
-        if self._stuck or self._process.poll() is not None:
-            return
-        self._stuck = True
-        log.error("worker %s, pid %d: %s", self.name, self.pid, PROCESS_STUCK)
+        """End the calls of a process that was killed, if it does not end, or if another process
+        holds its end of the connection open."""
+        if not self._stuck and self._process.poll() is None:
+            self._stuck = True
+            log.error("worker %s, pid %d: %s", self.name, self.pid, PROCESS_STUCK)
         if self._connection.connecting is not None:
-            self._connection.close(PROCESS_STUCK)
+            self._connection.close(PROCESS_STUCK if self._stuck else CONNECTION_STUCK)
 
     async def _killed_for_memory(self) -> bool:
         """Return whether the kernel killed it for lack of memory."""
@@ -399,5 +401,5 @@ class Heartbeat:
                 if worker is not None and worker.reading_s > READ_TIMEOUT_S:
                     worker.kill(hung=True, note=READ_NOTE)
                 continue
-            if worker.alive:
+            if worker.alive or worker.exit_code is not None:
                 worker.kill(hung=True)

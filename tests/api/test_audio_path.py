@@ -17,7 +17,8 @@ NOT_A_PATH: tuple[object, ...] = (
     *("voice.wav", "../voice.wav", "~/voice.wav", "", " ", "/tmp/voice.wav\0.txt"),
     *("http://127.0.0.1/voice.wav", "https://127.0.0.1/voice.wav", "file:///etc/hostname"),
     *("concat:/etc/hostname|/etc/passwd", "subfile,,start,0,end,9,,:/etc/hostname", "pipe:0"),
-    *("data:audio/wav;base64,UklGRg==", "\\\\server\\share\\voice.wav", "C:\\voice.wav", "-i"),
+    *("data:audio/wav;base64,UklGRg==", "\\\\server\\share\\voice.wav", "-i"),
+    *(["C:\\voice.wav"] if os.name == "posix" else []),
     *("/" + "a" * 5000, 7, True, None, ["/etc/hostname"], {"path": "/etc/hostname"}),
 )
 
@@ -44,6 +45,7 @@ def test_audio_path_that_is_no_absolute_local_path_is_refused_as_invalid(
     check_problem(server.post_path(path), *INVALID)
 
 
+@pytest.mark.posix("files of POSIX")
 @pytest.mark.parametrize("name", NO_FILE)
 def test_path_of_no_regular_file_is_refused_as_missing_or_not_a_file_without_naming_it(
     name: str, server: Server
@@ -62,6 +64,7 @@ def test_url_as_audio_path_is_refused_and_not_fetched(server: Server) -> None:
     assert visits == []
 
 
+@pytest.mark.posix("pipes of POSIX")
 def test_pipe_and_socket_are_refused_without_being_opened(server: Server, tmp_path: Path) -> None:
     """Nobody writes to them: whoever opened one would wait, and say that the disk hangs."""
     os.mkfifo(tmp_path / "fifo")
@@ -71,6 +74,7 @@ def test_pipe_and_socket_are_refused_without_being_opened(server: Server, tmp_pa
             check_problem(server.post_path(str(tmp_path / name)), *NOT_A_FILE)
 
 
+@pytest.mark.posix("symbolic links")
 def test_symbolic_link_as_audio_path_is_accepted_or_refused_by_its_target(
     server: Server, voice: bytes, tmp_path: Path
 ) -> None:
@@ -102,11 +106,10 @@ def test_unreadable_file_as_audio_path_returns_403(
         "plain.wav",
         "with some spaces.wav",
         "Größe ☃ 音声.wav",
-        "new\nline.wav",
-        "quote'\".wav",
+        "quote'.wav",
         "-i $(touch pwned) `id` ;.wav",
         "%n%s%d.wav",
-        "concat:a|b.m4a",
+        *(["new\nline.wav", 'quote".wav', "concat:a|b.m4a"] if os.name == "posix" else []),
         "no suffix",
     ],
 )
@@ -116,12 +119,12 @@ def test_file_of_any_name_is_transcribed_and_left_unchanged(
     recording = tmp_path / name
     kind = "m4a" if name.endswith(("m4a", "suffix")) else "wav-s16"  # ffmpeg's way too
     recording.write_bytes(studio.bytes(kind))
-    os.utime(recording, ns=(1_000_000_000, 2_000_000_001))
+    os.utime(recording, ns=(1_000_000_000, 2_000_000_100))
     digest = hashlib.sha256(recording.read_bytes()).hexdigest()
     response = server.post_path(str(recording))
     assert response.status_code == 200, response.text[:500]
     assert response.json()["metadata"]["duration"] == pytest.approx(SECONDS, abs=0.15)
-    assert recording.stat().st_mtime_ns == 2_000_000_001
+    assert recording.stat().st_mtime_ns == 2_000_000_100
     assert hashlib.sha256(recording.read_bytes()).hexdigest() == digest
     assert [path.name for path in tmp_path.iterdir()] == [name]
 
@@ -130,7 +133,7 @@ def test_empty_and_text_file_as_audio_path_are_refused_without_their_content(
     server: Server, tmp_path: Path
 ) -> None:
     (tmp_path / "empty.wav").touch()
-    (tmp_path / "text.wav").write_text("root:x:0:0:root:/root:/bin/bash\n")
+    (tmp_path / "text.wav").write_text("root:x:0:0:root:/root:/bin/bash\n", "utf-8")
     check_problem(server.post_path(str(tmp_path / "empty.wav")), 400, "audio_empty")
     response = server.post_path(str(tmp_path / "text.wav"))
     check_problem(response, 415, "audio_format_unsupported")
@@ -144,23 +147,24 @@ def test_path_outside_the_allowed_roots_gets_the_same_403_whether_it_exists_or_n
     for folder in (inside, outside):
         folder.mkdir()
         (folder / "voice.wav").write_bytes(voice)
-    (inside / "link.wav").symlink_to(outside / "voice.wav")
-    (inside / "fine.wav").symlink_to(inside / "voice.wav")
+    fine, foreign = ["voice.wav", "../inside/voice.wav"], []
+    if os.name == "posix":  # Windows has links for administrators, and no such devices
+        (inside / "link.wav").symlink_to(outside / "voice.wav")
+        (inside / "fine.wav").symlink_to(inside / "voice.wav")
+        fine += ["fine.wav"]
+        foreign += [inside / "link.wav", "/etc/hostname", "/dev/zero", "/no/such/file"]
     (tmp_path / "inside-too").mkdir()
     (tmp_path / "inside-too" / "voice.wav").write_bytes(voice)
-    server = start_server(audio_roots=f"{inside}, /no/such/folder")
-    for name in ("voice.wav", "fine.wav", "../inside/voice.wav"):
+    server = start_server(audio_roots=f"{inside}, {tmp_path / 'missing'}")
+    for name in fine:
         assert server.post_path(str(inside / name)).status_code == 200, name
     bodies = set()
     for path in (
         outside / "voice.wav",
         outside / "missing.wav",
-        inside / "link.wav",
         inside / "../outside/voice.wav",
         tmp_path / "inside-too" / "voice.wav",
-        "/etc/hostname",
-        "/dev/zero",
-        "/no/such/file",
+        *foreign,
     ):
         response = server.post_path(str(path))
         check_problem(response, 403, "audio_path_forbidden")

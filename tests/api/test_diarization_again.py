@@ -120,7 +120,17 @@ def test_diarizing_again_keeps_the_number_within_min_speakers_and_max_speakers(
     assert len(diarize(embedded, play_job, max_speakers=1).json()["speakers"]) == 1
     assert len(diarize(embedded, play_job, min_speakers=3).json()["speakers"]) == 3
     limits = {"min_speakers": 1, "max_speakers": 5}
-    assert len(diarize(embedded, play_job, **limits).json()["speakers"]) == 2
+    found = diarize(embedded, play_job, **limits).json()
+    assert (len(found["speakers"]), found["warnings"]) == (2, [])
+
+
+def test_diarizing_again_warns_of_a_number_that_the_voices_do_not_have(
+    embedded: Server, play_job: str
+) -> None:
+    found = diarize(embedded, play_job, num_speakers=19).json()
+    [warning] = found["warnings"]
+    assert warning["code"] == "speaker_count_differs"
+    assert f"has {len(found['speakers'])} speakers; the request named 19" in warning["message"]
 
 
 def test_number_of_speakers_that_was_not_kept_is_a_warning_until_the_owner_edits_them(

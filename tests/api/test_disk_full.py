@@ -20,6 +20,7 @@ def used(folder: Path) -> int:
     return (status.f_blocks - status.f_bfree) * status.f_frsize
 
 
+@pytest.mark.posix("programs for Linux")
 @pytest.mark.slow_except("6291456")
 @pytest.mark.parametrize("size", [4 * MB - 100_000, 6 * MB, 16 * MB])
 def test_upload_larger_than_the_free_disk_is_refused_and_frees_what_it_took(
@@ -37,6 +38,7 @@ def test_upload_larger_than_the_free_disk_is_refused_and_frees_what_it_took(
     assert "Traceback" not in server.log()
 
 
+@pytest.mark.posix("programs for Linux")
 def test_job_whose_recording_fills_the_disk_runs_on_while_further_uploads_are_refused(
     start_server: StartServer, tiny_disk: Path, tmp_path: Path, voice: bytes
 ) -> None:
@@ -84,6 +86,7 @@ def test_impossible_spool_folder_fails_large_uploads_but_not_small_ones_or_paths
     assert "Traceback" not in server.log()
 
 
+@pytest.mark.posix("programs for Linux")
 def test_read_only_spool_folder_fails_large_uploads_but_not_small_ones_or_paths(
     start_server: StartServer, tiny_disk: Path, tmp_path: Path, voice: bytes
 ) -> None:
@@ -95,6 +98,7 @@ def test_read_only_spool_folder_fails_large_uploads_but_not_small_ones_or_paths(
     assert server.post_path(str(tmp_path / "voice.wav")).status_code == 200
 
 
+@pytest.mark.posix("programs for Linux")
 @pytest.mark.slow
 async def test_conversation_that_a_full_disk_cannot_keep_still_ends_with_its_transcript(
     start_server: StartServer, tiny_disk: Path

@@ -12,6 +12,7 @@ FIELDS = {
     "fits", "precision", "audio_seconds", "needed_mb", "available_mb", "seconds",
     "longest_audio_seconds", "sentence", "alternatives",
 }  # fmt: skip
+NO_FILE = str(Path("/no/such/file").absolute())
 BECKETT = tiny_vibevoice.clip_wav("beckett")
 
 
@@ -183,7 +184,7 @@ def test_unavailable_int4_is_estimated_as_bf16_and_its_reload_refused_with_the_r
         ({"minutes": 1e6}, 422, "field_invalid"),
         ({"minutes": 5, "card": "RTX 4095"}, 422, "field_invalid"),
         ({"card": "12GB"}, 422, "field_missing"),
-        ({"audio_path": "/no/such/file"}, {400, 404}, "audio_path_not_found"),
+        ({"audio_path": NO_FILE}, {400, 404}, "audio_path_not_found"),
     ],
     ids=str,
 )

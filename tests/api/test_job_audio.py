@@ -5,7 +5,6 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import httpx
-import psutil
 import pytest
 from recordings import wav
 from service_process import Server, check_problem, new_file, wait_until
@@ -26,7 +25,7 @@ def spoken(number: int, seconds: int = SECONDS) -> bytes:
 
 @pytest.fixture(scope="module")
 def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("recordings")
+    return tmp_path_factory.mktemp("Aufnahmen für später")
 
 
 def living(home: Path, room_mb: int = 3, **settings: object) -> Server:
@@ -142,13 +141,11 @@ def test_range_is_returned_if_if_range_is_the_current_etag_and_else_the_whole(
 
 def test_disconnect_during_playback_leaves_no_open_file(keeping: Server, job_id: str) -> None:
     name = f"/v1/jobs/{job_id}/audio"
-    before = psutil.Process(keeping.process.pid).num_fds()
+    before = keeping.process.num_fds()
     for _ in range(20):
         with keeping.client.stream("GET", name) as answer:
             next(answer.iter_bytes())
-    wait_until(
-        lambda: psutil.Process(keeping.process.pid).num_fds() <= before + 1, "all are closed"
-    )
+    wait_until(lambda: keeping.process.num_fds() <= before + 1, "all are closed")
 
 
 def test_kept_recording_is_encrypted_and_deleted_with_its_job(keeping: Server, home: Path) -> None:

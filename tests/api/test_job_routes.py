@@ -4,7 +4,6 @@ import json
 import os
 import re
 import shutil
-import signal
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -336,7 +335,7 @@ def test_sigterm_ends_event_streams_of_running_and_waiting_jobs_with_shutting_do
     running, waiting = (submitted(server, long(2400)) for _ in range(2))
     with follow(server, running) as one, follow(server, waiting) as other:
         read_until(one, "segment")
-        server.process.send_signal(signal.SIGTERM)
+        server.process.terminate()
         for events in (one, other):
             last = list(events)[-1]
             assert last.name == "failed"
@@ -356,6 +355,7 @@ def test_disconnect_before_the_answer_cancels_no_job(slow: Server) -> None:
     slow.wait_state(new, "done")
 
 
+@pytest.mark.posix("programs for Linux")
 @pytest.mark.skipif(shutil.which("curl") is None, reason=missing("curl", "curl"))
 @pytest.mark.anywhere
 def test_curl_commands_in_the_job_docs_submit_follow_read_and_delete_a_job(

@@ -4,9 +4,7 @@ import asyncio
 import base64
 import io
 import json
-import os
 import re
-import signal
 from collections.abc import Iterator
 from typing import Any
 
@@ -158,7 +156,6 @@ async def test_resume_with_other_channels_is_refused_and_leaves_the_session_as_i
         await socket.close(1000)
 
 
-@pytest.mark.skipif(os.name == "nt", reason="a signal of POSIX")
 async def test_killed_worker_costs_no_word_of_either_channel(
     embedded: Server, alone: list[list[str]]
 ) -> None:
@@ -169,7 +166,7 @@ async def test_killed_worker_costs_no_word_of_either_channel(
             await socket.send(piece)
         told.append(await next_of(socket, "final", told))
         for one in embedded.processes("sidecar.workers.worker_main"):
-            one.send_signal(signal.SIGKILL)
+            one.kill()
         for piece in pieces(CALL[6 * RATE * FRAME :]):
             await socket.send(piece)
         await say(socket, "finish")

@@ -16,6 +16,7 @@ import pytest
 from module_services import service_of_module
 from recordings import FORMATS, SECONDS, Studio, mov_that_names, mp4_boxes, mp4_join, wav
 from service_process import MB, Peak, Server, check_problem, counting_listener, new_file, wait_until
+from systems import IN_WINDOWS
 
 UNSUPPORTED = (415, "audio_format_unsupported")
 UNDECODABLE = (422, "audio_undecodable")
@@ -268,7 +269,11 @@ strict_server = service_of_module(max_audio_hours=5 / 3600)
 
 @contextmanager
 def watched(path: Path) -> Iterator[Callable[[], int]]:
-    """Counts how often a file is opened (inotify)."""
+    """Counts how often a file is opened (inotify); none on Windows, which tells nobody: there a
+    refusal and no connection are what is seen."""
+    if IN_WINDOWS:
+        yield lambda: 0
+        return
     libc = ctypes.CDLL(None, use_errno=True)
     in_open, in_nonblock = 0x20, os.O_NONBLOCK
     fd = libc.inotify_init1(in_nonblock)
@@ -339,7 +344,7 @@ def test_playlist_is_refused_and_opens_no_file_and_no_connection(
         if name not in RAW or response.status_code != 200:
             check_problem(response, {415, 422}, {UNSUPPORTED[1], UNDECODABLE[1]})
         canary.read_bytes()
-        assert opens() == 1, "the watch itself does not work"
+        assert IN_WINDOWS or opens() == 1, "the watch itself does not work"
 
 
 def test_movie_with_audio_in_another_file_is_refused_and_does_not_open_it(

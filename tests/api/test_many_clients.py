@@ -1,16 +1,19 @@
 """Many clients, one engine: nobody is lost, mixed up or kept waiting by somebody who left."""
 
-import os
+import asyncio
 import struct
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import AsyncExitStack
 
+import httpx
 import pytest
+from live_wire import wire
 from recordings import wav
-from service_process import Server, check_problem, wait_until
+from service_process import PATIENCE_S, Server, StartServer, check_problem, wait_until
 from two_fronts_and_node import WAYS, started
 
-pytestmark = pytest.mark.skipif(os.name == "nt", reason="kills with POSIX signals")
+CONNECTIONS = 200
 ENDLESS_S = 3000
 """Of a recording that the slow server would hear for as long as any test waits."""
 
@@ -68,6 +71,26 @@ def test_each_of_32_concurrent_clients_gets_its_own_transcript(server: Server) -
     for number, response in enumerate(together):
         assert response.status_code == 200, response.text[:500]
         assert response.json()["segments"] == alone[number]
+
+
+async def test_200_connections_of_live_audio_and_200_uploads_at_once_are_all_answered(
+    start_server: StartServer, voice: bytes
+) -> None:
+    server = start_server(queue_limit=CONNECTIONS, live_idle=PATIENCE_S)
+    server.post(voice)  # before all of the service is imported only 100 wait
+    files, later = {"audio": voice}, {"Prefer": "respond-async"}
+    async with AsyncExitStack() as stack:
+        connected = [stack.enter_async_context(wire(server)) for _ in range(CONNECTIONS)]
+        sockets = await asyncio.gather(*connected)
+        client = await stack.enter_async_context(
+            httpx.AsyncClient(base_url=server.url, timeout=PATIENCE_S, limits=httpx.Limits())
+        )
+        sent = [client.post("/transcribe", files=files, headers=later) for _ in sockets]
+        answers = asyncio.gather(*sent)
+        for pong in [await socket.ping() for socket in sockets]:
+            await asyncio.wait_for(pong, PATIENCE_S)
+        assert {answer.status_code for answer in await answers} == {202}
+    assert "Traceback" not in server.log()
 
 
 def test_synchronous_transcription_is_no_job_to_list_read_or_delete(

@@ -4,13 +4,13 @@ import asyncio
 import json
 import re
 import shutil
-import signal
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import grpc
 import httpx
+import psutil
 import pytest
 import tiny_whisper
 from grpc_client import Client, chunks_of, sound
@@ -21,6 +21,7 @@ from service_process import REPOSITORY, Server, check_problem, wait_until, web
 from tiny_vibevoice import clip
 from websockets.asyncio.client import connect
 
+from sidecar.api.metrics_routes import machine_facts
 from sidecar.auth.identity import Scope
 from sidecar.auth.token_issuing import TokenIssuer
 
@@ -157,14 +158,12 @@ def test_metrics_labels_contain_no_job_ids_addresses_or_tokens_of_clients(day: S
 def test_many_failures_with_grpc_on_make_readiness_503_and_health_500_but_liveness_200(
     start_server: Any, voice: bytes
 ) -> None:
-    day = start_server(**DAY)
+    # one is many here: more within the minute that counts, only a fast machine has
+    day = start_server(**DAY | {"limits": {"health_min_events": 1}})
     day.client.headers.update(MINE)
     assert day.client.get("/healthz/ready").json() == {"status": "ok"}
-    for _ in range(30):  # what was before counts for a minute, if it was in time
-        assert day.post(voice, precision="int8").status_code == 503
-        ready = day.client.get("/healthz/ready")
-        if ready.status_code != 200:
-            break
+    assert day.post(voice, precision="int8").status_code == 503
+    ready = day.client.get("/healthz/ready")
     assert day.client.get("/healthz/live").status_code == 200
     assert (ready.status_code, ready.json()["reason"]) == (503, "too_many_failures")
     health = day.client.get("/health")
@@ -175,7 +174,7 @@ def test_many_failures_with_grpc_on_make_readiness_503_and_health_500_but_livene
 
 
 def test_dashboard_queries_only_metrics_that_exist(day: Server) -> None:
-    board = json.loads((REPOSITORY / "deploy/grafana/vibevoice-asr.json").read_text())
+    board = json.loads((REPOSITORY / "deploy/grafana/vibevoice-asr.json").read_text("utf-8"))
     asked = [target["expr"] for panel in board["panels"] for target in panel.get("targets", [])]
     page = day.client.get("/metrics").text
     known = {line.split()[2] for line in page.splitlines() if line.startswith("# TYPE")}
@@ -222,6 +221,16 @@ def test_system_has_the_fields_of_the_original_server(day: Server) -> None:
     assert body["process"]["pid"] == day.process.pid
     assert body["process"]["rss_bytes"] > 1 << 20
     assert 0 < body["system"]["memory_available_bytes"] < body["system"]["memory_total_bytes"]
+
+
+def test_machine_without_performance_counters_has_no_load_averages(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def disabled() -> None:
+        raise RuntimeError("PdhAddEnglishCounterW failed. Performance counters may be disabled.")
+
+    monkeypatch.setattr(psutil, "getloadavg", disabled)
+    assert machine_facts()["load_avg"] == []
 
 
 # --- who may
@@ -292,7 +301,7 @@ def test_open_metrics_need_no_token_and_health_without_grpc_is_200_if_failing_or
     assert (health["status"], health["model_pool_healthy"]) == ("ok", False)
     server.submit(long(600))
     wait_until(lambda: server.health()["engine_state"] == "busy", "it works")
-    server.process.send_signal(signal.SIGTERM)
+    server.process.stop()
     wait_until(lambda: server.health()["status"] == "stopping", "it stops")
     ready = server.client.get("/healthz/ready")
     assert (ready.status_code, ready.json()["reason"]) == (503, "stopping")

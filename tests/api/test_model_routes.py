@@ -184,7 +184,7 @@ def test_pull_deletion_and_details_of_models_need_the_scope_admin(tmp_path: Path
     assert hub.tokens == []
 
 
-@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="there are no such pipes here")
+@pytest.mark.posix("pipes of POSIX")
 @pytest.mark.parametrize(("plugins", "status"), [("", 200), ("-openai", 503)])
 def test_model_list_on_a_hanging_disk_has_openai_names_or_without_plugin_returns_503(
     tmp_path: Path, hub: Hub, plugins: str, status: int

@@ -144,12 +144,11 @@ def test_pulled_model_that_does_not_load_returns_503_and_leaves_the_engine_in_us
         assert server.client.delete(f"/v1/models/{DAMAGED}").status_code == 204
 
 
-@pytest.mark.skipif(os.name == "nt", reason="the hold is a file that others have open")
 def test_running_job_ends_on_its_engine_and_waiting_ones_are_checked_against_a_new_model(
     server: Server, studio: Studio
 ) -> None:
     hold = server.home / "hold"
-    hold.write_text("")
+    hold.write_text("", "utf-8")
     server.env["VIBEVOICE_ENGINE"] = "scripted"
     audio = studio.voice.read_bytes()
     with server, ThreadPoolExecutor() as pool:

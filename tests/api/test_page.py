@@ -7,6 +7,8 @@ from pathlib import Path
 
 import httpx
 import pytest
+from pygments.lexers import JavascriptLexer
+from pygments.token import Comment
 from service_process import (
     REPOSITORY,
     Server,
@@ -17,7 +19,7 @@ from service_process import (
 )
 
 from sidecar import errors
-from sidecar.api.page import FOLDER, PageFiles
+from sidecar.api.page import FOLDER, PageFile, PageFiles
 from sidecar.auth.authentication import (
     CODE_LIFETIME_S,
     MAX_CODES,
@@ -106,7 +108,41 @@ def test_page_serves_exactly_the_files_of_the_published_javascript_client() -> N
     for path in sources:
         file = files.get(files.digest, f"client/{path.name}")
         assert file is not None
-        assert file.body == path.read_bytes()
+        assert file.body == PageFile.of(path.name, path.read_bytes()).body
+
+
+def tokens(script: bytes) -> list[tuple[str, int]]:
+    """What of a script runs, and in which line each of it stands."""
+    found, number = [], 1
+    for kind, text in JavascriptLexer(stripnl=False).get_tokens(script.decode()):
+        if kind not in Comment and text.strip():
+            found.append((text, number))
+        number += text.count("\n")
+    return found
+
+
+def test_page_serves_its_scripts_without_comments_and_all_that_runs_in_its_line() -> None:
+    files = PageFiles()
+    scripts = {path.relative_to(FOLDER).as_posix(): path for path in FOLDER.rglob("*.js")}
+    scripts |= {f"client/{path.name}": path for path in CLIENT.glob("*.js")}
+    assert {name for name in files if name.endswith(".js")} == set(scripts)
+    for name, path in scripts.items():
+        file = files.get(files.digest, name)
+        assert file is not None
+        assert tokens(file.body) == tokens(path.read_bytes()), name
+        assert not re.search(rb"^\s*/\*\*", file.body, re.MULTILINE), name
+
+
+def test_only_comments_that_begin_a_line_are_left_out_of_a_script() -> None:
+    script = b"""/** A
+ * module. */
+const kinds = "audio/*,video/*"; /** kept */
+  /** @type {T} */ (kinds);
+const found = /[/*]*/.test(kinds);
+"""
+    left = b"\n\n" + script.split(b"\n", 2)[2].replace(b"  /** @type {T} */", b"")
+    assert PageFile.of("x.js", script).body == left
+    assert PageFile.of("x.css", script).body == script
 
 
 def test_packaging_lists_exactly_the_files_of_page_and_client_for_the_executable(

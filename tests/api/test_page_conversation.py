@@ -189,6 +189,28 @@ def test_conversation_begun_again_after_a_disconnection_has_what_was_said_before
     assert all(text in whole for whole in visitor.js("return saved") for text in said)
 
 
+def test_typed_words_that_never_reach_the_service_are_still_there(
+    visitor: Visitor, talks: Server
+) -> None:
+    visitor.opens(talks)
+    visitor.js(script("know_sockets"))
+    visitor.sees(".intake button", "Conversation").click()
+    visitor.sees(".starting button", "Only type").click()
+    visitor.sees(".talking[data-state=live]")
+    says(visitor, "Before.")
+    visitor.sees("[data-who=machine][data-open=no] .words", "You said: Before.")
+    visitor.js("sockets[0].send = () => {}")
+    says(visitor, "Into the void.")
+    visitor.sees("[data-who=person][data-open=yes] .words", "Into the void.")
+    visitor.js("sockets[0].close(4000)")
+    visitor.sees(".starting button", "Only type").click()
+    visitor.sees(".talking[data-state=live]")
+    says(visitor, "After.")
+    visitor.sees("[data-who=machine][data-open=no] .words", "You said: After.")
+    said = ["Before.", "You said: Before.", "Into the void.", "After.", "You said: After."]
+    assert [text.strip() for _, text in lines(visitor)] == said
+
+
 @pytest.mark.slow
 def test_conversation_without_tts_is_announced_and_text_only(
     visitor: Visitor, start_server: StartServer

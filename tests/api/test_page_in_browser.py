@@ -306,8 +306,8 @@ def test_correction_made_while_speakers_are_told_apart_again_lands_on_no_other_l
 ) -> None:
     with visitor.before(script("hold_answers")):
         visitor.opens(moonshine)
-    visitor.drops("play.wav", clip_wav("endgame_nagg_nell"))
-    visitor.sees("#main .title", "2 speakers")
+    visitor.drops("novel.wav", clip_wav("two_cities"))  # whose sentences four speakers divide
+    visitor.sees("#main .title", "1 speaker")
     visitor.sees(".lane").click()
     visitor.sees("dialog[open] #number").send_keys("4", ENTER)
     visitor.sees("#main .title", "4 speakers")
@@ -557,6 +557,9 @@ def test_transcript_being_read_is_not_expired_and_an_expired_one_can_be_read_and
     assert downloaded(visitor, "Text for Word").startswith("Nell: ")
     # and one switch deletes all of them, but not under the eyes of who reads
     visitor.sees(".storing input").click()
+    visitor.sees("dialog[open]", "The service no longer has 2 transcripts of them.")
+    assert visitor.findings() == []
+    visitor.sees("dialog[open] .danger").click()
     visitor.sees("#main .notice", "in this tab only")
     visitor.sees(".storing", "No copies are stored")
     visitor.driver.refresh()
@@ -684,7 +687,7 @@ COPIES_AT_MOST = 200
 
 
 @pytest.mark.slow
-def test_browser_keeps_the_newest_200_transcript_copies_and_deletes_all_when_switched_off(
+def test_browser_keeps_the_newest_200_transcript_copies_and_deletes_those_when_switched_off(
     visitor: Visitor, start_server: StartServer
 ) -> None:
     server = start_server()
@@ -724,8 +727,10 @@ def test_browser_keeps_the_newest_200_transcript_copies_and_deletes_all_when_swi
         wait_until(lambda: visitor.js(looks) > 2, "it has looked again and again")
         assert visitor.js("return window.asked") == []
         visitor.sees(".storing input").click()
+        visitor.sees("dialog[open] .danger").click()
         visitor.sees(".storing", "No copies are stored")
-        wait_until(lambda: copies("", 0, 0) == [], "those of others have gone, too")
+        wait_until(lambda: here() == set(), "all of them have gone")
+        assert len(copies("", 0, 0)) == 3, "those of others stay"
 
 
 def test_corrections_of_a_deleted_transcript_in_two_tabs_are_both_kept(
@@ -819,6 +824,18 @@ def test_transcript_copies_of_one_owner_in_the_browser_are_not_shown_to_another(
     found = [one.text for one in visitor.all(".side h2")]
     assert found == ["Done"], "none is only in this browser"
     assert "anna" not in visitor.text()
+    # who switches them off is asked, and deletes none of another's
+    visitor.sees(".storing input").click()
+    visitor.sees("dialog[open] [type=submit]", "Keep it").click()
+    assert visitor.one(".storing input").is_selected()
+    assert copies_stored(visitor) == 2
+    visitor.sees(".storing input").click()
+    visitor.sees("dialog[open] .danger").click()
+    visitor.sees(".storing", "No copies are stored")
+    wait_until(lambda: copies_stored(visitor) == 1, "only hers is gone")
+    signs_in("anna")
+    visitor.sees(".storing", "Copies stay in this browser")
+    assert copies_stored(visitor) == 1
 
 
 def test_job_cancelled_in_one_tab_disappears_from_the_other(visitor: Visitor, slow: Server) -> None:

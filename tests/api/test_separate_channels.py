@@ -46,9 +46,15 @@ def test_people_who_talk_at_once_in_separate_channels_have_their_own_words_and_n
     body = embedded.post(
         recording(*voices), channels="separate", channel_names="Agent, Caller"
     ).json()
-    said = {one["name"]: one["text"] for one in body["segments"]}
+    said = {"Agent": "", "Caller": ""}
+    for one in body["segments"]:
+        said[one["name"]] = f"{said[one['name']]} {one['text']}"
+        assert "words" not in one, "none were asked for"
     assert FAILED in said["Agent"]
     assert BEST_OF_TIMES in said["Caller"]
+    starts = [one["start_time"] for one in body["segments"]]
+    assert starts == sorted(starts)
+    assert len(starts) > 2, "each is cut where the other begins"
     about = body["metadata"]
     assert (about["num_speakers"], about["warnings"]) == (2, [])
     assert about["duration"] == pytest.approx(SECONDS, abs=0.1)

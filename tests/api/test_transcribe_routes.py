@@ -1,14 +1,23 @@
 """The desktop host's own dialogue, on the embedded engine and real recordings."""
 
 import json
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 from module_services import service_of_module
 from moonshine_voice import get_assets_path
-from recordings import wav
-from service_process import Server, check_problem
+from recordings import silence, wav
+from service_process import (
+    Server,
+    StartServer,
+    check_problem,
+    new_file,
+    wait_for_ends,
+    wait_until,
+)
 
 from sidecar import errors
 from sidecar.api import transcribe_routes
@@ -109,6 +118,28 @@ def test_reload_replaces_the_worker_process_of_the_engine(embedded: Server) -> N
     health = embedded.health()
     assert health["model_loaded"] is True
     assert health["worker_pid"] != before
+
+
+def test_reload_while_a_job_runs_and_others_wait_loses_none_and_ends_the_worker(
+    start_server: StartServer, tmp_path: Path
+) -> None:
+    hold = new_file(tmp_path / "hold", b"")
+    server = start_server(scripted_hold=hold)
+    with ThreadPoolExecutor(8) as pool:
+        sent = [pool.submit(server.post, silence(2 + number)) for number in range(4)]
+        wait_until(lambda: server.health()["jobs_waiting"] == 3, "one runs and the others wait")
+        pid = wait_until(lambda: server.health()["worker_pid"], "its engine is loaded")
+        worker = psutil.Process(pid)
+        body = {"precision": "int8"}
+        reload = pool.submit(server.client.post, "/reload-model", json=body)
+        sent += [pool.submit(server.post, silence(9)) for _ in range(2)]
+        hold.unlink()
+        assert reload.result().status_code == 200, reload.result().text
+        answers = [one.result() for one in sent]
+    assert [one.status_code for one in answers] == [200] * 6
+    assert [len(one.json()["segments"]) for one in answers] == [2, 3, 4, 5, 9, 9]
+    assert answers[-1].json()["metadata"]["model_precision"] == "int8"
+    wait_for_ends([worker])
 
 
 def test_ndjson_answer_has_each_segment_and_last_the_transcript_or_an_error(

@@ -191,6 +191,7 @@ def test_python_client_edits_a_transcript_and_raises_at_a_conflict(
         assert "Nell" in client.transcript(job_id, "srt")
 
 
+@pytest.mark.posix("programs for Linux")
 @pytest.mark.skipif(shutil.which("curl") is None, reason=missing("curl", "curl"))
 @pytest.mark.anywhere
 def test_curl_commands_in_the_editing_docs_succeed_and_name_a_speaker(

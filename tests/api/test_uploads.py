@@ -114,6 +114,7 @@ async def post(app: FastAPI, kind: str, body: bytes) -> tuple[int, dict[str, Any
     return answer.status_code, answer.json()
 
 
+@pytest.mark.posix("files of POSIX")
 async def test_audio_paths_on_a_hanging_disk_do_not_block_an_upload(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, studio: Studio
 ) -> None:

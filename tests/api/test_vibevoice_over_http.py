@@ -6,7 +6,6 @@ depends on how fast it is.
 """
 
 import io
-import os
 import shutil
 import sys
 import wave
@@ -24,8 +23,6 @@ from service_process import Server, halted, wait_until
 
 from bench.serving import KEY
 from sidecar.jobs.sqlite_event_log import SqliteJobEventLog
-
-pytestmark = pytest.mark.skipif(os.name == "nt", reason="stops processes with POSIX signals")
 
 ENDED = ("done", "failed", "cancelled")
 MULTIPART, JSON = "multipart", "json"
@@ -139,8 +136,8 @@ def test_service_answers_before_torch_is_loaded_and_never_imports_it(served: Ser
     assert served.first_health["status"] == "loading"
     assert type(served.first_health["load_percent"]) is int
     assert served.server.health()["load_percent"] is None
-    own = Path(f"/proc/{served.server.process.pid}/maps").read_text()
-    worker = Path(f"/proc/{served.server.health()['worker_pid']}/maps").read_text()
+    own = Path(f"/proc/{served.server.process.pid}/maps").read_text(encoding="utf-8")
+    worker = Path(f"/proc/{served.server.health()['worker_pid']}/maps").read_text(encoding="utf-8")
     assert "libtorch" in worker
     assert "libtorch" not in own
     assert "numpy" not in own

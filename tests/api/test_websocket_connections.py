@@ -27,7 +27,6 @@ from sidecar.api.http.uvicorn_protocols import http_protocol, websocket_protocol
 from sidecar.api.http.websocket_connections import (
     ConnectionEnding,
     ConnectionLimits,
-    InboundQueue,
     WebSocketConnection,
     WebSocketDialect,
     WebSocketGone,
@@ -52,17 +51,17 @@ class Echo:
     limits: ConnectionLimits
 
     async def serve(self, websocket: WebSocket) -> None:
-        how = "end"
+        how, inbound = "end", asyncio.Queue[Any]()
 
         async def echo(socket: WebSocketConnection) -> None:
             nonlocal how
 
             async def queue(message: str | bytes) -> None:
                 if message != "pong":
-                    socket.inbound.put(message, len(message))
+                    inbound.put_nowait(message)
 
             try:
-                await socket.run_until_first_ends(socket.read(queue), self.answer(socket))
+                await socket.run_until_first_ends(socket.read(queue), self.answer(socket, inbound))
             except WebSocketGone:
                 how = "gone"
                 raise
@@ -78,8 +77,9 @@ class Echo:
         await dialect.serve(websocket, echo)
         self.ended.put_nowait(how)
 
-    async def answer(self, socket: WebSocketConnection) -> None:
-        async for message in socket.inbound:
+    async def answer(self, socket: WebSocketConnection, inbound: asyncio.Queue[Any]) -> None:
+        while True:
+            message = await inbound.get()
             socket.count()
             if message == "wait":
                 await self.work.wait()
@@ -313,18 +313,6 @@ async def test_handshake_over_a_limit_is_refused_before_authentication(
     assert "Traceback" not in caplog.text
 
 
-async def test_client_that_overfills_the_inbound_queue_is_closed() -> None:
-    async with serving(waiting=3) as running, running.connect(additional_headers=BEARER) as live:
-        await live.send("wait")
-        for _ in range(5):
-            await live.send("pong")
-        with contextlib.suppress(websockets.ConnectionClosed):
-            for number in range(5):
-                await live.send(str(number))
-        assert json.loads(await live.recv())["code"] == "inbound_full"
-        assert await closed(live) == (1013, "inbound_full")
-
-
 async def test_messages_and_cancels_have_separate_rate_limits() -> None:
     async with serving(messages_per_minute=5, cancels_per_minute=2) as running:
         for sent in (["x"] * 6, ["cancel"] * 3):
@@ -512,16 +500,6 @@ async def test_shutdown_lets_a_working_connection_send_its_last_message_and_ends
             await one.recv()
         assert closed.value.rcvd is not None
         assert closed.value.rcvd.code == code
-
-
-def test_inbound_queue_is_bounded_in_bytes_but_takes_one_message() -> None:
-    inbound = InboundQueue(10, most_bytes=100)
-    inbound.put("large", 500)
-    with pytest.raises(errors.InboundFull):
-        inbound.put("small", 1)
-    inbound.clear()
-    inbound.put("small", 1)
-    assert len(inbound) == 1
 
 
 @given(st.lists(st.integers(0, 30), max_size=60), st.integers(1, 5))

@@ -10,8 +10,10 @@ import sys
 import tempfile
 import threading
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -22,10 +24,10 @@ from recordings import Studio, wav
 from service_process import PATIENCE_S, new_file
 from uploads import decoded
 
-from sidecar import errors
+from sidecar import errors, files
 from sidecar.audio import audio_format, audio_source, ffmpeg, ffmpeg_command
 from sidecar.audio.audio_decoder import AudioInfo, decode_audio_file, open_audio, probe_audio
-from sidecar.audio.audio_format import CONTAINERS, MP3, MP4, AudioContainer
+from sidecar.audio.audio_format import CONTAINERS, FLAC, MP3, MP4, AudioContainer
 from sidecar.audio.audio_source import open_recording_file
 from sidecar.audio.upload_spool import UploadSpool
 from sidecar.errors import Fault
@@ -33,6 +35,8 @@ from sidecar.jobs.faults import fault_of
 from sidecar.workers.worker_operations import ReadWatch
 
 RATE = 16_000
+READ = "read" if os.name == "nt" else "pread"
+"""The function by which a recording is read."""
 
 
 def sine(path: Path, *, rate: int, channels: int = 1, hertz: float = 440.0) -> Path:
@@ -130,6 +134,17 @@ def test_truncated_flac_is_decoded_up_to_the_cut_and_marked_truncated(
     assert truncated
 
 
+def test_recording_that_is_read_elsewhere_while_ffmpeg_decodes_it_is_decoded_whole(
+    forty_seconds: tuple[bytes, np.ndarray], tmp_path: Path
+) -> None:
+    path = new_file(tmp_path / "a.flac", forty_seconds[0])
+    with path.open("rb", buffering=0) as file:
+        decoder = ffmpeg.FfmpegProcess(file.fileno(), FLAC, RATE, 60.0)
+        os.lseek(file.fileno(), 0, os.SEEK_END)
+        assert sum(map(len, decoder)) == 40 * RATE
+        decoder.close()
+
+
 @pytest.mark.parametrize("name", ["m4a", "webm-opus", "wav-s16"])
 def test_abandoned_decoder_leaves_no_process_and_no_descriptor(name: str, studio: Studio) -> None:
     with studio.path(name).open("rb", buffering=0) as file:
@@ -139,8 +154,7 @@ def test_abandoned_decoder_leaves_no_process_and_no_descriptor(name: str, studio
             with open_audio(file.fileno(), facts, rate=RATE, max_s=60.0) as audio:
                 next(iter(audio))
         assert opened() <= before
-        there = [one.info for one in psutil.process_iter(["ppid", "name"])]
-        assert not [one for one in there if one["ppid"] == os.getpid() and "ffmpeg" in one["name"]]
+        assert not [one for one in psutil.Process().children() if "ffmpeg" in one.name()]
 
 
 @pytest.mark.parametrize("container", CONTAINERS, ids=lambda container: container.name)
@@ -171,24 +185,25 @@ def test_ffmpeg_does_not_inherit_secrets_of_the_environment_and_has_a_memory_lim
             environ = Path(f"/proc/{pid}/environ")
             if environ.exists():
                 assert b"SECRET_TOKEN" not in environ.read_bytes()
-                limits = Path(f"/proc/{pid}/limits").read_text()
+                limits = Path(f"/proc/{pid}/limits").read_text(encoding="utf-8")
                 assert str(ffmpeg.MEMORY_LIMIT_BYTES) in limits
             assert list(decoder)
         finally:
             decoder.close()
 
 
-def printed(content: bytes) -> str:
-    return "printf '" + "".join(f"\\{byte:03o}" for byte in content) + "'"
-
-
-CHANNELS = printed(b"\x9f\x81\x01")
-BLOCK = printed(b"\xa3" + (1 << 28 | 16_004).to_bytes(4) + b"\x81\0\0\x80")
-SAMPLES = f"{BLOCK}; /usr/bin/head -c 16000 /dev/zero"
+CHANNELS = b"\x9f\x81\x01"
+BLOCK = b"\xa3" + (1 << 28 | 16_004).to_bytes(4) + b"\x81\0\0\x80"
+SAMPLES = f"out.write({BLOCK!r} + bytes(16000)); out.flush()"
 """A block of 4000 samples, as `TimedOutput` reads it."""
-SAID = f"echo '[info] Stream mapping' >&2; {CHANNELS}; {SAMPLES}"
-"""A header, and these samples."""
-HANGS = "exec /bin/sleep 1000"
+SAID = f"""
+import os, sys, time
+out = sys.stdout.buffer
+print("[info] Stream mapping", file=sys.stderr)
+out.write({CHANNELS!r})
+"""
+"""A header."""
+HANGS = "time.sleep(1000)"
 STARTS = """
 import sys
 from sidecar.audio import audio_format, ffmpeg
@@ -206,8 +221,8 @@ def test_hanging_ffmpeg_ends_if_its_worker_process_is_killed(
     recording = studio.path("m4a")  # made by a real one
     held, exe = tmp_path / "held", tmp_path / "ffmpeg"
     os.mkfifo(held)
-    # 9, as the pipe by which it ends is the first free one
-    exe.write_text(f"#!/bin/sh\nexec 9> {held}\n{SAID}\n{HANGS}\n")
+    program = f"held = open({str(held)!r}, 'wb'){SAID}{SAMPLES}\n{HANGS}\n"
+    exe.write_text(f"#!{sys.executable}\n{program}", "utf-8")
     exe.chmod(0o755)
     monkeypatch.setenv("IMAGEIO_FFMPEG_EXE", str(exe))
     words = [sys.executable, "-c", STARTS, str(recording)]
@@ -226,18 +241,16 @@ def test_hanging_ffmpeg_ends_if_its_worker_process_is_killed(
 
 @pytest.fixture
 def decoded_by(
-    studio: Studio, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    studio: Studio, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[Callable[..., ffmpeg.FfmpegProcess]]:
-    """Starts a program in the place of ffmpeg: it writes a header and 4000 samples, and then does
-    what it is given. Other arguments are those of `FfmpegProcess`."""
+    """Starts a program in the place of ffmpeg: it writes a header, 4000 samples unless it is to
+    have none, and then does what it is given. Other arguments are those of `FfmpegProcess`."""
     recording = studio.path("m4a")  # made by a real one
-    exe = tmp_path / "ffmpeg"
-    monkeypatch.setenv("IMAGEIO_FFMPEG_EXE", str(exe))
     with ExitStack() as stack:
 
-        def start(then: str, **named: Any) -> ffmpeg.FfmpegProcess:
-            exe.write_text(f"#!/bin/sh\n{SAID}; {then}\n")
-            exe.chmod(0o755)
+        def start(then: str, *, samples: bool = True, **named: Any) -> ffmpeg.FfmpegProcess:
+            program = [sys.executable, "-IS", "-c", f"{SAID}{SAMPLES if samples else ''}\n{then}"]
+            monkeypatch.setattr(ffmpeg_command, "decode_command", lambda *_: program)
             file = stack.enter_context(recording.open("rb", buffering=0))
             decoder = ffmpeg.FfmpegProcess(file.fileno(), MP4, RATE, 60.0, **named)
             stack.callback(decoder.close)
@@ -246,11 +259,27 @@ def decoded_by(
         yield start
 
 
-@pytest.mark.parametrize("selects", [True, False], ids=["posix", "windows"])
+def be_impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """From now on a tenth of a second without output is a stall."""
+    timer, wait = threading.Timer, select.select
+    monkeypatch.setattr(threading, "Timer", lambda _, stop: timer(0.1, stop))
+    monkeypatch.setattr(select, "select", lambda *asked: wait(*asked[:3], 0.1))
+
+
+@pytest.mark.parametrize(
+    "selects",
+    [
+        pytest.param(True, id="posix", marks=pytest.mark.posix("select of pipes")),
+        pytest.param(False, id="windows"),
+    ],
+)
 def test_stalled_ffmpeg_is_a_decode_timeout(
-    selects: bool, decoded_by: Callable[..., ffmpeg.FfmpegProcess]
+    selects: bool,
+    decoded_by: Callable[..., ffmpeg.FfmpegProcess],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    decoder = decoded_by(HANGS, stall_timeout_s=0.1, selects=selects)
+    decoder = decoded_by(HANGS, stall_timeout_s=PATIENCE_S, selects=selects)
+    be_impatient(monkeypatch)
     with pytest.raises(errors.AudioDecodeTimeout):
         list(decoder)
 
@@ -258,7 +287,9 @@ def test_stalled_ffmpeg_is_a_decode_timeout(
 def test_output_that_ends_because_a_stalled_ffmpeg_is_killed_is_a_decode_timeout(
     decoded_by: Callable[..., ffmpeg.FfmpegProcess], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    told, decoder = threading.Event(), decoded_by(HANGS, stall_timeout_s=0.1, selects=False)
+    told = threading.Event()
+    decoder = decoded_by(HANGS, stall_timeout_s=PATIENCE_S, selects=False)
+    be_impatient(monkeypatch)
     kill = subprocess.Popen.kill
 
     def kill_and_go_on_late(process: subprocess.Popen[bytes]) -> None:
@@ -287,7 +318,7 @@ def test_close_of_a_decoder_returns_although_its_killed_ffmpeg_does_not_end(
 
 @pytest.mark.parametrize(
     "then",
-    ["exit 1", "exit 255", f"exec >&-; {HANGS}"],
+    ["sys.exit(1)", "sys.exit(255)", f"os.close(1); {HANGS}"],
     ids=["exit-1", "demuxer-returns-minus-1", "never-ends"],
 )
 def test_samples_of_an_ffmpeg_that_fails_or_never_exits_are_kept_and_marked_truncated(
@@ -299,32 +330,37 @@ def test_samples_of_an_ffmpeg_that_fails_or_never_exits_are_kept_and_marked_trun
     assert decoder.lost
 
 
-@pytest.mark.skipif(os.name == "nt", reason="stops with POSIX signals")
 @pytest.mark.parametrize(
     "then",
     [
-        "kill -9 $$",
-        "kill -15 $$",
-        "echo '[info] Exiting normally, received signal 15.' >&2; exit 255",
+        pytest.param("os.kill(os.getpid(), 9)", id="killed", marks=pytest.mark.posix("signals")),
+        pytest.param(
+            "os.kill(os.getpid(), 15)", id="terminated", marks=pytest.mark.posix("signals")
+        ),
+        pytest.param(
+            "print('[info] Exiting normally, received signal 15.', file=sys.stderr); sys.exit(255)",
+            id="its_own_handler",
+        ),
     ],
-    ids=["killed", "terminated", "its_own_handler"],
 )
 @pytest.mark.parametrize("channels", [0, 1])
 def test_ffmpeg_stopped_by_a_signal_is_a_decoder_fault_and_no_end_of_the_recording(
     channels: int, then: str, decoded_by: Callable[..., ffmpeg.FfmpegProcess]
 ) -> None:
-    decoder = decoded_by(then, stall_timeout_s=PATIENCE_S, exit_timeout_s=PATIENCE_S)
+    samples, patient = channels > 0, {"stall_timeout_s": PATIENCE_S, "exit_timeout_s": PATIENCE_S}
+    decoder = decoded_by(then, samples=samples, **patient)
     decoder.channels = channels
     with pytest.raises(errors.DecoderStopped) as raised:
         list(decoder)
     assert fault_of(raised.value) is Fault.DECODER
 
 
+@pytest.mark.posix("select of pipes")
 def test_stall_of_ffmpeg_while_its_disk_hangs_is_no_timeout_and_all_audio_is_decoded(
     decoded_by: Callable[..., ffmpeg.FfmpegProcess], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     answers, wait, read = tmp_path / "answers", select.select, os.pread
-    rest = f"until [ -e {answers} ]; do /bin/sleep 0.01; done; {SAMPLES}"
+    rest = f"while not os.path.exists({str(answers)!r}): time.sleep(0.01)\n{SAMPLES}"
     decoder = decoded_by(rest, stall_timeout_s=PATIENCE_S, exit_timeout_s=PATIENCE_S)
     blocks = iter(decoder)
 
@@ -340,7 +376,9 @@ def test_stall_of_ffmpeg_while_its_disk_hangs_is_no_timeout_and_all_audio_is_dec
     assert sum(map(len, blocks)) == 8000
 
 
-@pytest.mark.parametrize("then", ["exit 1", "echo '[error] Input/output error' >&2"])
+@pytest.mark.parametrize(
+    "then", ["sys.exit(1)", "print('[error] Input/output error', file=sys.stderr)"]
+)
 @pytest.mark.parametrize("samples", [4000, 0])
 def test_read_error_of_the_disk_under_ffmpeg_is_raised_and_no_end_of_the_recording(
     samples: int,
@@ -348,13 +386,14 @@ def test_read_error_of_the_disk_under_ffmpeg_is_raised_and_no_end_of_the_recordi
     decoded_by: Callable[..., ffmpeg.FfmpegProcess],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    decoder = decoded_by(then, stall_timeout_s=PATIENCE_S, exit_timeout_s=PATIENCE_S)
+    patient = {"stall_timeout_s": PATIENCE_S, "exit_timeout_s": PATIENCE_S}
+    decoder = decoded_by(then, samples=samples > 0, **patient)
     decoder.channels = 1 if samples else 0
 
     def fail(*_: object) -> bytes:
         raise OSError(errno.EIO, os.strerror(errno.EIO))
 
-    monkeypatch.setattr(os, "pread", fail)
+    monkeypatch.setattr(os, READ, fail)
     with pytest.raises(OSError, match=os.strerror(errno.EIO)):
         list(decoder)
 
@@ -395,14 +434,14 @@ def test_disk_error_while_decoding_is_storage_unreachable_unless_the_file_is_del
             def fail(*_: object) -> bytes:
                 raise OSError(code, os.strerror(code))
 
-            monkeypatch.setattr(os, "pread", fail)
+            monkeypatch.setattr(os, READ, fail)
             with pytest.raises(kind, match=os.strerror(code)):
                 list(blocks)
 
 
 @pytest.mark.parametrize("spilled", [True, False])
 @pytest.mark.parametrize("lacking", ["nothing", "os.memfd_create"])
-def test_upload_spool_keeps_its_bytes_without_a_file_name_and_is_closed_with_its_source(
+def test_upload_spool_keeps_its_bytes_without_a_file_name_until_its_source_is_closed(
     tmp_path: Path, spilled: bool, lacking: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     if lacking != "nothing":
@@ -415,8 +454,9 @@ def test_upload_spool_keeps_its_bytes_without_a_file_name_and_is_closed_with_its
     spool.add(memoryview(b"defg"))
     assert spool.size == 7
     with spool.finish() as source:
-        assert os.pread(source.fd, 100, 0) == b"abcdefg"
-        assert list(tmp_path.iterdir()) == []
+        assert audio_format.read_file_at(source.fd, 0, 100) == b"abcdefg"
+        assert os.name == "nt" or list(tmp_path.iterdir()) == []
+    assert list(tmp_path.iterdir()) == []
     with pytest.raises(ValueError, match="closed"):
         _ = source.fd
     source.close()
@@ -453,6 +493,7 @@ def test_upload_spool_without_free_descriptors_is_uploads_full(
         spool.finish()
 
 
+@pytest.mark.posix("devices and pipes in folders")
 def test_refused_path_of_a_pipe_folder_proc_file_or_device_leaves_no_open_descriptor(
     tmp_path: Path,
 ) -> None:
@@ -464,7 +505,7 @@ def test_refused_path_of_a_pipe_folder_proc_file_or_device_leaves_no_open_descri
     assert opened() <= before
 
 
-@pytest.mark.skipif(os.name == "nt", reason="descriptors of POSIX")
+@pytest.mark.posix("file descriptors by number")
 def test_audio_path_opened_without_a_free_descriptor_is_machine_busy(tmp_path: Path) -> None:
     import resource
 
@@ -478,22 +519,23 @@ def test_audio_path_opened_without_a_free_descriptor_is_machine_busy(tmp_path: P
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
 
-@pytest.mark.parametrize("fails", ["open", "fstat"])
+@pytest.mark.parametrize("fails", [(files, "open_to_read"), (os, "fstat")], ids=["open", "fstat"])
 def test_audio_path_on_a_failing_disk_is_machine_busy_and_leaves_no_open_descriptor(
-    fails: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    fails: tuple[ModuleType, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path, before = new_file(tmp_path / "fine.wav", b"RIFF"), opened()
 
     def fail(*_: object) -> None:
         raise OSError(errno.EIO, "Input/output error")
 
-    monkeypatch.setattr(audio_source.os, fails, fail)
+    monkeypatch.setattr(*fails, fail)
     with pytest.raises(errors.MachineBusy):
         open_recording_file(str(path))
     monkeypatch.undo()
     assert opened() <= before
 
 
+@pytest.mark.posix("file descriptors by number")
 @pytest.mark.skipif(not Path("/proc/self/fd").is_dir(), reason="no /proc here")
 def test_audio_path_that_leads_to_an_open_descriptor_is_refused_also_through_links(
     tmp_path: Path,
@@ -520,6 +562,7 @@ def test_audio_path_that_leads_to_an_open_descriptor_is_refused_also_through_lin
             pass
 
 
+@pytest.mark.posix("a deleted file that is open has no name")
 def test_file_deleted_while_it_is_opened_is_refused_and_leaves_no_open_descriptor(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -539,17 +582,34 @@ def test_file_deleted_while_it_is_opened_is_refused_and_leaves_no_open_descripto
     assert opened() <= before
 
 
+@pytest.mark.parametrize(
+    "name",
+    [
+        "wav-s16",
+        pytest.param("m4a", marks=pytest.mark.not_in_wine("its ReOpenFile opens by the name")),
+    ],
+)
 def test_file_replaced_after_it_was_opened_is_decoded_as_it_was(
+    name: str, tmp_path: Path, studio: Studio
+) -> None:
+    path = new_file(tmp_path / name, studio.bytes(name))
+    with open_recording_file(str(path)) as source:
+        path.rename(tmp_path / "old").unlink()
+        path.write_bytes(b"something else")
+        facts = probe_audio(source.fd, 60.0)
+        with open_audio(source.fd, facts, rate=RATE, max_s=60.0) as audio:
+            assert sum(map(len, audio)) > 2.8 * RATE
+
+
+def test_file_renamed_and_deleted_after_it_was_opened_is_decoded(
     tmp_path: Path, studio: Studio
 ) -> None:
-    for name in ("wav-s16", "m4a"):
-        path = new_file(tmp_path / name, studio.bytes(name))
-        with open_recording_file(str(path)) as source:
-            path.unlink()
-            path.write_bytes(b"something else")
-            facts = probe_audio(source.fd, 60.0)
-            with open_audio(source.fd, facts, rate=RATE, max_s=60.0) as audio:
-                assert sum(map(len, audio)) > 2.8 * RATE
+    path = new_file(tmp_path / "a.m4a", studio.bytes("m4a"))
+    with open_recording_file(str(path)) as source:
+        path.rename(tmp_path / "old").unlink()
+        facts = probe_audio(source.fd, 60.0)
+        with open_audio(source.fd, facts, rate=RATE, max_s=60.0) as audio:
+            assert sum(map(len, audio)) > 2.8 * RATE
 
 
 @pytest.mark.parametrize(
@@ -592,3 +652,22 @@ def test_missing_or_broken_ffmpeg_is_refused_with_a_hint_to_install_it(
             probe_audio(file.fileno(), 60.0)
         assert "Install ffmpeg" in raised.value.hint
     assert opened() <= before
+
+
+@pytest.mark.parametrize("position", [-1, 7, 1 << 44, 1 << 62, (1 << 63) - 200, 1 << 70])
+def test_place_that_no_file_has_has_no_bytes(tmp_path: Path, position: int) -> None:
+    (tmp_path / "file").write_bytes(b"abcdefg")
+    with (tmp_path / "file").open("rb") as file:
+        assert audio_format.read_file_at(file.fileno(), position, 100) == b""
+
+
+def test_places_of_a_file_that_several_threads_read_have_their_own_bytes(tmp_path: Path) -> None:
+    """On Windows they share the position of the file, and so do the service and its worker."""
+    (tmp_path / "file").write_bytes(bytes(range(256)) * 64)
+
+    def read(first: int) -> set[bytes]:
+        return {audio_format.read_file_at(file.fileno(), first, 64) for _ in range(2_000)}
+
+    with (tmp_path / "file").open("rb") as file, ThreadPoolExecutor(4) as threads:
+        found = [*threads.map(read, range(4))]
+    assert found == [{bytes(range(first, first + 64))} for first in range(4)]

@@ -12,8 +12,6 @@ from uploads import read, upload
 from sidecar import errors
 from sidecar.audio import audio_source
 
-posix = pytest.mark.skipif(os.name == "nt", reason="modes and links of POSIX")
-
 
 @pytest.fixture
 def path(voice: bytes, tmp_path: Path) -> Path:
@@ -75,7 +73,7 @@ def test_changed_or_replaced_client_file_is_audio_lost_and_a_deleted_one_not_fou
 ) -> None:
     with audio_source.open_recording_file(str(path)) as source:
         named = audio_source.recording_ref(source)
-        harm(path)
+    harm(path)
     before = opened()
     with pytest.raises(errors.AudioLost):
         named.open()
@@ -93,7 +91,6 @@ def test_client_file_changed_before_its_reference_is_made_is_audio_lost(path: Pa
         named.open()
 
 
-@posix
 def test_reopened_client_file_outside_the_audio_roots_is_forbidden_and_the_hint_says_so(
     path: Path,
 ) -> None:
@@ -104,7 +101,7 @@ def test_reopened_client_file_outside_the_audio_roots_is_forbidden_and_the_hint_
     assert "audio_roots" in str(refused.value.hint), "no permission would help"
 
 
-@posix
+@pytest.mark.posix("file descriptors by number")
 def test_client_file_reference_to_an_open_descriptor_is_refused(voice: bytes) -> None:
     with upload(voice) as source, pytest.raises(errors.AudioPathNotAFile):
         audio_source.ClientFileRef(f"/proc/self/fd/{source.fd}", 0, 0).open()

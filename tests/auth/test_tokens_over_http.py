@@ -100,7 +100,7 @@ def test_owner_sees_and_erases_only_own_jobs_and_has_only_the_scopes_of_its_toke
     order = {"precision": "fp32"}
     check_problem(door.client.post("/reload-model", json=order, headers=anna), 403, "scope_missing")
     assert door.client.post("/reload-model", json=order, headers=ben).status_code != 403
-    path = {"audio_path": "/no/such/file.wav"}
+    path = {"audio_path": str(Path("no/such/file.wav").absolute())}
     check_problem(
         door.client.post("/transcribe", json=path, headers=ben), 403, "audio_path_forbidden"
     )
@@ -207,6 +207,6 @@ def test_service_on_the_network_needs_a_token_or_a_key_and_a_valid_revocation_li
     create_app(elsewhere.model_copy(update={"token": SecretStr("correct-horse-battery-staple")}))
     TokenIssuer(tmp_path / "tokens").create("anna")
     create_app(elsewhere)
-    TokenIssuer(tmp_path / "tokens").revoked_file.write_text("not an id\n")
+    TokenIssuer(tmp_path / "tokens").revoked_file.write_text("not an id\n", "utf-8")
     with pytest.raises(errors.SettingsInvalid, match="line 1"):
         create_app(elsewhere)

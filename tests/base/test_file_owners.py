@@ -23,6 +23,7 @@ from sidecar.storage.speaker_store import SqliteSpeakerStore
 
 pytestmark = [
     pytest.mark.integration,
+    pytest.mark.posix("permissions of POSIX"),
     pytest.mark.skipif(
         not hasattr(os, "geteuid") or os.geteuid() != 0, reason="only root can act as two users"
     ),
@@ -225,7 +226,7 @@ def test_unreadable_default_configuration_folder_is_one_warning_but_an_error_if_
 ) -> None:
     folder = configured_in(data, monkeypatch)
     folder.mkdir(mode=0o700)
-    (folder / "config.toml").write_text("port = 8765\n")
+    (folder / "config.toml").write_text("port = 8765\n", "utf-8")
     assert run(["token", "list"]) == 0  # root may read it; what it imports, only root may here
     assert not caplog.messages
     with as_service():

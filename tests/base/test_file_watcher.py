@@ -40,7 +40,9 @@ class NotingWatcher(FileWatcher):
 
 def revoked_tokens(folder: Path) -> Files:
     file = new_file(folder / "revoked.txt", "abc\n")
-    return WatchedFiles("it", [file], RevocationFile(file)), lambda: file.write_text("abc\nother\n")
+    return WatchedFiles("it", [file], RevocationFile(file)), lambda: file.write_text(
+        "abc\nother\n", "utf-8"
+    )
 
 
 def public_keys(folder: Path) -> Files:
@@ -90,7 +92,7 @@ def opening_fails(number: int) -> Iterator[None]:
         raise OSError(number, os.strerror(number), path)
 
     with pytest.MonkeyPatch.context() as patched:
-        patched.setattr(os, "open", fail)
+        patched.setattr(files, "open_to_read", fail)
         yield
 
 
@@ -111,7 +113,7 @@ def check_failure_is_retried_and_logged_once(
     assert not watched.reload_if_changed()
 
 
-@pytest.mark.skipif(sys.platform == "win32", reason="there is no such limit")
+@pytest.mark.posix("limits of a process")
 @pytest.mark.parametrize(
     "make",
     [revoked_tokens, public_keys, certificate, certificate_for_grpc],
@@ -153,11 +155,11 @@ def test_error_that_no_reader_expects_is_retried_and_logged_once_too(
     def read() -> str:
         if fails:
             raise fails[0]
-        return file.read_text()
+        return file.read_text("utf-8")
 
     watched = WatchedFiles("it", [file], read)
     fails.append(OSError(errno.EIO, "of the disk"))
-    file.write_text("after it")
+    file.write_text("after it", "utf-8")
     assert [watched.reload_if_changed() for _ in range(3)] == [False] * 3
     fails[0] = MemoryError()
     assert not watched.reload_if_changed()

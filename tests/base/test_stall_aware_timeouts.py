@@ -3,11 +3,13 @@
 import asyncio
 import socket
 
+import pytest
 from service_process import stand_still, until
 
 from sidecar.concurrency import OneShotTimer, wait_for_event
 
 
+@pytest.mark.posix("file descriptors by number")
 async def test_event_that_arrives_while_event_loop_is_blocked_is_no_timeout() -> None:
     came, loop = asyncio.Event(), asyncio.get_running_loop()
     ours, theirs = socket.socketpair()

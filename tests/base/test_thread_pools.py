@@ -12,6 +12,7 @@ import pytest
 from open_descriptors import opened
 from service_process import PATIENCE_S, new_file
 
+from sidecar.audio.audio_format import read_file_at
 from sidecar.concurrency import ThreadLimiter
 
 
@@ -86,7 +87,6 @@ async def test_result_that_comes_with_the_cancellation_is_closed_or_undone(
     assert thing.closed if way == "closed" else await asyncio.to_thread(undone.wait, PATIENCE_S)
 
 
-@pytest.mark.skipif(os.name == "nt", reason="counts POSIX descriptors")
 async def test_calls_cancelled_before_their_thread_starts_leave_no_open_descriptor(
     tmp_path: Path,
 ) -> None:
@@ -96,7 +96,7 @@ async def test_calls_cancelled_before_their_thread_starts_leave_no_open_descript
     def read(fd: int) -> bytes:
         release.wait()
         seen.append(fd)
-        return os.pread(fd, 100, 0)
+        return read_file_at(fd, 0, 100)
 
     fd = os.open(path, os.O_RDONLY)
     before = opened()

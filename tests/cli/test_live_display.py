@@ -40,16 +40,22 @@ async def test_session_that_ends_early_keeps_both_channels_in_order_of_time_with
         yield NumberedEvent(1, CALLER, 1)
         yield NumberedEvent(2, AGENT, 0)
         yield NumberedEvent(3, Final(3, 3, Segment(6.0, 7.0, "Again.", 1), name="Caller"), 1)
+        yield NumberedEvent(4, Partial(2, 2, 8.5, 9.0, "And now", "", "we"), 0)
+        yield NumberedEvent(5, Partial(5, 5, 8.6, 9.5, "No", ""), 1)
+        yield NumberedEvent(6, TurnEnded(5, 8.6, 9.5, ""), 1)
+        yield NumberedEvent(7, Partial(7, 7, 9.8, 10.0, "But", ""), 1)
         raise errors.ShuttingDown()
 
     display = LiveDisplay("srt", print, labels=True)
     summary, wrong = await show_events(LiveBackend(nothing, nothing, events), display)
     assert isinstance(wrong, errors.ShuttingDown)
-    assert summary.transcript.duration == 8.0
+    assert summary.transcript.duration == 10.0
     assert transcript_formats.to_text(summary.transcript).splitlines() == [
         "[00:00:00.5] Agent: A long sentence.",
         "[00:00:04.0] Caller: Short.",
         "[00:00:06.0] Caller: Again.",
+        "[00:00:08.5] Agent: And now we",
+        "[00:00:09.8] Caller: But",
     ]
 
 
@@ -82,7 +88,7 @@ async def test_session_that_ends_early_keeps_the_speakers_and_text_that_were_sho
 def test_screen_shows_the_partial_text_of_each_channel_until_its_own_final() -> None:
     console = Console(file=io.StringIO(), width=80)
     with Live(console=console, auto_refresh=False) as live:
-        display = _LiveScreenDisplay(live, "", print, True, ("Agent", "Caller"))
+        display = _LiveScreenDisplay("", print, True, live, ("Agent", "Caller"))
 
         def line() -> str:
             shown = live.get_renderable()
@@ -107,7 +113,7 @@ def test_screen_shows_the_partial_text_of_each_channel_until_its_own_final() -> 
 def test_notice_of_one_channel_is_shown_with_its_name() -> None:
     console = Console(file=io.StringIO(), width=80)
     with Live(console=console, auto_refresh=False) as live:
-        display = _LiveScreenDisplay(live, "", print, True, ("Agent", "Caller"))
+        display = _LiveScreenDisplay("", print, True, live, ("Agent", "Caller"))
         display.event(NumberedEvent(1, NoticeRaised(Notice("late", "It is late.")), 1))
         display.event(NumberedEvent(2, NoticeRaised(Notice("all", "It is for all."))))
     assert isinstance(console.file, io.StringIO)

@@ -1,48 +1,37 @@
 """`vibevoice-asr open`: the page in a browser, and who can see the link to it."""
 
 import re
-import stat
 import subprocess
-import sys
 from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 
 import pytest
-from command_terminal import Terminal
-from service_process import StartServer, new_file
+from command_terminal import Terminal, browser_that
+from service_process import StartServer, is_private
 
 from sidecar.cli import open as commands
 
 TOKEN = "the-secret-token-of-the-service-0123"
-BROWSER = """#!/bin/sh
-printf '%s' "$1" >address
-"""
 
 
-@pytest.fixture
-def browser(tmp_path: Path) -> Path:
-    """A browser that notes the address in its command line."""
-    return new_file(tmp_path / "browser.sh", BROWSER, 0o700)
-
-
-@pytest.mark.skipif(sys.platform == "win32", reason="a browser that is a script of a POSIX shell")
 @pytest.mark.parametrize("token", ["", TOKEN])
-def test_sign_in_code_is_not_in_command_line_of_browser_but_in_a_file_of_mode_0600(
-    token: str, browser: Path, tmp_path: Path, start_server: StartServer
+def test_sign_in_code_is_not_in_command_line_of_browser_but_in_a_file_of_its_user(
+    token: str, tmp_path: Path, start_server: StartServer
 ) -> None:
     server = start_server(**({"token": token} if token else {}))
     data = tmp_path / "data folder"
-    env = {"VIBEVOICE_TOKEN": token, "VIBEVOICE_DATA_DIR": str(data), "BROWSER": f"{browser} %s"}
+    browser = browser_that(tmp_path, "Path('address').write_text(sys.argv[1], 'utf-8')")
+    env = {"VIBEVOICE_TOKEN": token, "VIBEVOICE_DATA_DIR": str(data), "BROWSER": browser}
     run = Terminal(tmp_path).run("open", "--server", server.url, **env)
     assert run.returncode == 0, run.stderr
-    address = (tmp_path / "address").read_text()
+    address = (tmp_path / "address").read_text("utf-8")
     if not token:
         assert address == f"{server.url}/"
         return
     page = data / "open.html"
     assert address == page.as_uri()
-    assert stat.S_IMODE(page.stat().st_mode) == 0o600
+    assert is_private(page)
     (link,) = re.findall(r'url=([^"]+)"', page.read_text("utf-8"))
     assert link.startswith(f"{server.url}/#open=")
     word = {"word": link.partition("=")[2]}

@@ -3,7 +3,6 @@
 import hashlib
 import io
 import json
-import os
 import shutil
 import signal
 import subprocess
@@ -17,13 +16,20 @@ import command_terminal
 import pytest
 import tiny_streaming
 import tiny_vibevoice
-from command_terminal import Terminal
+from command_terminal import Terminal, interrupt
 from model_hub import COMMIT, CONFIG, NEWER, ORIGINAL_CONFIG, SHARDS, Hub, write_checkpoint
 from not_tested import missing_extra
 from service_process import PATIENCE_S, Server, free_port, run_command, wait_until
 
 from sidecar import engines, errors
-from sidecar.checkpoints.checkpoint import PULL_NOTE_FILE, cache_folder, read_checkpoint
+from sidecar.checkpoints import checkpoint
+from sidecar.checkpoints.checkpoint import (
+    PULL_NOTE_FILE,
+    cache_folder,
+    has_original_layout,
+    pulled_commit,
+    read_checkpoint,
+)
 from sidecar.checkpoints.model_repositories import STREAMING_REPOSITORIES, VIBEVOICE_REPOSITORY
 from sidecar.checkpoints.resumable_download import FolderDestination
 from sidecar.cli import pull
@@ -31,7 +37,7 @@ from sidecar.config.settings import Settings
 
 pytest.importorskip("huggingface_hub")
 
-posix = pytest.mark.skipif(os.name == "nt", reason="signals and terminals of POSIX")
+posix = pytest.mark.posix("a terminal of POSIX")
 
 
 class Shell(Terminal):
@@ -116,11 +122,11 @@ def test_pulled_checkpoint_is_found_by_huggingface_tools(shell, hub):
 def test_model_of_ones_own_in_the_folder_of_a_pull_is_kept_and_the_pull_refused(shell, hub):
     (folder := shell.home / "fine-tuned").mkdir()
     for name in ("config.json", SHARDS[0]):
-        (folder / name).write_text("of one's own")
+        (folder / name).write_text("of one's own", "utf-8")
         for _ in range(2):
             run = shell.pull("--to", folder)
             check_one_line(run, f"{name} is of another model, and is kept")
-            assert (folder / name).read_text() == "of one's own"
+            assert (folder / name).read_text("utf-8") == "of one's own"
         for path in folder.iterdir():
             path.unlink()
 
@@ -165,8 +171,9 @@ def test_cut_download_starts_over_if_the_hub_does_not_support_ranges(shell, hub)
 
 
 @pytest.mark.slow_except("2-130")
-@posix
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGKILL, -9)])
+@pytest.mark.parametrize(
+    ("number", "code"), [(2, 130), pytest.param(9, -9, marks=pytest.mark.posix("signals"))]
+)
 def test_pull_after_an_interruption_resumes_partial_file_and_refetches_no_finished_one(
     number, code, shell, hub
 ):
@@ -178,9 +185,11 @@ def test_pull_after_an_interruption_resumes_partial_file_and_refetches_no_finish
             lambda: [path for path in shell.left("blobs/*.incomplete") if path.stat().st_size],
             "a part of what came is on the disk: Python's buffer has the rest",
         )
-        process.send_signal(number)
         if number == signal.SIGINT:
+            interrupt(process)
             hub.go_on.set()
+        else:
+            process.kill()
         _, wrong = process.communicate(timeout=PATIENCE_S)
     assert process.returncode == code
     assert "Traceback" not in wrong
@@ -315,7 +324,7 @@ def test_other_layout_of_weights_replaces_the_one_before_and_a_half_update_is_no
 ):
     old = write_checkpoint(tmp_path / "old")
     note = {"repository": VIBEVOICE_REPOSITORY, "revision": "main", "commit": COMMIT}
-    (old / PULL_NOTE_FILE).write_text(json.dumps(note))
+    (old / PULL_NOTE_FILE).write_text(json.dumps(note), "utf-8")
     single = old / "model.safetensors"
     (old / SHARDS[0]).rename(single)
     place = FolderDestination(old, VIBEVOICE_REPOSITORY, NEWER)
@@ -334,7 +343,7 @@ def test_other_layout_of_weights_replaces_the_one_before_and_a_half_update_is_no
 def test_files_whose_names_are_no_model_files_are_not_fetched(shell, hub):
     strange = ["requirements (1).txt", ".eslintrc.json", "a+b.json"]
     for name in strange:
-        (hub.repos[VIBEVOICE_REPOSITORY] / name).write_text("{}")
+        (hub.repos[VIBEVOICE_REPOSITORY] / name).write_text("{}", "utf-8")
     run = shell.pull()
     assert (run.returncode, run.stdout) == (0, f"{shell.folder}\n")
     assert not [name for name in strange if (shell.folder / name).exists()]
@@ -343,7 +352,7 @@ def test_files_whose_names_are_no_model_files_are_not_fetched(shell, hub):
 def test_offline_pull_of_another_commit_or_repository_is_refused(shell, hub, tmp_path):
     folder = write_checkpoint(tmp_path / "models")
     note = {"repository": VIBEVOICE_REPOSITORY, "revision": "main", "commit": COMMIT}
-    (folder / PULL_NOTE_FILE).write_text(json.dumps(note))
+    (folder / PULL_NOTE_FILE).write_text(json.dumps(note), "utf-8")
 
     def offline(*words: str) -> int:
         return shell.pull(*words, "--to", folder, HF_HUB_OFFLINE="1").returncode
@@ -356,7 +365,7 @@ def test_offline_pull_of_another_commit_or_repository_is_refused(shell, hub, tmp
 def test_commit_missing_at_the_hub_is_an_error_with_a_remedy(shell, hub):
     assert shell.pull("--to", "models").returncode == 0
     gone = {"repository": VIBEVOICE_REPOSITORY, "revision": "main", "commit": "c" * 40}
-    (shell.home / "models" / PULL_NOTE_FILE).write_text(json.dumps(gone))
+    (shell.home / "models" / PULL_NOTE_FILE).write_text(json.dumps(gone), "utf-8")
     run = shell.pull("--to", "models")
     assert run.returncode == 1
     assert f"no revision '{'c' * 40}'" in run.stderr
@@ -405,18 +414,75 @@ def test_impossible_target_folder_is_one_line_of_error(shell):
     check_one_line(shell.pull("--to", "file/models"), "cannot be written")
 
 
-def test_model_in_the_original_layout_is_refused_before_its_weights_are_fetched(
-    shell, hub, tmp_path
+QWEN = "Qwen/Qwen2.5-7B"
+NO_TOKENIZER = ("original layout", "without a tokenizer")
+
+
+@pytest.fixture
+def original(shell, hub, tmp_path):
+    """Microsoft's own repository, without a tokenizer, and that of the tokenizer's model."""
+    folder = write_checkpoint(tmp_path / "original", ORIGINAL_CONFIG)
+    for name in ("tokenizer.json", "tokenizer_config.json"):
+        (folder / name).unlink()
+    hub.repos["microsoft/VibeVoice-ASR"] = folder
+    hub.repos[QWEN] = write_checkpoint(tmp_path / "qwen", {"model_type": "qwen2"})
+    (hub.repos[QWEN] / "LICENSE").write_text("Apache", "utf-8")
+    for shard in SHARDS:
+        (hub.repos[QWEN] / shard).write_bytes(b"weights of Qwen")
+    return folder
+
+
+def test_pull_of_the_original_layout_gets_the_tokenizer_of_its_language_model_and_no_more(
+    shell, hub, original
 ):
-    hub.repos["someone/other"] = write_checkpoint(tmp_path / "other", ORIGINAL_CONFIG)
-    parts = "original layout", "vibevoice-asr pull vibevoice"
-    check_one_line(shell.pull("someone/other"), *parts)
+    found = shell.pull("microsoft/VibeVoice-ASR")
+    assert found.returncode == 0, found.stderr
+    for said in (QWEN, "Apache License 2.0", COMMIT):
+        assert said in found.stderr
+    cached = cache_folder(QWEN, shell.cache)
+    (snapshot,) = (cached / "snapshots").iterdir()
+    assert {one.name for one in snapshot.iterdir()} == {"tokenizer.json", "tokenizer_config.json"}
+    assert (cached / "refs" / "main").read_text("utf-8") == COMMIT
+    hub.sent.clear()
+    assert shell.pull("microsoft/VibeVoice-ASR").returncode == 0
+    assert not hub.sent, "all of it is there"
+
+
+def test_pull_of_the_original_layout_into_a_folder_puts_the_tokenizer_there_for_another_machine(
+    shell, original, monkeypatch, tmp_path
+):
+    assert shell.pull("microsoft/VibeVoice-ASR", "--to", "models").returncode == 0
+    folder = shell.home / "models"
+    assert pulled_commit(folder / "tokenizer", QWEN) == COMMIT
+    monkeypatch.setattr(checkpoint, "hugging_face_cache", lambda: tmp_path / "none")
+    assert has_original_layout(read_checkpoint(folder).config)
+    offline = shell.pull("microsoft/VibeVoice-ASR", "--to", "models", HF_HUB_OFFLINE="1")
+    assert offline.returncode == 0
+    shutil.rmtree(folder / "tokenizer")
+    offline = shell.pull("microsoft/VibeVoice-ASR", "--to", "models", HF_HUB_OFFLINE="1")
+    check_one_line(offline, "HF_HUB_OFFLINE", *NO_TOKENIZER)
+
+
+def test_pull_of_the_original_layout_takes_a_tokenizer_that_is_in_the_folder(shell, hub, original):
+    folder = shell.home / "models"
+    folder.mkdir()
+    shutil.copy(hub.repos[QWEN] / "tokenizer.json", folder)
+    assert shell.pull("microsoft/VibeVoice-ASR", "--to", "models").returncode == 0
+    assert "tokenizer.json" not in hub.sent
+    assert (folder / "tokenizer.json").is_file()
+
+
+def test_pull_of_the_original_layout_fetches_no_weights_if_its_tokenizer_cannot_be_had(
+    shell, hub, original
+):
+    del hub.repos[QWEN]
+    check_one_line(shell.pull("microsoft/VibeVoice-ASR"), QWEN)
     assert not set(SHARDS) & set(hub.sent)
 
 
 def test_repository_with_pickled_weights_only_is_refused_before_download(shell, hub, tmp_path):
     (tmp_path / "old").mkdir()
-    (tmp_path / "old" / "config.json").write_text(json.dumps(CONFIG))
+    (tmp_path / "old" / "config.json").write_text(json.dumps(CONFIG), "utf-8")
     (tmp_path / "old" / "pytorch_model.bin").write_bytes(b"pickle")
     hub.repos["someone/old"] = tmp_path / "old"
     check_one_line(shell.pull("someone/old"), "pickled", "safetensors")
@@ -668,7 +734,7 @@ def test_folder_of_model_path_is_listed_as_not_pulled(shell, tmp_path):
     env = {"VIBEVOICE_PORT": str(free_port()), "VIBEVOICE_DATA_DIR": str(tmp_path / "data")}
     own = tmp_path / "tuned"
     own.mkdir()
-    (own / "config.json").write_text("{}")
+    (own / "config.json").write_text("{}", "utf-8")
     (line,) = shell.pull(command="list", **env, VIBEVOICE_MODEL_PATH=str(own)).stdout.splitlines()
     for part in ("model_path ", " GB ", "not pulled", str(own)):
         assert part in line

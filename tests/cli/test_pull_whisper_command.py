@@ -21,6 +21,7 @@ from sidecar.checkpoints.installed_checkpoints import (
     whisper_model_name,
 )
 from sidecar.checkpoints.model_repositories import WHISPER_MODELS
+from sidecar.checkpoints.resumable_download import SHA256, HubCacheDestination, HubFile
 
 pytest.importorskip("huggingface_hub")
 SMALL = WHISPER_MODELS["small"].repository
@@ -53,6 +54,18 @@ def test_whisper_model_is_pulled_by_name_and_found(shell: Shell, hub: Hub) -> No
     with pytest.raises(errors.CheckpointNotFound) as missing:
         find_whisper(shell.cache, "turbo")
     assert "vibevoice-asr pull whisper:large-v3-turbo (1.62 GB)" in missing.value.hint
+
+
+def test_file_of_a_cache_where_no_link_appears_is_the_file_itself(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Path, "symlink_to", lambda *_: None)  # Wine says that it was made
+    cache = HubCacheDestination(tmp_path / "models--one", COMMIT)
+    file = HubFile("config.json", 2, SHA256, "a" * 64)
+    cache.partial(file).parent.mkdir(parents=True)
+    cache.partial(file).write_text("{}", "utf-8")
+    cache.keep(file)
+    assert cache.path(file).read_text("utf-8") == "{}"
 
 
 def test_whisper_names_resolve_to_the_repositories_that_faster_whisper_downloads(
@@ -89,7 +102,9 @@ def with_weights(change: Callable[[bytes], bytes]) -> Callable[[Path], object]:
     [
         (without("config.json"), errors.CheckpointNotFound),
         (
-            lambda folder: (folder / "config.json").write_text('{"model_type": "whisper"}'),
+            lambda folder: (folder / "config.json").write_text(
+                '{"model_type": "whisper"}', "utf-8"
+            ),
             errors.CheckpointUnsupported,
         ),
         (without(WEIGHTS_FILE), errors.CheckpointIncomplete),
@@ -98,7 +113,10 @@ def with_weights(change: Callable[[bytes], bytes]) -> Callable[[Path], object]:
         (with_weights(lambda whole: whole[:-1000]), errors.CheckpointDamaged),
         (with_weights(lambda whole: whole[:25]), errors.CheckpointDamaged),
         (with_weights(lambda whole: b"PK\3\4" + whole), errors.CheckpointUnsupported),
-        (lambda folder: (folder / "vocabulary.json").write_text("{"), errors.CheckpointDamaged),
+        (
+            lambda folder: (folder / "vocabulary.json").write_text("{", "utf-8"),
+            errors.CheckpointDamaged,
+        ),
     ],
 )
 def test_incomplete_damaged_or_foreign_whisper_folder_is_refused_with_an_error_of_its_kind(

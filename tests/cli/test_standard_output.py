@@ -10,11 +10,12 @@ from pathlib import Path
 import moonshine_voice
 import pytest
 from command_terminal import Terminal, check_one_line, installed_command
-from service_process import Server, popen, run_command
+from recordings import long
+from service_process import Server, new_file, popen, run_command
 
 SUCCESS = Path(moonshine_voice.get_assets_path()) / "success.wav"
 ROOT = Path(__file__).parents[2]
-posix = pytest.mark.skipif(os.name == "nt", reason="redirections of a POSIX shell")
+posix = pytest.mark.posix("programs for Linux")
 FULL = os.path.exists("/dev/full")
 RESULTS = [
     *(["--help"], ["serve", "--help"], ["--version"], ["doctor"]),
@@ -49,12 +50,22 @@ def test_standard_output_that_cannot_be_written_is_one_line_of_error(
 ) -> None:
     if words[0] == "token":
         terminal.run("token", "create", "--folder", ".", "--subject", "anna")
-    line = f"{shlex.join([installed_command(), *words])} {redirection}"
+    line = f"{shlex.join([*installed_command(), *words])} {redirection}"
     run = run_command(line, shell=True, cwd=terminal.home, env=terminal.env, text=True)
     check_one_line(run, 1, f"standard output: cannot be written: {why}.")
 
 
 @posix
+@pytest.mark.skipif(not FULL, reason="Linux's device")
+def test_result_longer_than_the_buffers_that_cannot_be_written_is_one_line_of_error(
+    terminal: Terminal,
+) -> None:
+    new_file(terminal.home / "long.wav", long(600))
+    line = f"{shlex.join(installed_command())} transcribe long.wav --format json >/dev/full"
+    run = run_command(line, shell=True, cwd=terminal.home, env=terminal.env, text=True)
+    check_one_line(run, 1, "standard output: cannot be written: No space left on device.")
+
+
 @pytest.mark.slow_except("estimate")
 @pytest.mark.parametrize("words", RESULTS, ids=named)
 def test_closed_pipe_of_standard_output_prints_no_error_and_transcribe_exits_1(
@@ -63,7 +74,7 @@ def test_closed_pipe_of_standard_output_prints_no_error_and_transcribe_exits_1(
     reader, writer = os.pipe()
     os.close(reader)
     with popen(
-        [installed_command(), *words],
+        [*installed_command(), *words],
         cwd=terminal.home,
         env=terminal.env,
         stdout=writer,

@@ -50,7 +50,7 @@ def test_token_is_created_listed_and_revoked_and_signing_key_added_by_commands(
     assert issuer.keys.names() == both
 
 
-@pytest.mark.skipif(os.name == "nt", reason="terminals are another thing there")
+@pytest.mark.posix("a terminal of POSIX")
 def test_token_list_has_a_header_on_a_terminal() -> None:
     import pty
 

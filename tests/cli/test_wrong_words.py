@@ -10,7 +10,7 @@ import pytest
 from sidecar.auth.token_issuing import TokenIssuer
 from sidecar.cli import run
 
-SUCCESS = Path(moonshine_voice.get_assets_path()) / "success.wav"
+SUCCESS = (Path(moonshine_voice.get_assets_path()) / "success.wav").as_posix()
 
 
 @pytest.mark.integration
@@ -48,7 +48,7 @@ SUCCESS = Path(moonshine_voice.get_assets_path()) / "success.wav"
         ("talk --text --speaker 1", 2, "--speaker goes with"),
         ("talk --llm auto --server http://127.0.0.1:1", 2, "--llm goes without"),
         ("live nowhere.wav", 1, "nowhere.wav: There is no such file."),
-        (f"live {Path(__file__).parents[2] / 'README.md'}", 1, "README.md: "),
+        (f"live {(Path(__file__).parents[2] / 'README.md').as_posix()}", 1, "README.md: "),
         ("live --format mp3 -", 1, "There is no format 'mp3'"),
         ("live - --channels both", 1, "mix, separate"),
         ("live - --channel-names Agent", 1, "the channels are mixed"),
@@ -73,11 +73,11 @@ SUCCESS = Path(moonshine_voice.get_assets_path()) / "success.wav"
         ("transcribe https://example.org/talk.mp3", 1, "This is an address, not a file"),
         ("transcribe S3://bucket/talk.wav", 1, "This is an address, not a file"),
         ("transcribe file://nas/share/talk.wav", 1, "This is an address, not a file"),
-        ("transcribe file:///gone/a%20b.wav", 1, "/gone/a b.wav: There is no such file"),
-        ("estimate file://localhost/gone.wav", 1, "/gone.wav: There is no such file"),
+        ("transcribe file:///gone/a%20b.wav", 1, r"[/\\]gone[/\\]a b.wav: There is no such file"),
+        ("estimate file://localhost/gone.wav", 1, r"[/\\]gone.wav: There is no such file"),
         (f"live {SUCCESS} --output talk.WAV", 78, "'talk.WAV' is the name of a recording"),
         ("live FILE:/gone.wav", 1, "There is no such file"),
-        ("transcribe ~/gone.wav", 1, "/gone.wav: There is no such file"),
+        ("transcribe ~/gone.wav", 1, r"[/\\]gone.wav: There is no such file"),
         ("estimate gone.wav", 1, "gone.wav: There is no such file"),
         ("token create --subject \u00fcnal", 78, "is not a valid subject"),
         ("token create --subject anna --expires soon", 78, "not a duration"),

@@ -2,25 +2,27 @@
 
 import asyncio
 import contextlib
+import ctypes
 import errno
 import io
 import os
 import shutil
 import sys
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
 import moonshine_voice
 import pytest
 from service_process import Server, StartServer, halted, new_file, wait_until
+from systems import IN_WINDOWS, NO_LINKS
 from vibevoice_asr_client import Client
 
 from sidecar import errors
 from sidecar.cli import transcribe
 from sidecar.cli.audio_input import expand_folders, idempotency_key, list_folder, open_file
 from sidecar.cli.backends import ServiceTarget, TranscribeRecording, open_backend
-from sidecar.cli.output import check_writable, write_atomically
+from sidecar.cli.output import check_writable, numbered_names, write_atomically
 from sidecar.cli.transcribe import TranscribeCommandOptions, run
 from sidecar.cli.transcript_manifest import RecordingIdentity, identify
 from sidecar.cli.watch_folder import FileSettling, FolderWatch
@@ -52,6 +54,15 @@ def test_folder_stands_for_all_recordings_below_it_but_hidden_ones_in_order_of_n
     assert list_folder(inbox, below=False).recordings == [inbox / "a.WAV", inbox / "b.wav"]
 
 
+def test_recording_that_is_named_twice_or_is_in_a_named_folder_is_transcribed_once(
+    inbox: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(inbox)
+    named = Path("b.wav"), inbox / "b.wav", TALK, inbox, inbox / "more"
+    found = [Path("b.wav"), TALK, inbox / "a.WAV", inbox / "more/c.wav"]
+    assert expand_folders(named) == found
+
+
 def test_idempotency_key_changes_with_recording_or_options(tmp_path: Path) -> None:
     path = tmp_path / "talk.wav"
 
@@ -64,7 +75,10 @@ def test_idempotency_key_changes_with_recording_or_options(tmp_path: Path) -> No
     assert key() == first
     assert key(language="de") != first
     os.utime(path, (1, 1))
-    assert key() != first
+    assert (older := key()) != first
+    path.write_bytes(path.read_bytes()[::-1])
+    os.utime(path, (1, 1))  # rewritten, with its size and date
+    assert key() != older
 
 
 def test_output_file_has_its_text_and_a_failed_write_leaves_no_partial_file(tmp_path: Path) -> None:
@@ -76,20 +90,20 @@ def test_output_file_has_its_text_and_a_failed_write_leaves_no_partial_file(tmp_
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a.txt", "folder"]
 
 
-@pytest.mark.skipif(os.name == "nt", reason="paths of pipes of POSIX")
+@pytest.mark.posix("file descriptors by number")
 def test_output_that_is_a_link_stays_one_and_a_device_is_written_to(tmp_path: Path) -> None:
     (link := tmp_path / "link.txt").symlink_to(tmp_path / "text.txt")
     for text in ("first", "second"):
         check_writable(link)
         write_atomically(link, text)
         assert link.is_symlink()
-        assert (tmp_path / "text.txt").read_text() == text
+        assert (tmp_path / "text.txt").read_text("utf-8") == text
     read, write = os.pipe()
     device = Path(f"/dev/fd/{write}")
     check_writable(device)
     write_atomically(device, "to a pipe")
     os.close(write)
-    with open(read) as pipe:
+    with open(read, encoding="utf-8") as pipe:
         assert pipe.read() == "to a pipe"
     assert set(tmp_path.iterdir()) == {link, tmp_path / "text.txt"}
 
@@ -250,15 +264,15 @@ async def test_unwritable_transcript_is_tried_again_and_does_not_end_the_watch(
 async def test_watch_keeps_files_of_others_edited_transcripts_and_those_of_replaced_recordings(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    (tmp_path / "talk.wav").write_text("monday")
-    (tmp_path / "talk.wav.txt").write_text("my notes")
+    (tmp_path / "talk.wav").write_text("monday", "utf-8")
+    (tmp_path / "talk.wav.txt").write_text("my notes", "utf-8")
     async with watched(tmp_path):
         await until((tmp_path / "talk.wav-2.txt").exists)
-        (tmp_path / "talk.wav").write_text("tuesday")
+        (tmp_path / "talk.wav").write_text("tuesday", "utf-8")
         await until((tmp_path / "talk.wav-3.txt").exists)
-        (tmp_path / "talk.wav-3.txt").write_text("corrected")
+        (tmp_path / "talk.wav-3.txt").write_text("corrected", "utf-8")
     (tmp_path / "talk.wav").rename(tmp_path / "moved.wav")
-    (tmp_path / "next.wav").write_text("next")
+    (tmp_path / "next.wav").write_text("next", "utf-8")
     async with watched(tmp_path):
         await until((tmp_path / "next.wav.txt").exists)
     texts = {name: text.strip() for name, text in written(tmp_path).items() if "txt" in name}
@@ -318,7 +332,7 @@ async def test_watch_goes_on_if_a_recording_cannot_be_moved_and_moves_it_later(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (obstacle := tmp_path / "failed").touch()  # on Windows a file that is open elsewhere is one
-    (tmp_path / "broken.wav").write_text("broken")
+    (tmp_path / "broken.wav").write_text("broken", "utf-8")
     asked: list[str] = []
 
     def transcribe(path: Path, told: object) -> contextlib.AbstractAsyncContextManager[Transcript]:
@@ -327,7 +341,7 @@ async def test_watch_goes_on_if_a_recording_cannot_be_moved_and_moves_it_later(
 
     async with watched(tmp_path, transcribe):
         await until(lambda: asked)
-        (tmp_path / "next.wav").write_text("next")
+        (tmp_path / "next.wav").write_text("next", "utf-8")
         await until((tmp_path / "next.wav.txt").exists)
         obstacle.unlink()
         await until((tmp_path / "failed/broken.wav.reason.txt").exists)
@@ -335,10 +349,28 @@ async def test_watch_goes_on_if_a_recording_cannot_be_moved_and_moves_it_later(
     assert capsys.readouterr().err.count("cannot be moved to 'failed' yet") == 1
 
 
+@pytest.mark.parametrize(
+    "stem",
+    [
+        pytest.param("a" * 252, id="letters"),
+        pytest.param(
+            "ü" * 252 + "😀", id="others", marks=pytest.mark.not_in_wine("its files are of Linux")
+        ),
+    ],
+)
+def test_name_of_a_transcript_is_cut_to_what_a_file_of_the_folder_may_have(
+    stem: str, tmp_path: Path
+) -> None:
+    name = next(numbered_names(tmp_path, f"{stem}.wav.txt"))
+    assert name.startswith(stem[:9])
+    assert name.endswith(".txt")
+    new_file(tmp_path / name, "")
+
+
 async def test_watch_tells_once_which_recording_it_may_not_read(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    (tmp_path / "secret.wav").write_text("secret")
+    (tmp_path / "secret.wav").write_text("secret", "utf-8")
     tries: list[Path] = []
 
     def may_not_read(path: Path) -> RecordingIdentity | None:  # root may read every file
@@ -351,6 +383,30 @@ async def test_watch_tells_once_which_recording_it_may_not_read(
     async with watched(tmp_path):
         await until((tmp_path / "secret.wav.txt").exists)
     assert capsys.readouterr().err.count("secret.wav: it cannot be read yet") == 1
+
+
+@pytest.mark.skipif(not IN_WINDOWS, reason="no program keeps others from a file elsewhere")
+async def test_watch_takes_a_recording_once_the_program_that_keeps_it_to_itself_lets_go(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recording = new_file(tmp_path / "talk.wav", "talk")
+    monkeypatch.setattr(sys, "stderr", said := io.StringIO())
+    async with watched(tmp_path):
+        with kept_to_itself(recording):
+            await until(lambda: "talk.wav: it cannot be read yet" in said.getvalue())
+        await until((tmp_path / "talk.wav.txt").exists)
+    assert not (tmp_path / "failed").exists()
+
+
+@contextlib.contextmanager
+def kept_to_itself(path: Path) -> Iterator[None]:
+    """A file that is open so that nobody else may open it, as some recorders do."""
+    kernel = getattr(ctypes, "WinDLL")("kernel32")  # noqa: B009 - of Windows
+    kernel.CreateFileW.restype = ctypes.c_void_p
+    read, open_existing = ctypes.c_uint(0x80000000), 3
+    handle = ctypes.c_void_p(kernel.CreateFileW(str(path), read, 0, None, open_existing, 0, None))
+    yield
+    kernel.CloseHandle(handle)
 
 
 async def test_watch_goes_on_if_a_rejected_recording_is_removed_while_it_is_read(
@@ -371,11 +427,12 @@ async def test_watch_goes_on_if_a_rejected_recording_is_removed_while_it_is_read
     monkeypatch.setattr("sidecar.cli.watch_folder.identify", remove_at_last)
     async with watched(tmp_path) as task:
         await until(lambda: len(tries) == 2)
-        (tmp_path / "next.wav").write_text("next")
+        (tmp_path / "next.wav").write_text("next", "utf-8")
         await until(lambda: task.done() or (tmp_path / "next.wav.txt").exists())
         assert not task.done()
 
 
+@pytest.mark.not_in_wine(NO_LINKS)
 def test_folder_tells_what_it_skips(inbox: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for name in ("memo.qta", "rec.weba", "call.awb", "film.m4v", "call.xyz", "done.srt", "._b.wav"):
         (inbox / name).touch()
@@ -397,9 +454,9 @@ def test_recordings_that_are_still_in_the_cloud_are_named(
         (folder / name).write_bytes(b"bplist00")
     assert expand_folders([folder.parent]) == [folder / "here.wav"]
     told = capsys.readouterr().err.splitlines()
-    names = "2026/Film.MOV, 2026/memo.mp3, 2026/talk.m4a"
+    names = ", ".join(str(Path("2026", one)) for one in ("Film.MOV", "memo.mp3", "talk.m4a"))
     assert f"still in the cloud: {names}. Download them." in told[1]
-    assert "2026/letter.docx.nextcloud. To transcribe" in told[0]
+    assert f"{Path('2026/letter.docx.nextcloud')}. To transcribe" in told[0]
     for name in ("talk.m4a", "Film.MOV", "memo.mp3", *placeholders):
         with pytest.raises(errors.AudioPathNotFound, match="still in the cloud"):
             open_file(folder / name)
@@ -412,11 +469,11 @@ async def test_watch_tells_once_what_it_skips(
     (tmp_path / ".later.m4a.icloud").touch()
     for name in ("2026-11-28", "failed", ".hidden", "texts"):
         (tmp_path / name).mkdir()
-    (tmp_path / "talk.wav").write_text("talk")
+    (tmp_path / "talk.wav").write_text("talk", "utf-8")
     async with watched(tmp_path, output=tmp_path / "texts"):
         await until((tmp_path / "texts/talk.wav.txt").exists)
         shutil.copytree(tmp_path / "2026-11-28", tmp_path / "2026-11-29")
-        (tmp_path / "next.wav").write_text("next")
+        (tmp_path / "next.wav").write_text("next", "utf-8")
         await until((tmp_path / "texts/next.wav.txt").exists)
     told = capsys.readouterr().err
     assert ": 2026-11-28, call.xyz. To transcribe" in told
@@ -435,7 +492,7 @@ async def test_watch_says_once_that_its_folder_is_away_and_goes_on_when_it_is_ba
         folder.rename(away)
         await until(lambda: "cannot be read" in said.getvalue())
         away.rename(folder)
-        (folder / "talk.wav").write_text("talk")
+        (folder / "talk.wav").write_text("talk", "utf-8")
         await until((folder / "talk.wav.txt").exists)
     assert said.getvalue().count(f"{folder}: the folder cannot be read now.\n") == 1
 

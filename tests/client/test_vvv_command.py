@@ -15,6 +15,7 @@ import httpx
 import pytest
 from http_file_server import FileHost
 from service_process import PATIENCE_S, new_file, run_command
+from systems import NO_LINKS
 from vibevoice_asr_client.vvv import EventType, TranscriptionEvent, VibevoiceClient
 
 QUEUED = (
@@ -85,7 +86,11 @@ def vvv(*words: object, **env: str) -> subprocess.CompletedProcess[bytes]:
     """The command, as it is installed."""
     outer = {name: value for name, value in os.environ.items() if "proxy" not in name.lower()}
     command = [sys.executable, "-m", "vibevoice_asr_client.vvv_cli", *map(str, words)]
-    return run_command(command, env=outer | env)
+    run = run_command(command, env=outer | env)
+    run.stdout, run.stderr = (
+        said.replace(os.linesep.encode(), b"\n") for said in (run.stdout, run.stderr)
+    )
+    return run
 
 
 async def test_library_sends_what_the_original_sends_and_yields_its_events(queue, talk) -> None:
@@ -132,24 +137,27 @@ def test_text_goes_to_stdout_queue_state_to_stderr_and_an_error_is_exit_code_1(
     assert [path.name for path in tmp_path.iterdir() if path != talk] == ["talk.json"]
 
 
+@pytest.mark.not_in_wine(NO_LINKS)
 def test_output_is_replaced_by_a_whole_transcript_only_and_a_link_stays_one(
     queue, talk, tmp_path
 ) -> None:
     corrected = tmp_path / "texts" / "corrected.txt"
     corrected.parent.mkdir()
-    corrected.write_text("corrected by hand")
+    corrected.write_text("corrected by hand", "utf-8")
     (link := tmp_path / "out.txt").symlink_to(corrected)
     nobody = ("--server", "http://127.0.0.1:9", "--token", "t", "transcribe", talk)
     assert vvv(*nobody, "--output", link).returncode == 1
     asked = ("--server", queue.url, "--token", "t", "transcribe", talk, "--output")
     queue.status = 500
     assert vvv(*asked, link).returncode == 1
-    assert corrected.read_text() == "corrected by hand"
+    assert corrected.read_text("utf-8") == "corrected by hand"
     queue.status, queue.frames = 200, [data(WORDS[0])]
     assert vvv(*asked, link).returncode == 1
     assert vvv(*asked, tmp_path / "new.txt").returncode == 1
-    assert corrected.read_text() == "corrected by hand"
-    assert (tmp_path / "new.txt").read_text() == WORDS[0], "what came is kept where nothing was"
+    assert corrected.read_text("utf-8") == "corrected by hand"
+    assert (tmp_path / "new.txt").read_text("utf-8") == WORDS[0], (
+        "what came is kept where nothing was"
+    )
     queue.frames = [*FRAMES]
     assert vvv(*asked, link).returncode == 0
     assert link.is_symlink()
@@ -162,7 +170,7 @@ def test_output_is_replaced_by_a_whole_transcript_only_and_a_link_stays_one(
     assert list(corrected.parent.iterdir()) == [corrected]
 
 
-@pytest.mark.skipif(os.name == "nt", reason="a named pipe of POSIX")
+@pytest.mark.posix("named pipes of POSIX")
 def test_output_that_is_a_pipe_gets_the_transcript_and_stays(queue, talk, tmp_path) -> None:
     os.mkfifo(pipe := tmp_path / "pipe")
     with subprocess.Popen(["cat", pipe], stdout=subprocess.PIPE, text=True) as reader:
@@ -173,7 +181,7 @@ def test_output_that_is_a_pipe_gets_the_transcript_and_stays(queue, talk, tmp_pa
 
 
 @pytest.mark.slow_except("full")
-@pytest.mark.skipif(os.name == "nt", reason="a redirection of a POSIX shell")
+@pytest.mark.posix("programs for Linux")
 @pytest.mark.parametrize(
     ("redirection", "said"), [(">&-", "output is closed"), ("| true", ""), (">/dev/full", "space")]
 )
@@ -193,6 +201,16 @@ def test_output_that_cannot_be_written_is_no_traceback(redirection, said, queue,
     assert "Traceback" not in run.stderr
     assert said in run.stderr
     assert run.returncode == (1 if said else 0), "a shell has the exit code of the last command"
+
+
+def test_output_whose_reader_is_gone_is_no_error_and_exits_with_1(queue, talk) -> None:
+    reader, writer = os.pipe()
+    os.close(reader)
+    command = [sys.executable, "-m", "vibevoice_asr_client.vvv_cli", "--server", queue.url]
+    run = run_command([*command, "--token", "t", "transcribe", str(talk)], stdout=writer)
+    os.close(writer)
+    assert run.returncode == 1
+    assert b"Error" not in run.stderr
 
 
 def test_status_shows_own_jobs_with_the_environments_token_and_ignores_its_proxy(queue) -> None:

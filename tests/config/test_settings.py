@@ -1,5 +1,4 @@
 import math
-import os
 import re
 from pathlib import Path
 from typing import get_args
@@ -8,7 +7,7 @@ import pytest
 
 from sidecar import errors
 from sidecar.cli.common_options import describe
-from sidecar.config.settings import data_folder, unknown_variables
+from sidecar.config.settings import config_file_path, data_folder, unknown_variables
 from sidecar.observability.logs import default_data_folder
 from sidecar.plugins import load_settings, settings_class
 
@@ -24,7 +23,7 @@ def config(no_settings):
 
 def test_precedence_is_flags_environment_file_defaults(config, monkeypatch):
     assert load_settings().port == 8765
-    config.write_text("port = 1001\nqueue_limit = 11\n")
+    config.write_text("port = 1001\nqueue_limit = 11\n", "utf-8")
     assert load_settings().port == 1001
     monkeypatch.setenv("VIBEVOICE_PORT", "1002")
     assert load_settings().port == 1002
@@ -58,7 +57,7 @@ def test_duration_is_a_number_with_or_without_unit(text, seconds):
 
 
 def test_duration_in_the_file_may_be_a_number(config):
-    config.write_text('keep_alive = 30\njob_retention = "2m"\n')
+    config.write_text('keep_alive = 30\njob_retention = "2m"\n', "utf-8")
     settings = load_settings()
     assert (settings.keep_alive, settings.job_retention) == (30, 120)
 
@@ -91,7 +90,7 @@ def test_impossible_number_is_refused_for_every_numeric_setting(word):
     "word", ["1e308", "5e-324", "nan", "inf", "true", '"true"', "[1]", "{a = 1}"]
 )
 def test_impossible_number_in_the_file_is_refused_for_every_numeric_setting(word, config):
-    config.write_text("".join(f"{name} = {word}\n" for name in NUMBERS))
+    config.write_text("".join(f"{name} = {word}\n" for name in NUMBERS), "utf-8")
     with pytest.raises(errors.SettingsInvalid) as caught:
         load_settings()
     assert settings_named_in(caught.value) == {*NUMBERS}
@@ -127,7 +126,7 @@ def test_impossible_value_is_refused_with_its_setting(way, name, value, config, 
     elif way == "environment":
         monkeypatch.setenv(f"VIBEVOICE_{name.upper()}", value)
     else:
-        config.write_text(f'{name} = "{value}"\n')
+        config.write_text(f'{name} = "{value}"\n', "utf-8")
     with pytest.raises(errors.SettingsInvalid) as caught:
         load_settings(**flags)
     assert name in caught.value.detail
@@ -151,7 +150,7 @@ def test_refusal_of_a_value_has_no_text_of_pydantic(name, value, said):
 
 
 def test_invalid_toml_is_refused_with_its_file(config):
-    config.write_text("port = = 3")
+    config.write_text("port = = 3", "utf-8")
     with pytest.raises(errors.SettingsInvalid) as caught:
         load_settings()
     assert str(config) in caught.value.detail
@@ -186,7 +185,7 @@ def test_host_may_have_the_brackets_of_an_address_in_a_url(monkeypatch):
 
 
 def test_tilde_in_the_path_of_the_file_is_the_home_folder(monkeypatch, tmp_path):
-    (tmp_path / "ours.toml").write_text("port = 1004\n")
+    (tmp_path / "ours.toml").write_text("port = 1004\n", "utf-8")
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.setenv("USERPROFILE", str(tmp_path))
     monkeypatch.setenv("VIBEVOICE_CONFIG", "~/ours.toml")
@@ -204,15 +203,15 @@ def test_tilde_is_the_home_folder_in_every_setting_of_a_path(monkeypatch, tmp_pa
     paths |= {"tls", "uploads"} & {flag.name for flag in describe()}
     lines = [f"{name} = '~/{name}'" for name in paths - {"config"}]
     lines += [f"{name} = ['~/{name}', '/srv/~']" for name in lists]
-    (tmp_path / "config").write_text("\n".join(lines))
+    (tmp_path / "config").write_text("\n".join(lines), "utf-8")
     settings = load_settings(config="~/config")
     for name in paths:
-        assert str(getattr(settings, name)) == str(tmp_path / name)
+        assert Path(getattr(settings, name)) == tmp_path / name
     for name in lists:
         assert getattr(settings, name) == (tmp_path / name, Path("/srv/~"))
 
 
-@pytest.mark.skipif(os.name == "nt", reason="users without a home folder")
+@pytest.mark.posix("permissions of POSIX")
 @pytest.mark.parametrize("folder", ["", "given"])
 def test_user_without_home_folder_has_the_default_settings_and_no_data_folder(
     folder, monkeypatch, tmp_path
@@ -229,3 +228,25 @@ def test_user_without_home_folder_has_the_default_settings_and_no_data_folder(
     with pytest.raises(errors.SettingsInvalid, match="no home folder"):
         data_folder(load_settings(), "jobs")
     assert default_data_folder(None) is None
+
+
+@pytest.mark.parametrize(
+    ("platform", "variables", "folder"),
+    [
+        ("darwin", {"XDG_CONFIG_HOME": "/elsewhere"}, "~/Library/Application Support"),
+        ("linux", {}, "~/.config"),
+        ("linux", {"XDG_CONFIG_HOME": "/elsewhere"}, "/elsewhere"),
+        ("win32", {}, "~/AppData/Roaming"),
+        ("win32", {"APPDATA": "/roaming"}, "/roaming"),
+    ],
+)
+def test_file_of_settings_is_where_each_system_keeps_those_of_a_user(
+    platform, variables, folder, monkeypatch
+):
+    for name in ("VIBEVOICE_CONFIG", "XDG_CONFIG_HOME", "APPDATA"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr("sys.platform", platform)
+    expected = Path(folder).expanduser() / "vibevoice-asr" / "config.toml"
+    assert config_file_path() == expected

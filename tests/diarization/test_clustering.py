@@ -7,7 +7,6 @@ from sidecar.diarization.clustering import (
     MAX_CLUSTERED_VECTORS,
     NO_SPEAKER,
     SpeakerCount,
-    cluster_directions,
     cluster_embeddings,
     linkage_tree,
     renumber_speakers,
@@ -83,29 +82,6 @@ def test_different_voices_and_an_outlier_stay_apart_whatever_number_is_hinted(hi
     vectors, seconds, who = with_an_outlier()
     count = SpeakerCount(hint, hint)
     assert cluster_embeddings(vectors, seconds, count).tolist() == renumbered(who)
-
-
-@pytest.mark.parametrize(
-    ("least", "most", "speakers"),
-    [(1, 1, 1), (1, 2, 2), (2, 2, 2), (3, 3, 3), (4, None, 4), (1, None, 3), (2, 9, 3)],
-)
-def test_exact_number_of_speakers_is_kept_and_an_outlier_goes_to_the_most_similar(
-    least: int, most: int | None, speakers: int
-) -> None:
-    vectors, who = people([20, 20, 20, 1])
-    seconds = np.array([0.5 if person == 3 else 5.0 for person in who], np.float32)
-    found = cluster_embeddings(vectors, seconds, SpeakerCount(least, most, exact=True))
-    assert sorted({*found.tolist()}) == [*range(speakers)]
-    others, outlier = np.array(who) != 3, who.index(3)
-    alike = cluster_directions(vectors[others], found[others]) @ vectors[outlier]
-    assert found[outlier] == alike.argmax()
-
-
-def test_exact_number_counts_a_speaker_with_a_tenth_of_an_equal_share() -> None:
-    vectors, who = people([7, 5, 1])
-    seconds = np.array([(2.0, 3.0, 1.0)[person] for person in who], np.float32)  # 14, 15, 1: of 30
-    found = cluster_embeddings(vectors, seconds, SpeakerCount(3, 3, exact=True))
-    assert found.tolist() == renumbered(who)
 
 
 def test_hinted_number_of_speakers_separates_voices_that_are_one_without_a_hint() -> None:

@@ -45,10 +45,10 @@ ONE, OTHER, THIRD = 0, 1, 2
 
 def windows_of(people: Sequence[int]) -> WindowSpeakers:
     """Windows of a recording in which each of these people speaks for `TURN_S`, clustered. The
-    first two are alike, so that two speakers are found for three people."""
+    first two are a little alike, so that two speakers are found for three people."""
     random = np.random.default_rng(7)
     basis = np.linalg.qr(random.normal(size=(256, 3)))[0].T
-    voices = [basis[0], 0.7 * basis[0] + 0.714 * basis[1], basis[2]]
+    voices = [basis[0], 0.5 * basis[0] + 0.866 * basis[1], basis[2]]
     who = np.repeat(people, round(TURN_S / FRAME_STEP_S))
     windows = []
     for start in range(0, len(who) - WINDOW_FRAMES + 1, 148):

@@ -12,10 +12,11 @@ from sidecar.diarization.word_attribution import (
     context_span,
     extend_over_overlaps,
     fit_to_turns,
+    flag_overlaps,
     merge_turns,
 )
 from sidecar.transcripts.speaker_turns import SpeakerTurn
-from sidecar.transcripts.transcript import NON_SPEECH_FLAG, Segment, Word
+from sidecar.transcripts.transcript import NON_SPEECH_FLAG, OVERLAP_FLAG, Segment, Word
 from sidecar.transcripts.word_timing import split_at_words
 
 Span = tuple[float, float, int]
@@ -254,3 +255,26 @@ def test_segment_is_cut_where_its_speaker_changes_unless_its_speaker_talks_throu
     assert over.attributed(remark) == [remark], "who talks longer at the same time has not said it"
     (wordless,) = floor.attributed(replace(segment, words=()))
     assert (wordless.text, wordless.speaker) == (segment.text, 7)
+
+
+@parametrize_by_name(
+    "turns, flagged",
+    {
+        "one speaker": ([(0, 4, 0), (3, 6, 0)], [False, False, False]),
+        "half a second": ([(0, 3.5, 0), (3, 6, 1)], [False, True, False]),
+        "less": ([(0, 3.4, 0), (3, 6, 1)], [False, False, False]),
+        "over all": ([(0, 6, 0), (1, 5, 1)], [True, True, False]),
+        "in parts": ([(0, 6, 0), (2, 2.3, 1), (3, 3.3, 2)], [False, True, False]),
+    },
+)
+def test_segment_is_flagged_if_two_people_speak_in_it_for_half_a_second(
+    turns: list[Span], flagged: list[bool]
+) -> None:
+    segments = [
+        Segment(0, 2, "a", 0),
+        Segment(2, 6, "b", 0, flags=(OVERLAP_FLAG,)),  # by other turns
+        Segment(0, 6, "[Music]", None, flags=(NON_SPEECH_FLAG,)),
+    ]
+    found = flag_overlaps(segments, [SpeakerTurn(*one) for one in turns])
+    assert [OVERLAP_FLAG in one.flags for one in found] == flagged
+    assert found[2] == segments[2]

@@ -1,5 +1,6 @@
 """Which engine serves is decided by what is there, and the reason is said."""
 
+import json
 import sys
 from collections.abc import Callable
 from dataclasses import replace
@@ -26,7 +27,8 @@ from sidecar.engines.engine_selection import (
 )
 from sidecar.gpu_memory import cards, gpu_devices
 from sidecar.gpu_memory.gpu_devices import GpuMemory
-from sidecar.gpu_memory.memory_plan import GB
+from sidecar.gpu_memory.memory_plan import GB, DeviceRoom
+from sidecar.gpu_memory.streaming_memory import StreamingFootprint
 from sidecar.interfaces.engine_interface import EngineSpec, Precision, TranscribeOptions
 from sidecar.interfaces.live_options import LiveOptions
 from sidecar.live.sessions.session_limits import SessionBounds, accepted_options
@@ -484,6 +486,35 @@ def test_streaming_model_for_files_and_live_gets_precisions_in_which_both_proces
     assert wanted in ("auto", precisions["files"])
 
 
+@pytest.mark.parametrize(
+    ("written", "frames"),
+    [
+        ({"chunk_frames": 15, "lookahead_frames": 4}, (15, 4)),
+        ({"chunk_frames": 22, "lookahead_frames": 4}, (22, 4)),
+        ({"chunk_frames": 0, "lookahead_frames": 4}, (22, 4)),  # the load refuses it
+        ({}, (22, 4)),
+    ],
+)
+def test_plan_of_streaming_model_has_the_frames_of_windows_of_its_checkpoint(
+    written: dict[str, int],
+    frames: tuple[int, int],
+    card: Callable[..., EngineChoice[EngineSpec]],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    sizes = {"target_sample_rate": 24_000, "speech_tok_compress_ratio": 3_200, **written}
+    (tmp_path / "preprocessor_config.json").write_text(json.dumps(sizes), "utf-8")
+    card(40)
+    find = engine_selection.find_model
+    monkeypatch.setattr(
+        engine_selection, "find_model", lambda *wanted: replace(find(*wanted), folder=tmp_path)
+    )
+    settings = Settings.model_validate({"engine": "vibevoice-streaming", "live_engine": "none"})
+    for footprint in choose_engine(settings).footprints.values():
+        assert isinstance(footprint, StreamingFootprint)
+        assert (footprint.chunk_frames, footprint.lookahead_frames) == frames
+
+
 @pytest.mark.parametrize("engine", ["vibevoice-streaming", "voxtral"])
 def test_loaded_model_may_be_replaced_by_the_same_one_after_free_gpu_memory_has_shrunk(
     engine: str, card: Callable[..., EngineChoice[EngineSpec]]
@@ -507,6 +538,22 @@ def test_streaming_model_may_not_be_replaced_by_one_of_another_size(
     card(40, num_hidden_layers=27)
     with pytest.raises(errors.ModelUnsuited):
         host.check_like(choose_engine(settings), Precision.AUTO)
+
+
+def test_live_engine_of_a_card_that_holds_twice_the_sessions_in_int4_says_why_it_is_the_default(
+    card: Callable[..., EngineChoice[EngineSpec]],
+) -> None:
+    card(24)
+    settings = Settings.model_validate({"engine": "vibevoice-streaming", "live_engine": "none"})
+    choice = choose_engine(settings)
+    assert choice.spec.resolve_precision(Precision.AUTO) is Precision.INT4
+    wide = choice.footprints[Precision.BF16].sessions(DeviceRoom(24 * 1024**3, 1e12))
+    assert 0 < 2 * wide <= choice.spec.sessions
+    reason = f"int4 by default: {choice.spec.sessions} live sessions, {wide} in bf16"
+    assert choice.reason.endswith(reason)
+    named = choose_engine(settings.model_copy(update={"precision": Precision.BF16}))
+    assert named.spec.resolve_precision(Precision.BF16) is Precision.BF16
+    assert "by default" not in named.reason
 
 
 @pytest.mark.parametrize("wanted", ["auto", "bf16", "fp16", "int8"])

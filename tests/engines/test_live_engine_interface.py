@@ -3,7 +3,8 @@
 import gc
 import threading
 import weakref
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,11 +17,12 @@ import tiny_whisper
 from live_client import LiveClient
 from moonshine_voice import get_assets_path
 from service_process import PATIENCE_S, wait_until
+from streaming_stand_in import StreamingStandIn
 
 from sidecar.audio import Block
 from sidecar.audio.audio_decoder import decode_audio_file
 from sidecar.engines import ENGINES, create_engine, missing_packages
-from sidecar.interfaces.engine_interface import LoadOptions, Precision
+from sidecar.interfaces.engine_interface import LoadOptions, Precision, UpstreamOptions
 from sidecar.interfaces.live_events import (
     Final,
     InputProcessed,
@@ -31,22 +33,26 @@ from sidecar.interfaces.live_events import (
     TurnDropped,
     TurnEnded,
 )
-from sidecar.interfaces.live_options import LIVE_RATE, LiveOptions, LiveOrder
+from sidecar.interfaces.live_options import LiveOptions, LiveOrder
 from sidecar.live.runtime.live_scheduler import LiveEngine
-from sidecar.plugins import transformers_asr
+from sidecar.plugins import transformers_asr, upstream
 from sidecar.transcripts.transcript import Segment, join_texts
 
 CLIPS = ("beckett", "endgame_nagg_nell")
 MOST_S = 8.0
 """Of a clip are heard."""
-SPECS = {spec.name: spec for spec in (*ENGINES, transformers_asr.SPEC)}
+SPECS = {spec.name: spec for spec in (*ENGINES, transformers_asr.SPEC, upstream.SPEC)}
 LIVE = [spec.name for spec in SPECS.values() if spec.sessions and not missing_packages(spec)]
 ALSO_PARTIALS = LiveOptions(diarize=False, patience_s=PATIENCE_S)
 ONLY_FINALS = replace(ALSO_PARTIALS, partials=False)
 
 
-def loading(name: str) -> LoadOptions:
-    """How an engine is loaded; one whose weights are not in a wheel has some that are made here."""
+def loading(name: str, stack: ExitStack) -> LoadOptions:
+    """How an engine is loaded; one whose weights are not in a wheel has some that are made here,
+    and one of another server a stand-in on the ``stack``."""
+    if name == "upstream":
+        there = stack.enter_context(StreamingStandIn())
+        return LoadOptions(upstream=UpstreamOptions((there.url,)), live=True)
     if name == "whisper":
         return LoadOptions(Precision.INT8, str(tiny_whisper.model()), live=True)
     if name == "voxtral":
@@ -68,20 +74,21 @@ def said_alone(
     return client.end()
 
 
-pytestmark = pytest.mark.slow_except("whisper", "moonshine", "scripted")
+pytestmark = pytest.mark.slow_except("whisper", "moonshine", "scripted", "upstream")
 
 
 @pytest.fixture(scope="module", params=LIVE)
-def engine(request: pytest.FixtureRequest) -> LiveEngine:
-    found: LiveEngine = create_engine(SPECS[request.param].factory)
-    list(found.load(loading(request.param)))
-    return found
+def engine(request: pytest.FixtureRequest) -> Iterator[LiveEngine]:
+    with ExitStack() as stack:
+        found: LiveEngine = create_engine(SPECS[request.param].factory)
+        list(found.load(loading(request.param, stack)))
+        yield found
 
 
 @pytest.fixture(scope="module")
-def clips() -> Sequence[Block]:
-    files = [Path(get_assets_path()) / f"{name}.wav" for name in CLIPS]
-    return [decode_audio_file(file, LIVE_RATE)[: round(MOST_S * LIVE_RATE)] for file in files]
+def clips(engine: LiveEngine) -> Sequence[Block]:
+    files, rate = [Path(get_assets_path()) / f"{name}.wav" for name in CLIPS], engine.sample_rate
+    return [decode_audio_file(file, rate)[: round(MOST_S * rate)] for file in files]
 
 
 @pytest.fixture(scope="module")
@@ -117,7 +124,7 @@ def test_live_events_come_in_order_and_the_transcript_at_the_end_has_the_finals(
     assert all(one.settled <= one.at for one in heard)
     transcript = client.transcript
     assert [one.text for one in transcript.segments] == [one.segment.text for one in client.finals]
-    assert transcript.duration == pytest.approx(len(clips[0]) / LIVE_RATE, abs=0.1)
+    assert transcript.duration == pytest.approx(len(clips[0]) / engine.sample_rate, abs=0.1)
 
 
 def test_speech_gives_finals_with_text_whose_turns_end(alone: list[LiveClient]) -> None:
@@ -150,7 +157,7 @@ def test_concurrent_sessions_have_results_of_single_ones(
 
 
 def test_live_silence_gives_no_events_of_speech(engine: LiveEngine) -> None:
-    client = said_alone(engine, np.zeros(3 * LIVE_RATE, np.float32), ALSO_PARTIALS)
+    client = said_alone(engine, np.zeros(3 * engine.sample_rate, np.float32), ALSO_PARTIALS)
     assert client.of(SpeechStarted, Partial, Final) == []
     assert client.transcript.segments == ()
     assert client.transcript.duration == pytest.approx(3.0, abs=0.1)
@@ -161,7 +168,7 @@ def test_cancelled_turn_gives_no_more_finals_and_later_turns_do(
     engine: LiveEngine, clips: Sequence[Block], alone: list[LiveClient]
 ) -> None:
     client = LiveClient(engine, ONLY_FINALS)
-    for _ in client.say(clips[0][: 2 * LIVE_RATE], 3_200):
+    for _ in client.say(clips[0][: 2 * engine.sample_rate], 3_200):
         pass
     client.until(SpeechStarted)
     client.session.push(LiveOrder.CANCEL)
@@ -179,7 +186,7 @@ def test_cancelled_turn_gives_no_more_finals_and_later_turns_do(
 
 def test_commit_ends_one_turn_and_is_counted(engine: LiveEngine, clips: Sequence[Block]) -> None:
     client = LiveClient(engine, ONLY_FINALS)
-    for _ in client.say(clips[0][: 2 * LIVE_RATE], 3_200):
+    for _ in client.say(clips[0][: 2 * engine.sample_rate], 3_200):
         pass
     client.session.push(LiveOrder.COMMIT)
     client.end()
@@ -200,7 +207,7 @@ def test_closed_session_sends_no_more_events_and_leaves_no_thread_or_reference(
 ) -> None:
     before = threads()
     client = LiveClient(engine, ALSO_PARTIALS)
-    for _ in client.say(clips[1][: 4 * LIVE_RATE], 3_200):
+    for _ in client.say(clips[1][: 4 * engine.sample_rate], 3_200):
         pass
     client.until(SpeechStarted)
     client.session.close()

@@ -8,7 +8,7 @@ import pytest
 from sidecar import errors
 from sidecar.engines import torch_build
 from sidecar.engines.torch_build import torch_has_cuda, torch_obstacle
-from sidecar.gpu_memory import gpu_devices
+from sidecar.gpu_memory import gpu_devices, torch_devices
 from sidecar.gpu_memory.gpu_devices import GpuMemory
 from sidecar.service.system_checks import CheckState, check_gpu
 
@@ -20,9 +20,11 @@ def install(
     library = "torch_cuda.dll" if cuda else "torch_cpu.dll"
     (folder / "lib").mkdir()
     (folder / "lib" / library).touch()
-    (folder / "version.py").write_text(f"__version__ = '2.13.0'\ncuda: Optional[str] = {cuda!r}\n")
+    (folder / "version.py").write_text(
+        f"__version__ = '2.13.0'\ncuda: Optional[str] = {cuda!r}\n", "utf-8"
+    )
     found = SimpleNamespace(submodule_search_locations=[str(folder)])
-    monkeypatch.setattr(torch_build, "find_spec", lambda name: found)
+    monkeypatch.setattr(torch_devices, "find_spec", lambda name: found)
     monkeypatch.setattr(torch_build.metadata, "version", lambda name: "2.13.0")
     monkeypatch.setattr(torch_build, "driver_cuda_version", lambda: driver)
 
@@ -65,7 +67,7 @@ def test_doctor_warns_of_torch_that_cannot_use_the_gpu_with_reason_and_install_c
 
 def test_cuda_support_read_from_torch_files_equals_that_of_the_imported_torch() -> None:
     torch = pytest.importorskip("torch")
-    assert torch_has_cuda() is (torch.version.cuda is not None)
+    assert torch_has_cuda() is bool(torch.version.cuda or torch.version.hip)
 
 
 @pytest.mark.parametrize("wanted", ["auto", "cuda"])

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import tiny_voxtral
 from live_client import LiveClient
+from not_tested import missing_extra
 from service_process import PATIENCE_S
 from tiny_vibevoice import clip
 
@@ -220,8 +221,8 @@ def test_voxtral_text_and_delay_tokens_are_those_of_mistral_common(voxtral: Voxt
 def test_gpu_without_room_for_voxtral_is_model_load_failed_with_its_remedy(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    import torch
-    import transformers
+    torch = pytest.importorskip("torch", reason=missing_extra("torch"))
+    transformers = pytest.importorskip("transformers", reason=missing_extra("torch"))
 
     def full(*_: Any, **__: Any) -> None:
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB.")
@@ -237,7 +238,7 @@ def test_gpu_without_room_for_voxtral_is_model_load_failed_with_its_remedy(
 def test_invalid_tekken_file_fails_load_with_reason(tmp_path: Path) -> None:
     with pytest.raises(errors.ModelLoadFailed, match="tekken"):
         read_tekken(tmp_path)
-    (tmp_path / TEKKEN_FILE).write_text(json.dumps({"config": {}}))
+    (tmp_path / TEKKEN_FILE).write_text(json.dumps({"config": {}}), "utf-8")
     with pytest.raises(errors.ModelLoadFailed, match="KeyError"):
         read_tekken(tmp_path)
 
@@ -298,7 +299,7 @@ def test_incomplete_damaged_or_other_voxtral_folder_is_refused_with_its_reason(
     weights.write_bytes(weights.read_bytes()[:-1])
     with pytest.raises(errors.CheckpointDamaged, match="truncated"):
         installed_checkpoints.VOXTRAL.find(folder)
-    (folder / "config.json").write_text('{"model_type": "voxtral"}')
+    (folder / "config.json").write_text('{"model_type": "voxtral"}', "utf-8")
     with pytest.raises(errors.CheckpointUnsupported, match="'voxtral'"):
         installed_checkpoints.VOXTRAL.find(folder)
 

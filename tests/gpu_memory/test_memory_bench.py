@@ -17,7 +17,7 @@ from sidecar.interfaces.engine_interface import MemoryPlan, Precision
 
 def row(folder: Path, *, enough: bool = True) -> tuple[Row, memory_footprint.MemoryBreakdown]:
     """Ten seconds in fp32 on a card that has what is planned, or half of the activations less."""
-    config = json.loads((tiny_vibevoice.checkpoint("tiny") / "config.json").read_text())
+    config = json.loads((tiny_vibevoice.checkpoint("tiny") / "config.json").read_text("utf-8"))
     shape = memory_footprint.ModelShape.from_config(config)
     work = memory_footprint.RecordingWork.of(shape, 10.0)
     plan = plan_ladder(work, apart=False)[0]

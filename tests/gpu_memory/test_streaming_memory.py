@@ -1,5 +1,7 @@
 """Sessions of VibeVoice-ASR-Streaming on every card: within its memory, and in time."""
 
+from dataclasses import replace
+
 import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
@@ -8,11 +10,11 @@ from sidecar.gpu_memory import cards
 from sidecar.gpu_memory.memory_footprint import reserve_bytes
 from sidecar.gpu_memory.memory_plan import DeviceRoom
 from sidecar.gpu_memory.streaming_memory import (
-    CHUNK_S,
     PERIOD_SHARE,
     STREAMING_SHAPES,
     WINDOWS_AT_ONCE,
     StreamingFootprint,
+    default_precision,
 )
 from sidecar.interfaces.engine_interface import Precision, TranscribeOptions
 
@@ -37,7 +39,7 @@ def test_live_sessions_forecast_for_a_card_are_the_most_that_fit_its_memory_and_
 
     def held(sessions: int) -> bool:
         fits = footprint.loaded_bytes + sessions * footprint.session_bytes <= room.available_bytes
-        late = footprint.chunk_s(sessions, room.bandwidth or 0) > PERIOD_SHARE * CHUNK_S
+        late = footprint.chunk_s(sessions, room.bandwidth or 0) > PERIOD_SHARE * footprint.period_s
         return fits and (sessions == 1 or not late)
 
     assert not count or held(count)
@@ -52,11 +54,11 @@ def test_live_sessions_forecast_for_a_card_are_the_most_that_fit_its_memory_and_
 @pytest.mark.parametrize(
     ("model", "cards_gb"),
     [
-        (MODELS[0], {12: Precision.INT4, 16: Precision.INT4, 24: Precision.BF16}),
-        (MODELS[1], {6: Precision.BF16, 8: Precision.BF16}),
+        (MODELS[0], {12: Precision.INT4, 24: Precision.INT4, 32: Precision.BF16}),
+        (MODELS[1], {6: Precision.INT4, 8: Precision.BF16}),
     ],
 )
-def test_first_precision_of_a_card_is_the_best_that_holds_a_session(
+def test_default_precision_of_a_card_is_the_widest_that_holds_a_session_or_int4_for_twice_as_many(
     model: str, cards_gb: dict[int, Precision]
 ) -> None:
     for size, precision in cards_gb.items():
@@ -65,6 +67,36 @@ def test_first_precision_of_a_card_is_the_best_that_holds_a_session(
     eight = cards.forecast_on(cards.find_card("8GB"), None, TranscribeOptions(), MODELS[0])
     assert not eight.fits
     assert "int4 takes" in eight.sentence
+
+
+def test_forecast_of_a_card_says_why_int4_is_its_default_and_a_named_precision_holds() -> None:
+    card = cards.find_card("RTX 3090")
+    found = cards.forecast_on(card, None, TranscribeOptions(), MODELS[0])
+    assert found.precision is Precision.INT4
+    assert found.sentence.endswith("int4 by default: 16 live sessions, 7 in bf16")
+    named = TranscribeOptions(precision=Precision.BF16)
+    found = cards.forecast_on(card, None, named, MODELS[0])
+    assert found.precision is Precision.BF16
+    assert "by default" not in found.sentence
+
+
+@pytest.mark.parametrize(
+    ("sessions", "wanted"),
+    [
+        ({Precision.BF16: 7, Precision.INT4: 13}, Precision.BF16),
+        ({Precision.BF16: 7, Precision.INT4: 14}, Precision.INT4),
+        ({Precision.BF16: 0, Precision.INT4: 1, Precision.INT8: 1}, Precision.INT4),
+        ({Precision.BF16: 2, Precision.FP32: 0}, Precision.BF16),
+    ],
+)
+def test_int4_is_the_default_only_if_it_holds_twice_the_sessions(
+    sessions: dict[Precision, int], wanted: Precision
+) -> None:
+    found = default_precision(sessions)
+    assert found is not None
+    assert found[0] is wanted
+    assert bool(found[1]) is (sessions[Precision.BF16] > 0 and wanted is Precision.INT4)
+    assert default_precision(dict.fromkeys(sessions, 0)) is None
 
 
 def test_card_without_bf16_runs_a_streaming_model_in_int4() -> None:
@@ -112,3 +144,19 @@ def test_planned_memory_of_eight_sessions_is_0_to_5_percent_above_the_simulated_
     tensors = memory_simulation.simulate_sessions(footprint.shape, precision).highest
     simulated = tensors + reserve_bytes(tensors)
     assert 0.95 * planned <= simulated <= planned
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_checkpoint_of_shorter_chunks_has_less_time_for_a_session_and_less_memory_of_a_window(
+    model: str,
+) -> None:
+    usual = StreamingFootprint(STREAMING_SHAPES[model], Precision.BF16)
+    short = replace(usual, chunk_frames=15)
+    assert short.period_s == pytest.approx(2.0)
+    assert short.session_bytes < usual.session_bytes
+    assert short.loaded_bytes < usual.loaded_bytes
+    room = DeviceRoom(1 << 50, 1e12)
+    assert short.sessions(room) < usual.sessions(room)
+    assert (
+        short.forecast(3600.0, 7200.0, room).seconds > usual.forecast(3600.0, 7200.0, room).seconds
+    )

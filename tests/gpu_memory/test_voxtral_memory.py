@@ -23,7 +23,7 @@ def test_planned_memory_of_voxtral_stream_is_that_of_its_caches(seconds: float) 
     from sidecar.engines.voxtral import VoxtralStream, load_voxtral
 
     folder = tiny_voxtral.model()
-    shape = StreamShape.from_config(json.loads((folder / "config.json").read_text()))
+    shape = StreamShape.from_config(json.loads((folder / "config.json").read_text("utf-8")))
     voxtral = load_voxtral(folder, "cpu", "float32")
     stream = VoxtralStream(voxtral, 6)
     stream.feed(np.zeros(round(seconds * 16_000), np.float32))

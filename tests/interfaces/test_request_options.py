@@ -113,12 +113,24 @@ def test_impossible_value_is_refused_with_its_field(field: str, values: list[obj
         ({"context": "A play.", "hotwords": "Nagg"}, "A play. Nagg"),
         ({"hotwords": "Nagg;Nell"}, "Nagg, Nell"),
         ({"prompt": "A play"}, "A play"),
+        (
+            {"prompt": "A play.\nBeckett\r\n\n Godot ", "hotwords": "Nagg\nNell"},
+            "A play. Beckett, Godot, Nagg, Nell",
+        ),
     ],
 )
 def test_prompt_with_hotwords_is_the_context_followed_by_the_hotwords(
     given: dict[str, object], expected: str
 ) -> None:
     assert parsed(**given).prompt_with_hotwords == expected
+
+
+def test_context_keeps_its_lines_and_each_hotword_has_its_own_for_a_model_trained_so() -> None:
+    options = parsed(prompt="A play.\r\n \nMr.\tBeckett \x07", hotwords="Nagg, Nell;Hamm\nClov")
+    assert options.prompt == "A play.\nMr. Beckett"
+    assert options.prompt_lines == "A play.\nMr. Beckett\nNagg\nNell\nHamm\nClov"
+    assert parsed(hotwords="Nagg").prompt_lines == "Nagg"
+    assert parsed().prompt_lines == ""
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,5 @@
 """Several places for one queue: a real engine, whose process does several jobs at once."""
 
-import os
 import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -152,7 +151,6 @@ async def test_concurrent_jobs_run_alone_and_uncounted_after_a_hanging_disk_kill
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(os.name == "nt", reason="kills with a POSIX signal")
 async def test_poison_job_in_shared_process_fails_and_jobs_beside_it_are_done(
     new_job: NewJob, recording: Path, hold: Hold
 ) -> None:

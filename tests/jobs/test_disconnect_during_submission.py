@@ -14,8 +14,9 @@ import pytest
 from open_descriptors import opened
 from service_process import PATIENCE_S, new_file, until
 
-from sidecar import clock, errors
+from sidecar import clock, errors, files
 from sidecar.audio import audio_source
+from sidecar.audio.audio_format import read_file_at
 from sidecar.audio.audio_source import AudioSource
 from sidecar.audio.upload_spool import UploadSpool
 from sidecar.auth.identity import ANONYMOUS
@@ -32,7 +33,6 @@ from sidecar.service.live_session_archive import LiveSessionArchive
 from sidecar.storage import encryption
 from sidecar.transcripts.transcript import Segment, Transcript
 
-pytestmark = pytest.mark.skipif(os.name == "nt", reason="counts POSIX descriptors")
 KEY = "0123456789abcdef0123456789abcdef"
 QUEUE = 2
 THREADS = "spool", "storage", "open", "probe"
@@ -180,7 +180,7 @@ async def test_disconnect_at_any_await_of_submission_leaves_no_job_recording_des
     await service.close()
     keeping = JobPersistence(settings)
     with closing(keeping.event_log), keeping.open(keeping.event_log.get(job.id)) as source:
-        assert os.pread(source.fd, len(long) + 1, 0) == long
+        assert read_file_at(source.fd, 0, len(long) + 1) == long
 
 
 async def test_recording_of_disconnected_client_is_read_and_not_a_file_that_reuses_its_descriptor(
@@ -207,7 +207,7 @@ async def test_recording_of_disconnected_client_is_read_and_not_a_file_that_reus
     with ExitStack() as others:
         another = new_file(tmp_path / "another", bytes(len(long)))
         for _ in range(number + 1):
-            fd = os.open(another, os.O_RDONLY)
+            fd = files.open_to_read(another)
             others.callback(os.close, fd)
             if fd == number:
                 break

@@ -9,7 +9,7 @@ import sys
 import threading
 import uuid
 from collections.abc import AsyncIterator, Callable, Collection, Sequence
-from contextlib import asynccontextmanager, closing
+from contextlib import asynccontextmanager, closing, suppress
 from pathlib import Path
 
 import pytest
@@ -18,7 +18,7 @@ from instrumented_slot import FACTS, OverheardJoint, OverheardSlot, queue_on, st
 from service_process import PATIENCE_S, new_file, until
 from uploads import upload
 
-from sidecar import errors
+from sidecar import errors, files
 from sidecar.audio.audio_source import AudioSource, open_recording_file, recording_ref
 from sidecar.audio.upload_spool import UploadSpool
 from sidecar.config.settings import Settings
@@ -43,9 +43,6 @@ from sidecar.plugins.upstream.errors import (
 from sidecar.storage.encrypted_sqlite import JobWrite, Statement
 from sidecar.storage.recording_storage import new_name, store_code
 from sidecar.transcripts.transcript import Finished, ResumePoint, SegmentReady
-
-if sys.platform != "win32":
-    import resource
 
 
 def raised_from(error: errors.SidecarError, cause: Exception) -> errors.SidecarError:
@@ -207,6 +204,28 @@ async def test_kept_job_whose_recording_cannot_be_opened_at_restart_waits_and_ot
         await until(lambda: is_open(queue, job_id))
 
 
+async def test_job_that_cannot_be_queued_at_restart_fails_and_others_are_queued(
+    settings: Settings, voice: bytes, caplog: pytest.LogCaptureFixture
+) -> None:
+    bad, good = [(await kept_job(settings, upload(voice), name))[0] for name in ("one", "two")]
+    keeping = JobPersistence(settings)
+
+    def guess(job: Job, precision: Precision) -> float:
+        if job.id == bad:
+            raise RuntimeError("the driver is gone")
+        return 1.0
+
+    async with queue_on(OverheardSlot(), keeping.event_log, guess=guess) as queue:
+        requeue_unfinished(keeping, queue)
+        await until(lambda: is_open(queue, good))
+        failed = keeping.event_log.get(bad).error
+        assert failed is not None
+        assert failed.code == "internal"
+        assert queue.live(bad) is None
+        assert "the driver is gone" in caplog.text
+    keeping.close()
+
+
 async def test_jobs_whose_share_hangs_at_restart_delay_no_other_and_are_queued_once_it_answers(
     settings: Settings, voice: bytes, tmp_path: Path
 ) -> None:
@@ -308,14 +327,14 @@ async def test_kept_job_whose_client_file_is_unreadable_at_restart_fails_as_forb
     settings: Settings, voice: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     job_id, path = await job_of_own_file(settings, voice, tmp_path)
-    open_file = os.open
+    open_file = files.open_to_read
 
-    def open_but_not_this(name: str, *rest: int, **more: int) -> int:
+    def open_but_not_this(name: str | Path, *flags: int) -> int:
         if name == str(path):  # a test may run as root, who may read every file
             raise PermissionError(errno.EACCES, "Permission denied")
-        return open_file(name, *rest, **more)
+        return open_file(name, *flags)
 
-    monkeypatch.setattr(os, "open", open_but_not_this)
+    monkeypatch.setattr(files, "open_to_read", open_but_not_this)
     keeping = JobPersistence(settings)
     async with restarting(keeping) as queue:
         await until(lambda: keeping.event_log.get(job_id).over)
@@ -323,6 +342,16 @@ async def test_kept_job_whose_client_file_is_unreadable_at_restart_fails_as_forb
         failed = keeping.event_log.get(job_id)
         assert failed.error is not None
         assert failed.error.code == "audio_path_forbidden"
+
+
+def mounted(folder: Path, at: Path) -> bool:
+    """Put a folder in the place of an empty one, or of none, unless the service lists that just
+    now: Windows then refuses to remove it, or does so a moment later."""
+    with suppress(OSError):
+        if at.exists():
+            at.rmdir()
+        folder.rename(at)
+    return not folder.exists()
 
 
 @pytest.mark.parametrize("mount_point", ["empty", "missing"])
@@ -341,9 +370,7 @@ async def test_kept_job_whose_client_file_is_not_mounted_at_restart_waits_for_th
         await until(lambda: len(tried) >= 3 or keeping.event_log.get(job_id).over)
         waiting = keeping.event_log.get(job_id)
         assert (waiting.state, waiting.attempts) == (JobState.QUEUED, 0)
-        if mount_point == "empty":
-            share.rmdir()
-        elsewhere.rename(share)
+        await until(lambda: mounted(elsewhere, share))
         await until(lambda: is_open(queue, job_id))
 
 
@@ -725,10 +752,13 @@ async def test_all_kept_jobs_run_at_once_as_soon_as_one_shows_that_the_upstream_
         assert not queue.breakers.broken
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="the limit of another process")
+@pytest.mark.posix("limits of a process")
+@pytest.mark.skipif(sys.platform == "darwin", reason="the limit of another process")
 async def test_job_waits_while_the_process_of_the_engine_has_no_descriptor_left(
     new_job: Callable[..., Job],
 ) -> None:
+    import resource
+
     slot = OverheardSlot()
     async with queue_on(slot, fault_retry_s=0.01) as queue:
         (first,) = await started(queue, new_job())

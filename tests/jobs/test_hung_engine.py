@@ -1,10 +1,7 @@
 """Jobs on an engine whose process answers nothing any more, and on one that is only busy."""
 
 import asyncio
-import contextlib
 import dataclasses
-import os
-import signal
 import subprocess
 import threading
 import time
@@ -34,14 +31,15 @@ NewJob = Callable[..., Job]
 
 DEAF_S = 0.05
 HEARS = worker_process.WorkerProcess.answers_ping
+STOPPED: set[int] = set()
+"""Processes of workers that a test has stopped."""
 
 
 async def answers_ping(worker: worker_process.WorkerProcess, within_s: float) -> bool:
     """Ask one that was not stopped again until it answers: a busy machine is not deaf."""
     while not (heard := await HEARS(worker, within_s)) and worker.alive:
-        with contextlib.suppress(psutil.NoSuchProcess):
-            if psutil.Process(worker.pid).status() == psutil.STATUS_STOPPED:
-                break
+        if worker.pid in STOPPED:
+            break
         await asyncio.sleep(0)
     return heard
 
@@ -49,6 +47,7 @@ async def answers_ping(worker: worker_process.WorkerProcess, within_s: float) ->
 @pytest.fixture
 def build(monkeypatch: pytest.MonkeyPatch) -> Callable[..., OverheardSlot]:
     """Makes engines that may be deaf for a moment only, at half a second for each of audio."""
+    STOPPED.clear()
     monkeypatch.setenv("VIBEVOICE_SCRIPTED_SPEED", "2")
 
     def make(
@@ -67,12 +66,12 @@ def build(monkeypatch: pytest.MonkeyPatch) -> Callable[..., OverheardSlot]:
 def stop(slot: OverheardSlot) -> int:
     """Have the worker of a slot answer nothing any more; its process."""
     assert slot.worker_pid is not None
-    os.kill(slot.worker_pid, signal.SIGSTOP)
+    psutil.Process(slot.worker_pid).suspend()
+    STOPPED.add(slot.worker_pid)
     return slot.worker_pid
 
 
 @pytest.mark.slow_except("OverheardSlot")
-@pytest.mark.skipif(os.name == "nt", reason="stops with a POSIX signal")
 @pytest.mark.parametrize("kind", [OverheardSlot, OverheardJoint])
 async def test_job_whose_engine_hangs_is_done_by_a_fresh_engine_and_counts_one_crash(
     kind: type[OverheardSlot], build: Callable[..., OverheardSlot], new_job: NewJob, hold: Hold
@@ -93,7 +92,6 @@ async def test_job_whose_engine_hangs_is_done_by_a_fresh_engine_and_counts_one_c
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(os.name == "nt", reason="stops with a POSIX signal")
 async def test_idle_engine_that_hangs_is_replaced_before_the_next_job(
     build: Callable[..., OverheardSlot], new_job: NewJob
 ) -> None:
@@ -108,7 +106,6 @@ async def test_idle_engine_that_hangs_is_replaced_before_the_next_job(
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(os.name == "nt", reason="stops with a POSIX signal")
 async def test_jobs_wait_and_no_other_worker_starts_until_unkillable_one_ends(
     build: Callable[..., OverheardSlot],
     new_job: NewJob,
@@ -134,7 +131,7 @@ async def test_jobs_wait_and_no_other_worker_starts_until_unkillable_one_ends(
             assert not job.ended
             assert not after.ended
         assert (slot.loader.loads, slot.worker_pid) == (1, None)
-        os.kill(hung, signal.SIGKILL)
+        psutil.Process(hung).kill()
         assert (await job.result()).text
         assert (await after.result()).text
 

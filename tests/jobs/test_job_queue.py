@@ -2,7 +2,6 @@
 
 import asyncio
 import logging
-import os
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -223,7 +222,6 @@ async def test_drain_puts_a_kept_job_with_resume_points_back_at_once_and_others_
             draining.cancel()
 
 
-@pytest.mark.skipif(os.name == "nt", reason="kills with a POSIX signal")
 @pytest.mark.parametrize("resumes", ["", "scripted-1"])
 async def test_durable_job_whose_worker_died_has_notice_started_again_unless_engine_resumes(
     new_job: NewJob, resumes: str, hold: Hold

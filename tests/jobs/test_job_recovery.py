@@ -1,6 +1,5 @@
 """Jobs that outlive a crash: real services, killed in the middle, and started again."""
 
-import os
 import random
 import sqlite3
 from collections.abc import Callable
@@ -172,7 +171,6 @@ def test_job_of_killed_service_resumes_in_its_second_channel(
     assert found == [one["text"] for one in whole]
 
 
-@pytest.mark.skipif(os.name == "nt", reason="Windows has no SIGTERM")
 @pytest.mark.parametrize(("told", "attempts"), [(True, 1), (False, 2)])
 def test_kill_of_a_service_counts_as_an_attempt_unless_it_was_told_to_stop_before(
     kept: Callable[..., Kept], told: bool, attempts: int
@@ -183,7 +181,7 @@ def test_kill_of_a_service_counts_as_an_attempt_unless_it_was_told_to_stop_befor
         job_id = server.submit(spoken(1))
         server.segments(job_id, 1)
         if told:
-            server.process.terminate()
+            server.process.stop()
             wait_until(lambda: (life.home / "jobs" / STOP_NOTE).exists(), "it is told")
         assert server.job(job_id)["state"] == "running"
         kill(server.process)

@@ -71,6 +71,7 @@ def before_the_next_step(file: Path) -> None:
             database.execute(f"PRAGMA user_version = {len(MIGRATIONS)}")
 
 
+@pytest.mark.posix("forks")
 def test_job_journal_killed_at_a_random_step_of_a_migration_is_old_or_new_and_loses_no_job(
     tmp_path: Path,
 ) -> None:

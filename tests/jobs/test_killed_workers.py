@@ -1,22 +1,25 @@
 """A worker process that is killed at any step of a job costs no word."""
 
 import itertools
-import os
-import signal
+import socket
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from typing import Any
 
+import psutil
 import pytest
 from instrumented_slot import Overheard, OverheardSlot, queue_on, started
+from job_fixtures import Hold
 from service_process import until, worker_pids
 
 from sidecar import errors
 from sidecar.jobs.job_record import JobState
 from sidecar.jobs.job_runner import Job
 from sidecar.transcripts.transcript import TranscriptionEvent
+from sidecar.workers.engine_lease import EXCLUSIVE
+from sidecar.workers.worker_process import PingTimes
 
-pytestmark = pytest.mark.skipif(os.name == "nt", reason="kills with a POSIX signal")
 NewJob = Callable[..., Job]
 
 
@@ -77,9 +80,36 @@ async def test_job_whose_worker_is_killed_as_it_loads_is_done_by_another_worker(
         await until(lambda: slot.loader.loading)
         monkeypatch.delenv("VIBEVOICE_SCRIPTED_LOAD")
         for pid in worker_pids() - known:
-            os.kill(pid, signal.SIGKILL)
+            psutil.Process(pid).kill()
         assert (await job.result()).text
         assert job.state is JobState.DONE
+
+
+async def test_job_of_killed_worker_whose_connection_is_held_open_is_done_by_another(
+    new_job: NewJob, hold: Hold, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As by a process that it started."""
+    pair, held = socket.socketpair, list[socket.socket]()
+
+    def held_pair(*words: int) -> tuple[socket.socket, socket.socket]:
+        ours, theirs = pair(*words)
+        held.append(theirs.dup())
+        return ours, theirs
+
+    impatient = replace(EXCLUSIVE.worker, exit_grace_s=0.1)
+    shares = replace(EXCLUSIVE, pings=PingTimes(interval_s=0.05), worker=impatient)
+    monkeypatch.setattr(OverheardSlot, "shares", shares)
+    monkeypatch.setattr(socket, "socketpair", held_pair)
+    slot = OverheardSlot()
+    async with queue_on(slot, fault_retry_s=0.01) as queue:
+        (job,) = await started(queue, new_job())
+        await until(lambda: job.record.segments)
+        hold.spare_new_workers()
+        slot.kill()
+        assert (await job.result()).text
+        assert (job.record.crashes, slot.loader.loads) == (1, 2)
+    for end in held:
+        end.close()
 
 
 async def test_kept_jobs_wait_uncounted_while_workers_are_killed_as_they_load_and_a_request_fails(
@@ -98,12 +128,12 @@ async def test_kept_jobs_wait_uncounted_while_workers_are_killed_as_they_load_an
     async with queue_on(slot, fault_retry_s=0.01) as queue:
         await started(queue, *kept, request)
         for _ in range(6):  # two each for a job, the request, and again a job
-            os.kill(await next_worker(), signal.SIGKILL)
+            psutil.Process(await next_worker()).kill()
         with pytest.raises(errors.ModelLoadFailed):
             await request.result()
         last = await next_worker()
         assert isinstance(queue.paused, errors.ModelLoadFailed)
         monkeypatch.delenv("VIBEVOICE_SCRIPTED_LOAD")
-        os.kill(last, signal.SIGKILL)
+        psutil.Process(last).kill()
         assert [(await job.result()).text != "" for job in kept] == [True, True]
         assert {job.record.crashes for job in kept} == {0}

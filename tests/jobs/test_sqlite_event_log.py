@@ -4,6 +4,7 @@ is in it."""
 import asyncio
 import errno
 import json
+import os
 import random
 import shutil
 import sqlite3
@@ -311,15 +312,15 @@ def test_broken_journal_that_is_set_aside_in_part_keeps_recordings_at_next_start
     (folder / UPLOADS_FOLDER).mkdir(parents=True)
     (folder / UPLOADS_FOLDER / "recording").write_bytes(b"sound")
     (folder / JOURNAL_FILE).write_bytes(b"not a database at all" * 1000)
-    rename = Path.rename
+    rename = os.replace
 
-    def rename_others(path: Path, to: Path) -> Path:
+    def rename_others(path: Path, to: Path) -> None:
         if path.name == kept:
             raise OSError(errno.EBUSY, "Device or resource busy", str(path))
-        return rename(path, to)
+        rename(path, to)
 
     with monkeypatch.context() as patch:
-        patch.setattr(Path, "rename", rename_others)
+        patch.setattr(os, "replace", rename_others)
         for _ in range(2):
             with pytest.raises(errors.SettingsInvalid, match="left unchanged"):
                 JobPersistence(settings)
@@ -677,8 +678,10 @@ def test_close_with_a_disk_that_hangs_returns_and_is_logged(
 ) -> None:
     store = SqliteJobEventLog(folder, KEY)
     with writer_held(store):
-        assert not store.writer.close(0.0)
+        store.writer.close_s = 0.0
+        assert not store.writer.close()
         assert "does not answer" in caplog.text
+    store.writer.close_s = PATIENCE_S
     store.close()
 
 

@@ -260,11 +260,11 @@ async def test_duration_is_learned_from_a_whole_attempt_and_not_from_a_resumed_o
     lineup = lineup_on(OverheardSlot(), predictor=pace)
     lineup.join(job)
     lineup.begin(job, 0)
-    job.begin("test")
+    job.begin()
     if resumed:
         job.apply_report(ResumePoint(60.0, "test"), 9.0)
         job.end_attempt(REQUEUED)
-        job.begin("test")
+        job.begin()
     job.apply_report(Finished(Transcript((), "en", 100.0, "scripted", "fp32")), 2.0)
     lineup.finish(job, 0)
     assert pace.knows("fp32") is not resumed
@@ -312,7 +312,7 @@ async def test_duration_of_job_beside_another_is_learned_only_for_remote_engines
         job.enter(JobEventLog())
         lineup.join(job)
         lineup.begin(job, at)
-        job.begin("test")
+        job.begin()
         if job is not jobs[0]:
             ends = jobs[jobs.index(job) - 1]
             ends.apply_report(Finished(Transcript((), "en", 100.0, "scripted", "fp32")), 2.0)

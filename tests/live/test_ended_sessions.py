@@ -40,7 +40,7 @@ from sidecar.service.facade import Service
 from sidecar.transcripts.transcript import Segment, Transcript
 
 Open = Callable[..., Awaitable[Service]]
-REASONS = ("idle", "longest", "shutdown", "revoked")
+REASONS = ("idle", "longest", "shutdown", "revoked", "events")
 LIMITS: dict[str, Any] = {"live_idle": 100.0, "live_longest": 7000.0}
 SPEECH = tone(1.6)
 APPEND = json.dumps(
@@ -71,6 +71,9 @@ class Ending:
         elif reason == "revoked":
             self.revoked = True
             self.streams.check_credentials()
+        elif reason == "events":
+            await until(lambda: all(one.reason for one in self.service.live.going_on()))
+            self.service.live.check_time_limits()
         else:
             self.now = LIMITS[f"live_{reason}"] if reason == "longest" else 700.0
             for session in self.service.live.going_on() if reason == "longest" else ():
@@ -117,17 +120,18 @@ CLIENTS: dict[str, tuple[str, list[str | bytes], str]] = {
         "transcription.done",
     ),
 }  # fmt: skip
-LIVE_CLOSES = {"idle": 4408, "longest": 4408, "shutdown": 1000, "revoked": 4401}
-YAP_CLOSES = {"idle": 4000, "longest": 4003, "shutdown": 1001, "revoked": 4001}
-S2S_CLOSES = {"idle": 1008, "longest": 1008, "shutdown": 1001, "revoked": 1008}
+LIVE_CLOSES = {"idle": 4408, "longest": 4408, "shutdown": 1000, "revoked": 4401, "events": 4408}
+YAP_CLOSES = {"idle": 4000, "longest": 4003, "shutdown": 1001, "revoked": 4001, "events": 4003}
+S2S_CLOSES = {"idle": 1008, "longest": 1008, "shutdown": 1001, "revoked": 1008, "events": 1008}
 CLOSES = {
     "live": LIVE_CLOSES,
     "two channels": LIVE_CLOSES,
     "yap": YAP_CLOSES,
     "s2s": S2S_CLOSES,
 }
-OTHER_CLOSES = {"idle": 1008, "longest": 1008, "shutdown": 1001, "revoked": 3000}
-CODES = {"idle": "session_idle", "longest": "session_too_long", "shutdown": "shutting_down"}
+OTHER_CLOSES = {"idle": 1008, "longest": 1008, "shutdown": 1001, "revoked": 3000, "events": 1008}
+TOO_LONG = dict.fromkeys(("longest", "events"), "session_too_long")
+CODES = TOO_LONG | {"idle": "session_idle", "shutdown": "shutting_down"}
 
 
 @pytest.mark.parametrize("reason", REASONS)
@@ -137,6 +141,8 @@ async def test_open_utterance_of_a_session_that_the_service_ends_is_sent_before_
 ) -> None:
     path, sent, last = CLIENTS[client]
     service = await open_service(**LIMITS, voice_engine="scripted")
+    if reason == "events":
+        service.live.bounds = replace(service.live.bounds, events=0)
     async with ending_of(service) as ending:
         url = f"ws://127.0.0.1:{ending.port}{path}"
         async with connect(url, proxy=None, ping_interval=None) as socket:

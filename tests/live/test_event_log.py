@@ -51,6 +51,17 @@ def told() -> EventLog:
     [
         pytest.param(SLOWLY, (0, 3, 4), id="partials that were replaced"),
         pytest.param((partial(0, "one"), final(0, 0)), (1,), id="a partial behind its final"),
+        pytest.param((partial(1, "one"), final(0, 0)), (0, 1), id="none behind an earlier final"),
+        pytest.param(
+            (live_events.Partial(0, 1, 4.0, 5.0, "one"), final(0, 2)),
+            (0, 1),
+            id="none behind the second part of a divided segment before it",
+        ),
+        pytest.param(
+            (partial(0, "one"), live_events.TurnEnded(0, 0.0, 1.0, "")),
+            (1,),
+            id="a partial behind the end of its turn",
+        ),
         pytest.param(BEGINS, (0, 2), id="a turn that begins again"),
         pytest.param(STOPS, (0, 2, 5), id="a pause that is told again"),
     ],

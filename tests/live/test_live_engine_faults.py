@@ -26,7 +26,7 @@ from sidecar.interfaces.live_events import (
     Summary,
     to_wire,
 )
-from sidecar.interfaces.live_options import LiveOptions, SampleEncoding
+from sidecar.interfaces.live_options import LIVE_RATE, LiveOptions, SampleEncoding
 from sidecar.live.sessions.engine_relay import (
     MAX_BUSY_LOADS,
     MAX_SOLE_DEATHS,
@@ -126,7 +126,6 @@ async def test_exception_in_one_sessions_recognition_fails_that_session_and_not_
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(os.name == "nt", reason="the engine kills itself with a POSIX signal")
 async def test_session_that_kills_the_engine_twice_fails_and_other_sessions_lose_nothing(
     open_service: Open, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -260,7 +259,7 @@ async def test_retries_of_engine_loads_on_a_busy_machine_begin_anew_after_each_e
     assert isinstance(wrong, errors.EngineFailed)
 
 
-@pytest.mark.skipif(os.name == "nt", reason="forks")
+@pytest.mark.posix("forks")
 def test_executing_calls_are_known_after_the_worker_process_was_killed() -> None:
     page = BegunCallsPage()
     there, here = os.pipe()
@@ -328,7 +327,7 @@ def test_session_is_exclusive_until_its_suspect_audio_is_processed() -> None:
     begin, options = LiveSessionStart(at=1.0).to_wire(), LiveOptions().to_wire()
     message = {"options": options, "begin": begin, "alone": True}
     ours, theirs = socket.socketpair()
-    engine: Any = SimpleNamespace(open=open_one)
+    engine: Any = SimpleNamespace(open=open_one, sample_rate=LIVE_RATE)
     seated = WorkerLiveSession(RpcRequest(7, message, [], RpcSender(theirs)), engine, executing)
     known = []
     for heard in (InputProcessed(1.5, 1.0), InputProcessed(9.0, 8.0)):  # no words: music, perhaps

@@ -217,7 +217,7 @@ def _is_summed_up(told: list[LiveEvent]) -> bool:
     return any(isinstance(one, Summary) for one in told)
 
 
-def test_session_with_more_audio_than_a_microphone_can_have_is_served_on_a_full_machine(
+def test_session_ahead_of_real_time_is_served_on_a_full_machine(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     go_on = threading.Event()
@@ -232,7 +232,7 @@ def test_session_with_more_audio_than_a_microphone_can_have_is_served_on_a_full_
     monkeypatch.setattr(hall.load, "admission", lambda *_: UtteranceAdmission.REFUSE)
     told: list[LiveEvent] = []
     seat = hall.open(LiveOptions(partials=False), LiveSessionStart(), told.append)
-    seat.push(np.tile(talk(0.3), 6))
+    seat.push(np.tile(talk(0.3), 6), ahead=True)
     seat.push(LiveOrder.FINISH)
     wait_until(lambda: seat.left or not seat.recognizer.busy, "all of it is heard")
     go_on.set()
@@ -395,9 +395,10 @@ def test_audio_that_waits_for_a_diarizing_engine_is_recognized_without_a_wait_fo
     hall.close()
 
 
+@pytest.mark.parametrize("utterances", [1, 12])
 @pytest.mark.parametrize("client", ["one", "another"])
-def test_microphone_session_is_accepted_and_waits_for_no_final_of_a_file_that_waits(
-    client: str,
+def test_microphone_however_much_of_it_waits_waits_for_no_final_of_a_file_that_waits(
+    client: str, utterances: int
 ) -> None:
     order, go_on = list[str](), threading.Event()
 
@@ -417,15 +418,13 @@ def test_microphone_session_is_accepted_and_waits_for_no_final_of_a_file_that_wa
     )
     hall.load.costs.measured(1.0, 0.05)  # five may speak
     file = open_one("one", lambda _: None)
-    file.push(np.tile(talk(0.3), 3))
+    file.push(np.tile(talk(0.3), 3), ahead=True)
     wait_until(lambda: order and not file.recognizer.busy, "all of the file waits")
-    assert file.share is not None
-    now = time.monotonic()  # real time: only the scheduler's clock is told
-    file.share.spoken(1000.0, now)
     assert file.waiting_s == 0.0 < file.recognizer.waiting_s
+    now = time.monotonic()  # real time: the scheduler has no other clock
     assert file.speaker(now) is None, "it takes nothing from others"
     microphone = open_one(client, told.append)
-    microphone.push(talk(0.6)[: 2 * LIVE_RATE])
+    microphone.push(np.tile(talk(0.6)[: 2 * LIVE_RATE], utterances))
     for session in (file, microphone):
         session.push(LiveOrder.FINISH)
 
@@ -434,11 +433,13 @@ def test_microphone_session_is_accepted_and_waits_for_no_final_of_a_file_that_wa
         return task is not None and task.urgency is RecognitionUrgency.FINAL
 
     wait_until(final_waits, "its words wait")
+    wait_until(lambda: not microphone.recognizer.busy, "all of it waits")
     go_on.set()
     wait_until(lambda: any(isinstance(one, Summary) for one in told), "it is over")
-    assert [one.segment.text for one in told if isinstance(one, Final)] == ["w60"]
+    finals = [one.segment.text for one in told if isinstance(one, Final)]
+    assert finals == ["w60"] * utterances
     # behind what ran already, which may have been for a pause of the file
-    assert "w60" in order[:2], order
+    assert order[1 : 1 + utterances] == finals, order
     hall.close()
 
 

@@ -4,7 +4,6 @@ import asyncio
 import dataclasses
 import functools
 import os
-import signal
 from collections.abc import Awaitable, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -158,7 +157,7 @@ async def test_killed_engine_costs_a_notice_and_at_most_a_few_words_and_no_turn(
             if dies and part < kills:
                 await until(functools.partial(is_in, part), "it hears")
                 for worker in workers():
-                    worker.send_signal(signal.SIGKILL)
+                    worker.kill()
         one.finish()
         return await reading
 
@@ -208,7 +207,7 @@ async def test_forgiving_session_survives_killed_engines_without_their_audio_and
         if AUDIO_LOST_NOTICE.code not in codes(session):
             times = len(begun)
             for worker in workers():
-                worker.send_signal(signal.SIGKILL)
+                worker.kill()
     assert times >= 2
     assert (session.over, session.input_log.bytes, session.input_log.settled) == (False, 0, lost_s)
     service.live.end(session)

@@ -164,9 +164,7 @@ def test_recognition_costs_are_a_default_then_a_sample_then_the_measured_work() 
     assert costs.of(load_shedding.WorkKind.LABEL) == 0
 
 
-def test_speech_share_is_whole_at_first_then_of_the_last_minute_and_ahead_if_sent_too_fast() -> (
-    None
-):
+def test_speech_share_is_whole_at_first_then_of_the_last_minute_and_never_more() -> None:
     share = load_shedding.SpeechShare(0.0)
     assert share.at(0.0) == 1.0
     assert share.at(10.0) < 0.25
@@ -175,22 +173,7 @@ def test_speech_share_is_whole_at_first_then_of_the_last_minute_and_ahead_if_sen
     assert share.at(71.0) == pytest.approx(0.45, abs=0.1)
     for second in range(72, 102):
         share.spoken(4.0, second)  # sent faster than anybody speaks
-    assert (share.at(102.0), share.ahead) == (1.0, True)
-
-
-def test_audio_sent_too_fast_is_ahead_also_if_little_of_it_is_speech() -> None:
-    share = load_shedding.SpeechShare(0.0)
-    for second in range(1, 30):
-        share.spoken(0.5, second, 2.0)
-    assert share.ahead
-    assert share.at(30.0) < 0.6
-
-
-def test_speech_at_the_pace_of_a_microphone_is_never_counted_as_ahead_of_real_time() -> None:
-    share = load_shedding.SpeechShare(0.0)
-    for step in range(1, 1000):
-        share.spoken(0.5, step / 2)  # in pieces that are processed together
-        assert not share.ahead
+    assert share.at(102.0) == 1.0
 
 
 def test_shedding_level_stays_for_its_minimum_time_and_ends_then() -> None:

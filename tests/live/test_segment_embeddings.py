@@ -7,7 +7,7 @@ import dataclasses
 import queue
 import random
 import threading
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 import numpy as np
 import pytest
@@ -32,6 +32,7 @@ from sidecar.interfaces.live_events import (
     SpeakerEmbeddingsKnown,
     SpeakersRevised,
     Summary,
+    TurnEnded,
 )
 from sidecar.interfaces.live_options import (
     LIVE_RATE,
@@ -57,6 +58,7 @@ from sidecar.live.runtime.segment_embeddings import (
     EmbeddingTask,
 )
 from sidecar.live.runtime.stream_recognizer import StreamRecognizer
+from sidecar.transcripts.speaker_turns import SpeakerTurn
 from sidecar.transcripts.transcript import Segment, SpeakerCandidate, SpeakerEmbedding, Transcript
 
 ANNE, BERT, CLEO = 0.2, 0.3, 0.4
@@ -78,6 +80,8 @@ class Table:
         self.recognizer = StreamRecognizer(options, begin, voices=True, schedule=schedule)
         self.changes: list[int] = []
         """Samples at which the speaker changes, for an engine that hears that."""
+        self.turns: tuple[SpeakerTurn, ...] = ()
+        """Turns that are heard within the next segment that is recognized to its end."""
         self.told: list[LiveEvent] = []
         self.going: list[tuple[RecognitionTask | EmbeddingTask, Block | None]] = []
         self.encoded_s: list[float] = []
@@ -114,6 +118,8 @@ class Table:
             self.changes = self.changes[len(heard) :]
             earlier = tuple((at, RecognitionHypothesis("words")) for at in heard)
             found = None if text is None else RecognitionHypothesis(text, earlier=earlier)
+            if found is not None and due.urgency is not RecognitionUrgency.PARTIAL:
+                found, self.turns = dataclasses.replace(found, turns=self.turns), ()
             self.take(self.recognizer.add_hypothesis(due, found, 0.0, 0.0))
             return
         vector: Vector | None = None
@@ -175,6 +181,51 @@ class Table:
     def followed(self) -> list[int | None]:
         """What somebody knows in the end who goes by the events."""
         return list(followed(self.told).values())
+
+
+TWO_TURNS = (SpeakerTurn(0.0, 2.1, 0), SpeakerTurn(2.1, 4.2, 1))
+ASKED, ANSWERED = "Do you believe in that?", "No, I never did so."
+
+
+@pytest.mark.parametrize("later", [0, 1, 3], ids="{} segments ended since".format)
+def test_utterance_of_two_people_has_a_final_of_each_with_the_label_of_its_voice(
+    later: int,
+) -> None:
+    table = Table()
+    table.speak(ANNE, 2.0)
+    table.speak(BERT, 2.0)
+    table.speak(0.0, 1.0)
+    for _ in range(later):
+        table.speak(BERT, 2.0)
+        table.speak(0.0, 1.0)
+    table.turns = TWO_TURNS
+    assert isinstance(table.begin(), RecognitionTask)
+    table.end(text=f"{ASKED} {ANSWERED}")
+    table.work()
+    table.finish()
+    segments = table.transcript.segments
+    assert [one.text for one in segments] == [ASKED, ANSWERED, *["words"] * later]
+    assert [one.speaker for one in segments] == [0, 1, *[1] * later]
+    assert table.followed() == table.summary
+    assert segments[0].end == segments[1].start == pytest.approx(segments[0].start + 2.1, abs=0.1)
+    ended = next(one for one in table.told if isinstance(one, TurnEnded))
+    assert ended.text == f"{ASKED} {ANSWERED}"
+
+
+def test_turns_heard_at_a_pause_that_does_not_last_cut_nothing() -> None:
+    table = Table()
+    table.speak(ANNE, 2.0)
+    table.speak(BERT, 2.0)
+    table.speak(0.0, 0.3)
+    table.turns = TWO_TURNS
+    table.begin()
+    table.end(text=f"{ASKED} {ANSWERED}")
+    assert not table.finals
+    table.speak(ANNE, 1.0)
+    table.speak(0.0, 1.0)
+    table.work()
+    table.finish()
+    assert [one.text for one in table.transcript.segments] == ["words"]
 
 
 def known_as(name: str, loud: float) -> SpeakerCandidate:
@@ -544,7 +595,7 @@ def test_sessions_of_one_scheduler_have_separate_speakers() -> None:
 
 
 def words(request: SegmentRequest) -> RecognitionHypothesis:
-    return RecognitionHypothesis("words")
+    return RecognitionHypothesis("their words")
 
 
 class Ear:
@@ -568,8 +619,10 @@ class Ear:
 
 
 @contextlib.contextmanager
-def hall_of(ear: Ear | None, threads: int) -> Iterator[LiveScheduler]:
-    recognizers = LiveRecognizers(words, encoder=ear)
+def hall_of(
+    ear: Ear | None, threads: int, changes: Callable[[Block], Sequence[SpeakerTurn]] | None = None
+) -> Iterator[LiveScheduler]:
+    recognizers = LiveRecognizers(words, encoder=ear, changes=changes)
     hall = LiveScheduler(
         recognizers, LoudnessVad(), "made-up", "fp32", threads=threads, tick_s=TICK_S
     )
@@ -584,6 +637,30 @@ def spoken(hall: LiveScheduler, said: Block, begin: LiveSessionStart | None = No
     seat.push(said)
     seat.push(LiveOrder.FINISH)
     return listener
+
+
+def test_scheduler_asks_for_the_changes_of_speakers_in_each_final_and_does_without_where_that_fails(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    heard_s = list[float]()
+
+    def changes(audio: Block) -> Sequence[SpeakerTurn]:
+        heard_s.append(len(audio) / LIVE_RATE)
+        if len(heard_s) > 1:
+            raise RuntimeError("deaf")
+        return TWO_TURNS
+
+    ear = Ear()
+    ear.go_on.set()
+    with hall_of(ear, threads=1, changes=changes) as hall:
+        told = spoken(hall, np.concatenate([talk(ANNE)[: 2 * LIVE_RATE], talk(BERT, BERT)])).all()
+    assert [one.segment.text for one in told if isinstance(one, Final)] == [
+        "their",
+        "words",
+        "their words",
+    ]
+    assert heard_s[0] == pytest.approx(4.0, abs=1.0)
+    assert "segmentation of speakers" in caplog.text
 
 
 def test_embeddings_occupy_at_most_half_of_the_threads_and_finals_come_meanwhile() -> None:
@@ -624,7 +701,10 @@ def test_failing_speaker_encoder_costs_labels_and_no_words() -> None:
     with hall_of(Ear(wrong=True), threads=2) as hall:
         told = spoken(hall, talk(ANNE, BERT)).all()
     assert list(followed(told).values()) == [0, 0]
-    assert [one.segment.text for one in told if isinstance(one, Final)] == ["words", "words"]
+    assert [one.segment.text for one in told if isinstance(one, Final)] == [
+        "their words",
+        "their words",
+    ]
 
 
 def test_missing_speaker_encoder_is_one_notice_and_no_second_after_an_engine_restart() -> None:

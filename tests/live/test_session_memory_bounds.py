@@ -9,13 +9,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sidecar import errors
-from sidecar.interfaces.live_events import NoticeRaised, SpeechStopped
+from sidecar.interfaces.live_events import SpeechStopped
 from sidecar.interfaces.live_options import LiveOptions, SampleEncoding
 from sidecar.live.sessions import input_log
 from sidecar.live.sessions.session import Session
 from sidecar.live.sessions.session_limits import SessionBounds
 from sidecar.plugins.conversation.speech_input import CLOCK_HISTORY_S, MIN_CLOCK_STEP_S, AudioClock
-from sidecar.transcripts.transcript import Notice
 
 RATE = 16_000
 
@@ -120,20 +119,22 @@ async def test_session_refuses_commands_beyond_its_limit_and_can_still_finish() 
         session.commit()
         session.cancel()
     for command in (session.commit, session.cancel, lambda: session.change(LiveOptions())):
-        with pytest.raises(errors.SessionTooLong):
+        with pytest.raises(errors.SessionOver):
             command()
+    assert isinstance(session.reason, errors.SessionTooLong)
     assert len(session.input_log) == session.received_orders == 100
     session.finish()
     assert session.finishing
 
 
-async def test_session_with_more_kept_events_than_the_limit_ends_as_too_long() -> None:
+async def test_session_with_more_kept_events_than_the_limit_takes_no_more_audio() -> None:
     session = a_session(SessionBounds(events=100))
     for number in range(101):
+        assert session.reason is None
         session.handle_event(SpeechStopped(number, float(number)))
-    assert isinstance(session.event_log.wrong, errors.SessionTooLong)
-    session.handle_event(NoticeRaised(Notice("late", "from an engine that was not told yet")))
-    assert len(session.event_log.kept) <= 102
+    assert isinstance(session.reason, errors.SessionTooLong)
+    with pytest.raises(errors.SessionOver):
+        await session.send(bytes(3200))
 
 
 def test_audio_clock_has_bounded_entries_however_small_the_chunks_and_tells_the_right_time() -> (

@@ -2,7 +2,6 @@
 
 import asyncio
 import math
-import os
 import threading
 from array import array
 
@@ -10,7 +9,7 @@ import pytest
 from service_process import PATIENCE_S, until
 
 from sidecar import errors
-from sidecar.audio.audio_format import WAV_HEAD_BYTES
+from sidecar.audio.audio_format import WAV_HEAD_BYTES, read_file_at
 from sidecar.audio.loudness import MAX_PEAK
 from sidecar.audio.upload_spool import UploadSpool
 from sidecar.concurrency import ThreadLimiter
@@ -64,7 +63,7 @@ async def test_cancelled_write_loses_no_audio(tape: SessionRecording, spool: Slo
     spool.may.set()
     await again
     with await tape.recording() as kept:  # type: ignore[union-attr]
-        found = os.pread(kept.fd, 1 << 30, WAV_HEAD_BYTES)
+        found = read_file_at(kept.fd, WAV_HEAD_BYTES, 1 << 30)
     assert found == PIECE + b"more"
 
 
@@ -81,7 +80,7 @@ async def test_connections_cancelled_one_after_another_during_a_write_lose_no_au
     spool.may.set()
     await tape.add(b"third", SampleEncoding.PCM16, 16_000)
     with await tape.recording() as kept:  # type: ignore[union-attr]
-        found = os.pread(kept.fd, 1 << 30, WAV_HEAD_BYTES)
+        found = read_file_at(kept.fd, WAV_HEAD_BYTES, 1 << 30)
     assert found == PIECE + b"secondthird"
 
 

@@ -97,6 +97,24 @@ async def test_steady_audio_in_real_time_late_or_in_bursts_is_never_taken_for_si
         assert clock.pauses == 0, (chunks, chunk_s, every_s)
 
 
+@pytest.mark.parametrize("part_s", [1.0, 10.0])
+async def test_audio_in_one_message_is_waited_for_as_long_as_it_lasts_however_it_is_divided(
+    part_s: float,
+) -> None:
+    clock = Clock()
+    for _ in range(5):
+        with clock.session.executing():
+            for _ in range(round(10.0 / part_s)):
+                await clock.audio(part_s)
+        clock.passes(10.4)
+        assert clock.pauses == 0
+    clock.passes(0.2)
+    assert clock.pauses == 1
+    await clock.audio(0.1)
+    clock.passes(MAX_AHEAD_S + 0.6)
+    assert clock.pauses == 2, "a short one"
+
+
 async def test_client_ahead_of_real_time_is_waited_for_no_longer_than_the_most_that_counts() -> (
     None
 ):

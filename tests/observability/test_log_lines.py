@@ -1,29 +1,28 @@
 """Lines of the log: as JSON, and those that clients cause, once in a while and bounded."""
 
-import errno
 import json
 import logging
 import logging.handlers
 import os
+import re
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from datetime import UTC, datetime
 from pathlib import Path
 
 import httpx
 import pytest
 from s2s_client import Page
-from service_process import Server, StartServer, new_file, wait_until
+from service_process import Server, StartServer, new_file, run_command, wait_until
+from systems import IN_WINDOWS
 from vibevoice_asr_client import Client, codes
+from windows_processes import READ, WRITE, opened_elsewhere
 
 from sidecar.api.http import error_responses
 from sidecar.config.settings import Settings
 from sidecar.observability.logs import (
     MAX_LOG_FILE_BYTES,
-    JsonFormatter,
     claim_log_file,
     rotating_file_handler,
 )
@@ -49,23 +48,41 @@ def append_only(file: Path) -> Iterator[None]:
         subprocess.run(["chattr", "-a", file], check=True)
 
 
-@pytest.fixture
-def time_zone_other_than_utc() -> Iterator[None]:
-    """A machine whose zone is not UTC."""
-    before = os.environ.get("TZ")
-    os.environ["TZ"] = "Asia/Kolkata"
-    time.tzset()
-    yield
-    os.environ.pop("TZ") if before is None else os.environ.update(TZ=before)
-    time.tzset()
+LOG_OF_A_MOMENT = """
+import logging, time
+from sidecar.observability.logs import JsonFormatter
+assert time.localtime(0).tm_hour == 5
+record = logging.LogRecord("sidecar", logging.INFO, "", 0, "ready", None, None)
+record.created = 1795429894.056
+print(JsonFormatter().format(record))
+"""
+CRASH_NOTE = """
+import sys
+from pathlib import Path
+from sidecar.workers.crash_notes import CrashNotes
+print(CrashNotes(Path(sys.argv[1])).write("engine", {}))
+"""
 
 
-@pytest.mark.usefixtures("time_zone_other_than_utc")
+def printed_in(zone: str, code: str, *words: object) -> str:
+    """What a process of this time zone prints. Windows knows names of three letters."""
+    command = [sys.executable, "-c", code, *map(str, words)]
+    done = run_command(command, env={**os.environ, "TZ": zone}, encoding="utf-8", check=True)
+    return str(done.stdout).strip()
+
+
 def test_log_time_is_utc_in_every_time_zone() -> None:
-    record = logging.LogRecord("sidecar", logging.INFO, "", 0, "ready", None, None)
-    record.created = datetime(2026, 11, 23, 10, 31, 34, 56_000, UTC).timestamp()
-    line = json.loads(JsonFormatter().format(record))
+    line = json.loads(printed_in("IST-5:30", LOG_OF_A_MOMENT))
     assert line["time"] == "2026-11-23T10:31:34.056Z"
+
+
+def test_crash_notes_sort_by_age_though_the_time_zone_of_the_machine_changes(
+    tmp_path: Path,
+) -> None:
+    """As on a journey, and on the night on which the clocks are put back."""
+    written = [Path(printed_in(zone, CRASH_NOTE, tmp_path)) for zone in ("AAA-12", "BBB12")]
+    assert CrashNotes(tmp_path).notes() == written
+    assert [json.loads(note.read_text("utf-8"))["time"][-1] for note in written] == ["Z", "Z"]
 
 
 def the_line(server: Server, part: str) -> str:
@@ -153,7 +170,7 @@ async def test_address_is_parsed_and_logged_with_the_route_only_for_requests_ref
     assert " to 127.0.0.1, GET /v1/jobs/{job_id}, request " in caplog.text
 
 
-@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no modes of files")
+@pytest.mark.posix("permissions of POSIX")
 def test_append_only_file_works_as_log_file(tmp_path: Path) -> None:
     """Such as one that `chattr +a` protects, or that may only be written."""
     file = new_file(tmp_path / "asr.log", "before\n")
@@ -161,10 +178,10 @@ def test_append_only_file_works_as_log_file(tmp_path: Path) -> None:
         handler = rotating_file_handler(file)
         handler.emit(logging.makeLogRecord({"msg": "a line"}))
         handler.close()
-    assert file.read_text() == "before\na line\n"
+    assert file.read_text("utf-8") == "before\na line\n"
 
 
-@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no modes of files")
+@pytest.mark.posix("permissions of POSIX")
 def test_log_rotated_logs_and_crash_notes_have_mode_0600(tmp_path: Path) -> None:
     before = os.umask(0o022)
     try:
@@ -191,20 +208,81 @@ def test_log_file_that_cannot_be_renamed_keeps_all_lines_and_older_files(
 ) -> None:
     file = tmp_path / "asr.log"
     handler = rotating_file_handler(file)
-    (tmp_path / "asr.log.1").write_text("older")
+    (tmp_path / "asr.log.1").write_text("older", "utf-8")
 
     def denied(*_: object) -> None:  # as on Windows, while another process has the file open
         raise PermissionError(13, "used by another process")
 
     with monkeypatch.context() as patch:
-        patch.setattr(os, "rename", denied)
+        patch.setattr(os, "replace", denied)
         many = 2 * MAX_LOG_FILE_BYTES // 100
         for number in range(many):
             handler.emit(line(number))
     handler.close()
-    assert file.read_text().count("line ") == many
+    assert file.read_text("utf-8").count("line ") == many
     assert {path.name for path in tmp_path.iterdir()} == {"asr.log", "asr.log.1"}
-    assert (tmp_path / "asr.log.1").read_text() == "older"
+    assert (tmp_path / "asr.log.1").read_text("utf-8") == "older"
+
+
+@pytest.mark.skipif(not IN_WINDOWS, reason="elsewhere an open file can be renamed")
+def test_log_file_that_another_program_has_open_is_rotated_once_that_closes_it(
+    tmp_path: Path,
+) -> None:
+    file = tmp_path / "asr.log"
+    handler = rotating_file_handler(file)
+    assert isinstance(handler, logging.handlers.RotatingFileHandler)
+    handler.emit(line(0))
+    with opened_elsewhere(file, READ | WRITE):
+        handler.doRollover()
+        handler.emit(line(1))
+        assert [one.name for one in tmp_path.iterdir()] == ["asr.log"]
+    handler.doRollover()
+    handler.emit(line(2))
+    handler.close()
+    said = {one.name: re.findall(r"line \d", one.read_text("utf-8")) for one in tmp_path.iterdir()}
+    assert said == {"asr.log": ["line 2"], "asr.log.1": ["line 0", "line 1"]}
+
+
+@pytest.mark.parametrize("busy", ["asr.log", "asr.log.1", "asr.log.2", "asr.log.3"])
+def test_rotation_while_one_of_the_files_is_open_elsewhere_loses_no_line_and_goes_on_later(
+    tmp_path: Path, busy: str, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    handler = rotating_file_handler(tmp_path / "asr.log")
+    assert isinstance(handler, logging.handlers.RotatingFileHandler)
+    for number in range(3):
+        handler.emit(line(number))
+        handler.doRollover()
+    replace = os.replace
+
+    def denied(old: str, new: str) -> None:
+        if busy in (Path(old).name, Path(new).name):
+            raise PermissionError(13, "used by another process")
+        replace(old, new)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "replace", denied)
+        patch.setattr(os, "rename", denied)
+        for number in (3, 4):
+            handler.emit(line(number))
+            handler.doRollover()
+    handler.doRollover()
+    handler.close()
+    found = {path.name: path.read_text("utf-8") for path in tmp_path.iterdir()}
+    kept = [text[:6] for name in sorted(found) for text in found[name].splitlines()]
+    assert kept == ["line 3", "line 4", "line 2", "line 1"]
+    assert set(found) == {"asr.log", "asr.log.1", "asr.log.2", "asr.log.3"}
+    assert capfd.readouterr().err == ""
+
+
+def test_crash_notes_of_the_same_step_of_the_clock_are_all_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """That of Windows has steps of 15 ms, in which more than one worker may end."""
+    monkeypatch.setattr("time.monotonic_ns", lambda: 15_625_000)
+    monkeypatch.setattr("sidecar.clock.wall_time", lambda: 15.625)
+    notes = CrashNotes(tmp_path)
+    assert None not in {notes.write("engine", {"exit_code": code}) for code in range(3)}
+    assert len(notes.notes()) == 3
 
 
 def test_log_files_rotate_and_the_oldest_is_deleted(tmp_path: Path) -> None:
@@ -214,34 +292,15 @@ def test_log_files_rotate_and_the_oldest_is_deleted(tmp_path: Path) -> None:
         handler.emit(line(number))
         handler.doRollover()
     handler.close()
-    said = {path.name: path.read_text()[:6] for path in tmp_path.iterdir()}
+    said = {path.name: path.read_text("utf-8")[:6] for path in tmp_path.iterdir()}
     assert said == {
         "asr.log": "", "asr.log.1": "line 5", "asr.log.2": "line 4", "asr.log.3": "line 3",
     }  # fmt: skip
 
 
-class WindowsLocks:
-    """The module `msvcrt`, as far as it is used, by locks of POSIX."""
-
-    LK_NBLCK = 2
-
-    def locking(self, fd: int, mode: int, size: int) -> None:
-        import fcntl
-
-        assert (mode, size) == (self.LK_NBLCK, 1)
-        try:
-            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise PermissionError(errno.EACCES, "Permission denied") from None
-
-
-@pytest.mark.parametrize("platform", ["posix", "win32"])
 def test_each_process_has_a_log_file_of_its_own_and_takes_that_of_one_that_has_ended(
-    platform: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path,
 ) -> None:
-    if platform == "win32" != sys.platform:
-        monkeypatch.setattr(sys, "platform", platform)
-        monkeypatch.setitem(sys.modules, "msvcrt", WindowsLocks())
     file = tmp_path / "log/vibevoice-asr-0.log"
     first, keeper = claim_log_file(file)
     assert keeper is not None

@@ -89,7 +89,7 @@ def test_unknown_plugin_is_refused_with_the_nearest_name() -> None:
 def test_plugins_are_chosen_by_flag_before_environment_before_file(
     config: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    config.write_text('plugins = ["yap"]\n')
+    config.write_text('plugins = ["yap"]\n', encoding="utf-8")
     assert [plugin.name for plugin in enabled(load_settings())] == ["yap"]
     monkeypatch.setenv("VIBEVOICE_PLUGINS", "vvv")
     assert [plugin.name for plugin in enabled(load_settings())] == ["vvv"]
@@ -105,10 +105,10 @@ def test_plugin_that_is_off_has_no_route_port_or_setting(
     for name in plugin.settings.model_fields if plugin.settings else ():
         with pytest.raises(errors.SettingsInvalid, match=f"plugin '{plugin.name}', which is off"):
             load_settings(plugins=f"-{plugin.name}", **{name: "1"})
-        config.write_text(f'{name} = "1"\n')
+        config.write_text(f'{name} = "1"\n', encoding="utf-8")
         with pytest.raises(errors.SettingsInvalid, match=f"there is no setting '{name}'"):
             load_settings(plugins=f"-{plugin.name}")
-    config.write_text("")
+    config.write_text("", encoding="utf-8")
     for port in plugin.ports:
         monkeypatch.setenv(f"VIBEVOICE_{port.setting.upper()}", "0")
     assert reserve_ports(load_settings(plugins=f"-{plugin.name}")) == {}

@@ -267,11 +267,11 @@ async def by_live(server: Server, pcm: bytes) -> str:
     return " ".join(one["segment"]["text"] for one in told if one["type"] == "final")
 
 
-def by_grpc(server: Server, pcm: bytes, **options: Any) -> str:
+def by_grpc(server: Server, pcm: bytes, rate: int = 0, **options: Any) -> str:
     with Client(int(server.health()["grpc_port"])) as client:
         client.create("same", **options)
         parts = (pcm[at : at + ODD] for at in range(0, len(pcm), ODD))
-        chunks = [GrpcChunk(pcm16=part, session_id="same") for part in parts]
+        chunks = [GrpcChunk(pcm16=part, sample_rate=rate, session_id="same") for part in parts]
         told = client.stream([*chunks, GrpcChunk(is_final=True, session_id="same")], "same")
         return " ".join(one.text for one in told.finals)
 

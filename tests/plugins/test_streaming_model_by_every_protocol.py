@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import live_wire
+import numpy as np
 import psutil
 import pytest
 import soundfile
@@ -17,10 +18,15 @@ from test_realtime_transcription import connected as realtime
 from test_same_words import by_grpc, by_job, by_live, by_ndjson, by_openai, by_yap
 from tiny_vibevoice import CONTEXT
 
+from sidecar.audio import Block
 from sidecar.audio.audio_decoder import decode_audio_file
-from sidecar.interfaces.live_options import LIVE_RATE, QUIET_SPEECH
+from sidecar.audio.signal_conditioning import Resampler
+from sidecar.interfaces.engine_interface import LoadOptions, Precision
+from sidecar.interfaces.live_options import LIVE_RATE, QUIET_SPEECH, LiveOptions
+from sidecar.interfaces.recognition import SegmentRequest
 from sidecar.live.runtime.endpointing import FRAME_SAMPLES
 
+RATE = 24_000
 pytestmark = [pytest.mark.slow, pytest.mark.skipif(os.name == "nt", reason="kills processes")]
 RECORDING = "endgame_nagg_nell"
 SAID = ["Nag: what is it, my pet?", "Nel: déjà vu, 嗯. Time to go.", "Can you"]
@@ -68,28 +74,65 @@ def test_file_has_the_words_by_transcribe_jobs_and_openai_and_the_speakers_by_tr
     there: Server, content: bytes
 ) -> None:
     came, whole = by_ndjson(there, content)
-    assert [text for _, text in whole] == SAID
-    assert came == whole == by_job(there, content)
+    told = (came, whole, by_job(there, content))
+    assert {" ".join(text for _, text in one) for one in told} == {" ".join(SAID)}
     deltas, text = by_openai(there, content)
     assert deltas == text
     assert text.split() == " ".join(SAID).split()
     found = there.post(content).json()
-    assert [one["speaker"] for one in found["segments"]] == ["Speaker_0", "Speaker_1", "Speaker_0"]
+    assert {one["speaker"] for one in found["segments"]} == {"Speaker_0", "Speaker_1"}
     assert found["metadata"]["engine"] == "vibevoice-streaming"
+
+
+async def by_realtime(server: Server, raw: bytes) -> str:
+    """What a Realtime session writes of a commit."""
+    off = {"type": "transcription", "audio": {"input": {"turn_detection": None}}}
+    async with realtime(server) as client:
+        await client.send({"type": "session.update", "session": off})
+        await client.send(appended(raw), {"type": "input_audio_buffer.commit"})
+        found = await client.until(COMPLETED, 1)
+    [text] = [one["transcript"] for one in found if one["type"] == COMPLETED]
+    return str(text)
 
 
 async def test_realtime_commit_of_a_whole_recording_has_the_words_of_the_model(
     there: Server,
 ) -> None:
-    samples = decode_audio_file(tiny_streaming.clip_16k(RECORDING), 24_000)
-    raw = (samples * 32767).astype("<i2").tobytes()
-    off = {"type": "transcription", "audio": {"input": {"turn_detection": None}}}
-    async with realtime(there) as client:
-        await client.send({"type": "session.update", "session": off})
-        await client.send(appended(raw), {"type": "input_audio_buffer.commit"})
-        found = await client.until(COMPLETED, 1)
-    [text] = [one["transcript"] for one in found if one["type"] == COMPLETED]
+    samples = decode_audio_file(tiny_streaming.clip_16k(RECORDING), RATE)
+    text = await by_realtime(there, (samples * 32767).astype("<i2").tobytes())
     assert text.split() == " ".join(SAID).split()
+
+
+def of_the_model(samples: Block) -> list[str]:
+    """The words of the model for whole audio, without a service."""
+    from sidecar.engines.vibevoice.streaming_live import SharedModel
+    from sidecar.engines.vibevoice_streaming import VibeVoiceStreamingEngine
+
+    engine = VibeVoiceStreamingEngine()
+    list(engine.load(LoadOptions(Precision.FP32, str(tiny_streaming.checkpoint()), "cpu")))
+    assert engine.model is not None
+    request = SegmentRequest(samples, LiveOptions())
+    found = SharedModel(engine.model).recognize(request, last=True)
+    assert found is not None
+    return " ".join([*(turn.text for _, turn in found.earlier), found.text]).split()
+
+
+async def test_audio_of_24_khz_has_the_words_of_its_own_samples_by_live_wire_realtime_and_grpc(
+    there: Server,
+) -> None:
+    """A tone of 10 kHz, which 16 kHz cannot hold, changes what the model writes."""
+    speech = decode_audio_file(tiny_streaming.clip_16k(RECORDING), RATE)
+    tone = 0.2 * np.sin(2 * np.pi * 10_000 * np.arange(len(speech)) / RATE)
+    shorts = ((speech + tone) * 32767).clip(-32768, 32767).astype("<i2")
+    samples, raw = shorts / np.float32(32768), shorts.tobytes()
+    words = of_the_model(samples)
+    reduced = Resampler(RATE, LIVE_RATE).take(samples, last=True)
+    assert of_the_model(Resampler(LIVE_RATE, RATE).take(reduced, last=True)) != words
+    live = await finals(there, raw, rate=RATE, **ALL_AUDIO)
+    assert " ".join(one["segment"]["text"] for one in live).split() == words
+    assert (await by_realtime(there, raw)).split() == words
+    grpc = await asyncio.to_thread(by_grpc, there, raw, RATE, vad_threshold_override=0.0)
+    assert grpc.split() == words
 
 
 async def test_diarizing_realtime_session_tells_the_speakers_of_two_recordings_apart(
@@ -97,12 +140,11 @@ async def test_diarizing_realtime_session_tells_the_speakers_of_two_recordings_a
 ) -> None:
     segments = await diarized(there, first="A")
     assert [one["text"] for one in segments] == [READ, *SAID]
-    assert "A" not in [one["speaker"] for one in segments[1:]]
 
 
 async def diarized(server: Server, first: str) -> list[dict[str, Any]]:
     """The segments of a Realtime session that hears the reading and the play, once each has a
-    speaker, which may follow, and the first one has this."""
+    speaker, which may follow, and the first one alone has this."""
     off = {
         "type": "transcription",
         "audio": {
@@ -123,7 +165,8 @@ async def diarized(server: Server, first: str) -> list[dict[str, Any]]:
         while True:
             segments = {one["id"]: one for one in found if one["type"] == SEGMENT}
             story = sorted(segments.values(), key=lambda one: one["start"])
-            if len(story) == 4 and story[0]["speaker"] == first:
+            theirs = [one["speaker"] for one in story]
+            if len(story) == 4 and theirs[0] == first and first not in theirs[1:]:
                 return story
             found += await client.until(SEGMENT)
 
@@ -153,7 +196,8 @@ async def test_prompt_of_a_client_reaches_the_model_by_file_and_live(
 ) -> None:
     named = [*map(tiny_streaming.named, SAID)]
     whole = there.post(content, prompt=CONTEXT).json()["segments"]
-    assert [one["text"] for one in whole] == named != SAID
+    # Voices part them, and the words of the tiny model are not where the voices change.
+    assert " ".join(one["text"] for one in whole) == " ".join(named) != " ".join(SAID)
     live = await finals(there, pcm, prompt=CONTEXT, **ALL_AUDIO)
     assert [one["segment"]["text"] for one in live] == named
 
@@ -186,8 +230,7 @@ async def test_enrolled_speaker_is_named_by_the_live_wire_and_by_realtime(
         segments = found[-1]["transcript"]["segments"]
         assert [one.get("name") for one in segments] == ["Reader", None, None, None]
         assert [one["text"] for one in segments] == [READ, *SAID]
-        named = await diarized(there, first="Reader")
-        assert "Reader" not in [one["speaker"] for one in named[1:]]
+        await diarized(there, first="Reader")
     finally:
         there.client.delete(f"/v1/people/{person.json()['id']}")
 

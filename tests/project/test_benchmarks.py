@@ -56,11 +56,12 @@ def mine(tmp_path: Path) -> Path:
     """A recording with its text and its speaker turns beside it, and one without a text."""
     for name in ("talk.wav", "other.wav"):
         shutil.copy(tiny_vibevoice.clip("beckett"), tmp_path / name)
-    (tmp_path / "talk.txt").write_text("Ever tried.\n")
+    (tmp_path / "talk.txt").write_text("Ever tried.\n", "utf-8")
     (tmp_path / "talk.rttm").write_text(
         "SPKR-INFO talk 1 <NA> <NA> <NA> unknown A <NA> <NA>\n"
         "SPEAKER talk 1 0.630 3.510 <NA> <NA> A <NA> <NA>\n"
-        "SPEAKER talk 1 5.000 1.000 <NA> <NA> B <NA> <NA>\n"
+        "SPEAKER talk 1 5.000 1.000 <NA> <NA> B <NA> <NA>\n",
+        "utf-8",
     )
     return tmp_path
 
@@ -82,8 +83,20 @@ def test_own_recordings_without_reference_text_are_listed(mine: Path) -> None:
 
 def test_benchmark_column_of_server_names_its_engine_and_precision(tmp_path: Path) -> None:
     with Server(tmp_path, engine="scripted") as server:
-        name, _ = address_side(server.url, "balanced")
+        name, _ = address_side(server.url)
         assert name == f"{server.url} (scripted, {server.health()['precision']})"
+
+
+def test_benchmark_sends_the_fields_of_its_options_with_a_recording(
+    mine: Path, tmp_path: Path
+) -> None:
+    (clip,) = own_clips(mine)
+    with Server(tmp_path / "data", engine="scripted") as server:
+        _, transcribe = address_side(server.url, windows="single")
+        assert transcribe(clip)
+        _, transcribe = address_side(server.url, windows="sideways")
+        with pytest.raises(SystemExit, match="windows"):
+            transcribe(clip)
 
 
 def test_benchmark_folder_without_manifest_is_refused_with_variable_and_flag(

@@ -175,7 +175,7 @@ def test_sleep_and_clock_reading_in_a_test_without_a_reason_are_found_with_their
 ) -> None:
     (tmp_path / "tests").mkdir()
     lines = "def test_one():", "    time.sleep(0.1)", "    clock = get_running_loop().time"
-    (tmp_path / "tests" / "test_one.py").write_text("\n".join(lines))
+    (tmp_path / "tests" / "test_one.py").write_text("\n".join(lines), "utf-8")
     found = [(one.line, one.what, one.reason) for one in clock_dependence.all_lines(tmp_path)]
     assert found == [(2, "time.sleep(0.1)", ""), (3, "get_running_loop().time", "")]
 
@@ -195,7 +195,7 @@ def test_absence_of_text_that_a_random_id_may_contain_is_found_with_its_line(
         "assert log.count('cafe') == 1",
         "assert 'some-secret' not in log",
     )
-    (tmp_path / "tests" / "test_one.py").write_text("\n".join(lines))
+    (tmp_path / "tests" / "test_one.py").write_text("\n".join(lines), "utf-8")
     found = [(one.line, one.text) for one in colliding_ids.short_marks(root=tmp_path)]
     assert sorted(found) == [(2, "beef"), (3, "444"), (4, "cafe")]
 
@@ -231,6 +231,53 @@ def test_reached_internal_of_the_product_is_found_unless_a_comment_gives_the_rea
     assert {number for number, _ in reached_internals.in_source(f"\n{line}")} == {2}
     assert not list(reached_internals.in_source(f"# internal: no other way\n{line}"))
     assert not list(reached_internals.in_source("self._claim_loop, job_journal.LOCK_TIMEOUT_S"))
+
+
+def test_each_child_process_has_no_window_on_windows() -> None:
+    bare = [
+        f"{path.relative_to(ROOT)}:{node.lineno}"
+        for path in MODULES
+        for node in ast.walk(ast.parse(path.read_text("utf-8")))
+        if isinstance(node, ast.Call)
+        and ast.unparse(node.func) in ("subprocess.Popen", "subprocess.run")
+        and not {"creationflags", None} & {keyword.arg for keyword in node.keywords}
+    ]
+    assert bare == [], "see `child_processes.NO_WINDOW`"
+
+
+def renaming_or_deleting(source: str) -> list[int]:
+    """The lines that rename or delete a file by a call of Python's, not by `sidecar.files`."""
+    return [
+        node.lineno
+        for node in ast.walk(ast.parse(source))
+        if isinstance(node, ast.Call)
+        and isinstance(node.func, ast.Attribute)
+        and (
+            ast.unparse(node.func) in ("os.rename", "os.replace", "os.remove", "os.unlink")
+            or node.func.attr in ("unlink", "rename")
+            or (node.func.attr == "replace" and len(node.args) == 1 and not node.keywords)
+        )
+    ]
+
+
+def test_product_renames_and_deletes_files_once_no_other_program_has_them_open() -> None:
+    """The log's rotation does not wait: a line would."""
+    own = {ROOT / "sidecar/files.py", ROOT / "sidecar/observability/logs.py"}
+    found = [
+        f"{path.relative_to(ROOT)}:{line}"
+        for path in MODULES
+        if path not in own
+        for line in renaming_or_deleting(path.read_text("utf-8"))
+    ]
+    assert found == [], "see `files.replace` and `files.remove`"
+
+
+@pytest.mark.parametrize(
+    "call", ["path.unlink()", "path.rename(new)", "path.replace(new)", "os.remove(path)"]
+)
+def test_checker_finds_each_call_that_renames_or_deletes_a_file(call: str) -> None:
+    assert renaming_or_deleting(f"\n{call}") == [2]
+    assert not renaming_or_deleting("text.replace(a, b), files.replace(old, new), files.remove(a)")
 
 
 def test_product_uses_nothing_without_a_guard_that_a_system_or_a_build_of_python_lacks() -> None:

@@ -13,12 +13,12 @@ from sidecar.server.app import create_app
 
 ROOT = Path(__file__).parents[2]
 DOCUMENTS = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
-README = (ROOT / "README.md").read_text()
+README = (ROOT / "README.md").read_text("utf-8")
 
 
 @for_each("document", DOCUMENTS)
 def test_links_to_files_exist(document: Path) -> None:
-    links = re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", document.read_text())
+    links = re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", document.read_text(encoding="utf-8"))
     missing = [link for link in links if not (document.parent / link).exists()]
     assert missing == []
 
@@ -26,14 +26,14 @@ def test_links_to_files_exist(document: Path) -> None:
 @for_each("document", sorted((ROOT / "docs").rglob("*.md")))
 def test_links_to_pages_lead_to_pages_of_the_site(document: Path) -> None:
     """`make docs` refuses others; the README alone is known to it. To a folder they are allowed."""
-    links = re.findall(r"\]\(([^)#:]+\.md)(?:#[^)]*)?\)", document.read_text())
+    links = re.findall(r"\]\(([^)#:]+\.md)(?:#[^)]*)?\)", document.read_text(encoding="utf-8"))
     pages = [(document.parent / link).resolve() for link in links]
     site = ROOT / "docs", ROOT / "README.md"
     assert [page for page in pages if not any(page.is_relative_to(one) for one in site)] == []
 
 
 def test_every_page_but_single_decisions_is_in_the_navigation_of_the_site() -> None:
-    navigation = (ROOT / "zensical.toml").read_text()
+    navigation = (ROOT / "zensical.toml").read_text("utf-8")
     pages = {str(page.relative_to(ROOT / "docs")) for page in (ROOT / "docs").rglob("*.md")}
     decisions = {page for page in pages if page.startswith("decisions/")} - {"decisions/README.md"}
     assert [page for page in sorted(pages - decisions) if f'"{page}"' not in navigation] == []
@@ -41,7 +41,9 @@ def test_every_page_but_single_decisions_is_in_the_navigation_of_the_site() -> N
 
 def _anchors(document: Path) -> set[str]:
     """Return the anchors of the headings, as GitHub makes them; a repeated one gets a number."""
-    text = re.sub(r"^```.*?^```", "", document.read_text(), flags=re.DOTALL | re.MULTILINE)
+    text = re.sub(
+        r"^```.*?^```", "", document.read_text(encoding="utf-8"), flags=re.DOTALL | re.MULTILINE
+    )
     titles = re.findall(r"^#+ (.+)$", text, re.MULTILINE)
     plain = [re.sub(r"\[([^]]*)\]\([^)]*\)", r"\1", title).strip().lower() for title in titles]
     slugs = [re.sub(r"[^\w\- ]", "", title).replace(" ", "-") for title in plain]
@@ -53,7 +55,7 @@ def _anchors(document: Path) -> set[str]:
 
 @for_each("document", DOCUMENTS)
 def test_links_to_headings_exist(document: Path) -> None:
-    links = re.findall(r"\]\(([^)#:]*)#([^)]*)\)", document.read_text())
+    links = re.findall(r"\]\(([^)#:]*)#([^)]*)\)", document.read_text(encoding="utf-8"))
     dead = [
         f"{file}#{anchor}"
         for file, anchor in links
@@ -89,7 +91,7 @@ def test_transcript_in_readme_has_the_fields_of_a_segment_and_of_metadata() -> N
 
 
 def test_files_named_in_architecture_exist() -> None:
-    text = (ROOT / "docs/architecture.md").read_text()
+    text = (ROOT / "docs/architecture.md").read_text("utf-8")
     named = set(re.findall(r"`((?:[\w-]+/)*\w+\.py)`", text))
     assert len(named) > 10
     missing = [
@@ -102,7 +104,9 @@ def test_files_named_in_architecture_exist() -> None:
 
 
 def test_architecture_lists_exactly_the_packages_and_top_modules_that_exist() -> None:
-    text = (ROOT / "docs/architecture.md").read_text().partition("<!-- end of the packages")[0]
+    text = (
+        (ROOT / "docs/architecture.md").read_text("utf-8").partition("<!-- end of the packages")[0]
+    )
     rows = set(re.findall(r"^\| `(\w+)(?:/\w+)?(?:/|\.py)`", text, re.MULTILINE))
     house = ROOT / "sidecar"
     packages = {path.parent.name for path in house.glob("*/__init__.py")}
@@ -113,19 +117,19 @@ def test_tests_named_in_docs_exist() -> None:
     named = {
         pair
         for document in DOCUMENTS
-        for pair in re.findall(r"`(tests/[\w/]+\.py)(?:::(\w+))?`", document.read_text())
+        for pair in re.findall(r"`(tests/[\w/]+\.py)(?:::(\w+))?`", document.read_text("utf-8"))
     }
     assert len(named) > 10
     for file, test in named:
         assert (ROOT / file).is_file(), file
-        assert not test or f"def {test}(" in (ROOT / file).read_text(), f"{file}::{test}"
+        assert not test or f"def {test}(" in (ROOT / file).read_text("utf-8"), f"{file}::{test}"
 
 
 def test_protocol_pages_state_limits_of_vad_silence_padding_and_threshold() -> None:
     limits = field_limits(EndpointingOptions)
     silence, threshold = limits["silence_s"], limits["threshold"]
     pages = {
-        name: (ROOT / f"docs/{name}.md").read_text()
+        name: (ROOT / f"docs/{name}.md").read_text("utf-8")
         for name in ("grpc-wire", "openai-wire", "talk-wire")
     }
     assert f"`vad_silence` that is not {silence}" in pages["grpc-wire"]

@@ -21,7 +21,7 @@ from sidecar.errors import SettingsInvalid
 from sidecar.installation import install_command, needed_for
 
 SAY = "from sidecar.installation import install_command; print(install_command('monitor'))"
-EXTRAS = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["project"][
+EXTRAS = tomllib.loads((REPOSITORY / "pyproject.toml").read_text("utf-8"))["project"][
     "optional-dependencies"
 ]
 
@@ -30,9 +30,11 @@ def installed(folder: Path, direct_url: dict[str, Any] | None) -> Path:
     """A folder of packages with as much of the service as says how it was installed."""
     about = folder / "vibevoice_asr-0.1.0.dist-info"
     about.mkdir(parents=True)
-    (about / "METADATA").write_text("Metadata-Version: 2.1\nName: vibevoice-asr\nVersion: 0.1.0\n")
+    (about / "METADATA").write_text(
+        "Metadata-Version: 2.1\nName: vibevoice-asr\nVersion: 0.1.0\n", "utf-8"
+    )
     if direct_url is not None:
-        (about / "direct_url.json").write_text(json.dumps(direct_url))
+        (about / "direct_url.json").write_text(json.dumps(direct_url), "utf-8")
     (folder / "sidecar").mkdir()
     (folder / "sidecar/__init__.py").touch()
     shutil.copy(REPOSITORY / "sidecar/installation.py", folder / "sidecar")
@@ -131,7 +133,7 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for package in LEFT:
         left = tree / "tree/build/lib" / package / "removed_module.py"
         left.parent.mkdir(parents=True)
-        left.write_text("")
+        left.write_text("", "utf-8")
     return build_wheel(tree / "tree", tree / "wheels")
 
 

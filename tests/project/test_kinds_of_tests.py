@@ -117,7 +117,8 @@ def test_unit_test_fails_if_it_starts_a_process_but_not_for_a_thread_left_by_ano
 ) -> None:
     (tmp_path / "conftest.py").write_text(
         "from kinds_of_tests import Kinds\n"
-        "def pytest_configure(config):\n    config.pluginmanager.register(Kinds(), 'kinds')\n"
+        "def pytest_configure(config):\n    config.pluginmanager.register(Kinds(), 'kinds')\n",
+        "utf-8",
     )
     (tmp_path / "test_it.py").write_text(
         "import importlib, pytest, threading\n"
@@ -131,7 +132,8 @@ def test_unit_test_fails_if_it_starts_a_process_but_not_for_a_thread_left_by_ano
         "@pytest.mark.system\n"
         "def test_that_leaves_a_thread():\n"
         "    threading.Thread(target=late, daemon=True).start()\n"
-        "def test_is_not_blamed_for_it():\n    begin.set()\n    assert done.wait(60)\n"
+        "def test_is_not_blamed_for_it():\n    begin.set()\n    assert done.wait(60)\n",
+        "utf-8",
     )
     command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", str(tmp_path)]
     words = ["-c", "pyproject.toml", "--rootdir", str(ROOT)]

@@ -108,7 +108,9 @@ def test_kubernetes_objects_are_valid_by_schemas_of_the_oldest_and_of_a_new_vers
 def test_component_for_tokens_mounts_key_and_revocation_list_where_service_reads_them(
     tmp_path: Path,
 ) -> None:
-    (block,) = re.findall(r"```yaml\n(.*?)```", (ROOT / "docs/deploy.md").read_text(), re.DOTALL)
+    (block,) = re.findall(
+        r"```yaml\n(.*?)```", (ROOT / "docs/deploy.md").read_text("utf-8"), re.DOTALL
+    )
     to_deploy = os.path.relpath(K8S.parent, tmp_path)
     (tmp_path / "kustomization.yaml").write_text(block.replace("../deploy", to_deploy), "utf-8")
     objects = rendered(tmp_path)

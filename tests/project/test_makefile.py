@@ -100,8 +100,8 @@ def test_first_make_run_with_a_language_installs_extra_and_model_and_later_ones_
         new_file(folder / ".venv/bin" / name, program, 0o755)
     said = make(folder, "run", "AUDIO=talk.mp3", "LANGUAGE=de").stdout
     assert said.endswith("arguments: demo --language de talk.mp3\n")
-    assert "-e .[languages,people]" in (folder / "said").read_text()
-    assert "pull whisper:base\n" in (folder / "said").read_text()
+    assert "-e .[languages,people]" in (folder / "said").read_text("utf-8")
+    assert "pull whisper:base\n" in (folder / "said").read_text("utf-8")
     (folder / "said").unlink()
     again = make(folder, "run", "AUDIO=talk.mp3", "LANGUAGE=it").stdout
     assert again == "arguments: demo --language it talk.mp3\n"
@@ -133,7 +133,7 @@ def test_make_exe_prints_its_steps_and_folder_and_writes_output_of_build_to_a_lo
     lines = shown.stdout.splitlines()
     assert lines[0] == "Building dist/vibevoice-asr: minutes (log: build/cpu.log)"
     assert "Built: dist/vibevoice-asr can be used. Testing it: minutes" in lines
-    assert (folder / "build/cpu.log").read_text() == "INFO: a step\n"
+    assert (folder / "build/cpu.log").read_text("utf-8") == "INFO: a step\n"
 
 
 WITHOUT_TEST_TOOLS = """
@@ -177,19 +177,19 @@ def test_make_format_mends_what_it_can_and_fails_with_what_is_left(folder: Path)
     (folder / ".venv/style/bin/ruff").symlink_to(ruff)
     (folder / ".venv/style/.installed").touch()
     module, numbers = folder / "long.py", map(str, range(1000, 1020))
-    module.write_text(f"import sys\n\nprint({', '.join(numbers)})\n")
-    assert max(map(len, module.read_text().splitlines())) > 100
+    module.write_text(f"import sys\n\nprint({', '.join(numbers)})\n", "utf-8")
+    assert max(map(len, module.read_text("utf-8").splitlines())) > 100
     style = make(folder, "style")
     assert "'make format' mends it." in style.stderr
     shown = make(folder, "format")
     assert shown.returncode == 0, shown.stdout + shown.stderr
-    assert "import sys" not in module.read_text()
-    assert max(map(len, module.read_text().splitlines())) <= 100
-    module.write_text("print(\n\n1,  nobody_knows_it)\n")
+    assert "import sys" not in module.read_text("utf-8")
+    assert max(map(len, module.read_text("utf-8").splitlines())) <= 100
+    module.write_text("print(\n\n1,  nobody_knows_it)\n", "utf-8")
     shown = make(folder, "format")
     assert shown.returncode != 0
     assert "nobody_knows_it" in shown.stdout
-    assert module.read_text() == "print(1, nobody_knows_it)\n"
+    assert module.read_text("utf-8") == "print(1, nobody_knows_it)\n"
 
 
 def test_make_style_says_that_it_installs_tools_the_first_time_only(folder: Path) -> None:

@@ -27,7 +27,7 @@ def python(tmp_path: Path) -> Path:
     for one in Path(sysconfig.get_path("purelib")).iterdir():
         if not one.name.startswith("moonshine_voice") and one.suffix != ".pth":
             (site / one.name).symlink_to(one)
-    (site / "project.pth").write_text(f"{ROOT}\n{ROOT / 'clients/python/src'}\n")
+    (site / "project.pth").write_text(f"{ROOT}\n{ROOT / 'clients/python/src'}\n", "utf-8")
     build = [sys.executable, str(ROOT / "packaging" / "models_wheel.py"), str(tmp_path)]
     subprocess.run(build, check=True, cwd=ROOT, env={**os.environ, "PYTHONPATH": str(ROOT)})
     [wheel] = tmp_path.glob("*.whl")

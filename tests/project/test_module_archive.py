@@ -36,7 +36,7 @@ def build(tmp_path: Path) -> Path:
     """A folder like a build, with a link inside, as PyInstaller makes some on macOS."""
     folder = tmp_path / "dist" / "vibevoice-asr"
     (folder / "licences").mkdir(parents=True)
-    (folder / "licences" / "LICENSE").write_text("MIT")
+    (folder / "licences" / "LICENSE").write_text("MIT", "utf-8")
     (folder / "_internal").mkdir()
     (folder / "_internal" / "libone.so").write_bytes(b"one")
     (folder / "_internal" / "libone.so.1").symlink_to("libone.so")
@@ -59,6 +59,7 @@ def unpacked(archive: Path, folder: Path) -> dict[str, Any]:
     return manifest
 
 
+@pytest.mark.posix("permissions of POSIX")
 def test_module_archive_has_manifest_for_host_and_executable_program_and_no_link(
     build: Path, tmp_path: Path
 ) -> None:
@@ -86,7 +87,7 @@ def test_index_names_archive_with_checksum_and_size(build: Path, tmp_path: Path)
     assert entry["asset_url"] == f"{URL}/{archive.name}"
     assert entry["sha256"] == hashlib.sha256(archive.read_bytes()).hexdigest()
     assert entry["size"] == archive.stat().st_size
-    assert (tmp_path / f"{NAME}-{VERSION}.sha256").read_text().startswith(entry["sha256"])
+    assert (tmp_path / f"{NAME}-{VERSION}.sha256").read_text("utf-8").startswith(entry["sha256"])
 
 
 def test_same_build_with_other_file_times_makes_same_archive(build: Path, tmp_path: Path) -> None:

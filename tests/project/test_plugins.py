@@ -89,7 +89,7 @@ def test_program_without_a_plugin_starts_imports_lints_and_passes_tests_of_confi
         shutil.rmtree(tmp_path / "tests/plugins" / one)
     listed = tmp_path / "sidecar/plugins/__init__.py"
     lines = re.compile(rf"^    ({'|'.join(gone)})(\.PLUGIN)?,\n", re.MULTILINE)
-    listed.write_text(lines.sub("", listed.read_text()))
+    listed.write_text(lines.sub("", listed.read_text("utf-8")), "utf-8")
     delete_rules_of(gone, tmp_path / "pyproject.toml")
     delete_tests_of(gone, tmp_path / "tests")
 
@@ -117,8 +117,10 @@ def delete_rules_of(plugins: set[str], file: Path) -> None:
     """Delete import rules for modules of plugins."""
     mark = "[[tool.importlinter.contracts]]"
     named = re.compile(rf'^    "sidecar\.plugins\.({"|".join(plugins)})[.\w*]*",\n', re.MULTILINE)
-    kept = [named.sub("", rule) for rule in file.read_text().split(mark)]
-    file.write_text(mark.join(rule for rule in kept if "modules = [\n]" not in rule))
+    kept = [named.sub("", rule) for rule in file.read_text(encoding="utf-8").split(mark)]
+    file.write_text(
+        mark.join(rule for rule in kept if "modules = [\n]" not in rule), encoding="utf-8"
+    )
 
 
 def delete_tests_of(plugins: set[str], tests: Path) -> None:

@@ -27,7 +27,7 @@ USES = re.compile(rf"\b([A-Z_0-9]+)\s*\.\s*({'|'.join(METHODS)})\b").findall
 MADE: Mapping[str, str] = {
     "sidecar/audio/audio_format.py:signs": r"RIF[FX].{4}WAVE|wvpk.{4}[\2-\x10]\x04.{6}(?!\0{4})"
     r"|ftyp(?<=\0\0\0[\x10-\x60]ftyp)[ -~]{4}|\x1aE\xdf\xa3(?=.{0,40}(?:matroska|webm))",
-    "sidecar/cli/doctor.py:folder": r"C:[\\/]{1,2}Users[\\/]{1,2}Anna(?: |%20)Muster(?!\w)",
+    "sidecar/cli/doctor.py:folder": r"C:[\\/]{1,4}Users[\\/]{1,4}Anna(?: |%20)Muster(?!\w)",
     "sidecar/interfaces/tts_text.py:close": r"\n[ ]{0,3}`{3,}[ \t]*(?:\n|$)",
     "sidecar/plugins/conversation/tts/voice_download.py:pattern": r"sha-256=:([^:]+):"
     r"|md5=([^,\s]+)|(\S+)",

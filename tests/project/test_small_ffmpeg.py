@@ -79,6 +79,23 @@ def test_configuration_of_small_ffmpeg_has_no_gpl_part_no_network_and_only_libra
     assert [one for one in options if "lib" in one] == ["--enable-zlib"]
 
 
+def test_ffmpeg_for_windows_is_built_by_its_compiler_with_all_libraries_inside(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    commands = []
+
+    def run(command: list[str], **_: object) -> subprocess.CompletedProcess[str]:
+        commands.append(command)
+        return subprocess.CompletedProcess(command, 0, "libz.a")
+
+    monkeypatch.setattr(small_ffmpeg, "CROSS", "x86_64-w64-mingw32-")
+    monkeypatch.setattr(small_ffmpeg.subprocess, "run", run)
+    small_ffmpeg.build(tmp_path)
+    (configure,) = (command for command in commands if command[0] == "./configure")
+    asked = {"--cross-prefix=x86_64-w64-mingw32-", "--target-os=mingw32", "--extra-ldflags=-static"}
+    assert asked <= {*configure}
+
+
 def test_named_ffmpeg_that_is_missing_is_an_error_and_without_name_bundled_one_is_packed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -99,7 +116,7 @@ def test_ffmpeg_configured_with_gpl_is_listed_under_gpl_and_otherwise_under_lgpl
     options: str, licence: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = tmp_path / "ffmpeg"
-    path.write_text(SAYS.format(options))
+    path.write_text(SAYS.format(options), "utf-8")
     path.chmod(0o755)
     monkeypatch.setenv(small_ffmpeg.VARIABLE, str(path))
     assert inside.parts_of("imageio-ffmpeg")[0].licence == licence

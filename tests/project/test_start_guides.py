@@ -155,10 +155,10 @@ class Terminals:
         process = self.services[command] = psutil.Process(int(said))
 
         def serves() -> bool:
-            assert runs(process.pid), f"{command}: {[path.read_text() for path in logs]}"
+            assert runs(process.pid), f"{command}: {[path.read_text('utf-8') for path in logs]}"
             if command.endswith(" open"):
-                return "Serving at" in logs[1].read_text()
-            return '"event": "ready"' in logs[0].read_text()
+                return "Serving at" in logs[1].read_text("utf-8")
+            return '"event": "ready"' in logs[0].read_text("utf-8")
 
         wait_until(serves, command)
 

@@ -55,14 +55,14 @@ def test_guard_stops_write_delete_or_start_of_service_in_user_folders_before_it_
 ) -> None:
     folder = tmp_path / ".local/share/vibevoice-asr"
     (folder / "jobs").mkdir(parents=True)
-    (folder / "key").write_text("mine")
-    (folder.parent / "other").write_text("a test's")
+    (folder / "key").write_text("mine", "utf-8")
+    (folder.parent / "other").write_text("a test's", "utf-8")
     before = sorted(tmp_path.rglob("*"))
     done = run_guarded(f"FOLDER = Path({str(folder)!r}); {code}", tmp_path)
     assert done.returncode == 1
     assert "AssertionError: a test" in done.stderr
     assert sorted(tmp_path.rglob("*")) == before
-    assert (folder / "key").read_text() == "mine"
+    assert (folder / "key").read_text("utf-8") == "mine"
 
 
 def test_guard_ignores_writes_of_other_processes(tmp_path: Path) -> None:

@@ -15,7 +15,6 @@ from not_tested import missing
 from postgres import KEY
 from service_process import PATIENCE_S, REPOSITORY, popen, run_command, service_environment
 
-from bench.deployment import postgres_is_here
 from sidecar.installation import DISTRIBUTION
 
 PAGE = (REPOSITORY / "docs/upgrading.md").read_text("utf-8")
@@ -64,14 +63,14 @@ def test_removal_block_deletes_all_files_of_service_in_home_and_no_others(tmp_pa
     others = home / ".local/share/other/file", home / ".config/other"
     for path in others:
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text("somebody else's")
+        path.write_text("somebody else's", "utf-8")
     before = files_in(home)
 
     run_command([*SERVE, "token", "create", "--subject", "anna"], env=env, check=True)
     serve_once(env, "--keep-jobs", "--people", "--tls=self-signed")
     settings = home / ".config" / DISTRIBUTION / "config.toml"
     settings.parent.mkdir(parents=True)
-    settings.write_text("port = 9000\n")
+    settings.write_text("port = 9000\n", "utf-8")
     unit = home / ".config/systemd/user/vibevoice-asr.service"
     unit.parent.mkdir(parents=True)
     shutil.copy(REPOSITORY / "deploy/systemd/user/vibevoice-asr.service", unit)
@@ -83,7 +82,6 @@ def test_removal_block_deletes_all_files_of_service_in_home_and_no_others(tmp_pa
     assert files_in(home) == before
 
 
-@pytest.mark.skipif(not postgres_is_here(), reason=missing("PostgreSQL", "postgresql"))
 def test_removal_block_deletes_schema_of_service_and_keeps_tables_of_others(
     fresh_journal: str, tmp_path: Path
 ) -> None:

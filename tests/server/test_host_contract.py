@@ -115,8 +115,13 @@ def test_invalid_command_line_has_exit_code_2(start: Start) -> None:
 
 
 @pytest.mark.slow_except("SIGHUP", "SIGTERM", "stdin")
-@pytest.mark.skipif(sys.platform == "win32", reason="there is no SIGTERM")
-@pytest.mark.parametrize("end", GOLDEN["ends"])
+@pytest.mark.parametrize(
+    "end",
+    [
+        pytest.param(end, marks=[] if end == "stdin" else pytest.mark.posix("signals"))
+        for end in GOLDEN["ends"]
+    ],
+)
 def test_requested_stop_has_golden_exit_code_and_logs_no_warning(
     start: Start, voice: bytes, end: str
 ) -> None:

@@ -2,8 +2,10 @@
 
 import asyncio
 import errno
+import os
 import socket
 import ssl
+import struct
 import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
@@ -17,12 +19,12 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from websockets.asyncio.client import connect
 from websockets.exceptions import WebSocketException
 
+from sidecar.accepted_sockets import ACCEPT_RETRY_S
 from sidecar.api.http.uvicorn_protocols import http_protocol, websocket_protocol
 from sidecar.auth.rate_limits import RateLimit
 from sidecar.auth.tls import ensure_certificate
 from sidecar.server import http_connections
 from sidecar.server.http_connections import (
-    ACCEPT_RETRY_S,
     NEW_CONNECTIONS,
     TLS_HANDSHAKE_S,
     CountingServer,
@@ -40,21 +42,22 @@ async def takes_all(scope: Scope, receive: Receive, send: Send) -> None:
         await send({"type": "http.response.body"})
 
 
-class Listener(socket.socket):
-    """A listener whose first connections come with ``faults``: an error, or no address."""
+def accept_with(*faults: Exception | None) -> None:
+    """Let the next connections that this event loop accepts come with these: an error, or no
+    address."""
+    loop, left = asyncio.get_running_loop(), list(faults)
+    usual = loop.sock_accept
 
-    faults: tuple[Exception | None, ...] = ()
-
-    def accept(self) -> tuple[socket.socket, Any]:
-        sock, address = super().accept()
-        if not self.faults:
+    async def accept(listener: socket.socket) -> tuple[socket.socket, Any]:
+        sock, address = await usual(listener)
+        if not left:
             return sock, address
-        fault, *left = self.faults
-        self.faults = tuple(left)
-        if fault is None:
+        if (fault := left.pop(0)) is None:
             return sock, None
         sock.close()
         raise fault
+
+    setattr(loop, "sock_accept", accept)  # noqa: B010 - a method
 
 
 @asynccontextmanager
@@ -71,8 +74,8 @@ async def counting(
     protocols = {"http": http_protocol(PATIENCE_S), "ws": websocket_protocol()}
     config = uvicorn.Config(app, lifespan="off", log_config=None, **protocols, **options)
     server = CountingServer(config, most, rate_limit, accept_retry_s, tls_handshake_s)
-    with Listener(fileno=socket.create_server(("127.0.0.1", 0)).detach()) as listener:
-        listener.faults = faults
+    accept_with(*faults)
+    with socket.create_server(("127.0.0.1", 0)) as listener:
         serving = asyncio.ensure_future(server.serve(sockets=[listener]))
         yield listener.getsockname()
         server.should_exit = True
@@ -109,10 +112,23 @@ async def test_connections_of_one_address_are_limited_and_its_websockets_count()
             await one.close()
 
 
+def netname_deleted() -> OSError:
+    """What Windows says of a client that was gone before it was accepted."""
+    error = OSError(errno.EINVAL, "The specified network name is no longer available")
+    error.winerror = 64  # type: ignore[attr-defined]
+    return error
+
+
 @pytest.mark.parametrize(
     "fault",
-    [None, OSError(errno.EPERM, "a firewall"), OSError(errno.EPROTO, "gone"), ValueError("bug")],
-    ids=["no address", "firewall", "protocol", "bug"],
+    [
+        None,
+        netname_deleted(),
+        OSError(errno.EPERM, "a firewall"),
+        OSError(errno.EPROTO, "gone"),
+        ValueError("bug"),
+    ],
+    ids=["no address", "reset on Windows", "firewall", "protocol", "bug"],
 )
 async def test_connection_after_one_with_an_accept_fault_is_served_without_the_retry_wait(
     fault: Exception | None,
@@ -124,6 +140,23 @@ async def test_connection_after_one_with_an_accept_fault_is_served_without_the_r
             assert await is_closed(reader)
             writer.close()
         await is_served(address)
+
+
+async def test_clients_that_reset_their_connections_before_the_accept_stop_no_server(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    server = CountingServer(uvicorn.Config(takes_all, lifespan="off", log_config=None))
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        for _ in range(3):
+            with socket.create_connection(listener.getsockname()) as client:
+                at_once = struct.pack("hh" if os.name == "nt" else "ii", 1, 0)
+                client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, at_once)
+        serving = asyncio.ensure_future(server.serve(sockets=[listener]))
+        await is_served(listener.getsockname())
+        server.should_exit = True
+        await serving
+    assert not server.broken
+    assert "Traceback" not in caplog.text
 
 
 async def test_accept_without_a_free_descriptor_is_retried_after_the_retry_wait(
@@ -151,15 +184,17 @@ async def test_server_whose_listener_is_gone_ends_broken_with_an_error(
 ) -> None:
     config = uvicorn.Config(takes_all, lifespan="off", log_config=None)
     server = CountingServer(config, 100, NEW_CONNECTIONS)
-    with Listener(fileno=socket.create_server(("127.0.0.1", 0)).detach()) as listener:
-        listener.faults = (OSError(number, "it is gone"),)
-        with socket.create_connection(listener.getsockname()):
-            await server.serve(sockets=[listener])
+    accept_with(OSError(number, "it is gone"))
+    with (
+        socket.create_server(("127.0.0.1", 0)) as listener,
+        socket.create_connection(listener.getsockname()),
+    ):
+        await server.serve(sockets=[listener])
     assert server.broken
     assert "no connection can be accepted any more" in caplog.text
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere 127.0.0.2 is no address")
+@pytest.mark.skipif(sys.platform == "darwin", reason="there 127.0.0.2 is no address")
 async def test_new_connections_over_the_rate_of_an_address_wait_and_others_do_not(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

@@ -1,5 +1,6 @@
 """What serves beside HTTP: begun together, ended together."""
 
+import errno
 import json
 import socket
 import sys
@@ -103,6 +104,21 @@ async def test_secondary_port_taken_between_bind_and_listen_is_port_in_use() -> 
             await ProtocolListeners([besides]).start()
         assert caught.value.hint == "Stop it."
         assert ours.fileno() == -1, "nothing is left"
+
+
+def test_port_that_the_system_denies_is_in_use_on_windows_and_elsewhere_a_wrong_setting(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Windows denies one of another user's program, and those that it reserves."""
+
+    class Denied(socket.socket):
+        def bind(self, _: object) -> None:
+            raise PermissionError(errno.EACCES, "Permission denied")
+
+    monkeypatch.setattr("socket.socket", Denied)
+    on_windows = sys.platform == "win32"
+    with pytest.raises(errors.PortInUse if on_windows else errors.SettingsInvalid):
+        bind_port("127.0.0.1", 80)
 
 
 @pytest.mark.skipif(sys.platform != "win32", reason="elsewhere REUSEADDR shares no port")

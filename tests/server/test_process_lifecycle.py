@@ -36,19 +36,21 @@ from service_process import (
     read_answer,
     run_command,
     service_environment,
+    told_by,
     wait_for_ends,
     wait_until,
     web,
 )
+from systems import NO_OWNERS
 
 from sidecar.auth.token_issuing import TokenIssuer
 from sidecar.cli.serve import acquire_port
 from sidecar.config.settings import Settings
 from sidecar.observability.logs import REPEAT_MUTE_S
-from sidecar.server import listeners
+from sidecar.server import listeners, service_process
 from sidecar.server.http_server import KEEP_ALIVE_S
 
-posix = pytest.mark.skipif(os.name == "nt", reason="sends POSIX signals")
+posix = pytest.mark.posix("signals")
 TOKEN = "correct-horse-battery-staple"
 LATER = {"Prefer": "respond-async"}
 
@@ -153,7 +155,7 @@ def test_json_log_of_a_transcription_has_only_json_lines_and_its_file_the_same(
     lines = [json.loads(line) for line in service.ended()[2].splitlines()]
     assert all(line.keys() >= {"time", "level", "logger", "message"} for line in lines)
     files = list(Path(service.env["VIBEVOICE_DATA_DIR"]).glob("log/*.log"))
-    assert [json.loads(line) for line in files[0].read_text().splitlines()] == lines
+    assert [json.loads(line) for line in files[0].read_text("utf-8").splitlines()] == lines
 
 
 # --- neighbours
@@ -182,7 +184,7 @@ def test_port_freed_during_query_of_its_owner_is_taken(monkeypatch: pytest.Monke
             assert place.getsockname()[1] == port
 
 
-@posix
+@pytest.mark.not_in_wine(NO_OWNERS)
 def test_takeover_replaces_own_service_and_no_other_program(start: Start, tmp_path: Path) -> None:
     old = start("--port", 0)
     first = old.line()
@@ -192,7 +194,7 @@ def test_takeover_replaces_own_service_and_no_other_program(start: Start, tmp_pa
     assert web.get(f"{second['url']}/health").json()["pid"] == second["pid"]
     victim = popen([sys.executable, "-c", "import time; time.sleep(60)"])
     lie = {"instance": "x", "pid": victim.pid, "version": "0.1.0"}
-    (tmp_path / "health").write_text(json.dumps(lie))
+    (tmp_path / "health").write_text(json.dumps(lie), "utf-8")
     serves = ["http.server", "0", "--bind", "127.0.0.1", "--directory", str(tmp_path)]
     liar = popen([sys.executable, "-u", "-m", *serves], stdout=subprocess.PIPE)
     try:
@@ -347,7 +349,6 @@ def test_start_with_reuse_on_port_of_stopping_service_waits_and_serves_itself(st
     first.process.wait(PATIENCE_S)
 
 
-@posix
 def test_service_whose_dispatcher_failed_ends_with_exit_code_1_and_logged_reason(
     tmp_path: Path, voice: bytes
 ) -> None:
@@ -369,7 +370,58 @@ main()
         assert "a dispatcher ended" in server.log()
 
 
-@posix
+@pytest.mark.posix("select of pipes")
+@pytest.mark.parametrize(("end", "exit_code"), [("stop", 0), ("fault", 1)])
+def test_service_has_its_exit_code_although_a_daemon_thread_is_within_a_c_function(
+    end: str, exit_code: int, tmp_path: Path
+) -> None:
+    """Python aborts if such a thread has the lock of a stream, or meets its end in C++, as one that
+    imports may."""
+    now = str(tmp_path / "now")
+    code = f"""
+import asyncio, io, os, pathlib, select, signal, sys, threading
+from sidecar.cli import main
+from sidecar.server import http_server
+complete = http_server.StagedApp.complete
+async def complete_and_block(app):
+    await complete(app)
+    full = os.pipe()[1]
+    sys.stdout = io.TextIOWrapper(io.BufferedWriter(io.FileIO(full, "w")))
+    write = sys.stdout.buffer.write
+    threading.Thread(target=write, args=(bytes(1 << 22),), daemon=True).start()
+    while select.select([], [full], [], 0)[1] or not pathlib.Path({now!r}).exists():
+        await asyncio.sleep(0.01)
+    if {end == "fault"}: raise RuntimeError("cannot serve")
+    os.kill(os.getpid(), signal.SIGTERM)
+http_server.StagedApp.complete = complete_and_block
+sys.argv = ["vibevoice-asr"]
+main()
+"""
+    with Server(tmp_path, command=[sys.executable, "-c", code]) as server:
+        Path(now).touch()
+        assert server.process.wait(PATIENCE_S) == exit_code
+        assert ("cannot serve" in server.log()) == exit_code
+
+
+def test_internal_error_at_the_start_is_told_to_the_host_and_in_the_log_with_its_traceback(
+    tmp_path: Path,
+) -> None:
+    code = """
+import sys
+from sidecar.cli import main
+from sidecar.server import app
+def fail(*_): raise RuntimeError("a fault of ours")
+app.create_service = fail
+sys.argv = ["vibevoice-asr"]
+main()
+"""
+    ended = told_by([sys.executable, "-c", code], env=service_environment(tmp_path, port=0))
+    assert ended.returncode == 1
+    assert json.loads(ended.stdout)["code"] == "internal"
+    assert "RuntimeError: a fault of ours" in ended.stderr
+    assert ended.stderr.splitlines()[-1].startswith("vibevoice-asr: ")
+
+
 @pytest.mark.parametrize("words", [["--parent-pid", "1"], ["--exit-with-stdin"]])
 def test_service_whose_watch_of_its_host_fails_ends_with_exit_code_1_and_logged_reason(
     words: list[str], tmp_path: Path
@@ -393,7 +445,7 @@ main()
         assert "cannot watch" in server.log()
 
 
-@posix
+@pytest.mark.posix("permissions of POSIX")
 @pytest.mark.parametrize(
     "words", [["doctor"], ["list"], ["serve", "--port=0", "--exit-with-stdin"]]
 )
@@ -426,7 +478,6 @@ main()
     assert list(tmp_path.iterdir()) == []
 
 
-@posix
 def test_killed_service_leaves_no_process_port_or_file(start: Start, tmp_path: Path) -> None:
     spool = tmp_path / "spool"
     spool.mkdir()
@@ -461,7 +512,7 @@ def test_full_stderr_pipe_of_host_blocks_no_job_log_file_or_stop_of_service(
         assert web.get(f"{url}/health").status_code == 200
     (file,) = Path(service.env["VIBEVOICE_DATA_DIR"]).glob("log/*.log")
     loaded = "engine scripted loaded"
-    wait_until(lambda: loaded in file.read_text(), "lines for the full pipe, too")
+    wait_until(lambda: loaded in file.read_text("utf-8"), "lines for the full pipe, too")
     service.process.terminate()
     assert service.process.wait(PATIENCE_S) == 0, "nor does its end wait for a reader"
     assert service.ended()[1] == b""
@@ -541,23 +592,23 @@ def test_past_the_request_deadline_idle_connection_stays_and_unfinished_request_
             assert is_answered(rests)
 
 
-@posix
 def test_crash_note_of_killed_worker_has_no_text_of_transcript(
     tmp_path: Path, voice: bytes
 ) -> None:
     with Server(tmp_path, scripted_speed="5") as server:
         job = server.submit(silence(60))
         segments = server.segments(job)
-        os.kill(server.health()["worker_pid"], signal.SIGKILL)
+        psutil.Process(server.health()["worker_pid"]).kill()
         folder = tmp_path / "data" / "crash"
         wait_until(lambda: list(folder.glob("*.json")), "the note is there")
     said = {segment["text"] for segment in segments}
     assert said
     (file,) = folder.glob("*.json")
-    note = json.loads(file.read_text())
-    assert note["exit_code"] == -signal.SIGKILL
+    note = json.loads(file.read_text("utf-8"))
+    killed = -signal.SIGKILL if sys.platform != "win32" else signal.SIGTERM  # so psutil kills there
+    assert note["exit_code"] == killed
     assert note.keys() >= {"time", "who", "version", "system", "engine", "memory_plan", "gpu"}
-    assert not any(text in file.read_text() for text in said)
+    assert not any(text in file.read_text("utf-8") for text in said)
 
 
 # --- what is left behind, and what is not
@@ -636,7 +687,9 @@ def test_report_has_log_crash_notes_and_findings_without_home_folder(
     with Server(tmp_path) as server:
         server.post(voice)
         (tmp_path / "data" / "crash").mkdir()
-        (tmp_path / "data" / "crash" / "1.json").write_text(f'{{"folder": "{Path.home()}"}}')
+        (tmp_path / "data" / "crash" / "1.json").write_text(
+            f'{{"folder": "{Path.home()}"}}', "utf-8"
+        )
         report = tmp_path / "report.zip"
         run = run_command([*SERVE, "doctor", "--report", "-o", report], env=server.env, text=True)
     assert run.returncode == 0, run.stderr
@@ -656,7 +709,7 @@ def demo(start: Start, studio: Studio, tmp_path: Path) -> Callable[..., HostedSe
     def begin(*words: object, **settings: object) -> HostedService:
         with (tmp_path / "said").open("wb") as said:
             started = start("demo", studio.voice, *words, how={"stderr": said}, **settings)
-        wait_until(lambda: "Still serving" in (tmp_path / "said").read_text(), "it serves")
+        wait_until(lambda: "Still serving" in (tmp_path / "said").read_text("utf-8"), "it serves")
         return started
 
     return begin
@@ -697,3 +750,24 @@ def test_service_raises_its_file_limit_to_maximum(start: Start) -> None:
     service.line()
     soft, most = psutil.Process(service.process.pid).rlimit(psutil.RLIMIT_NOFILE)
     assert soft == most > 256
+
+
+@pytest.mark.posix("file descriptors by number")
+@pytest.mark.parametrize("most", [4096, 100_000, -1], ids=["4096", "100000", "infinite"])
+def test_limit_of_descriptors_is_raised_on_macos_which_sets_none_above_its_own(
+    most: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import resource
+
+    limits = [256, most]
+
+    def set_as_macos_does(_: int, to: tuple[int, int]) -> None:
+        if not 0 <= to[0] <= service_process.MACOS_OPEN_MAX:
+            raise ValueError("current limit exceeds maximum limit")
+        limits[:] = to
+
+    monkeypatch.setattr(resource, "getrlimit", lambda _: tuple(limits))
+    monkeypatch.setattr(resource, "setrlimit", set_as_macos_does)
+    service_process.raise_fd_limit()
+    assert limits == [min(most % (1 << 40), service_process.MACOS_OPEN_MAX), most]
+    assert service_process.fd_limit() == limits[0]

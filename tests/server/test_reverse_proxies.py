@@ -111,7 +111,8 @@ def nginx_with(folder: Path, ports: dict[str, int], block: str) -> tuple[list[st
     temp = "".join(f"{kind}_temp_path {folder}/temp-{kind};" for kind in kinds)
     (folder / "nginx.conf").write_text(
         f"daemon off; master_process off; pid {folder}/pid; error_log {folder}/log;"
-        f"events {{}} http {{ access_log off; {temp}\n{block}\n}}"
+        f"events {{}} http {{ access_log off; {temp}\n{block}\n}}",
+        "utf-8",
     )
     command = ["nginx", "-p", str(folder), "-e", f"{folder}/log", "-c", f"{folder}/nginx.conf"]
     return command, pair.certificate
@@ -122,7 +123,8 @@ def caddy(service: Server, folder: Path, port: int) -> tuple[list[str], Path]:
     block = replaced(block, {"127.0.0.1:8765": f"127.0.0.1:{service.port}"})
     (folder / "Caddyfile").write_text(
         "{\n admin off\n auto_https disable_redirects\n local_certs\n skip_install_trust\n"
-        f" https_port {port}\n storage file_system {folder}/storage\n}}\n{block}"
+        f" https_port {port}\n storage file_system {folder}/storage\n}}\n{block}",
+        "utf-8",
     )
     command = ["caddy", "run", "--config", f"{folder}/Caddyfile", "--adapter", "caddyfile"]
     return command, folder / "storage/pki/authorities/local/root.crt"

@@ -53,7 +53,7 @@ async def test_realtime_clients_get_a_shutdown_close_and_new_ones_503_with_retry
     async with connect(f"{url}?model=gpt-realtime") as talk, connect(url) as transcription:
         await talk.recv()
         await transcription.recv()
-        await asyncio.to_thread(server.process.terminate)
+        await asyncio.to_thread(server.process.stop)
         for live, said in zip((talk, transcription), heard, strict=True):
             with suppress(ConnectionClosed):
                 async for message in live:
@@ -77,6 +77,7 @@ async def test_clients_get_shutdown_reason_and_live_session_its_summary(
         fresh=True,  # what is heard at its very end, too
         voice_engine="scripted",
         shutdown_grace="20m",
+        limits={"upload_stall": PATIENCE_S},
     )
     url = f"ws://127.0.0.1:{server.port}"
     with server.raw() as upload, server.raw() as openai:
@@ -90,7 +91,7 @@ async def test_clients_get_shutdown_reason_and_live_session_its_summary(
                 speak_on(live, said), speak_on(page.live, []), return_exceptions=True
             )
             await until(lambda: any(one["type"] == "partial" for one in said))
-            await asyncio.to_thread(server.process.terminate)
+            await asyncio.to_thread(server.process.stop)
             await listening
             assert said[-1]["type"] == "summary", said[-1]
             assert "shutting_down" in [one["code"] for one in said if one["type"] == "notice"]
@@ -115,7 +116,7 @@ async def test_event_stream_of_kept_job_ends_cleanly_at_shutdown(
     async with httpx.AsyncClient(timeout=PATIENCE_S) as client, client.stream("GET", url) as answer:
         lines = answer.aiter_lines()
         await anext(lines)
-        await asyncio.to_thread(server.process.terminate)
+        await asyncio.to_thread(server.process.stop)
         assert [line async for line in lines][-1] == ""
     check_end(await asyncio.to_thread(server.process.wait, PATIENCE_S), server.log())
 
@@ -129,7 +130,7 @@ async def test_uploads_of_no_form_get_415_although_a_shutdown_begins_and_no_erro
         for upload in (first, second):
             upload.sendall(head + b"Content-Length: 99999999\r\n\r\nand so on")
         await until(lambda: server.log().count("answered content_type_unsupported") == 2)
-        await asyncio.to_thread(server.process.terminate)
+        await asyncio.to_thread(server.process.stop)
         for upload in (first, second):
             status, _, body = await asyncio.to_thread(read_answer, upload)
             assert (status, json.loads(body)["code"]) == (415, "content_type_unsupported")
@@ -144,7 +145,7 @@ async def test_refused_websocket_handshake_logs_its_code_and_no_error(
     with pytest.raises(InvalidStatus) as refused:
         await connect(f"ws://127.0.0.1:{server.port}/v1/realtime?intent=transcription")
     assert refused.value.response.status_code == 401
-    await asyncio.to_thread(server.process.terminate)
+    await asyncio.to_thread(server.process.stop)
     await asyncio.to_thread(server.process.wait, PATIENCE_S)
     assert "token_missing" in server.log()
     assert "ERROR" not in server.log()

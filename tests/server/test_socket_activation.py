@@ -14,7 +14,7 @@ from service_process import PATIENCE_S
 from sidecar import errors
 from sidecar.server import listeners
 
-pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="systemd is of Linux")
+pytestmark = pytest.mark.posix("socket activation")
 
 AS_SYSTEMD = """
 import os, sys

@@ -3,7 +3,6 @@
 import asyncio
 import gc
 import logging
-import os
 import signal
 import subprocess
 import sys
@@ -26,6 +25,7 @@ from sidecar.service.facade import Service
 
 TOKEN = "correct-horse-battery-staple"
 HEALTH = "http://127.0.0.1:8765/health"
+posix = pytest.mark.posix("signals")
 
 
 class Staged:
@@ -270,23 +270,21 @@ def test_missing_package_of_application_is_fatal_before_ready_line(start: Start)
 
 
 @pytest.mark.slow_except("input", "[SIGINT")
-@pytest.mark.skipif(os.name == "nt", reason="sends POSIX signals")
 @pytest.mark.parametrize(
     ("signals", "code"),
     [
-        ([], 0),
-        ([signal.SIGTERM], 0),
-        ([signal.SIGTERM, signal.SIGTERM], 0),
-        ([signal.SIGINT, signal.SIGINT], 130),
+        pytest.param([], 0, id="end of standard input"),
+        pytest.param([signal.SIGTERM], 0, id="SIGTERM", marks=posix),
+        pytest.param([signal.SIGTERM, signal.SIGTERM], 0, id="SIGTERM twice", marks=posix),
+        pytest.param([signal.SIGINT, signal.SIGINT], 130, id="SIGINT twice", marks=posix),
     ],
-    ids=["end of standard input", "SIGTERM", "SIGTERM twice", "SIGINT twice"],
 )
 def test_service_stops_cleanly_although_import_hangs(
     signals: list[signal.Signals], code: int, start: Start
 ) -> None:
     service = started(start, HANG_IN_IMPORT, exit_with_stdin=1)
     assert service.process.stderr is not None
-    assert service.process.stderr.readline() == b"hangs\n"
+    assert service.process.stderr.readline().strip() == b"hangs"
     for each in signals:  # the first may still be handled when the second comes
         service.process.send_signal(each)
     exit_code, _, log = service.ended()
@@ -316,7 +314,7 @@ async def test_waiting_websockets_are_refused_beyond_limit_and_at_shutdown() -> 
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(os.name == "nt", reason="sends POSIX signals")
+@posix
 def test_service_stopped_while_it_imports_application_ends_cleanly(start: Start) -> None:
     service = started(start)
     assert service.line()["event"] == "ready"

@@ -113,7 +113,7 @@ async def test_client_trusts_only_pinned_certificate_or_fingerprint(
     ):
         assert (await health(at.url, trust))["pid"] == ready["pid"]
     other = tls.ensure_certificate(tmp_path / "other", NAMES)
-    strange = tls.certificate_fingerprint(other.certificate.read_text())
+    strange = tls.certificate_fingerprint(other.certificate.read_text("utf-8"))
     plain = at.url.replace("https", "http")
     for url, trust, why in (
         (at.url, Trust(), "not trusted"),
@@ -217,6 +217,7 @@ def test_own_certificate_is_made_without_addresses_where_the_service_may_not_ask
     assert made.fingerprint
 
 
+@pytest.mark.posix("permissions of POSIX")
 def test_own_key_that_other_users_may_read_is_refused(tmp_path: Path) -> None:
     tls.ensure_certificate(tmp_path, NAMES).key.chmod(0o644)
     with pytest.raises(errors.SettingsInvalid, match="Other users may read"):
@@ -260,7 +261,7 @@ async def test_changed_certificate_serves_new_connections_only_and_a_broken_one_
 ) -> None:
     caplog.set_level(logging.INFO)
     pair = tls.ensure_certificate(tmp_path / "first", NAMES)
-    old = tls.certificate_fingerprint(pair.certificate.read_text())
+    old = tls.certificate_fingerprint(pair.certificate.read_text("utf-8"))
     new = tls.ensure_certificate(tmp_path / "second", NAMES)
     watcher = FileWatcher(every_s=0.01)
     own = tls.create_tls(Settings(tls=str(pair.certificate), tls_key=pair.key), watcher)

@@ -48,7 +48,9 @@ def test_model_in_use_by_an_engine_cannot_be_deleted_until_it_is_released(hub: H
     assert not repository.exists()
 
 
-@pytest.mark.parametrize("wrong", ["link", "locks"])
+@pytest.mark.parametrize(
+    "wrong", [pytest.param("link", marks=pytest.mark.posix("symbolic links")), "locks"]
+)
 def test_model_that_cannot_be_deleted_stays_whole(hub: Hub, wrong: str, tmp_path: Path) -> None:
     repository = cache_folder(WHISPER_MODELS["small"].repository, hugging_face_cache())
     tiny_whisper.write_like(repository / "snapshots" / COMMIT)
@@ -71,7 +73,7 @@ def test_deletion_that_was_interrupted_is_completed_by_the_next(hub: Hub) -> Non
     assert [one.name for one in repository.parent.iterdir()] == [".locks"]
 
 
-@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="there are no such pipes here")
+@pytest.mark.posix("pipes of POSIX")
 def test_model_list_and_deletion_on_a_hanging_disk_raise_an_error_that_claims_nothing_undone(
     hub: Hub,
 ) -> None:
@@ -95,7 +97,7 @@ def test_model_list_and_deletion_on_a_hanging_disk_raise_an_error_that_claims_no
 def test_download_process_gets_the_hub_token_but_not_the_service_token(
     hub: Hub, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for name in ("HF_TOKEN", "VIBEVOICE_TOKEN", "https_proxy"):
+    for name in ("HF_TOKEN", "VIBEVOICE_TOKEN", "HTTPS_PROXY"):
         monkeypatch.setenv(name, "http://somebody:secret@127.0.0.1:1")
 
     async def environment() -> dict[str, str]:
@@ -108,7 +110,7 @@ def test_download_process_gets_the_hub_token_but_not_the_service_token(
             await models.close()
 
     env = asyncio.run(environment())
-    assert {"HF_TOKEN", "https_proxy", "HF_HOME"} <= env.keys()
+    assert {"HF_TOKEN", "HTTPS_PROXY", "HF_HOME"} <= env.keys()
     assert "VIBEVOICE_TOKEN" not in env
 
 
@@ -190,6 +192,7 @@ def pipes() -> set[str]:
     return {link for link in found if link.startswith("pipe:")}
 
 
+@pytest.mark.posix("file descriptors by number")
 @pytest.mark.skipif(not Path("/proc/self/fd").is_dir(), reason="there is no such list here")
 def test_pipes_of_stopped_download_are_closed(hub: Hub) -> None:
     async def left() -> set[str]:

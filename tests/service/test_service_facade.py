@@ -185,7 +185,7 @@ async def test_transcription_pace_is_stored_for_the_next_start_without_transcrip
     await service.close()
     file = tmp_path / DURATION_FILE_NAME
     await until(file.exists)  # the end waits only so long for a slow disk
-    stored = file.read_text()
+    stored = file.read_text("utf-8")
     words = [one.text for one in job.record.segments]
     assert words
     assert not [one for one in words if one in stored]

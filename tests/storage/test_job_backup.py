@@ -15,7 +15,8 @@ from pathlib import Path
 
 import pytest
 from job_event_histories import submitted
-from uploads import upload
+from service_process import is_private
+from uploads import read, upload
 
 from sidecar import errors
 from sidecar.audio.audio_source import StoredRecordingRef
@@ -57,7 +58,7 @@ def added(keeping: JobPersistence, number: int) -> JobRecord:
 
 
 def left(folder: Path) -> set[str]:
-    return {str(path.relative_to(folder)) for path in folder.rglob("*")} - {LOCK_FILE}
+    return {path.relative_to(folder).as_posix() for path in folder.rglob("*")} - {LOCK_FILE}
 
 
 async def test_encrypted_backup_of_running_service_restores_jobs_and_recordings_of_unfinished_ones(
@@ -70,12 +71,12 @@ async def test_encrypted_backup_of_running_service_restores_jobs_and_recordings_
     await keeping.event_log.written()
     made = back_up_jobs(tmp_path / "jobs", file)
     assert (made.jobs, made.recordings, made.size) == (3, 2, file.stat().st_size)
-    assert file.stat().st_mode & 0o777 == 0o600
+    assert is_private(file)
     assert heard(0)[:32] not in file.read_bytes()
     assert {name.split("/")[0] for name in left(tmp_path)} == {"jobs", "backup.tar"}
 
     assert restore_jobs(file, new) == made
-    assert {path.stat().st_mode & 0o777 for path in new.rglob("*") if path.is_file()} == {0o600}
+    assert all(map(is_private, new.rglob("*")))
     with closing((again := keeping_in(new)).event_log) as store:
         states = {one.id: one.state for one in store.all()}
         assert states == {
@@ -83,8 +84,7 @@ async def test_encrypted_backup_of_running_service_restores_jobs_and_recordings_
             running.id: JobState.RUNNING,
             over.id: JobState.CANCELLED,
         }
-        with again.open(store.get(running.id)) as audio:
-            assert os.pread(audio.fd, 6000, 0) == heard(1)
+        assert read(again.open(store.get(running.id))) == heard(1)
 
 
 async def test_backup_fails_with_name_of_unreadable_recording_and_leaves_no_file(
@@ -104,10 +104,12 @@ async def test_backup_fails_with_name_of_unreadable_recording_and_leaves_no_file
     assert back_up_jobs(tmp_path / "jobs", tmp_path / "backup.tar").recordings == 1
 
 
+@pytest.mark.posix("limits of a process")
 async def test_backup_of_60_recordings_with_room_for_30_more_open_files_has_all_of_them(
     keeping: JobPersistence, tmp_path: Path
 ) -> None:
-    resource = pytest.importorskip("resource", reason="limits of POSIX")
+    import resource
+
     records = [added(keeping, number) for number in range(60)]
     (tmp_path / "jobs" / UPLOADS_FOLDER / "@folder").mkdir()  # of a file server; it is left out
     await keeping.event_log.written()
@@ -240,7 +242,7 @@ async def test_backup_and_restore_overwrite_nothing_and_refuse_folders_in_use(
         restore_jobs(file, new)
     assert left(new) == {
         UPLOADS_FOLDER,
-        *(str(one.relative_to(new)) for one in (new / UPLOADS_FOLDER).iterdir()),
+        *(one.relative_to(new).as_posix() for one in (new / UPLOADS_FOLDER).iterdir()),
     }
     with pytest.raises(errors.SettingsInvalid, match="cannot be read"):
         restore_jobs(tmp_path / "none", tmp_path / "other")

@@ -20,8 +20,9 @@ from service_process import (
     run_command,
     service_environment,
 )
+from systems import IN_WINDOWS
 
-from sidecar import errors
+from sidecar import errors, files
 from sidecar.config.settings import Settings
 from sidecar.storage import encryption
 from sidecar.storage.encrypted_sqlite import create_cipher, verify_cipher
@@ -55,7 +56,7 @@ def test_each_recording_has_its_own_key(monkeypatch: pytest.MonkeyPatch) -> None
 
 
 def opened(path: Path) -> encryption.LocalObject:
-    return encryption.LocalObject(os.open(path, os.O_RDONLY))
+    return encryption.LocalObject(files.open_to_read(path))
 
 
 def read_all(seal: encryption.Cipher, path: Path, about: str) -> bytes:
@@ -112,7 +113,13 @@ def test_recording_that_is_altered_or_opened_with_another_name_or_key_is_not_dec
 
 
 @pytest.mark.slow_except("none")
-@pytest.mark.parametrize("how", ["none", "open file", "short"])
+@pytest.mark.parametrize(
+    "how",
+    [
+        *("none", "short"),
+        pytest.param("open file", marks=pytest.mark.posix("permissions of POSIX")),
+    ],
+)
 def test_start_with_missing_short_or_world_readable_journal_key_is_refused_with_a_hint(
     how: str, tmp_path: Path
 ) -> None:
@@ -122,13 +129,15 @@ def test_start_with_missing_short_or_world_readable_journal_key_is_refused_with_
     given = {"journal_key": f"@{file}"} if how != "none" else {}
     ended = run_command(
         [sys.executable, "-m", "sidecar.main"],
-        env=service_environment(tmp_path, data_dir=tmp_path, keep_jobs=True, port=0, **given),
+        env=service_environment(tmp_path, data_dir=tmp_path, keep_jobs=True, port=0, **given)
+        | {"PYTHON_KEYRING_BACKEND": "keyring.backends.fail.Keyring"},
     )
     (line,) = ended.stdout.splitlines()
     said = json.loads(line)
     assert ended.returncode == 78
     assert "settings_invalid" in line.decode()
-    assert {"none": "openssl", "open file": "chmod", "short": "openssl"}[how] in json.dumps(said)
+    made = "64 random characters" if IN_WINDOWS else "openssl"
+    assert {"none": made, "open file": "chmod", "short": made}[how] in json.dumps(said)
     assert not (tmp_path / "jobs" / "jobs.db").exists()
 
 
@@ -162,8 +171,8 @@ def test_two_first_starts_at_once_share_one_keyring_key_or_are_refused_if_none_i
 ) -> None:
     package = tmp_path / "path" / "keyring"
     package.mkdir(parents=True)
-    (package / "__init__.py").write_text(KEYRING)
-    (package / "errors.py").write_text("class KeyringError(Exception): pass")
+    (package / "__init__.py").write_text(KEYRING, "utf-8")
+    (package / "errors.py").write_text("class KeyringError(Exception): pass", "utf-8")
     given = {"KEYRING_OF_A_TEST": str(tmp_path), "KEYRING_OF_A_TEST_KEEPS": keeps}
     given |= {"HOME": str(tmp_path), "XDG_DATA_HOME": str(tmp_path)}
     code = (
@@ -185,9 +194,45 @@ def test_two_first_starts_at_once_share_one_keyring_key_or_are_refused_if_none_i
     one, other = (start.communicate(timeout=PATIENCE_S)[0].strip() for start in starts)
     assert one == other
     if keeps == "yes":
-        assert one == (tmp_path / "password").read_text()
+        assert one == (tmp_path / "password").read_text("utf-8")
     else:
         assert "cannot store a key" in one
+
+
+CREDENTIALS = """
+import keyring, sys
+from keyring.backends.Windows import WinVaultKeyring
+from sidecar.config.settings import Settings
+from sidecar.storage.encryption import journal_key
+
+assert type(keyring.get_keyring()) is WinVaultKeyring, "what a service has by itself"
+
+class OfTheTest(WinVaultKeyring):
+    '''Beside the key of whoever runs the tests.'''
+    def get_password(self, service, username):
+        global about
+        about = f"{service} {sys.argv[1]}", username
+        return super().get_password(*about)
+
+    def set_password(self, service, username, password):
+        super().set_password(f"{service} {sys.argv[1]}", username, password)
+
+keyring.set_keyring(OfTheTest())
+"""
+
+
+@pytest.mark.skipif(not IN_WINDOWS, reason="the credential manager of Windows")
+def test_key_is_made_once_in_the_credential_manager_of_windows_and_is_there_at_the_next_start(
+    tmp_path: Path,
+) -> None:
+    keys = []
+    for ends in ("", "keyring.get_keyring().delete_password(*about)"):
+        code = f"{CREDENTIALS}\nprint(journal_key(Settings(), create={not ends}))\n{ends}"
+        command = [sys.executable, "-c", code, str(tmp_path)]
+        env = {**os.environ, "WIN_PD_OVERRIDE_LOCAL_APPDATA": str(tmp_path)}
+        keys.append(run_command(command, env=env, check=True).stdout.split())
+    ((first,), (second,)) = keys
+    assert (len(first), second) == (64, first)
 
 
 def test_error_for_wrong_journal_key_says_jobs_and_speakers_share_one_key() -> None:

@@ -2,14 +2,12 @@
 
 import asyncio
 import base64
-import os
-import stat
 import threading
 from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
-from service_process import PATIENCE_S
+from service_process import PATIENCE_S, is_private
 from speaker_stores import SECRET, InFile, Place, heard
 
 from sidecar import errors
@@ -143,8 +141,10 @@ async def test_disk_of_speakers_that_hangs_keeps_neither_a_change_nor_the_close_
     store = speaker_store.SqliteSpeakerStore(tmp_path, SECRET, commit_timeout_s=-1.0)
     with pytest.raises(errors.StorageUnreachable):
         await store.keep("owner", hang)
-    await store.close(-1.0)
+    store.close_s = -1.0
+    await store.close()
     back.set()
+    store.close_s = PATIENCE_S
     await store.close()
 
 
@@ -162,9 +162,8 @@ async def test_change_that_python_itself_refuses_is_an_error_of_the_service_and_
 
 async def test_speaker_file_is_private_to_its_user(in_file: InFile) -> None:
     await in_file.open().add(ANONYMOUS, "Anna", heard(1))
-    if os.name == "posix":
-        assert stat.S_IMODE(in_file.folder.stat().st_mode) == 0o700
-        assert stat.S_IMODE((in_file.folder / speaker_store.SPEAKER_FILE).stat().st_mode) == 0o600
+    assert is_private(in_file.folder)
+    assert is_private(in_file.folder / speaker_store.SPEAKER_FILE)
 
 
 async def test_speaker_file_in_use_or_damaged_is_refused(in_file: InFile) -> None:

@@ -53,7 +53,7 @@ def writer(file: Path) -> Iterator[SqliteWriter]:
         connection.execute("CREATE TABLE rows (job)")
         writer = SqliteWriter(connection, retry_s=0.01)
         yield writer
-        assert writer.close(PATIENCE_S)
+        assert writer.close()
 
 
 def write_batch(writer: SqliteWriter, fails: Sequence[str]) -> list[BaseException | None]:

@@ -154,7 +154,8 @@ def run(seed: int, files: list[str], processes: int, texts: Iterable[str]) -> in
     with tempfile.TemporaryDirectory() as folder:
         Path(folder, "sitecustomize.py").write_text(
             f"import os, sys\nsys.path.append({str(Path(__file__).parent)!r})\n"
-            f"import colliding_ids\ncolliding_ids.install(os.environ[{TEXTS!r}].split())\n"
+            f"import colliding_ids\ncolliding_ids.install(os.environ[{TEXTS!r}].split())\n",
+            encoding="utf-8",
         )
         paths = os.pathsep.join(filter(None, [folder, os.environ.get("PYTHONPATH")]))
         given = {"PYTHONPATH": paths, "PYTHONHASHSEED": str(seed), TEXTS: " ".join(texts)}

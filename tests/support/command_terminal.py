@@ -2,9 +2,11 @@
 
 import os
 import re
+import shlex
 import shutil
 import signal
 import subprocess
+import sys
 import sysconfig
 from collections.abc import Callable, Mapping
 from functools import partial
@@ -13,6 +15,7 @@ from typing import Any
 
 from hosted_service import PORT_PATIENCE, HostedService
 from service_process import PATIENCE_S, popen, run_command, shown_on, wait_until
+from windows_processes import HIDDEN, press_ctrl_c
 
 DEVICES = Path(__file__).parent / "devices"
 SOUND_DEVICES = {"PYTHONPATH": os.pathsep.join(map(str, (DEVICES, DEVICES.parent)))}
@@ -28,7 +31,16 @@ def start_command(
 ) -> subprocess.Popen[bytes]:
     """Start `vibevoice-asr WORD` with pipes of bytes but for those that ``how`` names."""
     settings = {"engine": "auto", **PORT_PATIENCE}
-    return HostedService(home, word, *arguments, env=environment, how=how, **settings).process
+    own = {**HIDDEN, **how}
+    return HostedService(home, word, *arguments, env=environment, how=own, **settings).process
+
+
+def interrupt(process: "subprocess.Popen[Any]") -> None:
+    """Press Ctrl-C where a command runs that was started here."""
+    if sys.platform == "win32":
+        press_ctrl_c(process.pid)
+    else:
+        process.send_signal(signal.SIGINT)
 
 
 def ended(process: subprocess.Popen[bytes], code: int = 0, typed: str = "") -> tuple[str, str]:
@@ -39,11 +51,20 @@ def ended(process: subprocess.Popen[bytes], code: int = 0, typed: str = "") -> t
     return said, complained
 
 
-def installed_command() -> str:
-    """The path of `vibevoice-asr`."""
+def installed_command() -> list[str]:
+    """The path of `vibevoice-asr`; the module where `make windows` installs no programs."""
     found = shutil.which("vibevoice-asr", path=sysconfig.get_path("scripts"))
-    assert found, "the package is not installed: pip install -e ."
-    return found
+    assert found or sys.platform == "win32", "the package is not installed: pip install -e ."
+    return [found] if found else [sys.executable, "-m", "sidecar.main"]
+
+
+def browser_that(folder: Path, does: str = "") -> str:
+    """What `BROWSER` says, so that a program of Python in ``folder`` is called as a browser is; it
+    does this with the address in ``sys.argv[1]``."""
+    code = f"import sys\nfrom pathlib import Path\n{does}\n"
+    (program := folder / "browser.py").write_text(code, "utf-8")
+    words = Path(sys.executable).as_posix(), program.as_posix()  # `webbrowser` takes \\ away
+    return f"{shlex.join(words)} %s"
 
 
 class Terminal:
@@ -73,7 +94,7 @@ class Terminal:
     def start(self, *words: object, fresh: bool = False, **env: str) -> subprocess.Popen[str]:
         """Start a command whose output goes to pipes."""
         return popen(
-            [installed_command(), *map(str, words)],
+            [*installed_command(), *map(str, words)],
             fresh=fresh,
             cwd=self.home,
             env={**self.env, **env},
@@ -81,6 +102,7 @@ class Terminal:
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             encoding="utf-8",
+            **HIDDEN,
             # Tests that run in the background of a shell inherit a Ctrl-C that is ignored.
             preexec_fn=(lambda: signal.signal(signal.SIGINT, signal.SIG_DFL))
             if os.name == "posix"
@@ -92,7 +114,7 @@ class Terminal:
     ) -> subprocess.CompletedProcess[str]:
         """Run a command to its end."""
         return run_command(
-            [installed_command(), *map(str, words)],
+            [*installed_command(), *map(str, words)],
             fresh=fresh,
             cwd=self.home,
             env={**self.env, **env},
@@ -118,7 +140,7 @@ class Terminal:
             os.write(ours, typed)
         how: dict[str, Any] = {"stdin": subprocess.DEVNULL if typed is None else theirs}
         with popen(
-            [installed_command(), *map(str, words)],
+            [*installed_command(), *map(str, words)],
             cwd=self.home,
             env={**self.env, "TERM": "xterm", **env},
             stdout=subprocess.PIPE if piped else theirs,

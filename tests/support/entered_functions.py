@@ -95,7 +95,7 @@ def worker_command(file: Path) -> list[str]:
 
 def of_worker(file: Path) -> list[set[Entered]]:
     """Return what the worker has appended, in its order; not a line that it is still writing."""
-    *lines, _ = file.read_text().split("\n") if file.exists() else [""]
+    *lines, _ = file.read_text(encoding="utf-8").split("\n") if file.exists() else [""]
     return [{Entered(*one) for one in json.loads(line)} for line in lines]
 
 
@@ -108,7 +108,7 @@ def main() -> None:
     serve, to_wire, of_threads = worker_main.serve_call, live_events.to_wire, EnteredFunctions()
 
     def append(found: set[Entered]) -> None:
-        with Path(sys.argv[1]).open("a") as file:
+        with Path(sys.argv[1]).open("a", encoding="utf-8") as file:
             file.write(json.dumps(sorted(found)) + "\n")
 
     def traced(operations: Any, request: Any) -> None:

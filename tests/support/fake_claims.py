@@ -12,6 +12,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import reduce
 
+from service_process import PATIENCE_S
+
 from sidecar import clock, errors
 from sidecar.jobs.faults import passes
 from sidecar.jobs.job_engine import engine_refusal, unmet_needs
@@ -155,6 +157,7 @@ class FakeClaims(claims.ClaimStore):
         self.calls: list[str] = []
         self.missed: list[str] = []
         self.claimed: list[str] = []
+        self._claimed = asyncio.Event()
         self.reports: list[tuple[int, Sequence[JobEvent]]] = []
         self.put_offs: dict[str, PutOff] = {}
         self.can, self.asides, self.since_s = ANYTHING, 0, shared.now()
@@ -183,12 +186,21 @@ class FakeClaims(claims.ClaimStore):
         if job is not None and job.token != token:
             job.node, job.token = self, token
             self.claimed.append(job.record.id)
+            self._claimed.set()
         self._answer()
         if job is None:
             return None
         before = self.put_offs.get(job.record.id)
         tries = before.tries if before is not None else 0
         return claims.Claim(token, job.record, tries=tries, more=bool(self._waiting()))
+
+    async def claims_until(self, condition: Callable[[], bool]) -> None:
+        """Wait, from claim to claim, until ``condition`` is true: hours of virtual time are a few
+        steps."""
+        async with asyncio.timeout(PATIENCE_S):
+            while not condition():
+                self._claimed.clear()
+                await self._claimed.wait()
 
     async def report(
         self, token: str, base: int, record: JobRecord, events: Sequence[JobEvent]

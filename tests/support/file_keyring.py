@@ -40,8 +40,10 @@ class FileKeyring(KeyringBackend):
 
     def _passwords(self) -> dict[str, str]:
         path = Path(os.environ[FILE])
-        found: dict[str, str] = json.loads(path.read_text()) if path.exists() else {}
+        found: dict[str, str] = (
+            json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+        )
         return found
 
     def _write(self, passwords: dict[str, str]) -> None:
-        Path(os.environ[FILE]).write_text(json.dumps(passwords))
+        Path(os.environ[FILE]).write_text(json.dumps(passwords), encoding="utf-8")

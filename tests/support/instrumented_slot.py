@@ -2,7 +2,6 @@
 
 import asyncio
 import os
-import signal
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import aclosing, asynccontextmanager
 from dataclasses import replace
@@ -98,7 +97,7 @@ class OverheardSlot(Engine[EngineSpec]):
         assert self.worker_pid is not None
         self.deaths += 1
         process = psutil.Process(self.worker_pid)
-        os.kill(self.worker_pid, signal.SIGKILL)
+        process.kill()
         process.wait(PATIENCE_S)
 
 

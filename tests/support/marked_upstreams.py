@@ -8,6 +8,7 @@ import base64
 import hashlib
 import io
 import json
+import math
 from collections import deque
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -22,6 +23,8 @@ from upstream_stand_ins import StandIn
 Spoken = list[tuple[float, str]]
 """Words, and the second of each in what was sent."""
 SEGMENTS, WORDS, TEXT = "segments", "words", "text"
+CHUNK_S = 22 * 3200 / 24_000
+"""Seconds of audio that have a text of their own at a streaming server."""
 
 
 def words_at(second: int) -> str:
@@ -76,13 +79,27 @@ class MarkedUpstream(StandIn):
         @self.app.get("/health")
         async def health() -> Response:
             if dialect != "sidecar":
-                return Response(status_code=200 if dialect == "vllm" else 404)
+                return Response(status_code=200 if "vllm" in dialect else 404)
             ours = {"contract": 1, "engine": "whisper", "engine_state": "ready", "jobs_waiting": 0}
             return JSONResponse(ours)
 
         @self.app.get("/v1/models")
         async def listed() -> dict[str, Any]:
-            return {"data": [{"id": "vibevoice" if dialect == "vllm" else "whisper-1"}]}
+            return {"data": [{"id": "vibevoice" if "vllm" in dialect else "whisper-1"}]}
+
+        @self.app.get("/v1/config")
+        async def config() -> Response:
+            if dialect != "vllm-streaming":
+                return Response(status_code=404)
+            sizes = {"sample_rate": 24_000, "window_samples": 83_200, "max_audio_windows": 512}
+            return JSONResponse({"model": "vibevoice", "chunk_seconds": CHUNK_S, **sizes})
+
+        @self.app.post("/v1/transcribe")
+        async def transcribe(asked: dict[str, Any]) -> Response:
+            flac, fields = base64.b64decode(asked.pop("audio_base64")), {}
+            if "context_info" in asked:
+                fields["prompt"] = str(asked["context_info"])
+            return self._answer(fields, flac, self._streaming)
 
         async def form_answer(request: Request) -> Response:
             posted = await request.form()
@@ -95,8 +112,8 @@ class MarkedUpstream(StandIn):
         self.app.post("/transcribe")(form_answer)
 
         @self.app.post("/v1/chat/completions")
-        async def chat(request: Request) -> Response:
-            messages = json.loads(await request.body())["messages"]
+        async def chat(asked: dict[str, Any]) -> Response:
+            messages = asked["messages"]
             audio, text = messages[1]["content"]
             begun = messages[2]["content"] if len(messages) > 2 else ""
             flac = base64.b64decode(audio["audio_url"]["url"].partition(",")[2])
@@ -148,6 +165,13 @@ class MarkedUpstream(StandIn):
         lines = [*({"segment": one} for one in segments), {"result": whole}]
         told = "\n".join(json.dumps(one) for one in lines) + "\n"
         return Response(told, media_type="application/x-ndjson")
+
+    def _streaming(self, fields: dict[str, str], heard: Spoken, seconds: float) -> Response:
+        texts = ["" for _ in range(math.ceil(round(seconds / CHUNK_S, 6)))]
+        for at, text in heard:
+            texts[int(at / CHUNK_S)] += f" {text}"
+        texts[0] = f"Speaker 0:{texts[0]}"
+        return JSONResponse({"text": "".join(texts), "chunk_texts": texts})
 
     def _vllm(self, begun: str, fields: dict[str, str], heard: Spoken, seconds: float) -> Response:
         items = []

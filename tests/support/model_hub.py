@@ -15,10 +15,18 @@ from http_file_server import FileHost
 from service_process import Server
 
 CONFIG = {"model_type": "vibevoice_asr", "architectures": ["VibeVoiceAsrForConditionalGeneration"]}
+_ENCODER = {
+    "encoder_depths": "3-3-3-3-3-3-8",
+    "encoder_n_filters": 32,
+    "encoder_ratios": [8, 5, 5, 4, 2, 2],
+    "layernorm_eps": 1e-5,
+    "layer_scale_init_value": 1e-6,
+}
 ORIGINAL_CONFIG = {
     "model_type": "vibevoice",
     "architectures": ["VibeVoiceForASRTraining"],
-    "acoustic_tokenizer_config": {"vae_dim": 64},
+    "acoustic_tokenizer_config": {**_ENCODER, "vae_dim": 64},
+    "semantic_tokenizer_config": {**_ENCODER, "vae_dim": 128},
     "decoder_config": {"hidden_size": 3584},
 }
 SPEAKING_CONFIG = {**ORIGINAL_CONFIG, "architectures": ["VibeVoiceForConditionalGeneration"]}
@@ -50,8 +58,8 @@ def write_checkpoint(folder: Path, config: dict[str, Any] = CONFIG) -> Path:
         "tokenizer.json": {"version": "1.0"},
         "tokenizer_config.json": {"tokenizer_class": "Qwen2Tokenizer"},
     }.items():
-        (folder / name).write_text(json.dumps(content))
-    (folder / "chat_template.jinja").write_text("{{ messages }}")
+        (folder / name).write_text(json.dumps(content), "utf-8")
+    (folder / "chat_template.jinja").write_text("{{ messages }}", "utf-8")
     return folder
 
 

@@ -65,7 +65,8 @@ def score(copy: Path, module: str, most: int) -> str:
     longest_s = SLOWER * (time.monotonic() - started)  # real time: as above
     config.write_text(
         f'[cosmic-ray]\nmodule-path = "sidecar/{module}.py"\ntimeout = {longest_s:.0f}\n'
-        f'test-command = "{command}"\n[cosmic-ray.distributor]\nname = "local"\n'
+        f'test-command = "{command}"\n[cosmic-ray.distributor]\nname = "local"\n',
+        "utf-8",
     )
     tool = [sys.executable, "-m", "cosmic_ray.cli"]
     subprocess.run([*tool, "init", config.name, session.name], cwd=copy, check=True)

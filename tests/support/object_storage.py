@@ -78,7 +78,7 @@ class ObjectStorage(Given):
         config = folder / "s3.json"
         writer = _identity(ACCESS, "Admin", "Read", "Write", "List")
         identities = [writer, _identity(READER, "Read", "List")]
-        config.write_text(json.dumps({"identities": identities}))
+        config.write_text(json.dumps({"identities": identities}), "utf-8")
         self._command = [
             str(program),
             "server",
@@ -109,7 +109,7 @@ class ObjectStorage(Given):
             self._process = subprocess.Popen(
                 self._command, cwd=self._folder, stdout=log, stderr=subprocess.STDOUT
             )
-        (self._folder / "pid").write_text(str(self._process.pid))
+        (self._folder / "pid").write_text(str(self._process.pid), "utf-8")
         wait_until(self._answers, f"the object storage is up: {self._folder}")
 
     def kill(self) -> None:
@@ -136,7 +136,7 @@ class ObjectStorage(Given):
             self._process.send_signal(signal.SIGCONT)
 
     def _answers(self) -> bool:
-        assert self._process.poll() is None, (self._folder / "log").read_text()[-2000:]
+        assert self._process.poll() is None, (self._folder / "log").read_text("utf-8")[-2000:]
         with suppress(Exception):
             client = self.client()
             with suppress(client.exceptions.BucketAlreadyExists):

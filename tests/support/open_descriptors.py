@@ -2,6 +2,11 @@
 
 import os
 
+from systems import IN_WINDOWS
+
+_MOST = 1024
+"""Descriptors of Windows, which lists none: those of sockets are not among them."""
+
 
 def opened() -> set[tuple[int, int, int]]:
     """Every open descriptor with the device and the inode behind it.
@@ -10,10 +15,10 @@ def opened() -> set[tuple[int, int, int]]:
     are closed whenever Python comes to it.
     """
     found = set()
-    for name in os.listdir("/dev/fd"):
+    for name in range(_MOST) if IN_WINDOWS else os.listdir("/dev/fd"):
         try:
             status = os.fstat(int(name))
-        except OSError:  # the one by which they were listed
+        except OSError:  # the one by which they were listed, or one that is not open
             continue
         found.add((int(name), status.st_dev, status.st_ino))
     return found

@@ -9,7 +9,6 @@ Debian's package `postgresql` has it. It refuses to be root's, and then is `post
 from __future__ import annotations
 
 import os
-import pwd
 import shutil
 import subprocess
 import tempfile
@@ -18,12 +17,16 @@ import uuid
 from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import psutil
 import pytest
 from not_tested import missing, missing_extra
 from service_process import PATIENCE_S, free_port, wait_until
+from systems import IN_WINDOWS
+
+if TYPE_CHECKING:
+    import pwd
 
 KEY = "a-key-of-a-test-and-of-nobody-else"
 """What the services of a test seal with."""
@@ -137,7 +140,9 @@ class Cluster:
     @contextmanager
     def frozen(self) -> Iterator[None]:
         """Stop all of its processes meanwhile: connections stay open, and nothing answers."""
-        postmaster = psutil.Process(int((self.files / "postmaster.pid").read_text().split()[0]))
+        postmaster = psutil.Process(
+            int((self.files / "postmaster.pid").read_text("utf-8").split()[0])
+        )
         postmaster.suspend()  # first, so that it starts no more of them
         with suspended([postmaster, *postmaster.children(recursive=True)]):
             yield
@@ -272,6 +277,8 @@ class Cluster:
 @contextmanager
 def cluster(*, quick: bool = True, at: str = "127.0.0.1") -> Iterator[Cluster]:
     """A server for as long as this lasts; the test is skipped, loudly, where there is none."""
+    if IN_WINDOWS:
+        pytest.skip("posix: PostgreSQL's server")
     found = shutil.which("initdb")
     binaries = next(iter(_BINARIES), Path(found).resolve().parent if found else None)
     if binaries is None:
@@ -289,6 +296,8 @@ def _folder() -> Iterator[Path]:
 
 
 def _unprivileged() -> pwd.struct_passwd:
+    import pwd  # here, because Windows, where nobody is root, has none
+
     try:
         return pwd.getpwnam("postgres")
     except KeyError:

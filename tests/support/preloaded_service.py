@@ -27,6 +27,7 @@ from pathlib import Path
 from typing import Any
 
 import psutil
+from windows_processes import CTRL_BREAK, send_event
 
 MODULES = (
     *("sidecar.cli", "sidecar.server.app", "sidecar.server.service_process", "uvicorn"),
@@ -79,6 +80,25 @@ class ServiceProcess(psutil.Process):
         super().__init__(started.pid)
         self._started = started
 
+    def terminate(self) -> None:
+        """Ask it to end, as its host does: on Windows, which has no SIGTERM, by the end of its
+        standard input."""
+        if self._started.stdin is None:
+            super().terminate()
+        else:
+            self._started.stdin.close()
+
+    def stop(self) -> None:
+        """Tell it to stop, with the grace of its jobs: by SIGTERM, on Windows by Ctrl-Break."""
+        if sys.platform == "win32":
+            send_event(self.pid, CTRL_BREAK)
+        else:
+            super().terminate()
+
+    def num_fds(self) -> int:
+        """Return the number of its descriptors, on Windows of its handles."""
+        return int(super().num_fds() if os.name == "posix" else self.num_handles())
+
     def poll(self) -> int | None:
         """Return its exit code, if it has ended."""
         self.returncode = self._started.poll()
@@ -96,7 +116,7 @@ class ServiceProcess(psutil.Process):
 
 def _is_its_own(child: psutil.Process) -> bool:
     with contextlib.suppress(psutil.NoSuchProcess):
-        return child.name() != _NAME.decode()
+        return os.name != "posix" or child.name() != _NAME.decode()
     return True
 
 

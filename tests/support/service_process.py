@@ -4,7 +4,6 @@ import asyncio
 import contextlib
 import json
 import os
-import signal
 import socket
 import socketserver
 import ssl
@@ -22,6 +21,8 @@ import psutil
 from preloaded_service import Forker, ServiceProcess
 
 from bench.serving import free_port
+from sidecar import windows_files
+from sidecar.workers.rpc_server import PAGE_BYTES
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 PATIENCE_S = float(os.environ.get("VIBEVOICE_TEST_PATIENCE", "300"))
@@ -42,11 +43,23 @@ _NO_AUTHORITIES = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
 
 
 def new_file(path: Path, content: bytes | str, mode: int | None = None) -> Path:
-    """Write a file, with this mode if one is given; its path."""
+    """Write a file, with this mode if one is given; its path. On Windows the mode says whether
+    others may read it."""
     path.write_bytes(content if isinstance(content, bytes) else content.encode())
-    if mode is not None:
+    if mode is not None and sys.platform != "win32":
         path.chmod(mode)
+    elif mode is not None and mode & 0o044:
+        told_by(["icacls", path, "/grant", "*S-1-1-0:R"], check=True)
+    elif mode is not None:
+        windows_files.restrict(path)
     return path
+
+
+def is_private(path: Path) -> bool:
+    """Whether its owner alone may use a file or folder."""
+    if sys.platform == "win32":
+        return not windows_files.others_may_read(path)
+    return path.stat().st_mode & 0o777 == (0o700 if path.is_dir() else 0o600)
 
 
 def service_environment(home: Path, **settings: object) -> dict[str, str]:
@@ -149,7 +162,9 @@ def wait_for_ends(processes: Sequence[psutil.Process]) -> None:
     def lives(process: psutil.Process) -> bool:
         return process.is_running() and runs(process.pid)
 
-    wait_until(lambda: not any(map(lives, processes)), f"the ends of {processes}")
+    wait_until(
+        lambda: not any(map(lives, processes)), f"the ends of {[one.pid for one in processes]}"
+    )
 
 
 def workers() -> list[psutil.Process]:
@@ -199,10 +214,11 @@ class Server:
         # Who sends late goes on speaking, and who lost a stream of events comes back soon.
         limits = {"live_late": PATIENCE_S, "sse_retry_ms": 20, **(limits or {})}
         own |= {"live_delay": 0, "test_limits": json.dumps(limits)}  # finals may be late
+        own |= {"exit_with_stdin": True} if sys.platform == "win32" else {}
         self.env = {
             **service_environment(home, **{**own, **settings}),
             **dict.fromkeys(USERS_FOLDERS, str(home / "user")),
-            "TMPDIR": str(self.temp),
+            **dict.fromkeys(("TMPDIR", "TEMP", "TMP"), str(self.temp)),
         }
         self._command = command or USUAL
         self._cwd = cwd
@@ -220,7 +236,7 @@ class Server:
                 fresh=self._fresh,
                 cwd=self._cwd,
                 env=self.env,
-                stdin=subprocess.DEVNULL,
+                stdin=subprocess.PIPE if sys.platform == "win32" else subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
                 stderr=log,
             )
@@ -348,15 +364,18 @@ class Server:
         own, shared = 0, [0]
         for process in self.family():
             with contextlib.suppress(psutil.NoSuchProcess):
+                if os.name != "posix":  # nothing there is forked
+                    own += process.memory_info().rss
+                    continue
                 memory = process.memory_full_info()
                 own += memory.uss
                 shared.append(memory.rss - memory.uss)
         return own + max(shared)
 
     def leftovers(self) -> list[str]:
-        """Names in the spool and the temporary folder."""
-        folders = (self.spool, self.temp)
-        return [str(path) for folder in folders for path in folder.rglob("*")]
+        """Names in the spool and the temporary folder, but for those of workers' pages."""
+        paths = [path for folder in (self.spool, self.temp) for path in folder.rglob("*")]
+        return [str(path) for path in paths if not _is_page(path)]
 
     def disk(self) -> int:
         """Bytes on disk in its folders, those of nameless files that it holds open included."""
@@ -372,7 +391,9 @@ class Server:
                             seen[status.st_ino] = status.st_blocks * 512
         for name in self.leftovers():
             with contextlib.suppress(OSError):
-                seen[Path(name).stat().st_ino] = Path(name).stat().st_blocks * 512
+                status = Path(name).stat()  # Windows tells no blocks
+                size = status.st_blocks * 512 if os.name == "posix" else status.st_size
+                seen[status.st_ino] = size
         return sum(seen.values())
 
 
@@ -380,11 +401,19 @@ StartServer = Callable[..., Server]
 """Start a service with these settings; it ends with the test."""
 
 
+def _is_page(path: Path) -> bool:
+    """Whether it is the page of a worker's calls, which is a file with a name on Windows alone."""
+    with contextlib.suppress(OSError):
+        return sys.platform == "win32" and path.stat().st_size == PAGE_BYTES
+    return False
+
+
 def halt(pid: int) -> None:
     """Stop a process. It goes on for a moment after it was sent the signal."""
-    os.kill(pid, signal.SIGSTOP)
     process = psutil.Process(pid)
-    wait_until(lambda: process.status() == psutil.STATUS_STOPPED, "it has stopped")
+    process.suspend()
+    if os.name == "posix":
+        wait_until(lambda: process.status() == psutil.STATUS_STOPPED, "it has stopped")
 
 
 @contextlib.contextmanager
@@ -395,7 +424,7 @@ def halted(pid: int) -> Iterator[None]:
     try:
         yield
     finally:
-        os.kill(pid, signal.SIGCONT)
+        psutil.Process(pid).resume()
 
 
 class Peak:

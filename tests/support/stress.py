@@ -2,7 +2,8 @@
 
 Each condition runs the fast suite ``n`` times, each time in another random order: on a quiet
 machine, beside two busy loops, on one processor, and with a slow disk. With ``--shared``, as in CI,
-each runs its share of the files, so that a round takes the time of one run. The number of a run is
+each runs its share of the files, so that a round takes the time of one run; those of a turn
+(turns.py), where one is told. The number of a run is
 the seed of its order and chooses the shares; `--first` repeats it. What a machine does not
 permit, as a slow disk without control groups, is run quietly. A table says how each run ended; the
 output of each is in `LOGS`, and below the table if a test failed. The exit code is then 1.
@@ -20,6 +21,8 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
+
+from tests.support.turns import VARIABLE, files_of_tests, files_of_turn
 
 ROOT = Path(__file__).resolve().parents[2]
 LOGS = ROOT / "build" / "stress"
@@ -85,13 +88,14 @@ def slow_disk() -> Iterator[Enter]:
         yield lambda: _write(group / "cgroup.procs", str(os.getpid()))
     finally:
         members = group / "cgroup.procs"
-        for process in members.read_text().split() if members.exists() else []:  # left by a test
+        left = members.read_text("utf-8").split() if members.exists() else []
+        for process in left:  # by a test
             _write(group.parent / "cgroup.procs", process)
         group.rmdir()
 
 
 def _write(file: Path, text: str) -> None:
-    with file.open("r+") as opened:  # a file of the kernel: never one that is made here
+    with file.open("r+", encoding="utf-8") as opened:  # of the kernel: never one that is made here
         opened.write(text)
 
 
@@ -101,12 +105,6 @@ CONDITIONS: dict[str, Condition] = {
     "one processor": one_processor,
     "slow disk": slow_disk,
 }
-
-
-def files_of(share: int, shares: int) -> list[str]:
-    """Return every ``shares``-th file of tests, from the ``share``-th on."""
-    found = sorted(str(path.relative_to(ROOT)) for path in (ROOT / "tests").rglob("test_*.py"))
-    return [name for name in found if "third_party" not in name][share::shares]
 
 
 def run(
@@ -124,7 +122,7 @@ def run(
     except (OSError, subprocess.SubprocessError) as error:
         note = f" (run quietly, because it is not permitted here: {error})"
         code = _exit_code(command, log, quiet)
-    lines = log.read_text(errors="replace").splitlines()
+    lines = log.read_text(encoding="utf-8", errors="replace").splitlines()
     failed = [line for line in lines if re.match(r"(FAILED|ERROR) tests", line)]
     if code and not failed:
         failed = [f"pytest exited with {code}"]
@@ -133,7 +131,7 @@ def run(
 
 
 def _exit_code(command: list[str], log: Path, condition: Condition) -> int:
-    with condition() as enter, log.open("w") as output:
+    with condition() as enter, log.open("w", encoding="utf-8") as output:
         done = subprocess.run(command, cwd=ROOT, stdout=output, stderr=output, preexec_fn=enter)
     return done.returncode
 
@@ -150,13 +148,15 @@ def main() -> int:
     parser.add_argument("--conditions", nargs="+", choices=CONDITIONS, default=[*CONDITIONS])
     parser.add_argument("--shared", action="store_true", help="each runs its share of the files")
     given = parser.parse_args()
+    turn = os.environ.get(VARIABLE)
+    shared = sorted(files_of_turn(int(turn))) if turn else files_of_tests()
     LOGS.mkdir(parents=True, exist_ok=True)
     print("| condition | run | minutes | result |\n|---|---|---|---|", flush=True)
     failures, outputs = [], []
     for number in range(given.first, given.first + given.runs):
         for place, condition in enumerate(given.conditions):
             shares = len(given.conditions)
-            files = files_of((place + number) % shares, shares) if given.shared else []
+            files = shared[(place + number) % shares :: shares] if given.shared else []
             log = LOGS / f"{condition.replace(' ', '-')}-{number}.log"
             last, failed, seconds = run(condition, number, given.processes, files, log)
             failures += failed
@@ -164,7 +164,7 @@ def main() -> int:
             row = f"| {condition} | {number} | {seconds / 60:.1f} | {last} |"
             print("\n".join([row, *failed]), flush=True)
     for log in outputs:
-        print(f"\n{log.name}:\n{log.read_text(errors='replace')}", flush=True)
+        print(f"\n{log.name}:\n{log.read_text('utf-8', 'replace')}", flush=True)
     print(f"{len(failures)} failures; the output of each run is in {LOGS.relative_to(ROOT)}.")
     return 1 if failures else 0
 

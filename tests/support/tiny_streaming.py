@@ -70,7 +70,7 @@ def checkpoint() -> Path:
     task = {"clips": clips, "context": CONTEXT}
     facts = [
         *(
-            (ROOT / "tests/support" / f"{name}.py").read_text()
+            (ROOT / "tests/support" / f"{name}.py").read_text("utf-8")
             for name in ("miniature_vibevoice", "train_tiny_streaming")
         ),
         *(version(package) for package in ("torch", "transformers", "tokenizers")),

@@ -29,7 +29,7 @@ def model(kind: str) -> Path:
     skip_without("vibevoice", "torch", "transformers")
     if kind == "granite_speech":
         pytest.importorskip("torchaudio", reason="Granite Speech needs torchaudio")
-    facts = [HERE.read_text(), kind, version("torch"), version("transformers")]
+    facts = [HERE.read_text(encoding="utf-8"), kind, version("torch"), version("transformers")]
 
     def make(folder: Path) -> None:
         if torch := loaded_torch():

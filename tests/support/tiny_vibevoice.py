@@ -124,7 +124,7 @@ def checkpoint(size: Checkpoint) -> Path:
     recipe = {"size": size, "samples": _samples(size)}
     facts = [
         *(
-            (ROOT / "tests/support" / f"{name}.py").read_text()
+            (ROOT / "tests/support" / f"{name}.py").read_text("utf-8")
             for name in ("miniature_vibevoice", "train_tiny_vibevoice")
         ),
         *(version(package) for package in ("torch", "transformers", "tokenizers")),
@@ -147,9 +147,9 @@ def with_odd_width(folder: Path) -> Path:
         if (layer := name.split(".")[-2]) in more and ".mlp." in name and "language_model" in name:
             weights[name] = np.pad(tensor, more[layer])
     save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
-    config = json.loads((folder / "config.json").read_text())
+    config = json.loads((folder / "config.json").read_text("utf-8"))
     config["text_config"]["intermediate_size"] += 32
-    (folder / "config.json").write_text(json.dumps(config))
+    (folder / "config.json").write_text(json.dumps(config), "utf-8")
     return folder
 
 
@@ -251,7 +251,7 @@ def written_by(script: Path, name: str, extra: str) -> Path:
     """The folder that ``script FOLDER`` or its ``build`` writes, made anew when it or a library of
     its changes; who has not the ``extra`` installed skips the test."""
     skip_without(extra, "torch", "transformers")
-    facts = [script.read_text(), version("torch"), version("transformers")]
+    facts = [script.read_text(encoding="utf-8"), version("torch"), version("transformers")]
 
     def make(folder: Path) -> None:
         if torch := loaded_torch():

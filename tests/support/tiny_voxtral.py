@@ -96,7 +96,7 @@ def build(folder: Path) -> None:
         model.lm_head.weight[:SPECIALS].mul_(0.5)
     model.save_pretrained(folder)
     VoxtralRealtimeFeatureExtractor().save_pretrained(folder)
-    (folder / "tekken.json").write_text(json.dumps(TEKKEN))
+    (folder / "tekken.json").write_text(json.dumps(TEKKEN), "utf-8")
 
 
 if __name__ == "__main__":

@@ -66,8 +66,8 @@ def write_like(
         "tokenizer.json": {"version": "1.0"},
         "preprocessor_config.json": {"feature_size": 80},
     }.items():
-        (folder / name).write_text(json.dumps(content))
-    (folder / "README.md").write_text("not fetched")
+        (folder / name).write_text(json.dumps(content), "utf-8")
+    (folder / "README.md").write_text("not fetched", "utf-8")
     return folder
 
 
@@ -84,7 +84,7 @@ def model() -> Path:
     ]
     script = ROOT / "tests/support/train_tiny_whisper.py"
     facts = [
-        script.read_text(),
+        script.read_text("utf-8"),
         *(version(package) for package in ("torch", "transformers", "ctranslate2")),
         json.dumps(task),
     ]

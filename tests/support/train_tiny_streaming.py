@@ -181,12 +181,8 @@ def original_name(name: str) -> str:
     return f"model.{encoder}_tokenizer.encoder.{place}{name[later.end() :]}"
 
 
-def write_released(model: Any, tokenizer: Any, folder: Path) -> None:
-    """Write the checkpoint in the released layout, with weights that nobody needs."""
-    weights = {original_name(name): one.contiguous() for name, one in model.state_dict().items()}
-    weights["model.acoustic_tokenizer.decoder.head.conv.convtr.weight"] = torch.ones(8, 8)
-    weights["model.prediction_head.final_layer.linear.weight"] = torch.ones(8, 8)
-    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+def original_config(model: Any, architecture: str) -> dict[str, Any]:
+    """The configuration of a model in the original layout."""
     encoder = {
         "model_type": "vibevoice_acoustic_tokenizer",
         "encoder_depths": "-".join(["1"] * 7),
@@ -198,8 +194,8 @@ def write_released(model: Any, tokenizer: Any, folder: Path) -> None:
         "fix_std": 0.5,
     }
     text = model.config.text_config.to_dict()
-    config = {
-        "architectures": ["VibeVoiceForASRStreamingTraining"],
+    return {
+        "architectures": [architecture],
         "model_type": "vibevoice",
         "acoustic_vae_dim": 64,
         "semantic_vae_dim": 128,
@@ -208,7 +204,16 @@ def write_released(model: Any, tokenizer: Any, folder: Path) -> None:
         "decoder_config": text,
         "diffusion_head_config": {"model_type": "vibevoice_diffusion_head"},
     }
-    (folder / "config.json").write_text(json.dumps(config))
+
+
+def write_released(model: Any, tokenizer: Any, folder: Path) -> None:
+    """Write the checkpoint in the released layout, with weights that nobody needs."""
+    weights = {original_name(name): one.contiguous() for name, one in model.state_dict().items()}
+    weights["model.acoustic_tokenizer.decoder.head.conv.convtr.weight"] = torch.ones(8, 8)
+    weights["model.prediction_head.final_layer.linear.weight"] = torch.ones(8, 8)
+    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+    config = original_config(model, "VibeVoiceForASRStreamingTraining")
+    (folder / "config.json").write_text(json.dumps(config), "utf-8")
     processor = {
         "processor_class": "VibeVoiceASRProcessor",
         "target_sample_rate": RATE,
@@ -217,9 +222,9 @@ def write_released(model: Any, tokenizer: Any, folder: Path) -> None:
         "lookahead_frames": LOOKAHEAD,
         "normalize_audio": False,
     }
-    (folder / "preprocessor_config.json").write_text(json.dumps(processor))
+    (folder / "preprocessor_config.json").write_text(json.dumps(processor), "utf-8")
     tokenizer.save_pretrained(folder)
-    (folder / "added_tokens.json").write_text(json.dumps(tokenizer.get_added_vocab()))
+    (folder / "added_tokens.json").write_text(json.dumps(tokenizer.get_added_vocab()), "utf-8")
 
 
 def train(task: dict[str, Any], folder: Path, seed: int) -> bool:

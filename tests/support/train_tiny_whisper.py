@@ -240,14 +240,14 @@ def convert(
         ).save_pretrained(scratch)
         tokenizer.save(f"{scratch}/tokenizer.json")
         (Path(scratch) / "preprocessor_config.json").write_text(
-            json.dumps({"feature_size": n_mels, "sampling_rate": RATE, "hop_length": 160})
+            json.dumps({"feature_size": n_mels, "sampling_rate": RATE, "hop_length": 160}), "utf-8"
         )
         TransformersConverter(
             scratch, copy_files=["tokenizer.json", "preprocessor_config.json"]
         ).convert(str(folder))
-    config = json.loads((folder / "config.json").read_text())
+    config = json.loads((folder / "config.json").read_text("utf-8"))
     config |= {"alignment_heads": heads, "lang_ids": list(range(EOT + 2, EOT + 101))}
-    (folder / "config.json").write_text(json.dumps(config))
+    (folder / "config.json").write_text(json.dumps(config), "utf-8")
 
 
 if __name__ == "__main__":

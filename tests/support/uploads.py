@@ -9,6 +9,7 @@ from service_process import PATIENCE_S
 
 from sidecar.audio import Block
 from sidecar.audio.audio_decoder import open_audio, probe_audio
+from sidecar.audio.audio_format import read_file_at
 from sidecar.audio.audio_info import AudioInfo
 from sidecar.audio.audio_source import AudioSource
 from sidecar.audio.ffmpeg_output import LostAudio
@@ -25,7 +26,7 @@ def upload(data: bytes, folder: Path | None = None) -> AudioSource:
 def read(source: AudioSource) -> bytes:
     """All of it; it is closed then."""
     with source:
-        return os.pread(source.fd, os.fstat(source.fd).st_size, 0)
+        return read_file_at(source.fd, 0, os.fstat(source.fd).st_size)
 
 
 def probed(fd: int, track: int | None = None) -> AudioInfo:

@@ -138,8 +138,7 @@ class VllmStandIn(StandIn):
             return {"object": "list", "data": [{"id": "vibevoice", "root": "/models/v"}]}
 
         @self.app.post("/v1/chat/completions")
-        async def chat(request: Request) -> Response:
-            body = json.loads(await request.body())
+        async def chat(body: dict[str, Any]) -> Response:
             parts = body["messages"][1]["content"]
             sound = base64.b64decode(parts[0]["audio_url"]["url"].partition(",")[2])
             words, length = words_of(sound)

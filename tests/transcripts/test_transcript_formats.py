@@ -227,13 +227,13 @@ def test_clients_and_page_offer_every_format_and_the_docs_name_it():
     root = Path(__file__).parents[2]
     assert set(calls.FORMATS) == set(FORMATS)
     for source in ("clients/js/src/calls.js", "clients/js/types/calls.d.ts"):
-        found = re.search(r"const FORMATS\b[^;]*?\[([^\]]*)\]", (root / source).read_text())
+        found = re.search(r"const FORMATS\b[^;]*?\[([^\]]*)\]", (root / source).read_text("utf-8"))
         assert found is not None, source
         assert set(json.loads(f"[{found[1]}]")) == set(FORMATS), source
-    page = (root / "sidecar/api/static/pane.js").read_text()
+    page = (root / "sidecar/api/static/pane.js").read_text("utf-8")
     assert all(f'["{fmt}", ' in page for fmt in FORMATS)
     for page, item in (("queue", "- **The transcript**"), ("clients", "- **Formats**")):
-        lines = (root / f"docs/{page}.md").read_text().splitlines()
+        lines = (root / f"docs/{page}.md").read_text("utf-8").splitlines()
         (line,) = [line for line in lines if line.startswith(item)]
         assert set(FORMATS) <= set(re.findall(r"[a-z]+", line)), page
 

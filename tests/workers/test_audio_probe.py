@@ -4,7 +4,6 @@ import asyncio
 import contextlib
 import errno
 import os
-import signal
 import threading
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
@@ -12,6 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
 
+import psutil
 import pytest
 from open_descriptors import opened
 from recordings import Studio
@@ -26,9 +26,6 @@ from sidecar.workers import audio_probe
 from sidecar.workers.audio_probe import AudioProbe, start_probe_process
 from sidecar.workers.worker_environment import WorkerOptions
 from sidecar.workers.worker_process import WorkerDied, WorkerProcess
-
-pytestmark = pytest.mark.skipif(os.name == "nt", reason="stops with POSIX signals")
-
 
 IDLE_S = 123.0
 NOBODY = Transcript((), "en", 0.0, "moonshine", "int8", diarized=True)
@@ -48,13 +45,13 @@ class LateProcesses:
 
     def start(self) -> WorkerProcess:
         process = start_impatient_process()
-        os.kill(process.pid, signal.SIGSTOP)
+        psutil.Process(process.pid).suspend()
         self.started.append(process)
         return process
 
     def begin(self) -> None:
         for process in self.started:
-            os.kill(process.pid, signal.SIGCONT)
+            psutil.Process(process.pid).resume()
 
 
 @pytest.fixture
@@ -106,7 +103,7 @@ async def test_owner_with_most_probe_slots_leaves_one_to_other_owners(
             await until(lambda: len(late.started) == audio_probe.PARALLEL_PROBES - 1)
             his = asyncio.ensure_future(probe.probe(bob, source))
             await until(lambda: len(late.started) == audio_probe.PARALLEL_PROBES)
-            os.kill(late.started[-1].pid, signal.SIGCONT)
+            psutil.Process(late.started[-1].pid).resume()
             assert (await his).container == "aiff"
             assert not any(one.done() for one in hers)
             for one in hers:
@@ -123,11 +120,12 @@ async def test_probe_process_that_does_not_start_is_machine_busy_and_stopped(
         assert not late.started[0].alive
 
 
+@pytest.mark.posix("programs for Linux")
 async def test_probe_that_takes_too_long_is_decode_timeout(
     studio: Studio, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     recording, hangs = studio.path("mov"), tmp_path / "hangs"
-    hangs.write_text("#!/bin/sh\nexec sleep 600\n")
+    hangs.write_text("#!/bin/sh\nexec sleep 600\n", "utf-8")
     hangs.chmod(0o755)
     monkeypatch.setenv("IMAGEIO_FFMPEG_EXE", str(hangs))
     async with probing(start_impatient_process, probe_s=0.2) as probe:
@@ -339,7 +337,7 @@ async def test_idle_probe_process_that_died_is_replaced(studio: Studio) -> None:
         for _ in range(2):
             with AudioSource(os.open(studio.path("flac"), os.O_RDONLY), spooled=True) as source:
                 assert (await probe.probe(ANONYMOUS, source)).container == "flac"
-            os.kill(started[-1].pid, signal.SIGKILL)
+            psutil.Process(started[-1].pid).kill()
     assert len(started) == 2
 
 

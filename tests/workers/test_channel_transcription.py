@@ -14,18 +14,22 @@ from sidecar.audio.channel_survey import ChannelSurvey
 from sidecar.audio.selected_channel import SelectedChannel
 from sidecar.engines.scripted_engine import ScriptedEngine
 from sidecar.interfaces.engine_interface import LoadOptions, TranscribeOptions
+from sidecar.transcripts.channel_merge import TranscribedChannel, merge_channels
+from sidecar.transcripts.dialogue import cut_as_dialogue
 from sidecar.transcripts.transcript import (
     Finished,
     Peaks,
     Progress,
     ResumePoint,
+    Segment,
     SegmentReady,
     Transcript,
     TranscriptionEvent,
+    Word,
     from_wire,
     to_wire,
 )
-from sidecar.workers.channel_transcription import ChannelTranscription
+from sidecar.workers.channel_transcription import ChannelTranscription, MergedSegments
 
 SECONDS, SETTLES = 8, 2
 Transcribe = Callable[..., list[TranscriptionEvent]]
@@ -183,3 +187,28 @@ def test_cancelled_transcription_ends_without_a_transcript(
     events = transcribe((), lambda: next(asked) > after)
     assert not any(isinstance(one, Finished) for one in events)
     assert len([one for one in events if isinstance(one, Progress)]) <= after + 1
+
+
+def test_reported_segments_of_channels_are_cut_in_the_order_of_the_dialogue() -> None:
+    """What is reported is what the transcript has, also where the last channel's segments cut those
+    of the one before; a segment that is reported again replaces its pieces."""
+    words = [Word(at, at + 0.4, f"w{at}") for at in range(20)]
+    long = Segment(0, 19.4, " ".join(word.text for word in words), 0, tuple(words))
+    answers = [
+        Segment(at + 0.5, at + 0.9, f"a{at}", 0, (Word(at + 0.5, at + 0.9, f"a{at}"),))
+        for at in (3, 9, 14)
+    ]
+    done, last = (
+        Transcript(segments, "en", 20.0, "e", "p") for segments in ((long,), tuple(answers))
+    )
+    merged = MergedSegments([done], timed=True)
+    reported = [
+        one for at, each in enumerate(answers) for one in merged.add(SegmentReady(at, each))
+    ]
+    assert not [*merged.add(SegmentReady(2, answers[2]))][1:]
+    reported += merged.rest()
+    names = ["Left", "Right"]
+    expected = merge_channels([*map(TranscribedChannel, names, cut_as_dialogue([done, last]))])
+    assert [one.segment for one in reported] == [*expected.segments]
+    assert [one.index for one in reported] == [*range(7)]
+    assert [one.text[0] for one in expected.segments] == [*"wawawaw"]

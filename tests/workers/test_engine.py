@@ -5,7 +5,6 @@ import dataclasses
 import errno
 import math
 import os
-import signal
 import sys
 import threading
 import time
@@ -270,7 +269,6 @@ async def test_failed_abandoned_load_fails_no_other_lease(
     assert await precision_of_a_lease(slot) is FP32
 
 
-@pytest.mark.skipif(os.name == "nt", reason="stops with a POSIX signal")
 async def test_lease_cancelled_while_old_engine_exits_keeps_new_engine(build: Build) -> None:
     others, slot = worker_pids(), await preloaded(build(sharing=SLOW_TO_EXIT))
     old = slot.worker_pid
@@ -284,11 +282,10 @@ async def test_lease_cancelled_while_old_engine_exits_keeps_new_engine(build: Bu
     with pytest.raises(asyncio.CancelledError):
         await lease
     assert (slot.state, slot.precision) == (EngineState.READY, INT8)
-    os.kill(old, signal.SIGCONT)  # then it leaves by itself
+    psutil.Process(old).resume()  # then it leaves by itself
     await until(lambda: worker_pids() - others == {slot.worker_pid})
 
 
-@pytest.mark.skipif(os.name == "nt", reason="stops with a POSIX signal")
 async def test_memory_is_queried_only_after_old_engine_has_exited(build: Build) -> None:
     stood: list[bool] = []
     old: int | None = None
@@ -306,7 +303,7 @@ async def test_memory_is_queried_only_after_old_engine_has_exited(build: Build) 
     assert runs(old), "who had it does not wait for its end"
     lease = asyncio.ensure_future(precision_of_a_lease(slot))
     await settle()
-    os.kill(old, signal.SIGCONT)  # now it leaves
+    psutil.Process(old).resume()  # now it leaves
     assert await lease is FP32
     assert stood == [False, False, False, False]
 
@@ -404,7 +401,6 @@ async def test_slot_closed_during_load_leaves_no_worker_and_ends_waiters_with_sh
     assert [type(outcome) for outcome in outcomes] == expected[: len(waiting)]
 
 
-@pytest.mark.skipif(os.name == "nt", reason="kills with POSIX signals")
 async def test_crash_callback_runs_once_for_a_crash_and_never_for_a_kill_by_the_service(
     build: Build,
 ) -> None:
@@ -412,7 +408,7 @@ async def test_crash_callback_runs_once_for_a_crash_and_never_for_a_kill_by_the_
     slot = await preloaded(build(on_worker_crash=lambda worker: noted.append(worker.pid)))
     await slot.reload(INT8)
     killed = await until(lambda: slot.worker_pid)
-    os.kill(killed, signal.SIGKILL)
+    psutil.Process(killed).kill()
     await until(lambda: slot.state is EngineState.ABSENT)
     assert await precision_of_a_lease(slot) is INT8
     assert slot.worker is not None
@@ -422,7 +418,6 @@ async def test_crash_callback_runs_once_for_a_crash_and_never_for_a_kill_by_the_
     assert noted == [killed]
 
 
-@pytest.mark.skipif(os.name == "nt", reason="kills with POSIX signals")
 async def test_engine_loads_again_while_the_disk_of_crash_notes_hangs(build: Build) -> None:
     disk, noted = threading.Event(), list[int]()
 
@@ -435,7 +430,7 @@ async def test_engine_loads_again_while_the_disk_of_crash_notes_hangs(build: Bui
         for _ in range(2):
             assert slot.worker_pid is not None
             killed.append(slot.worker_pid)
-            os.kill(slot.worker_pid, signal.SIGKILL)
+            psutil.Process(slot.worker_pid).kill()
             await until(lambda: slot.state is EngineState.ABSENT)
             await precision_of_a_lease(slot)
             assert noted == []
@@ -594,7 +589,6 @@ async def test_slot_keeps_memory_plan_of_last_job_and_shares_it_only_while_that_
     assert slot.memory_plan == FRUGAL, "the next job plans by the memory that is free then"
 
 
-@pytest.mark.skipif(os.name == "nt", reason="kills with POSIX signals")
 async def test_reload_whose_engine_dies_twice_fails_and_the_old_engine_stays(
     build: Build, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -606,7 +600,7 @@ async def test_reload_whose_engine_dies_twice_fails_and_the_old_engine_stays(
     for _ in range(2):
         (new,) = await until(lambda: worker_pids() - known)
         known.add(new)
-        os.kill(new, signal.SIGKILL)
+        psutil.Process(new).kill()
     with pytest.raises(errors.ModelLoadFailed):
         await reload
     assert (slot.worker_pid, slot.precision) == (old, FP32)

@@ -357,7 +357,7 @@ async def test_all_that_name_the_model_name_the_same_whatever_changes_and_fails(
     await walk.check_outcomes()
     learned = {
         DurationKey(one["engine"], one["model"], one["precision"])
-        for one in json.loads((folder / "pace.json").read_text())["paces"]
+        for one in json.loads((folder / "pace.json").read_text("utf-8"))["paces"]
         if one["load_s"] < LOAD_S
     }
     assert learned <= {one.key for one in walk.processes}

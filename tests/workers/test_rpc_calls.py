@@ -37,7 +37,7 @@ class Peer:
     """The other end of a line: what is asked there, for tests to answer."""
 
     def __init__(self, sock: socket.socket) -> None:
-        self.sock = sock
+        self.sock, self.reader = sock, channel.ChannelReader(sock)
         self.voice = RpcSender(sock)
         self.asked: dict[int, RpcRequest] = {}
         threading.Thread(target=self._listen, daemon=True).start()
@@ -45,7 +45,7 @@ class Peer:
     def _listen(self) -> None:
         with suppress(channel.ChannelClosed):
             while True:
-                frame, _ = channel.receive_message(self.sock)
+                frame, _ = self.reader.receive()
                 if "ping" in frame.message:
                     self.voice.send({"pong": True, "reading_s": 0.0})
                     continue
@@ -271,7 +271,7 @@ def transcribing(at: WorkerProcess, fd: int) -> Any:
     return at.calling("transcribe", [fd], **request)
 
 
-@pytest.mark.skipif(os.name == "nt", reason="pipes of POSIX")
+@pytest.mark.posix("pipes of POSIX")
 @pytest.mark.parametrize("survives", [False, True])
 async def test_worker_whose_cancelled_call_does_not_stop_within_the_grace_is_killed_and_else_lives(
     stuck: Stuck, survives: bool
@@ -288,7 +288,7 @@ async def test_worker_whose_cancelled_call_does_not_stop_within_the_grace_is_kil
         await slow.close()
 
 
-@pytest.mark.skipif(os.name == "nt", reason="pipes of POSIX")
+@pytest.mark.posix("pipes of POSIX")
 async def test_busy_worker_answers_pings_and_a_closed_one_does_not(stuck: Stuck) -> None:
     slow = await loaded(0.05)
     with CLIP.open("rb") as file:
@@ -300,6 +300,7 @@ async def test_busy_worker_answers_pings_and_a_closed_one_does_not(stuck: Stuck)
     assert not await slow.answers_ping(PATIENCE_S)
 
 
+@pytest.mark.posix("select of pipes")
 async def test_blocked_service_does_not_take_worker_for_hung(ends: Ends) -> None:
     asked = asyncio.ensure_future(ends.line.answers_ping(0.05))
     await asyncio.sleep(0)
@@ -308,7 +309,7 @@ async def test_blocked_service_does_not_take_worker_for_hung(ends: Ends) -> None
     assert await asked
 
 
-@pytest.mark.skipif(os.name == "nt", reason="pipes of POSIX")
+@pytest.mark.posix("pipes of POSIX")
 async def test_call_is_sent_once_the_call_before_it_has_ended(stuck: Stuck) -> None:
     worker = await loaded(PATIENCE_S)
     try:

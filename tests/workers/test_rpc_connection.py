@@ -79,7 +79,7 @@ async def in_thread(work: Callable[..., Any], *arguments: Any) -> Any:
     return await asyncio.to_thread(work, *arguments)
 
 
-@pytest.mark.skipif(os.name == "nt", reason="files travel as handles")
+@pytest.mark.posix("file descriptors by number")
 async def test_message_with_a_file_waits_behind_a_larger_one_and_all_arrive_in_order(
     ends: Ends, recording: IO[bytes]
 ) -> None:
@@ -90,7 +90,8 @@ async def test_message_with_a_file_waits_behind_a_larger_one_and_all_arrive_in_o
     following = asyncio.ensure_future(send(line, {"text": "next"}, [recording.fileno()]))
     await settle()
     assert not following.done(), "an open file does not go past what waits"
-    received = [await in_thread(channel.receive_message, theirs) for _ in range(3)]
+    reader = channel.ChannelReader(theirs)
+    received = [await in_thread(reader.receive) for _ in range(3)]
     await following
     assert [frame.message for frame, _ in received] == [
         {"text": text},
@@ -105,7 +106,7 @@ async def test_message_with_a_file_waits_behind_a_larger_one_and_all_arrive_in_o
             os.close(fd)
 
 
-@pytest.mark.skipif(os.name == "nt", reason="files travel as handles")
+@pytest.mark.posix("file descriptors by number")
 async def test_cancelled_send_sends_nothing(ends: Ends, recording: IO[bytes]) -> None:
     line, theirs, _ = ends
     line.send_nowait({"text": "x" * 1_000_000})
@@ -115,14 +116,12 @@ async def test_cancelled_send_sends_nothing(ends: Ends, recording: IO[bytes]) ->
     with pytest.raises(asyncio.CancelledError):
         await cancelled
     line.send_nowait({"number": 2})
-    numbers = [
-        (await in_thread(channel.receive_message, theirs))[0].message.get("number")
-        for _ in range(2)
-    ]
+    reader = channel.ChannelReader(theirs)
+    numbers = [(await in_thread(reader.receive))[0].message.get("number") for _ in range(2)]
     assert numbers == [None, 2]
 
 
-@pytest.mark.skipif(os.name == "nt", reason="files travel as handles")
+@pytest.mark.posix("file descriptors by number")
 async def test_open_file_does_not_overtake_message_queued_as_socket_drains(
     ends: Ends, recording: IO[bytes], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -150,7 +149,7 @@ async def test_open_file_does_not_overtake_message_queued_as_socket_drains(
     assert said[-1] == {"number": 1}
 
 
-@pytest.mark.skipif(os.name == "nt", reason="files travel as handles")
+@pytest.mark.posix("file descriptors by number")
 @pytest.mark.parametrize("code", [errno.ETOOMANYREFS, errno.ENOBUFS, errno.ENOMEM])
 async def test_send_of_open_file_is_retried_if_the_system_has_no_room_for_it(
     ends: Ends, recording: IO[bytes], monkeypatch: pytest.MonkeyPatch, code: int
@@ -165,12 +164,12 @@ async def test_send_of_open_file_is_retried_if_the_system_has_no_room_for_it(
 
     monkeypatch.setattr(socket, "send_fds", refused_once)
     await send(line, {"number": 1}, [recording.fileno()])
-    frame, (fd,) = await in_thread(channel.receive_message, theirs)
+    frame, (fd,) = await in_thread(channel.ChannelReader(theirs).receive)
     os.close(fd)
     assert frame.message == {"number": 1}
 
 
-@pytest.mark.skipif(os.name == "nt", reason="files travel as handles")
+@pytest.mark.posix("file descriptors by number")
 async def test_open_file_is_tried_again_until_full_socket_takes_it(
     ends: Ends, recording: IO[bytes], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -191,7 +190,7 @@ async def test_open_file_is_tried_again_until_full_socket_takes_it(
     assert not sending.done()
     while held:
         held -= len(await in_thread(theirs.recv, held))
-    frame, (fd,) = await in_thread(channel.receive_message, theirs)
+    frame, (fd,) = await in_thread(channel.ChannelReader(theirs).receive)
     await sending
     assert frame.message == {"number": 1}
     assert os.pread(fd, 10, 0) == b"sound"
@@ -223,6 +222,7 @@ async def test_invalid_frame_closes_connection(ends: Ends, heard: Heard) -> None
     assert heard.frames.empty()
 
 
+@pytest.mark.posix("file descriptors by number")
 async def test_waiting_send_raises_once_worker_is_gone(ends: Ends, recording: IO[bytes]) -> None:
     line, theirs, _ = ends
     line.send_nowait({"text": "x" * 1_000_000})

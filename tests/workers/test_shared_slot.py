@@ -2,7 +2,6 @@
 
 import asyncio
 import os
-import signal
 from collections.abc import AsyncIterator, Callable
 from dataclasses import replace
 from pathlib import Path
@@ -142,7 +141,6 @@ async def test_reload_ends_calls_of_leases_and_next_lease_gets_new_engine(
     assert (loads.at, loads.died) == ([FP32, INT8], [])
 
 
-@pytest.mark.skipif(os.name == "nt", reason="kills with POSIX signals")
 async def test_crash_of_shared_engine_ends_its_calls_is_noted_once_and_leases_get_a_new_engine(
     build: Build, loads: Loads, recording: Path, hold: Hold
 ) -> None:
@@ -151,7 +149,7 @@ async def test_crash_of_shared_engine_ends_its_calls_is_noted_once_and_leases_ge
     await until(lambda: all(one.begun for one in speaking) and speaking[0].heard)
     killed = slot.worker_pid
     assert killed is not None
-    os.kill(killed, signal.SIGKILL)
+    psutil.Process(killed).kill()
     outcomes = await asyncio.gather(*(one.task for one in speaking), return_exceptions=True)
     assert [type(outcome) for outcome in outcomes] == [WorkerDied] * 3
     hold.release()
@@ -160,7 +158,7 @@ async def test_crash_of_shared_engine_ends_its_calls_is_noted_once_and_leases_ge
     assert (loads.at, loads.died) == ([FP32, FP32], [killed])
 
 
-@pytest.mark.skipif(os.name == "nt", reason="pipes of POSIX")
+@pytest.mark.posix("pipes of POSIX")
 @pytest.mark.parametrize("cancelled_twice", [False, True], ids=["cancelled", "cancelled twice"])
 async def test_call_that_does_not_stop_does_not_end_shared_engine(
     cancelled_twice: bool,
@@ -217,7 +215,7 @@ async def test_failed_load_raises_in_each_waiting_lease(
     assert (slot.state, slot.in_use) == (EngineState.ABSENT, False)
 
 
-@pytest.mark.skipif(os.name == "nt", reason="Windows has no niceness")
+@pytest.mark.posix("niceness")
 async def test_live_engine_has_normal_priority_and_file_engine_lower(build: Build) -> None:
     ours = psutil.Process().nice()
     alone = Engine(scripted_model(FP32), -1)

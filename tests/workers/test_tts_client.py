@@ -2,14 +2,13 @@
 
 import array
 import asyncio
-import os
-import signal
 from collections.abc import AsyncIterator
 from contextlib import aclosing, asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
+import psutil
 import pytest
 import tiny_piper_voice
 from service_process import PATIENCE_S
@@ -126,7 +125,6 @@ async def test_cancelled_speech_ends_and_the_next_is_complete_from_the_same_proc
     assert voice_slot(fleet).worker_pid == pid, "nobody had to be killed"
 
 
-@pytest.mark.skipif(os.name == "nt", reason="kills with POSIX signals")
 async def test_tts_engine_that_dies_fails_only_its_current_speech(
     fleet: EngineFleet, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -137,7 +135,7 @@ async def test_tts_engine_that_dies_fails_only_its_current_speech(
             async for _ in sounds:
                 pid = voice_slot(fleet).worker_pid
                 if pid is not None:
-                    os.kill(pid, signal.SIGKILL)
+                    psutil.Process(pid).kill()
 
     with pytest.raises(errors.EngineFailed):
         await killed()

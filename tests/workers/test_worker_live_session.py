@@ -40,7 +40,7 @@ class Engine:
         self.tell = tell
         return self
 
-    def push(self, what: Any) -> None:
+    def push(self, what: Any, *, ahead: bool = False) -> None:
         self.backlog_s += len(what) / 16_000
 
     def close(self) -> None:
@@ -70,11 +70,11 @@ class Call:
 
     def sent(self) -> list[dict[str, Any]]:
         """All that the worker has sent."""
-        found = []
+        found, reader = [], channel.ChannelReader(self.ours)
         self.ours.setblocking(False)
         with suppress(channel.ChannelClosed):
             while True:
-                found.append(channel.receive_message(self.ours)[0].message)
+                found.append(reader.receive()[0].message)
         return found
 
 
@@ -108,6 +108,7 @@ def test_service_gets_credit_only_while_little_audio_waits_for_the_live_engine(c
     while call.engine.backlog_s <= MAX_BACKLOG_S:
         call.receive(SECOND, told={"sound": "pcm16", "rate": 16_000})
         seconds += 1
+        assert not call.engine.closed, "or its input is dropped, for ever"
     before = call.sent()
     while seconds * len(SECOND) < channel.CREDIT_WINDOW_BYTES:
         call.receive(SECOND, told={"sound": "pcm16", "rate": 16_000})

@@ -5,11 +5,9 @@ import errno
 import os
 import queue
 import select
-import signal
 import socket
 import subprocess
 import sys
-import tempfile
 import threading
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import aclosing, asynccontextmanager
@@ -126,7 +124,6 @@ async def test_worker_answers_the_next_call_after_one_that_was_cancelled_at_its_
     assert not [one for one in caplog.records if one.name == "asyncio"]
 
 
-@pytest.mark.skipif(os.name == "nt", reason="stops with POSIX signals")
 @pytest.mark.parametrize("buffer", [4096, None])
 async def test_prompt_larger_than_socket_buffer_reaches_worker_that_reads_late(
     buffer: int | None, monkeypatch: pytest.MonkeyPatch
@@ -150,8 +147,9 @@ async def test_prompt_larger_than_socket_buffer_reaches_worker_that_reads_late(
             one = {"facts": FACTS, "options": options, "max_s": 1e5}
             call = worker.calling("transcribe", [file.fileno()], **one)
             async with call as begun:
-                assert not select.select([], socks, [], 0)[1], "the socket is full"
-                os.kill(worker.pid, signal.SIGCONT)
+                if os.name == "posix":  # Windows takes one that is larger, and is full then
+                    assert not select.select([], socks, [], 0)[1], "the socket is full"
+                psutil.Process(worker.pid).resume()
                 answers = [answer async for answer, _ in begun.answers()]
         ended = [answer for answer in answers if answer["event"]["event"] == "Finished"]
         assert len(ended) == 1
@@ -201,14 +199,14 @@ async def test_killed_worker_raises_worker_died_and_leaves_no_zombie() -> None:
         with CLIP.open("rb") as file:
             frames = transcribe(worker, file.fileno())
             await anext(frames)
-            os.kill(worker.pid, signal.SIGKILL)
+            psutil.Process(worker.pid).kill()
             with pytest.raises(WorkerDied):
                 async for _ in frames:
                     pass
     assert not psutil.pid_exists(worker.pid)
 
 
-@pytest.mark.skipif(os.name == "nt", reason="Windows has no SIGKILL")
+@pytest.mark.posix("signals")
 @pytest.mark.parametrize("of_memory", [True, False])
 async def test_killed_worker_is_out_of_memory_and_no_crash_only_if_the_kernel_counts_such_a_kill(
     of_memory: bool,
@@ -219,7 +217,7 @@ async def test_killed_worker_is_out_of_memory_and_no_crash_only_if_the_kernel_co
         factory = engine_spec("scripted").factory
         await worker.ask("load", engine=factory, options=LoadOptions().to_wire())
         kills[0] += of_memory
-        os.kill(worker.pid, signal.SIGKILL)
+        psutil.Process(worker.pid).kill()
         with pytest.raises(errors.OutOfMemory if of_memory else WorkerDied):
             await worker.ask("load", engine=factory, options=LoadOptions().to_wire())
         assert await worker.crashed() is not of_memory
@@ -228,28 +226,28 @@ async def test_killed_worker_is_out_of_memory_and_no_crash_only_if_the_kernel_co
 
 
 @pytest.mark.parametrize("at_work", [False, True])
-def test_worker_dies_with_process_that_started_it(at_work: bool) -> None:
+def test_worker_dies_with_process_that_started_it(at_work: bool, tmp_path: Path) -> None:
     """Also while it still imports."""
     answer = (
         f"    await worker.ask('load', engine={engine_spec('scripted').factory!r}, "
         "options=LoadOptions().to_wire())\n"
     )
     script = (
-        "import asyncio, os, signal\n"
+        "import asyncio, sys\n"
+        "from pathlib import Path\n"
+        "import psutil\n"
         "from sidecar.interfaces.engine_interface import LoadOptions\n"
         "from sidecar.workers.worker_process import WorkerProcess\n"
         "async def main():\n"
         "    worker = WorkerProcess('scripted')\n"
-        "    print(worker.pid, flush=True)\n"
+        "    Path(sys.argv[1]).write_text(str(worker.pid))\n"
         + (answer if at_work else "")
-        + "    os.kill(os.getpid(), signal.SIGKILL)\n"
+        + "    psutil.Process().kill()\n"
         "asyncio.run(main())\n"
     )
     # Not through pipes: the worker would have them too, and be waited for.
-    with tempfile.TemporaryFile("w+") as out:
-        subprocess.run([sys.executable, "-c", script], stdout=out)
-        out.seek(0)
-        pid = int(out.read())
+    subprocess.run([sys.executable, "-c", script, tmp_path / "pid"], stdout=subprocess.DEVNULL)
+    pid = int((tmp_path / "pid").read_text("utf-8"))
     wait_until(lambda: not runs(pid), "the worker is gone")
 
 
@@ -343,10 +341,11 @@ def test_load_error_is_machine_busy_for_lack_of_resources_and_else_keeps_its_cod
         asked = {"operation": "load", "engine": "any", "options": LoadOptions().to_wire()}
         request = RpcRequest(1, asked, [], RpcSender(theirs))
         worker_main.serve_call(WorkerOperations(refuse), request)
-        frame, _ = channel.receive_message(ours)
+        frame, _ = channel.ChannelReader(ours).receive()
     assert frame.message["error"]["code"] == code
 
 
+@pytest.mark.system
 def test_failed_thread_of_engine_ends_worker_with_traceback() -> None:
     code = (
         "import threading, time; from sidecar.workers import worker_main as inside;"
@@ -354,17 +353,11 @@ def test_failed_thread_of_engine_ends_worker_with_traceback() -> None:
         " time.sleep(600));"
         "inside.main()"
     )
-    ours, theirs = socket.socketpair()
-    with ours, theirs:
-        ended = subprocess.run(
-            [sys.executable, "-c", code],
-            stdin=theirs,
-            capture_output=True,
-            timeout=PATIENCE_S,
-            check=False,
-        )
-    assert ended.returncode == 1
-    assert b"ZeroDivisionError" in ended.stderr
+    worker, ours = channel.spawn_worker([sys.executable, "-c", code], dict(os.environ))
+    with ours, worker:
+        _, said = worker.communicate(timeout=PATIENCE_S)
+    assert worker.returncode == 1
+    assert b"ZeroDivisionError" in said
 
 
 def test_worker_without_a_thread_for_a_call_refuses_it_as_busy_and_answers_the_next() -> None:
@@ -379,14 +372,14 @@ def test_worker_without_a_thread_for_a_call_refuses_it_as_busy_and_answers_the_n
         "threading.Thread.start = limited\n"
         "inside.main()"
     )
-    ours, theirs = socket.socketpair()
-    with ours, subprocess.Popen([sys.executable, "-c", code], stdin=theirs) as worker:
-        theirs.close()
+    worker, ours = channel.spawn_worker([sys.executable, "-c", code], dict(os.environ))
+    with ours, worker:
         ours.settimeout(PATIENCE_S)
         for number in (1, 2):
             asked = {"call": number, "operation": "none", "beside": True}
             ours.sendall(channel.encode_frame(asked))
-        answers = [channel.receive_message(ours)[0].message for _ in range(2)]
+        reader = channel.ChannelReader(ours)
+        answers = [reader.receive()[0].message for _ in range(2)]
         codes = {answer["call"]: answer["error"]["code"] for answer in answers}
         assert codes == {1: "machine_busy", 2: "engine_failed"}
         ours.shutdown(socket.SHUT_RDWR)

@@ -130,9 +130,9 @@
 
 /**
  * What another diarization came to; `not_carried`: names that nobody has now, and how many edits had
- * given segments to speakers.
+ * given segments to speakers. `warnings`: `speaker_count_differs`, if there are not so many voices.
  *
- * @typedef {Edited & { not_carried: { names: string[], reassignments: number } }} Diarized
+ * @typedef {Edited & { not_carried: { names: string[], reassignments: number }, warnings: { code: string, message: string }[] }} Diarized
  */
 
 /**

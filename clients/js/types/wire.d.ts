@@ -256,13 +256,17 @@ export type SpeakerCounts = {
 };
 /**
  * What another diarization came to; `not_carried`: names that nobody has now, and how many edits had
- * given segments to speakers.
+ * given segments to speakers. `warnings`: `speaker_count_differs`, if there are not so many voices.
  */
 export type Diarized = Edited & {
     not_carried: {
         names: string[];
         reassignments: number;
     };
+    warnings: {
+        code: string;
+        message: string;
+    }[];
 };
 /**
  * A speaker that was split by voice, and which segments went where; `likeness`: of the two groups that
@@ -354,9 +358,7 @@ export type Health = {
     /**
      * what jobs need and does not work, with the code of its error
      */
-    faults: {
-        [x: string]: string;
-    };
+    faults: Record<string, string>;
     vllm: "ok" | "degraded" | "unreachable";
     pipeline_state: string;
     initialized: boolean;

@@ -66,15 +66,19 @@ impl Finder {
 
     /// All places, in the order in which they are looked at.
     fn places(&self) -> Vec<PathBuf> {
+        self.places_of(env::current_exe().ok(), cfg!(target_os = "macos"))
+    }
+
+    /// Those for an app whose program is `own`; in a bundle of macOS it has a folder of resources.
+    fn places_of(&self, own: Option<PathBuf>, in_bundle: bool) -> Vec<PathBuf> {
         let mut places = Vec::new();
         for folder in &self.folders {
             places.extend(places_in(folder));
         }
-        let own = env::current_exe().ok();
         if let Some(folder) = own.as_deref().and_then(Path::parent).filter(|_| self.beside) {
             // The app may have the name itself: it is not its own sidecar.
             places.extend(places_in(folder).into_iter().filter(|path| Some(path) != own.as_ref()));
-            if cfg!(target_os = "macos") {
+            if in_bundle {
                 places.extend(places_in(&folder.join("../Resources")));
             }
         }
@@ -156,6 +160,20 @@ mod tests {
         let error = Finder::new().folder(folder.path()).only_there().find().unwrap_err();
         assert_eq!(error.0.len(), 4);
         assert!(error.to_string().contains(TARGET_TRIPLE));
+    }
+
+    #[test]
+    fn executable_in_resources_of_an_app_is_found_in_bundles_alone() {
+        let folder = tempfile::tempdir().unwrap();
+        let app = put(folder.path(), "App.app/Contents/MacOS/app");
+        let name = format!("vibevoice-asr/vibevoice-asr{}", env::consts::EXE_SUFFIX);
+        let put = put(folder.path(), &format!("App.app/Contents/Resources/{name}"));
+        let found = |in_bundle| {
+            let places = Finder::new().not_on_path().places_of(Some(app.clone()), in_bundle);
+            places.into_iter().find(|path| is_program(path))
+        };
+        assert_eq!(found(true).unwrap().canonicalize().unwrap(), put.canonicalize().unwrap());
+        assert_eq!(found(false), None);
     }
 
     #[cfg(unix)]

@@ -202,7 +202,7 @@ impl Process {
             bound.kill();
         }
         let _ = self.child.start_kill();
-        self.ended().await
+        Exit { code: None, ..self.ended().await } // Windows gives one to what is killed, too
     }
 
     /// It is of no use: kill what is left of it.

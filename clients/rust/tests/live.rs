@@ -1,5 +1,5 @@
 //! Live audio with the real service, also over TLS.
-#![cfg(target_os = "linux")]
+#![cfg(any(target_os = "linux", windows))]
 
 mod support;
 

@@ -1,9 +1,11 @@
 //! One run of the real service: its start, its calls, its end.
-#![cfg(target_os = "linux")] // who is left is looked up in /proc
+#![cfg(any(target_os = "linux", windows))] // tests/support/processes.rs knows who is left there
 
 mod support;
 
-use support::{any_alive, command, family, kill, repository, until, wave, Stage, PATIENCE};
+use support::{
+    any_alive, built, command, family, kill, repository, stand_in, until, wave, Stage, PATIENCE,
+};
 use vibevoice_asr::{Audio, Error, JobState, Launch, Options, Service, StartError, Step};
 
 #[tokio::test]
@@ -174,9 +176,8 @@ async fn start_that_fails_says_why() {
 async fn silent_program_is_killed_with_what_it_started() {
     let stage = Stage::new();
     let note = stage.path("pid");
-    let script = format!("sleep 1000 & echo $! >{}; cat", note.display());
-    let launch = Launch::new("sh").argument("-c").argument(script);
-    let launch = launch.start_limit(std::time::Duration::from_millis(500));
+    let launch = stand_in("has a child", &note);
+    let launch = launch.start_limit(std::time::Duration::from_secs(5));
     let error = Service::start(&launch).await.err().unwrap();
     assert!(matches!(error, StartError::Silent { exit_code: None, .. }), "{error:?}");
     let child: u32 = std::fs::read_to_string(note).unwrap().trim().parse().unwrap();
@@ -201,7 +202,7 @@ async fn dropped_service_is_gone_with_its_workers() {
 async fn killed_host_leaves_nothing() {
     let stage = Stage::new();
     std::fs::write(stage.hold(), "").unwrap();
-    let mut host = std::process::Command::new(example("transcribe"))
+    let mut host = std::process::Command::new(built("transcribe"))
         .arg(stage.recording(5))
         .args(command())
         .envs([("VIBEVOICE_ENGINE", "scripted"), ("PYTHONPATH", repository().to_str().unwrap())])
@@ -221,12 +222,4 @@ async fn killed_host_leaves_nothing() {
     let began = std::time::Instant::now();
     until("all are gone", || !any_alive(&all)).await;
     assert!(began.elapsed() < PATIENCE);
-}
-
-/// A program of examples/, which cargo builds beside the tests.
-fn example(name: &str) -> std::path::PathBuf {
-    let mut folder = std::env::current_exe().unwrap();
-    folder.pop(); // target/debug/deps
-    folder.pop();
-    folder.join("examples").join(name)
 }

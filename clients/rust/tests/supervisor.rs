@@ -1,16 +1,14 @@
 //! The supervisor with the real service: crashes, restarts, and when it gives up.
-#![cfg(target_os = "linux")]
+#![cfg(any(target_os = "linux", windows))]
 
 mod support;
 
 use std::path::Path;
 use std::time::Duration;
-use support::{any_alive, family, kill, until, Stage};
+use support::{any_alive, family, kill, stand_in, until, Stage};
 use tokio::sync::broadcast::Receiver;
 use tokio::time::timeout;
-use vibevoice_asr::{
-    Audio, Launch, Options, Policy, Service, StartError, Status, Step, Supervisor,
-};
+use vibevoice_asr::{Audio, Options, Policy, Service, StartError, Status, Step, Supervisor};
 
 async fn seen(events: &mut Receiver<Status>, what: fn(&Status) -> bool) -> Status {
     let found = async {
@@ -100,8 +98,7 @@ async fn start_that_cannot_work_is_not_tried_again_until_asked() {
 async fn crashes_at_once_are_given_up_after_attempts() {
     let stage = Stage::new();
     let note = stage.path("starts");
-    let script = format!("echo start >>{}; exit 1", note.display());
-    let launch = Launch::new("sh").argument("-c").argument(script);
+    let launch = stand_in("ends", &note);
     let policy = Policy { first_wait: Duration::from_millis(1), attempts: 4, ..Policy::default() };
     let speech = Supervisor::start(launch, policy);
     assert_eq!(speech.client().await.err().unwrap().code(), "not_started");
@@ -112,21 +109,18 @@ async fn crashes_at_once_are_given_up_after_attempts() {
 async fn stop_during_start_leaves_nothing_when_it_returns() {
     let stage = Stage::new();
     let note = stage.path("pid");
-    let script = format!("echo $$ >{0}.new; mv {0}.new {0}; exec cat", note.display());
-    let launch = Launch::new("sh").argument("-c").argument(script);
-    let speech = Supervisor::start(launch, Policy::default());
+    let speech = Supervisor::start(stand_in("waits", &note), Policy::default());
     until("it has begun", || note.exists()).await;
-    let process = Path::new("/proc").join(std::fs::read_to_string(note).unwrap().trim());
+    let process: u32 = std::fs::read_to_string(note).unwrap().parse().unwrap();
+    assert!(!family(process).is_empty());
     speech.stop().await;
-    assert!(!process.exists(), "nobody has waited for its end");
+    assert!(family(process).is_empty(), "nobody has waited for its end");
     assert_eq!(speech.client().await.err().unwrap().code(), "stopped");
 }
 
 #[tokio::test]
 async fn service_that_cannot_start_and_does_not_end_is_killed() {
-    let fatal = r#"{"event":"fatal","code":"port_in_use","message":"","hint":""}"#;
-    let script = format!("echo '{fatal}'; exec sleep 3600");
-    let launch = Launch::new("sh").argument("-c").argument(script);
+    let launch = stand_in("cannot start", Path::new(""));
     let launch = launch.stop_limit(Duration::from_millis(100));
     let error = Service::start(&launch).await.err().unwrap();
     let StartError::Fatal { fatal, exit_code: None } = error else { panic!("{error:?}") };
@@ -148,7 +142,7 @@ async fn service_ends_with_last_handle() {
 #[tokio::test]
 async fn job_that_waits_for_start_is_cancelled_at_once() {
     let stage = Stage::new();
-    let launch = Launch::new("sh").argument("-c").argument("cat");
+    let launch = stand_in("waits", &stage.path("pid"));
     let speech = Supervisor::start(launch, Policy::default());
     let job = speech.transcribe(Audio::path(stage.recording(1)), Options::default());
     job.cancel_handle().cancel();

@@ -76,21 +76,12 @@ class RouteEntry:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """ASGI."""
         if scope["type"] == "http" and scope["method"] == "HEAD":
-            scope, send = {**scope, "method": "GET", "head": True}, _send_without_body(send)
+            scope = {**scope, "method": "GET", "head": True}  # uvicorn sends no body
         try:
             await self._app(scope, receive, send)
         finally:
             if (note := scope.get(_KEY)) is not None:
                 note["route"] = getattr(scope.get("route"), "path", error_responses.NO_ROUTE)
-
-
-def _send_without_body(send: Send) -> Send:
-    async def headers_only(message: Message) -> None:
-        if message["type"] == "http.response.body":
-            message = {**message, "body": b""}
-        await send(message)
-
-    return headers_only
 
 
 class RequestMetrics:

@@ -227,18 +227,13 @@ def schema_fields(operation: Mapping[str, Any]) -> frozenset[str]:
 
 
 SPEAKER_COUNTS: dict[str, Any] = {
-    "num_speakers": integer(
-        1, request_options.MAX_SPEAKERS, "Number of speakers, if known: a hint.", examples=[2]
-    ),
-    "speakers": integer(
-        1, request_options.MAX_SPEAKERS, "The same as 'num_speakers'; send one of them."
-    ),
-    "min_speakers": integer(
-        1, request_options.MAX_SPEAKERS, "Least number of speakers, instead of 'num_speakers'."
-    ),
-    "max_speakers": integer(
-        1, request_options.MAX_SPEAKERS, "Greatest number of speakers, instead of 'num_speakers'."
-    ),
+    name: integer(1, request_options.MAX_SPEAKERS, description, examples=[2])
+    for name, description in (
+        ("num_speakers", "Number of speakers, if known: a hint."),
+        ("speakers", "The same as 'num_speakers'; send one of them."),
+        ("min_speakers", "Least number of speakers, instead of 'num_speakers'."),
+        ("max_speakers", "Greatest number of speakers, instead of 'num_speakers'."),
+    )
 }
 OPTIONS: dict[str, Any] = {
     "precision": choice(

@@ -121,7 +121,7 @@ class PacedProtocol(asyncio.BufferedProtocol):
         if not self._waits and nbytes >= READ_BYTES and (turns := self._loop_turns()).over:
             self._queued = True
             turns.wait(self)
-        if self._waits:
+        if self._waits or self._held:
             self._held += data
             self.transport.pause_reading()
         else:
@@ -193,14 +193,17 @@ class PacedProtocol(asyncio.BufferedProtocol):
         return self._resting is not None or self._queued
 
     def _go_on(self) -> None:
-        """Resume reading and parse what is held, unless there is another reason to wait."""
-        if self._waits:
-            return
-        if not (self.transport.is_closing() or self.is_read_paused()):
+        """Parse what is held and resume reading, unless there is another reason to wait. More than
+        one read is held on Windows, whose event loop reads 256 KB."""
+        while self._held and not (self._waits or self.transport.is_closing()):
+            most = len(self.get_buffer(-1))
+            data, self._held = self._held[:most], self._held[most:]
+            self._parse(data)
+            if self._held and not self._waits and (turns := self._loop_turns()).over:
+                self._queued = True
+                turns.wait(self)
+        if not (self._waits or self.transport.is_closing() or self.is_read_paused()):
             self.transport.resume_reading()
-        held, self._held = self._held, b""
-        if held:
-            self._parse(held)
 
     def _loop_turns(self) -> ReadTurns:
         if PacedProtocol._turns is None or PacedProtocol._turns.loop is not self.loop:

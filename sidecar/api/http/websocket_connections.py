@@ -6,7 +6,7 @@ message. A task then gets `WebSocketGone`. No address, header or text of a peer 
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
@@ -21,16 +21,12 @@ from sidecar.auth.identity import Identity
 from sidecar.auth.rate_limits import MINUTE_S, RateLimit, SlidingWindowLimit, raise_rate_limited
 from sidecar.concurrency import running
 from sidecar.config.setting_types import MAX_REASON_BYTES
-from sidecar.errors import ErrorKind, InboundFull, ShuttingDown, SidecarError, TokenInvalid
+from sidecar.errors import ErrorKind, ShuttingDown, SidecarError, TokenInvalid
 from sidecar.limit_overrides import limit
 
 MAX_MESSAGE_BYTES = 4 << 20
 """Maximum of a message. The longest audio of one message (`MAX_CHUNK_S`) is 2.6 MB as float32 at 48
 kHz in base64. Larger messages are closed with 1009 before they are read."""
-INBOUND_BYTES = 16 << 20
-"""Maximum size of the waiting messages of a connection, however few they are."""
-MAX_INBOUND_MESSAGES = 256
-"""Maximum of waiting messages of a live client, then it is disconnected: 5 s in 20 ms pieces."""
 MESSAGES_PER_MINUTE = limit("live_messages_per_minute", 5000)
 """Maximum of messages of a live connection per minute; audio in messages of 20 ms makes 3,000."""
 CANCELS_PER_MINUTE = limit("live_cancels_per_minute", 50)
@@ -61,9 +57,8 @@ MALFORMED_PER_MINUTE = 100
 
 @dataclass(frozen=True, slots=True)
 class ConnectionLimits:
-    """Limits of one connection: waiting messages, and messages and cancels per minute."""
+    """Limits of one connection: messages and cancels per minute."""
 
-    waiting: int = MAX_INBOUND_MESSAGES
     # Not read at import: tests fork services that have other ones.
     messages_per_minute: int = field(default_factory=lambda: MESSAGES_PER_MINUTE)
     cancels_per_minute: int = field(default_factory=lambda: CANCELS_PER_MINUTE)
@@ -92,42 +87,6 @@ def close_code(
     return _POLICY
 
 
-class InboundQueue:
-    """Queue of received messages, bounded in number and size."""
-
-    def __init__(self, most: int, most_bytes: int = INBOUND_BYTES) -> None:
-        self._most, self._most_bytes = most, most_bytes
-        self._waiting = asyncio.Queue[tuple[Any, int]]()
-        self._bytes = 0
-
-    def __len__(self) -> int:
-        return self._waiting.qsize()
-
-    def put(self, message: Any, size: int = 0) -> None:
-        """Add a message, or what the protocol parsed from one of ``size`` bytes.
-
-        Raises:
-            errors.InboundFull: the queue is full.
-        """
-        if len(self) >= self._most or (len(self) and self._bytes + size > self._most_bytes):
-            raise InboundFull()
-        self._waiting.put_nowait((message, size))
-        self._bytes += size
-
-    def clear(self) -> None:
-        """Drop the waiting messages."""
-        while not self._waiting.empty():
-            self._waiting.get_nowait()
-        self._bytes = 0
-
-    async def __aiter__(self) -> AsyncIterator[Any]:
-        """Yield the messages in order, for ever."""
-        while True:
-            message, size = await self._waiting.get()
-            self._bytes -= size
-            yield message
-
-
 class WebSocketConnection:
     """WebSocket connection and the identity of its client; ``spoken``: supported subprotocols."""
 
@@ -140,7 +99,6 @@ class WebSocketConnection:
         limits = limits or ConnectionLimits()
         self.websocket, self._spoken = websocket, spoken
         self.identity: Identity = identity_of(websocket)
-        self.inbound = InboundQueue(limits.waiting)
         self._messages = SlidingWindowLimit(RateLimit(limits.messages_per_minute, MINUTE_S))
         self._cancels = SlidingWindowLimit(RateLimit(limits.cancels_per_minute, MINUTE_S))
         self._malformed = SlidingWindowLimit(RateLimit(MALFORMED_PER_MINUTE, MINUTE_S))

@@ -10,7 +10,7 @@ import { arrive } from "./session.js";
 import { asks, isListed } from "./states.js";
 import { Store } from "./store.js";
 import { TakePane } from "./takepane.js";
-import { html, render, Trouble, useEffect, useEvents, useRef, useState } from "./view.js";
+import { html, render, Trouble, useAwake, useEffect, useEvents, useRef, useState } from "./view.js";
 import { trouble } from "./words.js";
 
 const store = new Store({
@@ -43,7 +43,8 @@ function App() {
   const [all, setState] = useState(store.state);
   const state = seen(all);
   const [over, setOver] = useState(false);
-  useEffect(() => store.listen(setState), []);
+  useEffect(() => void (store.tell = setState), []);
+  useAwake(all.takes.some((one) => one.state === "recording") || all.conversation?.state === "live");
   const depth = useRef(0);
   const holds = (event) => event.dataTransfer?.types.includes("Files");
   useEvents({
@@ -58,9 +59,10 @@ function App() {
       recordings.recorder.add(await filesIn(event.dataTransfer, say, (name) => recordings.recorder.refuse(name)));
     },
     beforeunload: (event) => {
-      const { takes, conversation } = store.state;
-      const corrects = [...document.querySelectorAll(".correcting")].some((one) => one.value !== one.defaultValue);
-      if (corrects || [...recordings.parted.values(), { conversation }].some((one) => one.conversation?.saved === false) || takes.some(asks)) event.preventDefault();
+      const { takes, conversation, copies } = store.state;
+      const corrects = [...recordings.editing.fields.values()].some((one) => one.changed);
+      const corrected = [...copies.values()].some((one) => one.corrected && !one.kept);
+      if (corrects || corrected || [...recordings.parted.values(), { conversation }].some((one) => one.conversation?.saved === false) || takes.some(asks)) event.preventDefault();
     },
   });
   const speaks = state.selected === CONVERSATION;
@@ -86,9 +88,10 @@ function App() {
 }
 
 /** What whoever is signed in sees: of others only that the microphone is on. */
-function seen({ takes, ...more }) {
-  const those = (one) => (recordings.recorder.own(one) ? [one] : one.state === "recording" ? [{ ...one, segments: [] }] : []);
-  return { ...more, takes: takes.flatMap(those) };
+function seen({ takes, copies, ...more }) {
+  const { own } = recordings.recorder;
+  const those = (one) => (own(one) ? [one] : one.state === "recording" ? [{ ...one, segments: [], tail: [] }] : []);
+  return { ...more, takes: takes.flatMap(those), copies: new Map([...copies].filter(([, one]) => own(one))) };
 }
 
 /** A part of the page that is fetched when it is wanted. */

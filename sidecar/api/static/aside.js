@@ -6,7 +6,7 @@ import { isOver } from "./reading.js";
 import { NO_SOUND } from "./microphone.js";
 import { UNREADABLE } from "./recorder.js";
 import { isListed } from "./states.js";
-import { html, icon, save, Sure, useAttempt, useFrames, useRef, useState } from "./view.js";
+import { html, icon, Meter, Sure, useAttempt, useRef, useState } from "./view.js";
 import { clock, counted, languageOf, mayBeRecording, sentAt, spoken, stateOf } from "./words.js";
 
 const KINDS = "audio/*,video/*,.opus,.amr,.caf,.mkv,.wma,.aiff,.flac";
@@ -52,38 +52,42 @@ export function Aside({ state, store, recordings, empty, say }) {
   const takes = state.takes.filter(isListed);
   const kept = takes.filter((one) => one.state === "kept" && one.source !== "file").reverse();
   const unread = takes.filter((one) => one.state === "kept" && one.source === "file");
-  const going = takes.filter((one) => one.state === "recording");
-  const uploads = takes.filter((one) => one.state === "waiting" || one.state === "sending");
   const copies = [...state.copies.values()].filter(({ id }) => !jobs.some((job) => job.id === id)).sort((one, other) => other.at - one.at);
   const speaks = conversation && conversation.state !== "over";
-  const over = takes.filter((one) => one.state === "sent" || one.state === "done").reverse();
   const waiting = jobs.filter((job) => !isOver(job)).sort(inLine);
   const ended = jobs.filter((job) => isOver(job) && job.state !== "failed").reverse();
   const repeated = repeatedNames(state, [...jobs, ...copies.map((one) => one.job)]);
+  const those = (...states) => takes.filter((one) => states.includes(one.state));
   const take = (one) => html`<${Take} key=${one.id} take=${one} state=${state} recordings=${recordings} />`;
   const item = (job) => html`<${Item} key=${job.id} job=${job} state=${state} repeated=${repeated} recordings=${recordings} say=${say} />`;
   const group = (title, ...items) => items.flat().some(Boolean) && html`<section><h2>${title}</h2><ul class="jobs">${items}</ul></section>`;
   return html`<div class="side" role=${empty ? "main" : "complementary"} id=${empty ? "main" : undefined} aria-label="Recordings">
     <${Intake} state=${state} store=${store} recordings=${recordings} empty=${empty} say=${say} />
-    ${group("In progress", speaks && html`<${Speaks} state=${state} recordings=${recordings} />`, going.map(take), waiting.map(item), uploads.map(take))}
+    ${group("In progress", speaks && html`<${Speaks} state=${state} recordings=${recordings} />`, those("recording").map(take), waiting.map(item), those("waiting", "sending").map(take))}
     ${group("Failed", unread.map(take), failed.map(item))}
-    ${group("Done", over.map(take), ended.map(item))}
+    ${group("Done", those("sent", "done").reverse().map(take), ended.map(item))}
     ${group("Only in this browser", kept.map(take), copies.map((one) => item(one.job)))}
-    ${about?.keeps_seconds && !empty && html`<${Storing} keeps=${about.keeps_seconds} recordings=${recordings} />`}
+    ${about?.keeps_seconds && !empty && html`<${Storing} key=${about.owner} about=${about} only=${copies.length} recordings=${recordings} />`}
   </div>`;
 }
 
-/** What becomes of transcripts, and whether this browser has copies of them. */
-function Storing({ keeps, recordings }) {
-  const [wanted, setWanted] = useState(keepsCopies());
-  const change = (event) => {
-    setWanted(event.target.checked);
-    recordings.copies.allow(event.target.checked);
+/** What becomes of transcripts, and whether this browser has copies of them; the service has no more of `only` so many. */
+function Storing({ about, only, recordings }) {
+  const [wanted, setWanted] = useState(keepsCopies(about.owner));
+  const allow = (those) => {
+    setWanted(those);
+    recordings.copies.allow(those);
     recordings.look();
+  };
+  const change = (event) => {
+    if (event.target.checked) return allow(true);
+    event.target.checked = true; // until it is sure
+    document.getElementById("sure-copies").showModal();
   };
   return html`<div class="storing">
     <label class="check"><input type="checkbox" checked=${wanted} onChange=${change} /> Store copies in this browser</label>
-    <p class="quiet">The service deletes a transcript ${spoken(keeps)} after it was last read or edited. ${wanted ? "Copies stay in this browser, readable for whoever uses it, until they are deleted here." : "No copies are stored."}</p>
+    <p class="quiet">The service deletes a transcript ${spoken(about.keeps_seconds)} after it was last read or edited. ${wanted ? "Copies stay in this browser, readable for whoever uses it, until they are deleted here." : "No copies are stored."}</p>
+    <${Sure} id="sure-copies" title="Delete" act=${() => allow(false)}>Delete all copies of your transcripts in this browser?${only > 0 && ` The service no longer has ${counted(only, "transcript")} of them.`}<//>
   </div>`;
 }
 
@@ -157,16 +161,12 @@ function Take({ take, state, recordings }) {
   const failed = kept && error && source !== "captions";
   const own = source !== "file";
   const again = kept && (source !== "captions" || take.found) && !NO_REMEDY.has(error?.code);
-  const keep = async () => {
-    save(await recorder.file(id));
-    recorder.saved(id);
-  };
   return html`<li class="job" data-state=${failed ? "failed" : (take.live ?? take.state)}>
     ${own ? html`<${Pick} id=${id} name=${name} how=${standing(take)} state=${state} recordings=${recordings} />` : html`<div class="pick"><span class="name">${name}</span><span class="how">${standing(take)}</span></div>`}
     ${take.state !== "recording" && html`<button type="button" class="bare" aria-label=${own ? `Delete ${name}` : `Remove ${name} from the list`} onClick=${() => (own ? document.getElementById(`sure-${id}`).showModal() : recorder.drop(id))}>${icon(own ? "trash" : "close")}</button>`}
     ${again && html`<div class="choice">
       <button type="button" class="again" onClick=${() => recorder.send(id)}>${error ? "Try again" : "Send"}</button>
-      ${own && html`<button type="button" class="again" onClick=${keep}>Save the audio</button>`}
+      ${own && html`<button type="button" class="again" onClick=${() => recorder.save(id)}>Save the audio</button>`}
     </div>`}
     ${take.state === "sending" && html`<progress aria-label=${`${name} is being uploaded`}></progress>`}
     ${own && html`<${Sure} id=${`sure-${id}`} title="Discard" act=${() => recorder.drop(id)}>Discard <strong>${name}</strong>, with its audio?<//>`}
@@ -230,20 +230,17 @@ function Options({ state, store }) {
   const follows = (capability) => !about || about.engine.steerable || about.engine[capability];
   const refusals = state.takes.filter((one) => one.error && one.options === options).map((one) => one.error);
   const refused = (name) => refusals.find(({ code, detail }) => code.startsWith(name) || detail.includes(`'${name}'`));
-  const why = (name) => refused(name) && html`<span class="trouble" role="alert">${refused(name).detail}</span>`;
+  const field = (name, label, more) => html`<label>${label}
+    <input value=${options[name] ?? ""} onInput=${(event) => set(name, event.target.value)} ...${more} />
+    ${refused(name) && html`<span class="trouble" role="alert">${refused(name).detail}</span>`}
+  </label>`;
   return html`<details class="options" open=${Object.keys(options).some(refused)}>
     <summary>Options${count > 0 && html` <span class="quiet">(${count} set)</span>`}</summary>
     <div class="fields">
-      ${languages.length !== 1 && html`<label>Language
-        <input list="languages" placeholder="as it is heard" value=${options.language ?? ""} onInput=${(event) => set("language", event.target.value)} />${why("language")}
-        <datalist id="languages">${languages.map((tag) => html`<option value=${tag}></option>`)}</datalist>
-      </label>`}
-      ${follows("counted") && html`<label>How many people speak
-        <input type="number" min="1" max="20" placeholder="unknown" value=${options.num_speakers ?? ""} onInput=${(event) => set("num_speakers", event.target.value)} />${why("num_speakers")}
-      </label>`}
-      ${follows("hotwords") && html`<label>Names and terms that may be said
-        <input placeholder="Nagg, Nell" value=${options.hotwords ?? ""} onInput=${(event) => set("hotwords", event.target.value)} />${why("hotwords")}
-      </label>`}
+      ${languages.length !== 1 && field("language", "Language", { list: "languages", placeholder: "as it is heard" })}
+      <datalist id="languages">${languages.map((tag) => html`<option value=${tag}></option>`)}</datalist>
+      ${follows("counted") && field("num_speakers", "How many people speak", { type: "number", min: 1, max: 20, placeholder: "unknown" })}
+      ${follows("hotwords") && field("hotwords", "Names and terms that may be said", { placeholder: "Nagg, Nell" })}
       <label class="check"><input type="checkbox" checked=${options.channels === "separate"} onChange=${(event) => set("channels", event.target.checked && "separate")} />
         One person on each channel, as in recorded calls</label>
     </div>
@@ -254,21 +251,13 @@ function Options({ state, store }) {
 function Record({ state, recordings }) {
   const { recorder } = recordings;
   const [muted, setMuted] = useState(false);
-  const meter = useRef(null);
-  const time = useRef(null);
   const take = state.takes.find((one) => one.source === "microphone" && one.state === "recording");
-  const microphone = take && recorder.going(take.id);
-  useFrames(microphone, meter, () => {
-    meter.current.value = microphone.level;
-    time.current.textContent = clock((performance.now() - microphone.since) / 1000);
-    setMuted(microphone.muted);
-  });
   if (!take) return html`<${Begin} begin=${() => recorder.begin("microphone")}>${icon("mic")} Record<//>`;
+  const microphone = recorder.going(take.id);
   return html`<div class="recording" role="group" aria-label="Recording">
-    <span class="dot" aria-hidden="true"></span><span ref=${time} class="time">0:00</span>
-    <meter ref=${meter} min="0" max="1" aria-label="Loudness"></meter>
-    <button type="button" class="main" onClick=${() => recorder.stop(take.id)}>${icon("stop")} Stop and send</button>
-    <button type="button" class="bare" aria-label="Discard this recording" onClick=${() => document.getElementById("sure-recording").showModal()}>${icon("close")}</button>
+    <${Meter} source=${microphone} seen=${() => setMuted(microphone.muted)} />
+    <button type="button" class="main" onClick=${() => microphone.end()}>${icon("stop")} Stop and send</button>
+    ${recorder.own(take) && html`<button type="button" class="bare" aria-label="Discard this recording" onClick=${() => document.getElementById("sure-recording").showModal()}>${icon("close")}</button>`}
     <${Warnings} sound=${take.sound} muted=${muted} />
     <${Sure} id="sure-recording" title="Discard" act=${() => recorder.drop(take.id)}>Discard what was recorded?<//>
   </div>`;

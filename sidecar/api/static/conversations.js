@@ -33,10 +33,6 @@ export class Conversations {
     await one.begin(wishes);
   }
 
-  end(keep) {
-    this.going?.end(keep);
-  }
-
   /** What the page has of it is safe elsewhere. */
   saved() {
     this.#show({ saved: true });

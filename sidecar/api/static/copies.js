@@ -10,7 +10,9 @@ const COPIES_AT_MOST = 200;
 /** The newest first; of the same time in an order that is always the same, so that none takes turns. */
 const newestFirst = (one, other) => other.at - one.at || (one.id < other.id ? 1 : -1);
 
-/** Of a head `job` is its body, as it was last; `at`: when it ended, or was last read or corrected here; `kept`: whether it is in the browser, or in this tab alone; `text`: of one that was open when the service had deleted it. */
+/** Of a head `job` is its body, as it was last; `at`: when it ended, or was last read or corrected here; `kept`: whether it is in the browser, or in this tab alone; `corrected`: somebody wrote in it since; `text`: of one that was open when the service had deleted it. */
+
+const asItIs = (text) => text;
 
 const database = new Database("vibevoice-copies", { heads: "id", texts: "id" });
 
@@ -20,7 +22,7 @@ export class Copies {
   /** Whose copies are known by now. */
   #known = "";
 
-  /** The `copies` of the store are the heads of all, by id. */
+  /** The `copies` of the store are the heads of all of the owner, and of all that is in this tab, by id. */
   constructor(store) {
     this.#store = store;
   }
@@ -36,7 +38,7 @@ export class Copies {
 
   /** The jobs of which a copy is due: it is not as they are, and has room among the newest. */
   due(jobs) {
-    if (!this.#owner || this.#known !== this.#owner || !keepsCopies()) return [];
+    if (!this.#owner || this.#known !== this.#owner || !keepsCopies(this.#owner)) return [];
     const { copies } = this.#store.state;
     const ended = jobs.filter((job) => job.state === "done" && job.expires_in !== null);
     const all = new Map(this.#kept().map(({ id, at }) => [id, { id, at }]));
@@ -47,7 +49,7 @@ export class Copies {
 
   /** @param {number} [at] when somebody had it before them; else it is as old as its recording */
   async put(job, { segments, metadata }, revision, at = this.#time(job)) {
-    if (!this.#owner || !keepsCopies()) return;
+    if (!this.#owner || !keepsCopies(this.#owner)) return;
     const { text } = this.#store.state.copies.get(job.id) ?? {};
     const head = { id: job.id, owner: this.#owner, job, revision, at, kept: true };
     const old = this.#kept().filter(({ id }) => id !== job.id).sort(newestFirst).slice(COPIES_AT_MOST - 1);
@@ -63,23 +65,20 @@ export class Copies {
     }
   }
 
-  /**
-   * Keep in this tab what the service has deleted, and in the browser where a copy is there already.
-   *
-   * @param {boolean} stores whether one is made there, too
-   */
-  hold(job, { segments, metadata, edits: { revision } }, stores) {
+  /** Keep in this tab what the service has deleted, and in the browser where a copy is there already. */
+  hold(job, { segments, metadata, edits: { revision } }) {
     const kept = this.#store.state.copies.get(job.id)?.kept ?? false;
     const [at, text] = [Date.now(), { segments, metadata }];
     this.#set({ id: job.id, owner: this.#owner, job, revision, at, kept, text });
-    if (stores || kept) this.put(job, text, revision, at);
+    if (kept) this.put(job, text, revision, at);
   }
 
-  /** What the service has deleted, changed as it is in the browser: another tab may have changed it, too. */
-  async edit(id, change = (text) => text) {
+  /** What the service has deleted, changed as it is in the browser: another tab may have changed it, too, or deleted it: then what this one holds stays in this tab. */
+  async edit(id, change = asItIs) {
     const { text: held, ...head } = this.#store.state.copies.get(id);
     let text = held && change(held);
     head.at = Date.now();
+    head.corrected ||= change !== asItIs;
     const work = (heads, texts) => {
       const there = texts.get(id);
       there.onsuccess = () => {
@@ -102,20 +101,25 @@ export class Copies {
     await database.transact("readwrite", (heads, texts) => ids.forEach((id) => (heads.delete(id), texts.delete(id)))).catch(() => {});
   }
 
-  /** @param {boolean} wanted whether there are to be any; else all go, of all owners, but what is open in this tab */
+  /** @param {boolean} wanted whether the owner is to have any; else all of theirs go, but what is open in this tab */
   async allow(wanted) {
-    keepCopies(wanted);
+    const owner = this.#owner; // another may sign in meanwhile
+    keepCopies(owner, wanted);
     if (wanted) return;
-    this.#store.set({ copies: new Map(this.#held().map((one) => [one.id, { ...one, kept: false }])) });
-    await database.transact("readwrite", (heads, texts) => (heads.clear(), texts.clear())).catch(() => {}); // of all owners
+    const found = await database.transact("readonly", (heads) => heads.getAll()).catch(() => []);
+    const theirs = (one) => one.owner === owner;
+    const held = this.#held().filter(theirs);
+    const dropped = this.drop(...found.filter(theirs).map(({ id }) => id));
+    for (const one of held) this.#set({ ...one, kept: false, corrected: false });
+    await dropped;
   }
 
   #held() {
-    return [...this.#store.state.copies.values()].filter((one) => one.text && one.owner === this.#owner);
+    return [...this.#store.state.copies.values()].filter((one) => one.text);
   }
 
   #kept() {
-    return [...this.#store.state.copies.values()].filter((one) => one.kept);
+    return [...this.#store.state.copies.values()].filter((one) => one.kept && one.owner === this.#owner);
   }
 
   #time(job) {

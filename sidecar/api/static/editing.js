@@ -29,6 +29,8 @@ export class Editing {
   #turn = Promise.resolve(true);
   /** What was said of the edits made here, by job and their number. @type {Map<string, string>} */
   #made = new Map();
+  /** The fields in which lines are corrected, by job, also of those that are not shown now. @type {Map<string, import("./line.js").LineEditor>} */
+  fields = new Map();
 
   /** `hold` changes what only this browser has. */
   constructor(store, say, hold) {
@@ -46,11 +48,6 @@ export class Editing {
     const stands = () => this.#store.state.shown?.id === id && (order === this.#order || STEPS.has(operations[0].op));
     this.#turn = this.#turn.then(() => (stands() ? this.#apply(operations, said, ask) : this.refuse()));
     return this.#turn;
-  }
-
-  /** Tell the speakers apart again; `people`: how many there are, if that is known. */
-  diarize(people, said) {
-    return this.apply([{ op: "diarize" }], said, (id, revision) => client().diarize(id, { num_speakers: people, revision }));
   }
 
   step(op) {
@@ -87,8 +84,8 @@ export class Editing {
     if (!shown?.edits) return false;
     const { id } = shown;
     const { jobs, copies } = this.#store.state;
-    if (copies.has(id) && !jobs.some((job) => job.id === id)) return this.#here(operations, said);
     try {
+      if (copies.has(id) && !jobs.some((job) => job.id === id)) return await this.#here(operations, said);
       const answer = await ask(id, shown.edits.revision);
       const { revision, undo, redo, segments: changed, segment_count: count } = answer;
       const segments = shown.segments.slice(0, count);
@@ -161,9 +158,7 @@ export function Chosen({ chosen, lanes, editing, view }) {
     event.preventDefault();
     const operation = there === NEW ? { op: "split", segments: chosen } : { op: "move", segments: chosen, speaker: there };
     const name = lanes.find((one) => one.speaker === there)?.name ?? "a new speaker";
-    if (!(await editing.apply([operation], `${counted(chosen.length, "line")} given to ${name}.`))) return;
-    view.current.clear();
-    view.current.focus();
+    if (await editing.apply([operation], `${counted(chosen.length, "line")} given to ${name}.`)) leave();
   };
   const leave = () => (view.current.clear(), view.current.focus());
   const pressed = (event) => {

@@ -83,16 +83,17 @@ export class Acts {
   }
 }
 
-/** The field in which a line is corrected, in the place of its text. */
+/** The field in which a line is corrected, in the place of its text. It outlives the list in which it stands. */
 export class LineEditor {
   index;
   /** The line as it was in sight. */
   seen;
+  /** The list in which it stands, or stood last. @type {import("./transcript.js").TranscriptView} */
+  view;
   #text;
   #box = element("div", "corrected");
 
-  /** @param {(text: string) => Promise<boolean>} save whether it is done */
-  constructor(index, row, seen, save, closed) {
+  constructor(index, row, seen) {
     const { text } = seen;
     [this.index, this.seen, this.#text] = [index, seen, text];
     const field = { current: null };
@@ -101,9 +102,9 @@ export class LineEditor {
       const said = field.current.value.trim();
       if (saving) return;
       saving = true;
-      const done = !change || !said || said === text || (await save(said));
+      const done = !change || !said || (await this.view.correct(said));
       saving = false;
-      if (done) closed();
+      if (done) this.view.leave();
       else field.current.focus();
     };
     const pressed = (event) => {
@@ -121,6 +122,16 @@ export class LineEditor {
       </div>`, this.#box);
     field.current.focus();
     field.current.setSelectionRange(text.length, text.length);
+  }
+
+  /** Whether there is something to be saved. */
+  get changed() {
+    const { value, defaultValue } = this.#box.querySelector("textarea");
+    return value !== defaultValue;
+  }
+
+  isIn(row) {
+    return this.#box.parentElement === row;
   }
 
   /** @param {HTMLElement} row the row that stands there now */

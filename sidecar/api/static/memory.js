@@ -3,7 +3,7 @@
 
 const NAMES = "vibevoice-names";
 const THEME = "vibevoice-theme";
-const SHOWN = "vibevoice-shown";
+const COPIES = "vibevoice-keeps-copies";
 const MOST = 500;
 
 function read(key, otherwise) {
@@ -40,13 +40,26 @@ export function call(id, name) {
 /** Whether live talks become jobs of the service: only if somebody said so. */
 export const [keepsTalks, keepTalks] = setting("vibevoice-keeps-talks", false);
 
-/** Whether transcripts are copied into this browser: unless somebody said no. */
-export const [keepsCopies, keepCopies] = setting("vibevoice-keeps-copies", true);
+/** Whether an owner's transcripts are copied into this browser: unless they said no, or somebody did before that was said for each. */
+export const keepsCopies = (owner) => read(`${COPIES}-${owner}`, read(COPIES, true));
 
-/** The recording that this tab showed last, "" for none. */
-export const lastShown = () => sessionStorage.getItem(SHOWN) || "";
+export const keepCopies = (owner, wanted) => write(`${COPIES}-${owner}`, wanted);
 
-export const showLast = (id) => sessionStorage.setItem(SHOWN, id);
+/** What reads and what writes something of this tab, "" at first; where the browser stores nothing, until it is loaded again. */
+export function tabSetting(key) {
+  let here = "";
+  const stored = (work) => {
+    try {
+      return work(window.sessionStorage);
+    } catch {
+      return here;
+    }
+  };
+  return [() => stored((there) => there.getItem(key) || ""), (wanted) => ((here = wanted), stored((there) => there.setItem(key, wanted)))];
+}
+
+/** The recording that this tab showed last. */
+export const [lastShown, showLast] = tabSetting("vibevoice-shown");
 
 export const theme = () => read(THEME, "auto");
 

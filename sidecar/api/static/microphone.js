@@ -12,9 +12,9 @@ export function silentFor(needs) {
   return navigator.mediaDevices?.getUserMedia && globalThis[needs] ? "" : "This browser cannot record.";
 }
 
-/** What the browser writes by itself, a second at a time. */export class Microphone {
-  /** When it began, by the page's clock. */
-  since = 0;
+/** What the browser writes by itself, a second at a time. */
+export class Microphone {
+  #since = 0;
   #heard = 0;
   #stream;
   #recorder;
@@ -34,11 +34,15 @@ export function silentFor(needs) {
     this.#recorder.addEventListener("dataavailable", ({ data }) => sound.add(data));
     this.#recorder.addEventListener("stop", ended);
     this.#recorder.start(1000);
-    this.since = this.#heard = performance.now();
+    this.#since = this.#heard = performance.now();
     this.#context = new AudioContext();
     this.#meter = this.#context.createAnalyser();
     this.#meter.fftSize = 512;
     this.#context.createMediaStreamSource(this.#stream).connect(this.#meter);
+  }
+
+  get seconds() {
+    return (performance.now() - this.#since) / 1000;
   }
 
   /** Whether nothing at all has come for a while; known where `level` is asked for. */
@@ -93,11 +97,6 @@ export class Capture {
     return performance.now() - this.#heard > MUTED_MS;
   }
 
-  /** Where other sound may be put as well, once it has begun. */
-  get context() {
-    return this.#context;
-  }
-
   /**
    * @param {() => void} gone the microphone was pulled out, or taken away
    * @throws {DOMException} there is no microphone, or it may not be used
@@ -115,6 +114,7 @@ export class Capture {
       this.#last();
     };
     source.connect(pieces).connect(this.#context.destination); // silence: else some would not run it
+    this.#context.onstatechange = () => this.#context.state === "suspended" && this.#context.resume(); // a call has ended
     this.#stream.getAudioTracks()[0].addEventListener("ended", gone);
     await this.#context.resume();
   }

@@ -21,13 +21,12 @@ const ADVICE = {
   channels_differ: "Each channel seems to have its own speaker. With the option “One person on each channel” their words and names are exact: switch it on under Options, and add the recording again.",
 };
 /** What the page can write by itself. */
-const PLAIN = "Text for Word (no times)";
 const OWN_FORMATS = {
   plain: ({ segments, metadata }) => textOf(segments, metadata.diarized),
   json: ({ segments, metadata }) => `${JSON.stringify({ segments, metadata }, null, 2)}\n`,
 };
 const FORMATS = [
-  ["plain", PLAIN, "txt"],
+  ["plain", "Text for Word (no times)", "txt"],
   ["text", "Text with times", "txt"],
   ["srt", "Subtitles", "srt"],
   ["vtt", "Subtitles for the web", "vtt"],
@@ -125,6 +124,8 @@ export function Reading({ job, shown, file, recordings, people, consent, say }) 
     view.current = new TranscriptView(list.current, {
       seek: (seconds, play) => seek.current(seconds, play),
       text: (index, text, seen) => (seen ? editing.apply([{ op: "text", segment: index, text }], "Segment corrected.") : editing.refuse()),
+      fields: editing.fields,
+      id: job.id,
       chosen: setChosen,
       speaker: setSpeaker,
     });

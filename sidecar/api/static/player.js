@@ -22,11 +22,6 @@ function useSound(job, file) {
   return { fetch: async () => setBlob(await client().recording(job.id)), own: false };
 }
 
-function Fetching({ fetch }) {
-  const [wrong, attempt, busy] = useAttempt();
-  return html`<button type="button" onClick=${() => attempt(fetch)}>${icon("listen")} Listen to the recording</button><span class="quiet" role="status">${busy ? "Loading" : wrong?.detail}</span>`;
-}
-
 export function Player({ job, file, duration, audio, seek, moved, recordings }) {
   const chooser = useRef(null);
   const time = useRef(null);
@@ -34,6 +29,7 @@ export function Player({ job, file, duration, audio, seek, moved, recordings }) 
   const [follow, setFollow] = useState(true);
   const [rate, setRate] = useState(1);
   const [odd, setOdd] = useState("");
+  const [wrong, attempt, busy] = useAttempt();
   const { url, fetch, own } = useSound(job, file);
   const show = (at, runs) => {
     if (time.current) time.current.textContent = `${clock(at)} / ${clock(duration)}`;
@@ -58,7 +54,7 @@ export function Player({ job, file, duration, audio, seek, moved, recordings }) 
   const choice = html`<button type="button" onClick=${() => chooser.current.click()}>${icon("listen")} ${job.recording ? "Choose my own file" : "Choose the file to listen"}</button>${chosen}`;
   if (!url)
     return html`<div class="player">
-      ${fetch && html`<${Fetching} fetch=${fetch} />`}
+      ${fetch && html`<button type="button" onClick=${() => attempt(fetch)}>${icon("listen")} Listen to the recording</button><span class="quiet" role="status">${busy ? "Loading" : wrong?.detail}</span>`}
       ${!fetch && choice}
       <span ref=${time} class="time">0:00 / ${clock(duration)}</span>
     </div>`;

@@ -1,6 +1,7 @@
 /** All takes: what the microphone hears, from its first second until the service has it as a job, and
  * files on their way. It is nobody's but the recorder's what becomes of them (states.js). */
 
+import { tailOf } from "./captions.js";
 import { ServiceUnreachable } from "./client/index.js";
 import { newKey } from "./client/world.js";
 import { call, keepsTalks } from "./memory.js";
@@ -10,6 +11,7 @@ import { after } from "./states.js";
 import { heads, keepHead, Sound } from "./storage.js";
 import { alone } from "./store.js";
 import { Talk } from "./talk.js";
+import { save } from "./view.js";
 import { counted, stamp, trouble } from "./words.js";
 
 const AT_ONCE = 2;
@@ -70,7 +72,7 @@ export class Recorder {
     this.#going.set(id, going);
     try {
       await held(id);
-      if (plain) await going.begin(sound, () => this.#ended(id));
+      if (plain) await going.begin(sound, () => sound.written.then(() => this.#over(id, "ended")));
       else await going.begin(keepsTalks() ? { keep: true } : {}, () => this.#wishes(id));
     } catch (error) {
       going.close();
@@ -83,11 +85,6 @@ export class Recorder {
     navigator.storage?.persist?.().catch(() => {}); // else a browser that lacks space may delete it
     this.#say(plain ? "Recording." : "The microphone is on.");
     return id;
-  }
-
-  /** @param {string} id one of which no more is recorded */
-  stop(id) {
-    this.#going.get(id)?.end();
   }
 
   add(files) {
@@ -111,9 +108,14 @@ export class Recorder {
     return file ?? sound.file(name);
   }
 
-  /** The person has its sound as a file. */
-  saved(id) {
-    this.#mark(id, { saved: true });
+  /** Its sound as a file of the person's. */
+  async save(id) {
+    try {
+      save(await this.file(id));
+      this.#mark(id, { saved: true });
+    } catch (error) {
+      this.#mark(id, { error: trouble(error) });
+    }
   }
 
   drop(id) {
@@ -121,18 +123,18 @@ export class Recorder {
     this.#sendNext();
   }
 
-  /** Takes against the jobs that there are; `asked`: when it was asked for them; `anew`: by a service that was started since. */
-  look(jobs, asked, anew) {
+  /** Takes against the jobs that there are; `asked`: when it was asked for them; `forgot`: it was started since, and keeps none. */
+  look(jobs, asked, forgot) {
     this.#find();
     for (const take of this.#store.state.takes.filter(this.own)) {
       const { id, source, job: sent, since, name, later } = take;
       const job = jobs.find((one) => one.id === sent);
       const fails = (error) => this.#step(id, source === "file" ? "deleted" : "failed", { error });
-      if (later) this.#step(id, "send", this.#toSend(take));
+      if (later) this.#step(id, "send", { error: null, later: false }); // as it was: the service may have it, without an answer
       else if (job?.state === "done") this.#step(id, "done");
       else if (job?.error) fails(job.error);
       else if (job || !(since < asked)) continue;
-      else if (!anew) fails(null);
+      else if (!forgot) fails(null);
       else if (this.#step(id, "restarted", this.#toSend(take))) this.#say(`The service was restarted; ${name} is uploaded again.`);
     }
     this.#sendNext();
@@ -148,13 +150,13 @@ export class Recorder {
   }
 
   #new(source, name, more) {
-    return { id: newKey(), source, name, options: this.#store.state.options, segments: [], ...more };
+    return { id: newKey(), key: newKey(), source, name, options: this.#store.state.options, segments: [], ...more };
   }
 
   /** What is to be known of one that is sent: each time anew. A found one has its own options unless there are any. */
   #toSend({ found, options }) {
     const { options: now } = this.#store.state;
-    return { options: found && !Object.keys(now).length ? options : now, error: null, later: false, found: false };
+    return { options: found && !Object.keys(now).length ? options : now, key: newKey(), error: null, later: false, found: false };
   }
 
   /** What a live session is asked for; undefined: it would be somebody else's. */
@@ -163,12 +165,6 @@ export class Recorder {
     if (take && !this.own(take)) return undefined;
     const { language, hotwords } = trimmed(this.#store.state.options);
     return { ...(language && { language }), ...(hotwords && { hotwords }) };
-  }
-
-  /** A microphone is off. */
-  async #ended(id) {
-    await this.get(id)?.sound.written;
-    this.#over(id, "ended");
   }
 
   /** Nobody's recording becomes the job of another who has signed in meanwhile. */
@@ -186,7 +182,7 @@ export class Recorder {
     const { state: live, error, revision } = talk;
     const segments = before.revision === revision && before.live === live ? before.segments : talk.segments;
     const { options } = error === before.error ? before : this.#store.state;
-    this.#mark(id, { talk, live, error, options, revision, segments });
+    this.#mark(id, { talk, live, error, options, revision, segments, tail: tailOf(talk.captions) });
     if (event?.type === "notice") this.#say(event.message);
     if (["final", "speakers_revised", "summary"].includes(event?.type)) this.#keep(id);
     if (event?.type === "summary" && event.job) call(event.job, before.name);
@@ -200,7 +196,7 @@ export class Recorder {
 
   /** What it becomes: the job that its only session made, one that is to be made of its sound, or neither. */
   async #overTalk(id, { keeps, job, error, captions }) {
-    const file = await this.file(id);
+    const file = await this.file(id).catch(() => undefined); // it is asked for again where it is wanted
     const whole = captions.summary?.metadata?.duration > this.get(id).sound.seconds - LESS_S;
     const made = job && !captions.from && whole;
     this.#over(id, keeps && !made ? "ended" : "captioned", { file, error });
@@ -224,14 +220,14 @@ export class Recorder {
   }
 
   async #sendOne(take) {
-    const { id, name, options } = take;
+    const { id, key, name, options } = take;
     const asking = client(); // of whoever is signed in now
     try {
       const file = await this.file(id);
       if (!(await isReadable(file))) throw UNREADABLE;
       const { about } = this.#store.state;
       const kept = { ...(about?.engine.words && { words: true }), ...(about?.people_consent && { voiceprints: true }) };
-      const job = await asking.submit(file, { ...kept, ...trimmed(options) }, { key: newKey(), name });
+      const job = await asking.submit(file, { ...kept, ...trimmed(options) }, { key, name });
       const now = this.get(id); // whose it is may have been learnt meanwhile
       if (!now) return void (await asking.cancel(job.id));
       this.#step(id, "sent", { file, job: job.id, since: performance.now() });

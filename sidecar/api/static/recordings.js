@@ -6,7 +6,7 @@ import { Editing } from "./editing.js";
 import { names, call, lastShown, showLast } from "./memory.js";
 import { isOver, newest, read } from "./reading.js";
 import { Recorder } from "./recorder.js";
-import { client, keep } from "./session.js";
+import { client, keep, token } from "./session.js";
 import { alone } from "./store.js";
 import { trouble } from "./words.js";
 
@@ -23,8 +23,6 @@ const AGAIN_MS = 5000;
 const RENEW_BELOW = 0.5;
 /** and nobody is taken to read who has done nothing for so much of it. */
 const IDLE_SHARE = 0.25;
-/** What is deleted so near the end of its time was deleted for that. */
-const SOON_MS = 2000;
 /** Of a transcript that the service has no more nothing can be undone. */
 const NO_EDITS = { revision: 0, undo: 0, redo: 0 };
 /** What tells that somebody is there. Sound that plays does, too. */
@@ -41,15 +39,12 @@ export class Recordings {
   #talks = () => new Conversations(this.#store, (job, name) => this.#made(job, name));
   #tick = () => {};
   #following = new AbortController();
-  #followed = "";
-  /** The job that had ended at the last look, which its stream had not said. */
-  #unheard = "";
+  /** The job whose end its stream has said, or that is asked for without that. */
+  #heard = "";
   /** The start of the service that the list is of. */
   #instance = "";
   /** The start that `about` is of. */
   #learnt = "";
-  /** What was shown when the page was loaded again. */
-  #before = lastShown();
   /** When somebody was last seen to read. */
   #attended = performance.now();
 
@@ -111,15 +106,10 @@ export class Recordings {
 
   /** @param {string} id the job, take or conversation that is shown; "" for none */
   select(id) {
-    if (id === this.#store.state.selected && this.#followed === id) return;
-    this.#following.abort();
-    [this.#following, this.#followed] = [new AbortController(), id];
-    this.#store.set({ selected: id, shown: null, problem: null });
+    if (id === this.#store.state.selected) return;
+    this.#store.set({ selected: id, shown: null });
     showLast(id);
-    if (!id || id === CONVERSATION || this.recorder.get(id)) return;
-    const { jobs, copies } = this.#store.state;
-    if (copies.has(id) && !jobs.some((job) => job.id === id)) this.#showCopy(id, this.#following.signal);
-    else this.#follow(id, this.#following.signal);
+    this.#resume();
   }
 
   /** Have the service keep a transcript longer: it counts from when it was last asked for. */
@@ -136,6 +126,7 @@ export class Recordings {
     if (this.#store.state.jobs.some((job) => job.id === id)) await client().cancel(id);
     call(id, null);
     this.files.delete(id);
+    this.editing.fields.delete(id);
     if (this.#store.state.selected === id) this.select("");
     this.#store.set({ jobs: this.#store.state.jobs.filter((job) => job.id !== id) });
     await this.copies.drop(id); // now: none that was on its way comes after it
@@ -149,41 +140,40 @@ export class Recordings {
   }
 
   async #look() {
+    const asks = token();
     try {
       const asking = client({ attempts: 1 }, SILENCE_MS);
       const asked = performance.now();
       const health = await asking.health();
       this.#store.set({ health, offline: false });
       this.#learn(`${health.instance} ${health.engine}`);
-      const jobs = newest(this.#store.state.jobs, await allJobs(asking)).map(dated);
-      const anew = this.#instance && this.#instance !== health.instance;
+      const listed = await allJobs(asking);
+      if (token() !== asks) return; // it is of who was signed in before
+      const jobs = newest(this.#store.state.jobs, listed).map(dated);
+      const { about } = this.#store.state;
+      const first = !this.#instance;
+      const forgot = !first && this.#instance !== health.instance && !about?.keeps_jobs; // of one that keeps its jobs there may be several
       this.#instance = health.instance; // only now: had there been no list, it would still be new
-      this.#hold(jobs, anew);
+      this.#hold(jobs);
       this.#set(jobs, { names: names(), locked: false, loaded: true, refused: null });
-      this.recorder.look(jobs, asked, anew);
-      if (anew && jobs.some((job) => job.id === this.#store.state.selected)) this.#resume();
-      else this.#reconcile(jobs);
-      this.#comeBack(jobs);
+      this.recorder.look(jobs, asked, forgot);
+      this.#reconcile(jobs);
+      if (first && !this.#store.state.selected && jobs.some(({ id }) => id === lastShown())) this.select(lastShown()); // who loads the page again reads on
       this.#copy(jobs);
       this.#attend(jobs);
     } catch (error) {
-      if (error.status === 401) this.#store.set({ locked: true, loaded: true });
+      if (error.status === 401) this.#store.set({ locked: token() === asks, loaded: true });
       else if (error.code) this.#store.set({ offline: false, refused: error, loaded: true }); // it answers
       else if (!document.hidden) this.#store.set({ offline: true, loaded: true });
     }
   }
 
-  /** Who loads the page again reads on. */
-  #comeBack(jobs) {
-    const id = this.#before;
-    this.#before = "";
-    if (!this.#store.state.selected && jobs.some((job) => job.id === id)) this.select(id);
-  }
-
   /** What the service can do: asked once for each start and engine of it, and nothing waits for the answer. */
   #learn = alone(async (engine) => {
     if (this.#learnt === engine) return;
+    const asks = token();
     const about = await client().question("/v1/page/about", { once: true });
+    if (token() !== asks) return;
     this.#store.set({ about });
     this.#learnt = engine;
     this.recorder.enter(about.owner);
@@ -201,17 +191,16 @@ export class Recordings {
     this.#store.set({ jobs, ...more });
   }
 
-  /** What is shown and was deleted by the service stays: it is this page's now. In the browser it is
-   * not stored for that where somebody may have deleted it, elsewhere. */
-  #hold(jobs, anew) {
+  /** What is shown and was deleted by the service stays: it is this page's now. In the browser no copy
+   * is made for that: somebody may have deleted it, elsewhere. */
+  #hold(jobs) {
     const { jobs: before, shown } = this.#store.state;
     const gone = before.filter((one) => !jobs.some((job) => job.id === one.id));
     if (!gone.length) return;
     const job = gone.find((one) => one.id === shown?.id);
     this.copies.refresh();
     if (!job || !shown.metadata) return;
-    const aged = job.expires_at !== null && performance.now() > job.expires_at - SOON_MS;
-    this.copies.hold(job, shown, aged || anew);
+    this.copies.hold(job, shown);
     this.#store.set({ shown: { ...shown, edits: NO_EDITS } });
     this.#say(`The service has deleted the transcript of ${names().get(job.id) || "the recording"}. It is still shown here.`);
   }
@@ -247,17 +236,21 @@ export class Recordings {
     this.#set(this.#store.state.jobs.map((one) => (one.id === job.id ? dated(job) : one)));
   }
 
+  /** Ask for what is selected, from the beginning; what is shown of it stays until there is an answer. */
   #resume() {
-    this.#followed = "";
-    this.select(this.#store.state.selected);
+    this.#following.abort();
+    this.#following = new AbortController();
+    this.#store.set({ problem: null });
+    const { copies, jobs, selected: id } = this.#store.state;
+    if (!id || id === CONVERSATION || this.recorder.get(id)) return;
+    if (copies.has(id) && !jobs.some((job) => job.id === id)) this.#showCopy(id, this.#following.signal);
+    else this.#follow(id, this.#following.signal);
   }
 
   /** A conversation is a job now. */
   async #made(id, name) {
     try {
-      const job = await client().job(id);
-      this.#list(job, name);
-      if (this.#store.state.selected === CONVERSATION) this.select(id);
+      this.#sent(await client().job(id), null, { id: CONVERSATION, name });
     } catch {
       this.look(); // it is found in the list
     }
@@ -267,8 +260,8 @@ export class Recordings {
   #sent(job, file, { id, name }) {
     this.files.set(job.id, file);
     this.#list(job, name);
-    const { jobs, selected } = this.#store.state;
-    const shown = jobs.find((one) => one.id === selected) ?? this.recorder.get(selected);
+    const { copies, jobs, selected } = this.#store.state;
+    const shown = selected === CONVERSATION || copies.has(selected) || this.recorder.get(selected) || jobs.find((one) => one.id === selected);
     if (!shown || shown.state === "failed" || selected === id) this.select(job.id);
     this.look();
   }
@@ -284,9 +277,10 @@ export class Recordings {
     const { problem, selected, shown } = this.#store.state;
     if (problem && problem.code !== LOST.code && performance.now() - problem.at > AGAIN_MS) return this.#resume();
     const job = jobs.find((one) => one.id === selected);
-    const unheard = job && isOver(job) && shown?.final === false ? selected : ""; // its stream may yet say so
-    if (unheard && unheard === this.#unheard) return this.#resume();
-    this.#unheard = unheard;
+    if (job && isOver(job) && shown?.final === false && this.#heard !== selected) {
+      this.#heard = selected;
+      return this.#resume();
+    }
     if (job && shown?.edits && shown.id === selected && job.revision > shown.edits.revision) this.editing.again(selected);
   }
 
@@ -302,13 +296,15 @@ export class Recordings {
       const job = await client().job(id, { signal });
       if (!isOver(job)) {
         show({});
+        this.#heard = "";
         for await (const event of client().events(id, { signal })) {
+          if (event.kind === "progress") continue; // the list has it
           if (event.kind === "segment") segments[event.data.index] = event.data.segment;
-          else if (event.kind === "progress") this.#progress(id, event.data);
-          if (event.kind !== "progress") show({ revision: (revision += 1) });
+          show({ revision: (revision += 1) });
         }
         this.look();
       }
+      this.#heard = id;
       const ended = await client().job(id, { signal });
       this.#put(ended);
       if (ended.error) return show({ final: true, error: ended.error, revision: -1 });
@@ -319,13 +315,6 @@ export class Recordings {
       else if (error.code === "job_not_found") this.#store.set({ problem: LOST });
       else this.#store.set({ problem: { ...trouble(error), at: performance.now() } });
     }
-  }
-
-  #progress(id, progress) {
-    const jobs = this.#store.state.jobs.map((job) =>
-      job.id === id && !isOver(job) ? { ...job, state: "running", position: null, progress, estimated_remaining_seconds: progress.estimated_remaining_seconds } : job,
-    );
-    this.#store.set({ jobs });
   }
 }
 

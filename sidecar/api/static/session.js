@@ -1,14 +1,12 @@
 /** Who asks: the token of a link or of the person, for this tab alone, and the client that sends it. */
 
 import { VibevoiceClient } from "./client/index.js";
+import { tabSetting } from "./memory.js";
 
-const KEY = "vibevoice-token";
 const LINK = /^#open=([\w-]{20,100})$/;
 
 /** @returns {string} the token of this tab, "" without one */
-export const token = () => sessionStorage.getItem(KEY) || "";
-
-export const keep = (given) => sessionStorage.setItem(KEY, given);
+export const [token, keep] = tabSetting("vibevoice-token");
 
 /** A client with the token that there is; sent by header, so that no other page can have it sent. */
 export const client = (retry = {}, silenceMs = undefined, given = token()) =>

@@ -52,7 +52,7 @@ export function SpeakerDialog({ speaker, lanes, job, heard, people, consent, edi
     else if (!one && dialog.current.open) dialog.current.close();
   }, [speaker, !one]);
   return html`<dialog ref=${dialog} class="small" aria-labelledby="speaker" onClose=${close} onClick=${(event) => event.target === dialog.current && dialog.current.close()}>
-    ${one && html`<${Speaker} key=${speaker} one=${one} others=${lanes.filter((lane) => lane !== one)} job=${job} heard=${heard.find((each) => each.speaker === speaker)} people=${people} consent=${consent} editing=${editing} close=${() => dialog.current.close()} say=${say} />`}
+    ${one && html`<${Speaker} key=${`${speaker} ${one.seconds}`} one=${one} others=${lanes.filter((lane) => lane !== one)} job=${job} heard=${heard.find((each) => each.speaker === speaker)} people=${people} consent=${consent} editing=${editing} close=${() => dialog.current.close()} say=${say} />`}
   </dialog>`;
 }
 
@@ -84,8 +84,9 @@ function Speaker({ one, others, job, heard, people, consent, editing, close, say
   const again = (event) => {
     event.preventDefault();
     close();
-    editing.diarize(Number(number) || undefined, ({ speakers, not_carried: lost }) =>
-      `${counted(speakers.length, "speaker")} now.${lost.names.length ? ` Nobody is called ${lost.names.join(" or ")} any more: if that is wrong, undo it.` : ""}`);
+    const said = ({ speakers, not_carried: lost }) =>
+      `${counted(speakers.length, "speaker")} now.${lost.names.length ? ` Nobody is called ${lost.names.join(" or ")} any more: if that is wrong, undo it.` : ""}`;
+    editing.apply([{ op: "diarize" }], said, (id, revision) => client().diarize(id, { num_speakers: Number(number) || undefined, revision }));
   };
   const know = async () => {
     const fresh = await remember(one.name, job.id, one.speaker, consent);

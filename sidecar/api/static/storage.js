@@ -9,6 +9,10 @@ const BYTES_S = 16000;
 const AT_ONCE = 600;
 /** So often it is looked how much room there is. */
 const LOOK_MS = 10000;
+/** A browser that does not open its storage for so long stores nothing until it does. */
+const OPENING_MS = 15000;
+/** What is stored is not sent, nor saved, in part. */
+const UNREAD = { detail: "The browser cannot read what it has stored of this recording.", hint: "Try again; if it still cannot, restart the browser." };
 
 export class Database {
   #name;
@@ -37,8 +41,9 @@ export class Database {
       request.onupgradeneeded = () => {
         for (const [name, keyPath] of Object.entries(this.#stores)) request.result.createObjectStore(name, { keyPath });
       };
-      request.onsuccess = () => resolve(Object.assign(request.result, { onclose: () => (this.#opening = undefined) }));
+      request.onsuccess = () => resolve((this.#opening = Object.assign(request.result, { onclose: () => (this.#opening = undefined) })));
       request.onerror = () => reject(request.error);
+      setTimeout(reject, OPENING_MS);
     });
     return this.#opening;
   }
@@ -123,14 +128,14 @@ export class Sound {
     this.#waiting.clear();
   }
 
-  /** All of it. */
+  /** All of it. @throws `UNREAD` */
   async file(name) {
     await this.#written;
     let whole = new Blob();
     for (let at = 0; at < this.count; at += AT_ONCE) {
       const to = Math.min(this.count, at + AT_ONCE) - 1;
-      const range = () => IDBKeyRange.bound([this.#id, at], [this.#id, to]);
-      const stored = await database.transact("readonly", (_, pieces) => pieces.getAll(range())).catch(() => []);
+      const read = (_, pieces) => pieces.getAll(IDBKeyRange.bound([this.#id, at], [this.#id, to]));
+      const stored = this.#here.size === this.count ? [] : await database.transact("readonly", read).catch(() => Promise.reject(UNREAD));
       const some = new Map(stored.map(({ number, bytes }) => [number, bytes]));
       const parts = Array.from({ length: to - at + 1 }, (_, i) => some.get(at + i) ?? this.#here.get(at + i) ?? "");
       whole = new Blob([whole, ...parts]);

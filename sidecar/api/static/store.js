@@ -8,7 +8,8 @@ export function alone(work) {
 
 export class Store {
   state;
-  #listeners = new Set();
+  /** Whoever draws it. */
+  tell = () => {};
   #due = false;
 
   constructor(state) {
@@ -21,13 +22,7 @@ export class Store {
     this.#due = true;
     queueMicrotask(() => {
       this.#due = false;
-      for (const tell of [...this.#listeners]) tell(this.state);
+      this.tell(this.state);
     });
-  }
-
-  /** @returns {() => void} ends it */
-  listen(tell) {
-    this.#listeners.add(tell);
-    return () => this.#listeners.delete(tell);
   }
 }

@@ -1,11 +1,10 @@
 /** A take: what is said while it is said, and what can be done with it once it is over. */
 
 import { place, Warnings } from "./aside.js";
-import { tailOf } from "./captions.js";
 import { keepTalks } from "./memory.js";
 import { Reading } from "./pane.js";
 import { voices } from "./timeline.js";
-import { Downloads, Head, html, icon, save, Sure, Trouble, useEffect, useEnd, useFrames, useRef, useState } from "./view.js";
+import { Downloads, Head, html, icon, Meter, save, Sure, Trouble, useEffect, useEnd, useRef, useState } from "./view.js";
 import { clock, counted, nameOf, textOf } from "./words.js";
 
 /** Beyond so many seconds that the service has not got, it is said. */
@@ -27,7 +26,7 @@ export function TakePane({ take, state, recordings }) {
   const [file, setFile] = useState(take.file);
   const { seconds } = take.sound;
   useEffect(() => {
-    if (over) recorder.file(take.id).then(setFile);
+    if (over) recorder.file(take.id).then(setFile, () => {}); // said where it is sent or saved
   }, [over]);
   const facts = over ? [clock(seconds), take.segments.length > 0 && counted(voices(take.segments).length, "speaker"), place(take.sound)] : [SAID[take.live]];
   const job = { id: take.id, state: over ? "done" : "running", duration: seconds, progress: {}, peaks: over && talk?.peaks, live: true, gone: true };
@@ -51,18 +50,11 @@ export function TakePane({ take, state, recordings }) {
 }
 
 function Controls({ take, live }) {
-  const meter = useRef(null);
-  const time = useRef(null);
   const paused = take.live === "paused";
   const mayPause = paused || take.live === "live";
   useEffect(() => document.getElementById("main").focus({ preventScroll: true }), []); // on a phone what had it is gone
-  useFrames(live, meter, () => {
-    meter.current.value = live.level;
-    time.current.textContent = clock(live.seconds);
-  });
   return html`<div class="recording talking" role="group" aria-label="Live captions" data-state=${take.live}>
-    <span class="dot" aria-hidden="true"></span><span ref=${time} class="time">0:00</span>
-    <meter ref=${meter} min="0" max="1" aria-label="Loudness"></meter>
+    <${Meter} source=${live} />
     <button type="button" disabled=${!mayPause} onClick=${() => live.pause(!paused)}>${icon(paused ? "mic" : "pause")} ${paused ? "Resume" : "Pause"}</button>
     <label class="check"><input type="checkbox" checked=${live.keeps} disabled=${take.live === "ending"} onChange=${(event) => (keepTalks(event.target.checked), live.keep(event.target.checked))} /> Keep as a transcript</label>
     <button type="button" class="main" disabled=${take.live === "ending"} onClick=${() => live.end()}>${icon("stop")} Stop</button>
@@ -72,9 +64,8 @@ function Controls({ take, live }) {
 /** What is being said. The page goes along while somebody reads its end. */
 function Tail({ take }) {
   const end = useEnd(take.revision);
-  const said = tailOf(take.talk.captions);
   return html`<div ref=${end} class="tail">
-    ${said.map(({ piece, sure, unsure }) => html`<p key=${piece}>${sure}<span class="quiet">${unsure}</span></p>`)}
+    ${take.tail.map(({ piece, sure, unsure }) => html`<p key=${piece}>${sure}<span class="quiet">${unsure}</span></p>`)}
   </div>`;
 }
 
@@ -88,14 +79,11 @@ function Kept({ take, state, recordings }) {
   useEffect(() => {
     if (!document.activeElement || document.activeElement === document.body) again.current?.focus(); // what had it is gone
   }, []);
-  const taken = (made) => async (ending) => {
-    save(await made(), `${take.name}.${ending}`);
-    recorder.saved(take.id);
-  };
+  const taken = (text) => (ending) => save(text, `${take.name}.${ending}`);
   const items = [
-    segments.length > 0 && ["Text for Word (no times)", "txt", taken(() => textOf(segments))],
-    segments.length > 0 && ["Everything", "json", taken(() => `${JSON.stringify(take.talk?.captions.summary ?? { segments }, null, 2)}\n`)],
-    ["The audio", take.sound.ending, taken(() => recorder.file(take.id))],
+    segments.length > 0 && ["Text for Word (no times)", "txt", taken(textOf(segments))],
+    segments.length > 0 && ["Everything", "json", taken(`${JSON.stringify(take.talk?.captions.summary ?? { segments }, null, 2)}\n`)],
+    ["The audio", take.sound.ending, () => recorder.save(take.id)],
   ];
   const drop = () => {
     recordings.select("");

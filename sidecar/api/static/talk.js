@@ -43,6 +43,8 @@ export class Talk {
   #from = 0;
   #heardS = 0;
   #there = 0;
+  /** Whether all that is said is written. */
+  #whole = false;
   #wake = () => {};
 
   constructor(changed, sound) {
@@ -118,7 +120,8 @@ export class Talk {
     this.#set("ending");
     this.#wait();
     await this.#capture.end();
-    await this.#sound.written;
+    for (let written; written !== this.#sound.written; ) await (written = this.#sound.written); // pieces may come meanwhile
+    this.#whole = true;
     if (alone) return this.close();
     this.#wake();
     this.#sound.ring();
@@ -159,7 +162,7 @@ export class Talk {
   async #carry() {
     while (this.state !== "over") {
       const from = this.#from;
-      const piece = await this.#sound.piece(from, () => this.state === "ending" || this.state === "over");
+      const piece = await this.#sound.piece(from, () => this.#whole || this.state === "over");
       if (piece || this.#sound.count > from) await this.#hear();
       if (this.state === "ending") this.close();
       if (this.state === "over") return;
@@ -202,11 +205,11 @@ export class Talk {
   async #feed(session) {
     const gone = () => this.#session !== session;
     for (let at = this.#from; !gone(); at += 1) {
-      const piece = await this.#sound.piece(at, () => gone() || (this.state === "ending" && at >= this.#sound.count));
+      const piece = await this.#sound.piece(at, () => gone() || (this.#whole && at >= this.#sound.count));
       if (!piece) break;
       await session.send(piece);
     }
-    if (!gone() && this.state === "ending") session.finish();
+    if (!gone()) session.finish();
   }
 
   #pause(ms) {

@@ -18,7 +18,6 @@ export class TranscriptView {
   #doing;
   #marks;
   #acts = null;
-  #editor = null;
   #segments = [];
   #rows = [];
   #chunks = [];
@@ -32,7 +31,7 @@ export class TranscriptView {
   #quiet = matchMedia("(prefers-reduced-motion: reduce)");
   #watching;
 
-  /** `doing` is done elsewhere: `text` corrects a line that was `seen` as it is, or else refuses. */
+  /** `doing` is done elsewhere: `text` corrects a line that was `seen` as it is, or else refuses; `fields`: by `id`. */
   constructor(list, doing) {
     [this.#list, this.#doing] = [list, doing];
     this.#marks = new Marks(
@@ -98,6 +97,7 @@ export class TranscriptView {
     } finally {
       this.#building = false;
     }
+    this.#carry();
     this.#list.dataset.built = String(this.built);
     this.#marks.again();
   }
@@ -194,27 +194,42 @@ export class TranscriptView {
   #edit(index) {
     if (!this.#acts || this.#editor) return;
     this.#stand(index, -1);
-    const save = async (text) => {
-      const editor = this.#editor;
-      const done = await this.#doing.text(editor.index, text, editor.seen.text === this.#segments[editor.index].text);
-      editor.seen = this.#segments[editor.index]; // it is in sight now
-      return done;
-    };
-    this.#editor = new LineEditor(index, this.#rows[index], this.#segments[index], save, () => {
-      const at = this.#editor.index;
-      this.#editor = null;
-      this.#replace(at);
-      this.focus();
-    });
+    const editor = new LineEditor(index, this.#rows[index], this.#segments[index]);
+    editor.view = this;
+    this.#doing.fields.set(this.#doing.id, editor);
   }
 
-  /** The field goes with its line, whose number may be another now. */
+  /** @returns {Promise<boolean>} whether the line reads so */
+  async correct(text) {
+    const editor = this.#editor;
+    const { text: now } = this.#segments[editor.index];
+    const done = text === now || (await this.#doing.text(editor.index, text, editor.seen.text === now));
+    editor.seen = this.#segments[editor.index]; // it is in sight now
+    return done;
+  }
+
+  /** The field is left. */
+  leave() {
+    const { index } = this.#editor;
+    this.#doing.fields.delete(this.#doing.id);
+    this.#replace(index);
+    this.focus();
+  }
+
+  get #editor() {
+    return this.#doing.fields.get(this.#doing.id);
+  }
+
+  /** The field goes with its line, whose number may be another now, or which was shown in another list. */
   #carry() {
     const editor = this.#editor;
-    if (!editor || this.#segments[editor.index]?.start_time === editor.seen.start_time) return;
+    if (!editor || !this.built) return;
+    const stays = this.#segments[editor.index]?.start_time === editor.seen.start_time;
+    const index = Math.min(this.built - 1, stays ? editor.index : Math.max(0, this.#indexAt(editor.seen.start_time)));
+    if (editor.isIn(this.#rows[index])) return;
     const held = document.activeElement;
-    editor.index = Math.min(this.built - 1, Math.max(0, this.#indexAt(editor.seen.start_time)));
-    editor.into(this.#rows[editor.index]);
+    [editor.view, editor.index] = [this, index];
+    editor.into(this.#rows[index]);
     held.focus();
   }
 

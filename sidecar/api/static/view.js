@@ -3,7 +3,7 @@
 import { h } from "./vendor/preact.js";
 import { useEffect, useLayoutEffect, useRef, useState } from "./vendor/hooks.js";
 import htm from "./vendor/htm.js";
-import { trouble } from "./words.js";
+import { clock, trouble } from "./words.js";
 
 export const html = htm.bind(h);
 export { render } from "./vendor/preact.js";
@@ -23,6 +23,31 @@ export function useFrames(on, there, show) {
     step();
     return () => cancelAnimationFrame(frame);
   }, [on]);
+}
+
+/** Keep a phone awake: asleep it hears nothing. A browser lets go of that whenever the page is hidden. */
+export function useAwake(on) {
+  useEffect(() => {
+    if (!on) return undefined;
+    let held = null;
+    const hold = async () => (held = await navigator.wakeLock?.request("screen").catch(() => null));
+    hold();
+    document.addEventListener("visibilitychange", hold);
+    return () => (document.removeEventListener("visibilitychange", hold), held?.release());
+  }, [on]);
+}
+
+/** How long something goes on, and how loud it is: `source` knows, and `seen` is called with each frame. */
+export function Meter({ source, label = "Loudness", timed = true, seen }) {
+  const meter = useRef(null);
+  const time = useRef(null);
+  useFrames(source, meter, () => {
+    meter.current.value = source.level;
+    if (timed) time.current.textContent = clock(source.seconds);
+    seen?.();
+  });
+  return html`<span class="dot" aria-hidden="true"></span>${timed && html`<span ref=${time} class="time">0:00</span>`}
+    <meter ref=${meter} min="0" max="1" aria-label=${label}></meter>`;
 }
 
 /** What was wrong at the last attempt, what makes one, and what is being attempted. */

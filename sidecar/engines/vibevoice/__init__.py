@@ -8,12 +8,12 @@ repetition loops. Each request contains its memory plan.
 import os
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from sidecar.audio import VIBEVOICE_SAMPLE_RATE
 from sidecar.interfaces import engine_interface
-from sidecar.transcripts.transcript import TranscriptionEvent
+from sidecar.transcripts.transcript import ResumePoint, TranscriptionEvent
 
 if TYPE_CHECKING:
     from sidecar.engines.vibevoice.vibevoice_transcription import JoinedTranscriptions
@@ -37,6 +37,7 @@ SPEC = engine_interface.EngineSpec(
     steerable=True,
     together=8,
     planned=True,
+    resumes="vibevoice-1",  # changes whenever the meaning of resume points changes
 )
 
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # malloc.h
@@ -73,10 +74,16 @@ class VibeVoiceEngine:
     ) -> Iterator[TranscriptionEvent]:
         """Yield segments as the model closes them. With a shared memory plan, several threads may
         call this at once."""
-        joined = self._joined
-        assert joined is not None
-        shared = request.options.memory.places
-        yield from joined.events(request) if shared else joined.alone(request)
+        assert self._joined is not None
+        yield from self._joined.events(request)
+
+    def transcribe_from(
+        self, resume_points: Sequence[ResumePoint], request: engine_interface.TranscriptionRequest
+    ) -> Iterator[TranscriptionEvent]:
+        """Transcribe as `transcribe`, from the last resume point on; there is one between two
+        batches of windows."""
+        assert self._joined is not None
+        yield from self._joined.events(request, resume_points)
 
 
 def prepare_process() -> None:

@@ -5,18 +5,19 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 from concurrent.futures import Future
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from threading import Lock
 
 from sidecar import errors
 from sidecar.audio import Block
 from sidecar.engines.torch_inference import inference
-from sidecar.engines.vibevoice.streamed_segment import StreamedSegment
-from sidecar.engines.vibevoice.streaming_model import ChunkText, StreamingModel, StreamingSession
-from sidecar.interfaces.live_options import LIVE_RATE
+from sidecar.engines.vibevoice.streamed_segment import (
+    ChunkText,
+    StreamedSegment,
+    recognize_windows,
+)
+from sidecar.engines.vibevoice.streaming_model import StreamingModel, StreamingSession
 from sidecar.interfaces.recognition import RecognitionHypothesis, SegmentRequest
-from sidecar.transcripts.streamed_turns import StreamedTurn
-from sidecar.transcripts.transcript import mean_confidence
 
 log = logging.getLogger(__name__)
 
@@ -40,35 +41,16 @@ class SharedModel:
     def recognize(self, request: SegmentRequest, *, last: bool) -> RecognitionHypothesis | None:
         """Recognize the windows of a segment that are complete; ``last``: all of its audio. None
         if that is not wanted any more."""
-        draft = request.draft_hypothesis.draft if request.draft_hypothesis is not None else None
-        segment = draft if isinstance(draft, StreamedSegment) else None
-        segment = segment or StreamedSegment(self._model.format, LIVE_RATE, request.start)
-        assert segment.fed >= request.start, "audio between two segments is fed to neither"
-        segment.feed(request.audio[segment.fed - request.start :], last=last)
-        faults = 0
-        while (window := segment.window(last=last)) is not None:
-            if request.cancelled() or faults > 1:
-                break
-            try:
-                segment.say(self._transcribe(request, window))
-            except errors.DeviceLost:
-                raise
-            except Exception:  # once more, with a fresh cache; the words before it stay
-                log.exception("internal error in a window of a live segment")
-                faults += 1
-        turns = segment.take(last=last)
-        open_ = (turns.pop() if turns else None) if last else segment.turns.open
-        earlier = tuple((round(one.end * LIVE_RATE), _hypothesis(one)) for one in turns)
-        return replace(_hypothesis(open_, segment, earlier), unheard=last and window is not None)
+        return recognize_windows(self._model.format, self._transcribe, request, last=last)
 
-    def _transcribe(self, request: SegmentRequest, window: Block) -> ChunkText:
+    def _transcribe(
+        self, request: SegmentRequest, _segment: StreamedSegment, window: Block
+    ) -> ChunkText:
         """Wait for the model, and transcribe this window with all others that wait."""
         session = request.session.kept
         if not isinstance(session, StreamingSession):  # its first window, or one after a failure
             with self._running, inference():
-                session = request.session.kept = self._model.open(
-                    request.options.prompt_with_hotwords
-                )
+                session = request.session.kept = self._model.open(request.options.prompt_lines)
         mine = _WaitingWindow(session, window)
         with self._queueing:
             self._waiting.append(mine)
@@ -108,15 +90,3 @@ def transcribe_each(
         session.go_back(mark)
         found += transcribe_each(model, [session], [window])
     return found
-
-
-def _hypothesis(
-    turn: StreamedTurn | None,
-    segment: StreamedSegment | None = None,
-    earlier_hypotheses: tuple[tuple[int, RecognitionHypothesis], ...] = (),
-) -> RecognitionHypothesis:
-    text, likelihoods = (turn.text, turn.likelihoods) if turn is not None else ("", ())
-    confidence = mean_confidence(likelihoods)
-    return RecognitionHypothesis(
-        text.strip(), draft=segment, likelihood=confidence, earlier=earlier_hypotheses
-    )

@@ -11,21 +11,17 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 from weakref import ref
 
 import torch
 from torch import Tensor
-from transformers import (
-    Qwen2Tokenizer,
-    VibeVoiceAsrConfig,
-    VibeVoiceAsrForConditionalGeneration,
-)
+from transformers import Qwen2Tokenizer, VibeVoiceAsrConfig
 
-from sidecar import errors
 from sidecar.audio import Block
 from sidecar.engines.torch_inference import silence_libraries
 from sidecar.engines.vibevoice import vibevoice_model
+from sidecar.engines.vibevoice.streamed_segment import ChunkText
 from sidecar.engines.vibevoice.streaming_checkpoint import (
     StreamingFormat,
     prompt_text,
@@ -40,8 +36,8 @@ from sidecar.engines.vibevoice.vibevoice_decoder import (
 )
 from sidecar.engines.vibevoice.vibevoice_generation import log_likelihoods
 from sidecar.gpu_memory.streaming_memory import REMEMBERED_CHUNKS
-from sidecar.interfaces.engine_interface import MemoryPlan, Precision, abbreviate_names
-from sidecar.transcripts.loop_guard import MIN_REPEATED_TOKENS, TokenRepetition
+from sidecar.interfaces.engine_interface import MemoryPlan, Precision
+from sidecar.transcripts.loop_guard import TokenRepetition
 
 MAX_CHUNK_TOKENS = 256
 """Tokens of a chunk of 2.93 s at most, as in the released code."""
@@ -71,43 +67,18 @@ def load_streaming_model(
     found = StreamingFormat.read(folder, tokenizer.backend_tokenizer)
     silence_libraries()
     dtype = vibevoice_model.float_type(precision, device)
-    load: Any = VibeVoiceAsrForConditionalGeneration.from_pretrained  # its types know no pair
-    model, found_keys = load(
+    model = vibevoice_model.with_all_weights(
         folder,
-        output_loading_info=True,
+        "vibevoice-streaming",
         config=VibeVoiceAsrConfig(**values),
         key_mapping=weight_names(values),
         quantization_config=vibevoice_model.quantization(precision, dtype, parted=False),
         dtype=dtype,
         device_map={"": device},
-        use_safetensors=True,
-        local_files_only=True,
-        trust_remote_code=False,
     )
-    missing = {*found_keys["missing_keys"]}
-    if values["text_config"].get("tie_word_embeddings"):  # the class of transformers cannot
-        model.lm_head.weight = model.get_input_embeddings().weight
-        missing.discard("lm_head.weight")
-    if missing:
-        raise errors.ModelLoadFailed(
-            f"The checkpoint lacks weights: {abbreviate_names(sorted(missing), 3)}.",
-            hint="Download it again: vibevoice-asr pull vibevoice-streaming",
-        )
     model.eval().requires_grad_(False)
     vibevoice_model.run_trial_token(model, precision)
     return LoadedStreamingModel(model, tokenizer, device, precision, found)
-
-
-@dataclass(frozen=True, slots=True)
-class ChunkText:
-    """Text of a chunk. ``likelihoods``: the natural logarithm of each token's probability.
-    ``looped``: a repetition was cut off, or the text did not end. ``renewed``: the cache began
-    again before it."""
-
-    text: str
-    likelihoods: tuple[float, ...] = ()
-    looped: bool = False
-    renewed: bool = False
 
 
 class StreamingModel:
@@ -178,6 +149,7 @@ class StreamingModel:
                 tuple(one.likelihoods),
                 one.looped,
                 one in renewed,
+                one.forget_text,
             )
             for one in sessions
         ]
@@ -255,6 +227,9 @@ class StreamingSession:
 
     def takes(self, stream_format: StreamingFormat) -> bool:
         """Choose the next token of the chunk; return whether a pass over it is needed."""
+        if len(self.ids) == MAX_CHUNK_TOKENS:
+            self.looped = True
+            return False
         best = self.logits.argmax()
         token = int(best)
         if token in (stream_format.chunk_end, stream_format.text_end):
@@ -262,11 +237,19 @@ class StreamingSession:
         self.likelihoods.append(float(log_likelihoods(self.logits[None], best[None])))
         self.ids.append(token)
         self._repetition.add(token)
-        repeated = self._repetition.repeated
-        if repeated < MIN_REPEATED_TOKENS and len(self.ids) < MAX_CHUNK_TOKENS:
+        copied = self._repetition.copied()
+        if not copied:
             return True
-        self.looped = True
-        kept = len(self.ids) - max(1, repeated - self._repetition.period)
-        self.cache.length -= len(self.ids) - 1 - kept  # the last token is not in the cache
-        del self.ids[kept:], self.likelihoods[kept:]
+        self._cut(copied)
+        self.cache.length += 1  # the last token was not in it
         return False
+
+    def forget_text(self) -> None:
+        """Go on as if nothing was said in the last chunk: its text is a loop."""
+        self._cut(len(self.ids))
+
+    def _cut(self, tokens: int) -> None:
+        """Forget the last tokens of the chunk, which repeat others."""
+        self.looped = True
+        self.cache.length -= tokens
+        del self.ids[len(self.ids) - tokens :], self.likelihoods[len(self.ids) :]

@@ -1,6 +1,5 @@
 """Loaded VibeVoice-ASR model: loading, audio encoder, prompt."""
 
-import json
 import logging
 from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
@@ -25,18 +24,31 @@ from transformers import (
 
 from sidecar import errors
 from sidecar.audio import VIBEVOICE_SAMPLE_RATE, Block
+from sidecar.checkpoints.checkpoint import (
+    MODEL_TYPE,
+    check_vibevoice_config,
+    find_tokenizer,
+    has_original_layout,
+)
 from sidecar.checkpoints.checkpoint_variants import (
     adapter_base,
     is_adapter,
     merged_weights,
     quantized_precision,
 )
+from sidecar.checkpoints.original_layout import weight_names
 from sidecar.engines.torch_build import cuda_build_hint, torch_obstacle
 from sidecar.engines.torch_inference import silence_libraries
 from sidecar.engines.vibevoice import vibevoice_decoder, vibevoice_generation
+from sidecar.engines.vibevoice.original_processor import audio_token_ids, original_processor
 from sidecar.gpu_memory.gpu_devices import read_gpu_memory
 from sidecar.gpu_memory.memory_footprint import ModelShape
-from sidecar.interfaces.engine_interface import LoadOptions, MemoryPlan, Precision
+from sidecar.interfaces.engine_interface import (
+    LoadOptions,
+    MemoryPlan,
+    Precision,
+    abbreviate_names,
+)
 
 HOP_SAMPLES = 3_200
 """Samples per token (model card: 7.5 tokens per second)."""
@@ -169,14 +181,16 @@ def build_prompt_ids(processor: Any, samples: int, context: str) -> Tensor:
 
 
 def sanitize_context(tokenizer: Any, context: str) -> str:
-    """Return ``context`` without anything that the tokenizer or the template treats as a mark."""
+    """Return the lines of ``context``, without empty ones and without anything that the tokenizer
+    or the template treats as a mark."""
     marks = sorted({*tokenizer.all_special_tokens, *tokenizer.get_added_vocab(), _DURATION_MARK})
     before = None
     while before != context:  # removing a mark may form another
         before = context
         for mark in marks:
             context = context.replace(mark, " ")
-    return " ".join(context.split())
+    lines = (" ".join(line.split()) for line in context.splitlines())
+    return "\n".join(filter(None, lines))
 
 
 def float_type(precision: Precision, device: torch.device) -> torch.dtype:
@@ -312,7 +326,7 @@ def load_vibevoice(
     """
     base = adapter_base(folder) if is_adapter(folder) else None
     home = base.folder if base is not None else folder
-    settings = json.loads((home / "config.json").read_text("utf-8"))
+    settings = base.config if base is not None else check_vibevoice_config(folder)
     stored = quantized_precision(settings)
     precision = stored or precision
     on_cpu = precision is Precision.INT4 and device.type == "cpu"
@@ -320,27 +334,62 @@ def load_vibevoice(
         raise _not_run_error(precision, f"{obstacle}.")
     silence_libraries()
     dtype = float_type(precision, device)
-    common: dict[str, Any] = {"local_files_only": True, "trust_remote_code": False}
-    processor = AutoProcessor.from_pretrained(home, **common)
     placed = device_map(device, kept)
+    more: dict[str, Any] = {"dtype": dtype, "device_map": placed}
     if stored is None:
-        common["quantization_config"] = quantization(precision, dtype, parted=len(placed) > 1)
-    weights = merged_weights(base, folder) if base is not None else None
-    model = VibeVoiceAsrForConditionalGeneration.from_pretrained(
-        None if base is not None else home,
-        config=VibeVoiceAsrConfig.from_pretrained(home),
-        state_dict=weights,
-        dtype=dtype,
-        device_map=placed,
-        use_safetensors=True,
-        **common,
-    )
+        more["quantization_config"] = quantization(precision, dtype, parted=len(placed) > 1)
     if base is not None:
+        more["state_dict"] = merged_weights(base, folder)
+    original = has_original_layout(settings)
+    if original:
+        processor = original_processor(find_tokenizer(home))
+        ids = audio_token_ids(processor.tokenizer)
+        more |= {
+            "config": VibeVoiceAsrConfig(**settings | ids | {"model_type": MODEL_TYPE}),
+            "key_mapping": weight_names(settings),
+        }
+    else:
+        processor = AutoProcessor.from_pretrained(
+            home, local_files_only=True, trust_remote_code=False
+        )
+        more["config"] = VibeVoiceAsrConfig.from_pretrained(home)
+    model = with_all_weights(home if base is None else None, "vibevoice", **more)
+    if original:
+        model.generation_config = GenerationConfig(eos_token_id=processor.tokenizer.eos_token_id)
+    elif base is not None:
         model.generation_config = GenerationConfig.from_pretrained(home)
     remove_accelerate_hooks(model)
     model.eval().requires_grad_(False)
     run_trial_token(model, precision)
     return LoadedVibeVoice(model, processor, device, precision)
+
+
+def with_all_weights(folder: Path | None, pulled: str, **options: Any) -> Any:
+    """Return the model of `from_pretrained` with these options, of which no weight is made up.
+    ``pulled``: its name for `pull`.
+
+    Raises:
+        errors.ModelLoadFailed: the checkpoint lacks weights.
+    """
+    load: Any = VibeVoiceAsrForConditionalGeneration.from_pretrained  # its types know no pair
+    model, found = load(
+        folder,
+        output_loading_info=True,
+        use_safetensors=True,
+        local_files_only=True,
+        trust_remote_code=False,
+        **options,
+    )
+    missing = {*found["missing_keys"]}
+    if options["config"].text_config.tie_word_embeddings:  # the class of transformers cannot
+        model.lm_head.weight = model.get_input_embeddings().weight
+        missing.discard("lm_head.weight")
+    if missing:
+        raise errors.ModelLoadFailed(
+            f"The checkpoint lacks weights: {abbreviate_names(sorted(missing), 3)}.",
+            hint=f"Download it again: vibevoice-asr pull {pulled}",
+        )
+    return model
 
 
 def _not_run_error(

@@ -17,7 +17,7 @@ from sidecar import errors
 from sidecar.audio import VIBEVOICE_SAMPLE_RATE, Block
 from sidecar.diarization.speaker_identification import DiarizedSpeakers, identify_speakers
 from sidecar.engines.torch_inference import own_error
-from sidecar.engines.vibevoice import vibevoice_generation, vibevoice_model
+from sidecar.engines.vibevoice import SPEC, vibevoice_generation, vibevoice_model
 from sidecar.engines.vibevoice.vibevoice_coverage import (
     LEAST_AGAIN_S,
     MissedSpeech,
@@ -43,6 +43,7 @@ from sidecar.transcripts.transcript import (
     Finished,
     Notice,
     Progress,
+    ResumePoint,
     Segment,
     SegmentReady,
     Transcript,
@@ -56,6 +57,8 @@ from sidecar.transcripts.word_timing import estimate_word_times
 log = logging.getLogger(__name__)
 
 NAME = "vibevoice"
+SMALLER_PLAN = Notice("smaller_memory_plan", "Memory ran out once; a smaller plan was used.")
+FP16_OVERFLOW = Notice("fp16_overflow", "This checkpoint overflows in fp16; bf16 was used.")
 
 ALL_PLACES = 1 << 16
 """More places than any plan has."""
@@ -132,8 +135,11 @@ class VibeVoiceTranscription:
         model: vibevoice_model.VibeVoiceModel,
         request: engine_interface.TranscriptionRequest,
         slots: WindowSlots | None = None,
+        resume_points: Sequence[ResumePoint] | None = None,
     ) -> None:
+        """``resume_points``: those of this recording so far; None if none are wanted."""
         audio, options = request.audio, request.options
+        self._resume_points = resume_points
         self._model, self._slots = model, slots or WindowSlots()
         self._plan = options.memory
         """Of the windows in progress."""
@@ -146,10 +152,11 @@ class VibeVoiceTranscription:
         self._whole = TranscriptStitcher(self._voices, remember=options.identifies_speakers)
         self._notices: dict[str, Notice] = {}
         self._missed: deque[MissedSpeech] = deque()
-        self._wordless: list[MissedSpeech] = []
+        self._wordless: list[tuple[float, float]] = []
+        """Starts of speech without words, and the seconds of speech from each."""
         self._reported: dict[int, Segment] = {}
         """Segments that were reported, by index."""
-        self._announced = 0
+        self._announced = self._in_resume_points = 0
         self._settled = 0
         self._loops, self._truncated = 0, False
         self._done_s = 0.0
@@ -173,6 +180,8 @@ class VibeVoiceTranscription:
             self._slots.leave(self)
 
     def _events(self) -> vibevoice_generation.Run:
+        if self._resume_points:
+            self._go_on(self._resume_points)
         windows = iter(self._windows)
         for window in windows:
             options = self._options
@@ -187,6 +196,9 @@ class VibeVoiceTranscription:
                     for one in chain(batch, islice(windows, together - 1))
                 ]
             yield from self._batch(batch)
+            done = self._windows.position[0] != round(window.start_s * VIBEVOICE_SAMPLE_RATE)
+            if self._resume_points is not None and done and batch[-1].border_s is not None:
+                yield self._resume_point()
             self._slots.leave(self)
         if self._cancelled():
             return
@@ -209,8 +221,46 @@ class VibeVoiceTranscription:
             done_s,
             self._options,
             self._notices.values(),
-            self._voices,
+            self._speakers(segments),
         )
+
+    def _resume_point(self) -> ResumePoint:
+        """Return the resume point between two batches of windows."""
+        start, size = self._windows.position
+        state = {
+            "window": [start, size],
+            "transcript": self._whole.snapshot(),
+            "notices": [[one.code, one.message] for one in self._notices.values()],
+            "wordless": [*self._wordless],
+            "loops": self._loops,
+            "truncated": self._truncated,
+            "done_s": self._done_s,
+        }
+        numbers = range(self._in_resume_points, self._announced)
+        self._in_resume_points = self._announced
+        segments = tuple(self._reported[number] for number in numbers)
+        return ResumePoint(start / VIBEVOICE_SAMPLE_RATE, SPEC.resumes, segments, state)
+
+    def _go_on(self, resume_points: Sequence[ResumePoint]) -> None:
+        """Restore the state of the last one."""
+        state = resume_points[-1].state
+        self._windows.go_on(*state["window"])
+        self._whole.go_on([one.state["transcript"] for one in resume_points])
+        self._notices = {code: Notice(code, message) for code, message in state["notices"]}
+        self._wordless = [(start, speech_s) for start, speech_s in state["wordless"]]
+        self._loops, self._truncated = state["loops"], state["truncated"]
+        self._done_s = state["done_s"]
+        self._reported = dict(enumerate(one for each in resume_points for one in each.segments))
+        self._announced = self._in_resume_points = len(self._reported)
+        if SMALLER_PLAN.code in self._notices:
+            self._fall_back()
+        if FP16_OVERFLOW.code in self._notices and self._model.narrow:
+            self._model.widen()
+
+    def _speakers(self, segments: Sequence[Segment]) -> DiarizedSpeakers | None:
+        """Return the speakers of these segments; None if their embeddings are not known."""
+        persons = self._voices.persons if self._voices is not None else {}
+        return DiarizedSpeakers(speaker_turns_of(segments), persons) if persons else None
 
     def _batch(
         self, windows: list[VibeVoiceWindow]
@@ -229,18 +279,22 @@ class VibeVoiceTranscription:
         else:
             yield from self._fill_gaps()
             return
-        self._plan = self._options.memory_fallback
-        self._options = dataclasses.replace(
-            self._options, memory=self._plan, memory_fallback=None, memory_alone=None
-        )
+        self._fall_back()
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
-        self._note("smaller_memory_plan", "Memory ran out once; a smaller plan was used.")
+        self._notices[SMALLER_PLAN.code] = SMALLER_PLAN
         if len(windows) == 1:
             self._windows.again(self._options.memory.window_s)
             return
         for window in windows[self._settled - settled_before :]:
             yield from self._batch([window])
+
+    def _fall_back(self) -> None:
+        """Use the smaller plan from now on, if there is one."""
+        self._plan = self._options.memory_fallback or self._options.memory
+        self._options = dataclasses.replace(
+            self._options, memory=self._plan, memory_fallback=None, memory_alone=None
+        )
 
     def _fill_gaps(self) -> Iterator[TranscriptionEvent | vibevoice_generation.DecoderPass]:
         """Transcribe speech again that has no segment, until nothing more is found."""
@@ -252,7 +306,7 @@ class VibeVoiceTranscription:
             except torch.OutOfMemoryError as error:
                 log.warning("out of GPU memory; missed speech is not transcribed again: %s", error)
                 error.__traceback__ = None  # its frames hold the tensors to be freed
-                self._wordless.append(missed)
+                self._wordless.append((missed.start_s, missed.speech_s))
 
     def _attempt(
         self, windows: list[VibeVoiceWindow], missed_speech: MissedSpeech | None = None
@@ -300,7 +354,7 @@ class VibeVoiceTranscription:
                 self._plan,
                 self._check,
                 self._model.decoding(self._plan),
-                self._options.prompt_with_hotwords,
+                self._options.prompt_lines,
                 drawn,
             )
             return [*map(_WindowInProgress, windows, answers)]
@@ -308,7 +362,7 @@ class VibeVoiceTranscription:
             if not self._model.narrow:
                 raise errors.EngineFailed("The output of the model is not finite.") from None
         self._model.widen()
-        self._note("fp16_overflow", "This checkpoint overflows in fp16; bf16 was used.")
+        self._notices[FP16_OVERFLOW.code] = FP16_OVERFLOW
         return self._begin_windows(windows, drawn=drawn)
 
     def _closed(self, hearing: _WindowInProgress, index: int) -> Iterator[TranscriptionEvent]:
@@ -336,7 +390,10 @@ class VibeVoiceTranscription:
                 window, known, VIBEVOICE_SAMPLE_RATE, detect_window_speech, last=fills
             )
         given_up = fills and (not segments or hearing.duration_s < LEAST_AGAIN_S)
-        (self._wordless if given_up else self._missed).extend(missed)
+        if given_up:
+            self._wordless += [(one.start_s, one.speech_s) for one in missed]
+        else:
+            self._missed += missed
         if fills:
             self._whole.fill(window, segments)
         else:
@@ -400,14 +457,24 @@ class JoinedTranscriptions:
         threading.Thread(target=self._decode, name="decode", daemon=True).start()
 
     def events(
-        self, request: engine_interface.TranscriptionRequest
+        self,
+        request: engine_interface.TranscriptionRequest,
+        resume_points: Sequence[ResumePoint] | None = None,
     ) -> Iterator[TranscriptionEvent]:
-        """Run the transcription of a request, beside those of other threads."""
+        """Run the transcription of a request: beside those of other threads, if its memory plan is
+        a shared one; else in this thread, while no other runs. ``resume_points``: as of
+        `VibeVoiceTranscription`."""
+        if not request.options.memory.places:
+            with self._turn:
+                yield from VibeVoiceTranscription(
+                    self._model, request, resume_points=resume_points
+                ).events()
+            return
         inbox, left = _Inbox(), threading.Event()
         watched = dataclasses.replace(
             request, cancelled=lambda: left.is_set() or request.cancelled()
         )
-        run = VibeVoiceTranscription(self._model, watched, self._slots).steps()
+        run = VibeVoiceTranscription(self._model, watched, self._slots, resume_points).steps()
         self._arrived.put((inbox, run))
         event: TranscriptionEvent | Exception | None = None
         try:
@@ -419,11 +486,6 @@ class JoinedTranscriptions:
             left.set()
             while event is not None:  # until then the recording is read
                 event = inbox.get()
-
-    def alone(self, request: engine_interface.TranscriptionRequest) -> Iterator[TranscriptionEvent]:
-        """Run the transcription of a request in this thread, while no other runs."""
-        with self._turn:
-            yield from VibeVoiceTranscription(self._model, request).events()
 
     def _decode(self) -> None:
         while True:
@@ -466,7 +528,7 @@ def finished(
     duration_s: float,
     options: TranscribeOptions,
     notices: Iterable[Notice],
-    matcher: WindowSpeakerMatcher | None,
+    speakers: DiarizedSpeakers | None,
 ) -> Finished:
     """Return the end of a transcription; ``segments``: in order of time."""
     numbered = number_speakers_by_appearance(segments)
@@ -483,8 +545,6 @@ def finished(
         diarized=options.diarize,
         notices=tuple(notices),
     )
-    persons = matcher.persons if matcher is not None else {}
-    speakers = DiarizedSpeakers(speaker_turns_of(segments), persons) if persons else None
     return Finished(identify_speakers(transcript, speakers, options))
 
 

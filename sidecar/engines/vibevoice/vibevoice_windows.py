@@ -13,6 +13,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from itertools import takewhile
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -21,8 +23,10 @@ from sidecar.audio import SAMPLE_RATE, Block
 from sidecar.audio.loudness import quietest_sample
 from sidecar.diarization import speaker_models
 from sidecar.diarization.clustering import detect_speech
+from sidecar.diarization.diarizer import array_from_base64, array_to_base64
 from sidecar.diarization.speaker_identification import SpeakerVector
 from sidecar.interfaces.engine_interface import AudioStream
+from sidecar.serialization import to_plain
 from sidecar.transcripts.speaker_turns import (
     SpeakerTurn,
     longest_solo_spans,
@@ -32,7 +36,12 @@ from sidecar.transcripts.speaker_turns import (
     turns_within,
     uncovered_spans,
 )
-from sidecar.transcripts.transcript import LOOP_FLAG, NON_SPEECH_FLAG, Segment
+from sidecar.transcripts.transcript import (
+    LOOP_FLAG,
+    NON_SPEECH_FLAG,
+    Segment,
+    segments_from_plain,
+)
 
 SpeechSpans = Sequence[tuple[float, float]]
 """Spans of speech: (start, end) in seconds, in order."""
@@ -120,6 +129,16 @@ class VibeVoiceWindows:
         """Return the end of the recording so far, in seconds."""
         return (self._start + self._count) / self._rate
 
+    @property
+    def position(self) -> tuple[int, int]:
+        """Return the first sample of the next window, and the samples of the longest window."""
+        return self._start + self._used, self._size
+
+    def go_on(self, start: int, size: int) -> None:
+        """Begin at a `position` of the same recording."""
+        self._start, self._size = start, size
+        self._blocks = _samples_from(self._blocks, start)
+
     def again(self, window_s: float) -> None:
         """Begin the last window anew, in windows of ``window_s``: it was too long."""
         self._used = 0
@@ -178,6 +197,14 @@ class VibeVoiceWindows:
         return first + round(pause * self._rate)
 
 
+def _samples_from(blocks: Iterator[Block], start: int) -> Iterator[Block]:
+    """Yield the blocks without the first ``start`` samples."""
+    for block in blocks:
+        if len(rest := block[start:]):
+            yield rest
+        start = max(0, start - len(block))
+
+
 def longest_pause(speech: SpeechSpans, begin_s: float, end_s: float) -> float | None:
     """Return the middle of the longest gap between ``begin_s`` and ``end_s``; `None` without a gap.
 
@@ -206,6 +233,35 @@ class TranscriptStitcher:
         self._seen: dict[int, int] = {}
         self._tail: list[Segment] = []
         self._border_s: float | None = None
+        self._before: list[Segment] = []
+        """Segments of the last snapshot."""
+
+    def snapshot(self) -> dict[str, Any]:
+        """Return the state between two windows as plain values, with those segments only that are
+        not the same as in the last snapshot."""
+        pairs = zip(self._before, self.segments, strict=False)
+        same = sum(1 for _ in takewhile(lambda pair: pair[0] is pair[1], pairs))
+        self._before = [*self.segments]
+        return {
+            "same": same,
+            "segments": to_plain(self.segments[same:]),
+            "linked": to_plain(self._linked),
+            "held": to_plain(self._held),
+            "persons": self._persons,
+            "voices": self._matcher.snapshot() if self._matcher is not None else [],
+        }
+
+    def go_on(self, parts: Sequence[Mapping[str, Any]]) -> None:
+        """Begin with the state of snapshots of the same recording: all there are, in order."""
+        for part in parts:
+            self.segments[part["same"] :] = segments_from_plain(part["segments"])
+        last = parts[-1]
+        self._before = [*self.segments]
+        self._linked = segments_from_plain(last["linked"])
+        self._held = segments_from_plain(last["held"])
+        self._persons = last["persons"]
+        if self._matcher is not None:
+            self._matcher.go_on(last["voices"])
 
     def begin(self, window: VibeVoiceWindow) -> None:
         """Begin a window: the next segments are its own."""
@@ -355,6 +411,16 @@ class WindowSpeakerMatcher:
             person: SpeakerVector(total / np.linalg.norm(total), self._seconds[person])
             for person, total in self._known.items()
         }
+
+    def snapshot(self) -> list[tuple[int, str, float]]:
+        """Return the embeddings of all remembered speakers as plain values."""
+        return [(one, array_to_base64(self._known[one]), self._seconds[one]) for one in self._known]
+
+    def go_on(self, snapshot: Iterable[tuple[int, str, float]]) -> None:
+        """Remember the speakers of a snapshot."""
+        for person, vector, seconds in snapshot:
+            self._known[person] = array_from_base64(vector, np.float32)
+            self._seconds[person] = seconds
 
     def hear(self, samples: Block, turns: Sequence[SpeakerTurn]) -> Mapping[int, SpeakerVector]:
         """Return the embedding of each label of a window that has enough speech.

@@ -11,7 +11,7 @@ only finals are recognized (`live.runtime.recognition_plan`).
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from typing import TYPE_CHECKING
@@ -23,7 +23,7 @@ from sidecar.interfaces import engine_interface
 from sidecar.interfaces.language_tags import LANGUAGE_NAMES, language_code
 from sidecar.interfaces.live_events import LiveEventCallback, LiveSessionStart
 from sidecar.interfaces.live_options import LiveOptions
-from sidecar.transcripts.transcript import TranscriptionEvent
+from sidecar.transcripts.transcript import ResumePoint, TranscriptionEvent
 
 if TYPE_CHECKING:
     from sidecar.diarization.speaker_models import SpeakerModels
@@ -49,6 +49,7 @@ SPEC = engine_interface.EngineSpec(
     steerable=True,
     counted=True,
     translates=True,
+    resumes="whisper-1",  # changes whenever the meaning of resume points changes
     sessions=4,  # users who talk, with `tiny` on two cores; with `base` one (docs/models.md)
 )
 
@@ -89,13 +90,27 @@ class WhisperEngine(LiveSessions):
         self, request: engine_interface.TranscriptionRequest
     ) -> Iterator[TranscriptionEvent]:
         """Yield segments as windows are recognized; their speakers are final at the end."""
+        return self.events(None, request)
+
+    def transcribe_from(
+        self, resume_points: Sequence[ResumePoint], request: engine_interface.TranscriptionRequest
+    ) -> Iterator[TranscriptionEvent]:
+        """Transcribe as `transcribe`, from the last resume point on."""
+        return self.events(resume_points, request)
+
+    def events(
+        self,
+        resume_points: Sequence[ResumePoint] | None,
+        request: engine_interface.TranscriptionRequest,
+    ) -> Iterator[TranscriptionEvent]:
+        """Transcribe as `transcribe_from`, or without resume points as `transcribe`."""
         from sidecar.diarization.diarizer import Diarizer
         from sidecar.engines.whisper.whisper_transcription import WhisperTranscription
 
         assert self.model is not None
         assert self._speaker_models is not None
         diarizer = Diarizer.wished(self._speaker_models, request.options)
-        work = WhisperTranscription(self.model, self._thread, diarizer, request)
+        work = WhisperTranscription(self.model, self._thread, diarizer, request, resume_points)
         for event in work.events():
             if request.cancelled():
                 return

@@ -7,20 +7,24 @@ the ends next to speech are.
 
 from bisect import bisect_right
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from math import inf
+from typing import Any
 
 from sidecar import errors
 from sidecar.audio import SAMPLE_RATE, Block
-from sidecar.audio.loudness import AudioHistoryBuffer, quietest_sample
+from sidecar.audio.loudness import quietest_sample
+from sidecar.audio.sample_buffers import AudioHistoryBuffer
 from sidecar.diarization import diarizer, word_attribution
 from sidecar.diarization.kept_diarization import KeptDiarization, word_ranges_of
+from sidecar.engines import whisper
 from sidecar.engines.whisper import whisper_decoder
 from sidecar.engines.whisper.overlooked_speech import audio_span, repeats, turns_without_words
 from sidecar.interfaces import engine_interface
 from sidecar.interfaces.language_tags import language_code
+from sidecar.serialization import to_plain
 from sidecar.transcripts import transcript
 from sidecar.transcripts.loop_guard import LOOP_RECOVERED, SkippedAudio, loop_skipped_notice
 from sidecar.transcripts.sentence_ends import ends_sentence
@@ -225,7 +229,18 @@ class WhisperTranscription:
         thread: ThreadPoolExecutor,
         speaker_diarizer: diarizer.Diarizer,
         request: engine_interface.TranscriptionRequest,
+        resume_points: Sequence[transcript.ResumePoint] | None = None,
     ) -> None:
+        """``resume_points``: those of this recording so far; None if none are wanted."""
+        self._resume_points = resume_points
+        self._again_s = 0.0
+        """Position up to which the audio was transcribed before the resume point."""
+        self._again_from = 0
+        """First sample before it that is needed."""
+        self._in_resume_points = 0, 0
+        """Segments in resume points: those of the recording, and those beside it."""
+        self._unsettled: list[transcript.Segment] = []
+        """Reported segments in no resume point."""
         self._recognizer = recognizer
         self._thread = thread
         self._speaker_diarizer = speaker_diarizer
@@ -254,20 +269,26 @@ class WhisperTranscription:
 
     def events(self) -> Iterator[transcript.TranscriptionEvent]:
         """Run the transcription."""
+        if self._resume_points:
+            self._go_on(self._resume_points)
         previous_turns: Sequence[SpeakerTurn] | None = None
         for update in diarizer.diarize_in_background(
-            self._speaker_diarizer, self._blocks(), cancelled=self._cancelled
+            self._speaker_diarizer,
+            self._blocks(),
+            cancelled=self._cancelled,
+            resumable=self._resume_points is not None,
         ):
             if self._cancelled():
                 return
-            if update.turns is previous_turns and update.final_s != inf:
-                continue
-            previous_turns = update.turns
-            for window in self._packing.take(update.turns, update.final_s):
-                if (result := self._recognize_window(window)) is None:
-                    return
-                yield from self._window_events(window, result, update.turns)
-            self._audio.forget(min(self._packing.needed_s, self._beside_from_s - CONTEXT_S))
+            if update.turns is not previous_turns or update.final_s == inf:
+                previous_turns = update.turns
+                for window in self._packing.take(update.turns, update.final_s):
+                    if (result := self._recognize_window(window)) is None:
+                        return
+                    yield from self._window_events(window, result, update.turns)
+                self._audio.forget(min(self._packing.needed_s, self._beside_from_s - CONTEXT_S))
+            if update.snapshot is not None:
+                yield self._resume_point(update.end_s, update.snapshot)
         if self._cancelled():
             return
         yield transcript.Progress(self._audio.end_s, self._audio.end_s)
@@ -277,6 +298,51 @@ class WhisperTranscription:
         yield transcript.Finished(
             self._speaker_diarizer.identified(self._transcript(segments), self._options)
         )
+
+    def _resume_point(self, end_s: float, voices: Mapping[str, Any]) -> transcript.ResumePoint:
+        """Return the resume point since the last one."""
+        first, first_beside = self._in_resume_points
+        self._in_resume_points = len(self._segments), len(self._beside)
+        state = {
+            "segments": to_plain(self._segments[first:]),
+            "beside": to_plain(self._beside[first_beside:]),
+            "beside_s": [*self._beside_s.items()],
+            "beside_from_s": None if self._beside_from_s == inf else self._beside_from_s,
+            "packed_s": self._packing.done_s,
+            "recognized_s": self._recognized_s,
+            "audio": self._audio.start,
+            "by": whisper.SPEC.resumes,
+            "languages": [*self._languages.items()],
+            "likely": {**self._likely},
+            "last": self._last,
+            "tokens": self._tokens,
+            "done_s": self._done_s,
+            "lost_s": self._lost_s,
+            "notices": [[one.code, one.message] for one in self._notices.values()],
+            "voices": voices,
+        }
+        segments, self._unsettled = tuple(self._unsettled), []
+        return transcript.ResumePoint(end_s, whisper.SPEC.resumes, segments, state)
+
+    def _go_on(self, resume_points: Sequence[transcript.ResumePoint]) -> None:
+        """Restore the state of the last one."""
+        states = [one.state for one in resume_points]
+        last = states[-1]
+        self._speaker_diarizer.go_on([state["voices"] for state in states])
+        for state in states:
+            self._segments += transcript.segments_from_plain(state["segments"])
+            self._beside += transcript.segments_from_plain(state["beside"])
+        self._in_resume_points = len(self._segments), len(self._beside)
+        self._ready = sum(len(one.segments) for one in resume_points)
+        self._beside_s = dict(last["beside_s"])
+        self._beside_from_s = inf if last["beside_from_s"] is None else last["beside_from_s"]
+        self._packing.done_s = last["packed_s"]
+        self._recognized_s, self._done_s = last["recognized_s"], last["done_s"]
+        self._languages, self._likely = Counter(dict(last["languages"])), dict(last["likely"])
+        self._last, self._tokens, self._lost_s = last["last"], last["tokens"], last["lost_s"]
+        for code, message in last["notices"]:
+            self._note(transcript.Notice(code, message))
+        self._again_s, self._again_from = resume_points[-1].audio_s, last["audio"]
 
     def _kept(self, segments: Sequence[transcript.Segment]) -> transcript.ResumePoint | None:
         """Return what a diarization after the end needs."""
@@ -296,7 +362,11 @@ class WhisperTranscription:
                     return
                 piece = block[start : start + _STEP_SAMPLES]
                 self._audio.append(piece)
-                yield self._audio.end_s, piece
+                if self._audio.end_s <= self._again_s:
+                    self._speaker_diarizer.replay_audio(piece)
+                    self._audio.drop(self._again_from)
+                else:
+                    yield self._audio.end_s, piece
 
     def _quiet(self, start: float, end: float) -> float:
         samples = self._audio.between(start, end)
@@ -392,6 +462,7 @@ class WhisperTranscription:
         for segment in self._given(found, beside, turns):
             yield transcript.SegmentReady(self._ready, segment)
             self._ready += 1
+            self._unsettled.append(segment)
             yield self._progress(segment.end)
         yield self._progress(window.end_s)
 
@@ -445,11 +516,9 @@ class WhisperTranscription:
             for one in segments_beside
             if one.speaker is not None
         ]
-        found = word_attribution.extend_over_overlaps(
-            word_attribution.attribute_words(segments, turns), turns
-        )
-        found = word_attribution.fit_to_turns(found, turns)
-        return sorted([*found, *asides], key=lambda one: (one.start, one.end))
+        found = [*word_attribution.by_turns(segments, turns), *asides]
+        found.sort(key=lambda one: (one.start, one.end))
+        return word_attribution.flag_overlaps(found, turns)
 
     def _progress(self, done_s: float) -> transcript.Progress:
         self._done_s = max(self._done_s, done_s)

@@ -25,6 +25,7 @@ import numpy.typing as npt
 
 from sidecar import errors
 from sidecar.audio import Block
+from sidecar.audio.signal_conditioning import Resampler
 from sidecar.concurrency import usable_cpu_cores
 from sidecar.interfaces.engine_interface import TranscriptionEngine
 from sidecar.interfaces.live_events import (
@@ -45,12 +46,14 @@ from sidecar.live.runtime.endpointing import FRAME_SAMPLES
 from sidecar.live.runtime.recognition_plan import (
     RecognitionTask,
     RecognitionUrgency,
+    SpeechSegment,
     TurnOrder,
     WorkPace,
     turn_order,
 )
-from sidecar.live.runtime.segment_embeddings import EmbeddingTask, SegmentEmbeddings
+from sidecar.live.runtime.segment_embeddings import EmbeddingTask
 from sidecar.live.runtime.stream_recognizer import SessionInput, SessionTask, StreamRecognizer
+from sidecar.transcripts.speaker_turns import SpeakerTurn
 from sidecar.transcripts.transcript import SPEAKERS_UNAVAILABLE, Notice
 
 log = logging.getLogger(__name__)
@@ -73,9 +76,6 @@ _TONE_WINDOW, _TONE_BINS = 1024, 2
 _TONE_SHARE = 0.9
 """Share of the energy in the two strongest lines of all spectra from which audio is tones: of
 telephones 0.93 and more, of speech of 3 s at most 0.92, mostly 0.6."""
-MAX_MICROPHONE_BACKLOG_S = 10.0
-"""Seconds of audio that wait of a microphone at most, on a machine that can serve it; a client that
-is faster has 12 s here all the time (`worker_live_session.MAX_BACKLOG_S`)."""
 MAX_FRAMES_AT_ONCE = 64
 """Frames of one session that are processed at a time: two seconds."""
 
@@ -92,12 +92,15 @@ class LiveSpeakerEncoder(Protocol):
 class LiveRecognizers:
     """Recognizers of an engine; only ``recognize`` is required. ``glimpse`` recognizes an open
     segment, if that differs from one that has ended. ``contexts``: whether ``recognize`` takes the
-    context of an ended segment. Without an ``encoder`` there are no speaker labels."""
+    context of an ended segment. Without an ``encoder`` there are no speaker labels. ``changes``
+    finds the turns of speakers within a segment, in seconds from its start; without it a segment
+    has one speaker."""
 
     recognize: RecognizeFunction
     glimpse: RecognizeFunction | None = None
     contexts: bool = False
     encoder: LiveSpeakerEncoder | None = None
+    changes: Callable[[Block], Sequence[SpeakerTurn]] | None = None
 
     def words(
         self, request: SegmentRequest, urgency: RecognitionUrgency
@@ -114,6 +117,20 @@ class LiveRecognizers:
         except Exception:  # a fault of an engine costs one segment, not the other sessions
             log.exception("internal error in the recognition of a segment; its session goes on")
             return None
+
+    def with_turns(
+        self, hypothesis: RecognitionHypothesis, segment: SpeechSegment, audio: Block
+    ) -> RecognitionHypothesis:
+        """Return the hypothesis with the turns of its speakers, if it can be divided by them."""
+        assert self.changes is not None
+        words = hypothesis.text.split(maxsplit=1)
+        if not segment.diarize or len(words) < 2:
+            return hypothesis
+        try:
+            return replace(hypothesis, turns=tuple(self.changes(audio)))
+        except Exception:  # a fault costs the labels of one segment, not the other sessions
+            log.exception("internal error in the segmentation of speakers; its session goes on")
+            return hypothesis
 
     def voice(self, samples: Block) -> live_speaker_labels.Vector | None:
         """Return the speaker embedding of audio; None if that failed."""
@@ -208,21 +225,14 @@ class EngineSession:
             return self.recognizer.backlog_s
 
     @property
-    def ahead(self) -> bool:
-        """Return whether its audio comes faster than it is spoken, or so much of it waits as of no
-        microphone: it waits behind all other sessions, and takes nothing from them."""
-        share_ahead = self.share is not None and self.share.ahead
-        return share_ahead or self.recognizer.backlog_s > MAX_MICROPHONE_BACKLOG_S
-
-    @property
     def waiting_s(self) -> float:
         """Return the seconds of its speech that wait for finals and delay those of others."""
-        return 0.0 if self.share is None or self.ahead else self.recognizer.waiting_s
+        return 0.0 if self.share is None or self.recognizer.ahead else self.recognizer.waiting_s
 
     def speaker(self, now: float) -> load_shedding.ServedSession | None:
         """Return its share of the speech; None before its first admission, and if it is ahead of
         real time."""
-        if self.rank is None or self.share is None or self.ahead:
+        if self.rank is None or self.share is None or self.recognizer.ahead:
             return None
         return load_shedding.ServedSession(
             self.client, self.rank, self.recognizer.speaking, self.share.at(now)
@@ -238,10 +248,12 @@ class EngineSession:
             say(self.recognizer.follow())
         return None
 
-    def push(self, what: SessionInput) -> None:
-        """Add audio at `LIVE_RATE`, shape (samples,), or what follows it."""
+    def push(self, what: SessionInput, *, ahead: bool = False) -> None:
+        """Add audio at the engine's rate, shape (samples,), or what follows it. Audio that came
+        ``ahead`` of real time waits behind that of all other sessions, and takes nothing from
+        them."""
         with self._scheduler.lock:
-            self.recognizer.push(what, time.monotonic())
+            self.recognizer.push(what, time.monotonic(), ahead=ahead)
             self._scheduler.input_came.notify()
 
     def close(self) -> None:
@@ -276,6 +288,7 @@ class LiveScheduler:
         schedule: PartialSchedule = DEFAULT_SCHEDULE,
         sample: Block | None = None,
         tick_s: float = TICK_INTERVAL_S,
+        rate: int = LIVE_RATE,
     ) -> None:
         """Start the threads.
 
@@ -283,9 +296,10 @@ class LiveScheduler:
         compute speaker embeddings, so that one is free for a final. ``pace``: for an engine that
         cannot be stopped within a segment, which work is left out. ``schedule``: the schedule of
         partials. ``sample``: speech with which the cost is measured at the start. ``tick_s``:
-        seconds between two runs of the VAD.
+        seconds between two runs of the VAD. ``rate``: of the audio that sessions push.
         """
         self._schedule, self._sample, self._tick_s = schedule, sample, tick_s
+        self._rate = rate
         self._released = threading.Event()
         """Set if audio may be processed that waited for recognition."""
         threads = threads or usable_cpu_cores()
@@ -318,6 +332,7 @@ class LiveScheduler:
             voices=self._recognizers.encoder is not None,
             schedule=self._schedule,
             context=self._recognizers.contexts,
+            rate=self._rate,
         )
         session = EngineSession(self, recognizer, tell, options, self.vad_model.state())
         recognizer.decide_admission = partial(self._decide_admission, session)
@@ -422,8 +437,7 @@ class LiveScheduler:
             for session, count in counts.items():
                 if session.share is not None:
                     audio_s = count * FRAME_SAMPLES / LIVE_RATE
-                    speech_s = audio_s if session.recognizer.speaking else 0.0
-                    session.share.spoken(speech_s, now, audio_s)
+                    session.share.spoken(audio_s if session.recognizer.speaking else 0.0, now)
             served = (session.speaker(now) for session in self._sessions)
             speaking = sum(one.speaking for one in served if one is not None)
             self.load.update_level(speaking, sum(one.waiting_s for one in self._sessions), now)
@@ -438,7 +452,7 @@ class LiveScheduler:
             session.rank = next(ranks, None)
         found = (one.speaker(now) for one in others)
         speakers = [speaker for speaker in found if speaker is not None]
-        if session.recognizer.resumed or session.ahead:
+        if session.recognizer.resumed or session.recognizer.ahead:
             admission = load_shedding.UtteranceAdmission.SERVE
         else:
             entering = session.rank is None and session.recognizer.new
@@ -488,11 +502,9 @@ class LiveScheduler:
         """Return the work to do outside the lock."""
         if isinstance(due, RecognitionTask):
             return partial(self._recognize, session, due, session.recognizer.begin(due))
-        segment_embeddings = session.recognizer.segment_embeddings
-        assert segment_embeddings is not None
-        samples = segment_embeddings.began(due, session.recognizer.audio)
+        samples = session.recognizer.segment_embeddings.began(due, session.recognizer.audio)
         self.encoding += 1
-        return partial(self._embed_and_relabel, session, segment_embeddings, due, samples)
+        return partial(self._embed_and_relabel, session, due, samples)
 
     def _recognize(
         self, session: EngineSession, task: RecognitionTask, request: SegmentRequest
@@ -506,8 +518,15 @@ class LiveScheduler:
         hypothesis: RecognitionHypothesis | None = RecognitionHypothesis("")
         draft = request.draft_hypothesis.draft if request.draft_hypothesis is not None else None
         goes_on = self._schedule.turns and draft is not None  # it may have text of this audio
-        if goes_on or has_speech(self.vad_model, request.audio):
+        heard = request.audio
+        if self._rate != LIVE_RATE:
+            heard = Resampler(self._rate, LIVE_RATE).take(heard, last=True)
+        if goes_on or has_speech(self.vad_model, heard):
             hypothesis = self._recognizers.words(replace(request, cancelled=unwanted), task.urgency)
+            whole = task.urgency is not RecognitionUrgency.PARTIAL and not self._schedule.turns
+            if hypothesis is not None and whole and self._recognizers.changes is not None:
+                own = heard[task.segment.start - task.to :]  # without what precedes it
+                hypothesis = self._recognizers.with_turns(hypothesis, task.segment, own)
         with self.lock:
             now = time.monotonic()
             self._count(task, hypothesis, now - begun)
@@ -535,17 +554,13 @@ class LiveScheduler:
             self.load.costs.add_work(load_shedding.WorkKind.FINAL, work_s)
 
     def _embed_and_relabel(
-        self,
-        session: EngineSession,
-        segment_embeddings: SegmentEmbeddings,
-        task: EmbeddingTask,
-        samples: Block | None,
+        self, session: EngineSession, task: EmbeddingTask, samples: Block | None
     ) -> None:
         begun = time.monotonic()
         try:
             vector = None if samples is None else self._recognizers.voice(samples)
             with self.lock:
-                request = segment_embeddings.add_embedding(task, vector)
+                request = session.recognizer.segment_embeddings.add_embedding(task, vector)
             result = None
             if request is not None:
                 try:
@@ -573,9 +588,8 @@ class LiveScheduler:
                     hurried_since = session.recognizer.hurried_since
                     if urgency is RecognitionUrgency.PARTIAL and hurried_since is not None:
                         urgency, since = RecognitionUrgency.FINAL, hurried_since
-                    order = turn_order(
-                        session.client, urgency, since, self._served, ahead=session.ahead
-                    )
+                    ahead = session.recognizer.ahead
+                    order = turn_order(session.client, urgency, since, self._served, ahead=ahead)
                     tasks.append((order, session, task))
         if not tasks:
             return None

@@ -43,8 +43,6 @@ _COST_MEMORY_S = 40.0
 """Seconds of speech that count in the moving means of costs."""
 _SHARE_PRIOR_S, _SHARE_MEMORY_S = 3.0, 60.0
 """Seconds: a session counts as speaking all the time at first, and then by its last minute."""
-_AHEAD_SHARE = 1.25
-"""Share above which audio comes faster than it is spoken; a microphone stays below it."""
 
 
 class WorkKind(StrEnum):
@@ -108,15 +106,14 @@ class SpeechShare:
     as a session that is sent faster than it is spoken needs no more at a time than one speaker."""
 
     def __init__(self, now: float) -> None:
-        self._speech_s = self._audio_s = self._time_s = _SHARE_PRIOR_S
+        self._speech_s = self._time_s = _SHARE_PRIOR_S
         self._at = now
 
-    def spoken(self, speech_s: float, now: float, audio_s: float = 0.0) -> None:
-        """Count received speech, in ``audio_s`` seconds of audio if those are more."""
+    def spoken(self, speech_s: float, now: float) -> None:
+        """Count received speech."""
         passed_s = max(0.0, now - self._at)
         decay = math.exp(-passed_s / _SHARE_MEMORY_S)
         self._speech_s = self._speech_s * decay + speech_s
-        self._audio_s = self._audio_s * decay + max(audio_s, speech_s)
         self._time_s = self._time_s * decay + passed_s
         self._at = max(self._at, now)
 
@@ -124,12 +121,6 @@ class SpeechShare:
         """Return the share at a time."""
         self.spoken(0.0, now)
         return min(1.0, self._speech_s / self._time_s)
-
-    @property
-    def ahead(self) -> bool:
-        """Return whether audio comes faster than it is spoken, as from a file. What waits then is
-        late for the session alone."""
-        return self._audio_s > _AHEAD_SHARE * self._time_s
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,6 +9,7 @@ If that takes long, the plan leaves out all work that can wait: there are finals
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -213,7 +214,7 @@ class RecognitionPlan:
     ) -> RecognitionTask | None:
         schedule = self._schedule
         after_s = schedule.step_s if segment.asked > segment.start else schedule.first_s
-        due = segment.asked + round(after_s * LIVE_RATE)
+        due = segment.asked + math.ceil(after_s * LIVE_RATE)
         to = processed_to - self._held_back(options)
         if self._going or to < due or not (options.partials or schedule.grows):
             return None

@@ -11,6 +11,7 @@ from sidecar.diarization.speaker_identification import embedding_if_long_enough
 from sidecar.interfaces import live_events
 from sidecar.interfaces.live_options import LIVE_RATE, LiveOptions
 from sidecar.interfaces.recognition import RecognitionHypothesis
+from sidecar.live.runtime.live_speaker_labels import LiveSpeakerIdentification
 from sidecar.live.runtime.recognition_plan import SpeechSegment
 from sidecar.live.runtime.segment_embeddings import SegmentEmbeddings
 from sidecar.transcripts.transcript import SPEAKERS_UNAVAILABLE, Segment, Transcript, join_texts
@@ -28,13 +29,13 @@ class _TurnMark:
 class ResultAssembler:
     """Queue of ended segments that wait for their text and for the segments before them.
 
-    ``segment_embeddings``: source of the speaker labels; None if there are none.
+    ``segment_embeddings``: source of the speaker labels; None: there is none.
     """
 
     def __init__(
         self, start: live_events.LiveSessionStart, segment_embeddings: SegmentEmbeddings | None
     ) -> None:
-        self._segment_embeddings = segment_embeddings
+        self._segment_embeddings = segment_embeddings or SegmentEmbeddings(start, encodes=False)
         self._rows: deque[SpeechSegment | _TurnMark | live_events.TurnDropped | None] = deque()
         """Waiting rows; None marks the end of all."""
         self._segments = list(zip(start.segment_numbers, start.said, strict=True))
@@ -76,7 +77,7 @@ class ResultAssembler:
         for speech in self.speech_segments:
             if speech.turn == turn:
                 speech.cancelled = True
-                self.forget_embedding(speech)
+                self._segment_embeddings.forget(speech.number)
         dropped = [speech for speech in self.speech_segments if speech.turn == turn]
         self._rows = deque(row for row in self._rows if row not in dropped)
         self._rows.append(live_events.TurnDropped(turn, at / LIVE_RATE))
@@ -138,54 +139,42 @@ class ResultAssembler:
             elif row.final is not None and row.final.segment.text:
                 yield self._final_with_speaker(row, row.final)
             else:
-                self.forget_embedding(row)
-
-    def forget_embedding(self, speech: SpeechSegment) -> None:
-        """Drop an embedding that is not needed."""
-        if self._segment_embeddings is not None:
-            self._segment_embeddings.forget(speech.number)
+                self._segment_embeddings.forget(row.number)
 
     def summary(self, options: LiveOptions, end: int, engine: str, precision: str) -> Transcript:
         """Return the transcript of the session, up to the sample ``end``."""
-        segments = [segment for _, segment in self._segments]
-        if self._segment_embeddings is not None:
-            of = self._segment_embeddings.speakers.of
-            segments = [replace(one, speaker=of(number)) for number, one in self._segments]
+        embeddings = self._segment_embeddings
+        of = embeddings.speakers.of
+        segments = [replace(one, speaker=of(number)) for number, one in self._segments]
         transcript = Transcript(
             segments=tuple(segments),
             language=self._language or options.language,
             duration=end / LIVE_RATE,
             engine=engine,
             precision=precision,
-            diarized=options.diarize and self._segment_embeddings is not None,
+            diarized=options.diarize and embeddings.encodes,
         )
-        told_apart = any(
-            one.speaker is not None for one in segments
-        )  # if only for a part of the time
-        if (
-            told_apart
-            and self._segment_embeddings is not None
-            and self._segment_embeddings.people is not None
-        ):
-            transcript = self._with_voices(transcript, self._segment_embeddings, options)
-        if options.diarize and self._segment_embeddings is None:
+        # Speakers may be told apart only for a part of the time.
+        if embeddings.people is not None and any(one.speaker is not None for one in segments):
+            transcript = self._with_voices(transcript, embeddings.people, options)
+        if options.diarize and not embeddings.encodes:
             transcript = transcript.with_notice(SPEAKERS_UNAVAILABLE)
         return transcript
 
     def _with_voices(
-        self, transcript: Transcript, segment_embeddings: SegmentEmbeddings, options: LiveOptions
+        self, transcript: Transcript, people: LiveSpeakerIdentification, options: LiveOptions
     ) -> Transcript:
         """Return the transcript with the identified speakers; with embeddings, if requested."""
-        assert segment_embeddings.people is not None
         there = {one.speaker for one in transcript.segments}
-        voices = [one for one in segment_embeddings.people.voices.values() if one.speaker in there]
+        voices = [one for one in people.voices.values() if one.speaker in there]
         if not options.voiceprints:
             return replace(transcript, voices=tuple(voices))
-        sounds = segment_embeddings.speakers.sounds
+        speakers = self._segment_embeddings.speakers
+        sounds = speakers.sounds
         embeddings = [embedding_if_long_enough(sounds[one.speaker]) for one in voices]
         pairs = zip(voices, embeddings, strict=True)
         kept = [replace(one, print=found) for one, found in pairs]
-        prints = tuple(segment_embeddings.speakers.sound_of(number) for number, _ in self._segments)
+        prints = tuple(speakers.sound_of(number) for number, _ in self._segments)
         return replace(transcript, voices=tuple(kept), prints=prints)
 
     def _turn_ended(self, mark: _TurnMark) -> live_events.TurnEnded:
@@ -200,7 +189,7 @@ class ResultAssembler:
         self, speech: SpeechSegment, final: live_events.Final
     ) -> live_events.Final:
         """Return the final of a segment, with its speaker as far as that is known."""
-        if speech.diarize and self._segment_embeddings is not None:
+        if speech.diarize:
             who = self._segment_embeddings.speakers.tell(speech.number)
             segment = replace(final.segment, speaker=who)
             people = self._segment_embeddings.people

@@ -15,7 +15,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 from sidecar.audio import Block
-from sidecar.audio.loudness import SampleRingBuffer
+from sidecar.audio.sample_buffers import SampleRingBuffer
 from sidecar.interfaces import live_events
 from sidecar.interfaces.live_options import LIVE_RATE
 from sidecar.live.runtime import live_speaker_labels
@@ -97,27 +97,32 @@ def _seconds(frames: int) -> float:
 class SegmentEmbeddings:
     """Speaker embeddings of one session; times as in `live.runtime.stream_recognizer`.
 
-    ``known``: candidates of speaker identification; None if it is not requested.
+    ``candidates``: those of speaker identification; None if it is not requested. ``encodes``:
+    whether there is a speaker encoder; without one no segment gets a label.
     """
 
     def __init__(
         self,
         start: live_events.LiveSessionStart,
         candidates: Sequence[SpeakerCandidate] | None = None,
+        *,
+        encodes: bool = True,
     ) -> None:
         speakers = dict(
             zip(start.segment_numbers, (one.speaker for one in start.said), strict=True)
         )
         self.speakers = live_speaker_labels.LiveSpeakerLabels(speakers, start.voices)
-        self.people = None if candidates is None else LiveSpeakerIdentification(candidates)
+        identifies = encodes and candidates is not None
+        self.people = LiveSpeakerIdentification(candidates or ()) if identifies else None
         if self.people is not None:  # the previous engine has sent these names
             self.people.meet(self.speakers.sounds)
             self.people.news()
-        self.settled = False
-        """True once the last decision was taken."""
+        self.encodes, self.settled = encodes, not encodes
+        """Whether labels are possible, and whether the last decision was taken."""
         self._speech: deque[int] = deque(maxlen=VAD_HISTORY_FRAMES)
         self._open: _EmbeddingSample | None = None
-        self._ended: _EmbeddingSample | None = None
+        self._ended = deque[_EmbeddingSample](maxlen=2 * MAX_WAITING_SEGMENTS)
+        """The last segments that have ended, which their finals may divide."""
         self.waiting: deque[_EmbeddingSample] = deque()
         self._going: dict[EmbeddingTask, float] = {}
         self._deciding = False
@@ -151,7 +156,7 @@ class SegmentEmbeddings:
     def divided(
         self, segment_number: int, at: int, after: int, now: float, ring: SampleRingBuffer
     ) -> None:
-        """Divide the open segment or the last one: from the sample ``at`` on it is the segment
+        """Divide the open segment or one of the last: from the sample ``at`` on it is the segment
         ``after``."""
         self._segment_count += 1
         rest = _EmbeddingSample(after)
@@ -159,8 +164,10 @@ class SegmentEmbeddings:
             sample, self._open = self._open, rest
             self._add_from(at)
             self._finish(sample, at, now, ring)
-        elif self._ended is not None and self._ended.segment_number == segment_number:
-            sample, end = self._ended, self._ended.end
+            return
+        for sample in [one for one in self._ended if one.segment_number == segment_number]:
+            end = sample.end
+            self._ended.remove(sample)
             for frame in self._speech:
                 if at <= frame <= end - FRAME_SAMPLES:
                     rest.add(frame)
@@ -171,7 +178,8 @@ class SegmentEmbeddings:
         self, sample: _EmbeddingSample, end: int, now: float, ring: SampleRingBuffer
     ) -> None:
         """Queue a segment that has ended for its embedding, if that is worthwhile and not made."""
-        sample.end, self._ended = end, sample
+        sample.end = end
+        self._ended.append(sample)
         sample.frames = [at for at in sample.frames if at + FRAME_SAMPLES <= end]
         if sample.asked > len(sample.frames):  # it would have what belongs to the next segment
             self._discard(sample.segment_number)

@@ -13,7 +13,7 @@ from collections.abc import Callable, Generator, Iterator
 from typing import NamedTuple, TypeAlias
 
 from sidecar.audio import Block
-from sidecar.audio.loudness import SampleRingBuffer
+from sidecar.audio.sample_buffers import session_audio
 from sidecar.interfaces import live_events
 from sidecar.interfaces.live_options import (
     BUFFER_S,
@@ -51,6 +51,7 @@ from sidecar.live.runtime.recognition_plan import (
 )
 from sidecar.live.runtime.result_assembler import ResultAssembler
 from sidecar.live.runtime.segment_embeddings import EmbeddingTask, SegmentEmbeddings
+from sidecar.live.runtime.speaker_changes import divided_at_changes
 from sidecar.transcripts.language_detection import doubtful_language_notice, with_language_notice
 from sidecar.transcripts.transcript import Notice
 
@@ -73,7 +74,7 @@ MAX_TURNS_S = BUFFER_S / 2
 itself (`PartialSchedule.turns`)."""
 _PROBABILITY_FRAMES = round(4 * LIVE_RATE / endpointing.FRAME_SAMPLES)
 _SPEAKER_CHANGE_SAMPLES = LIVE_RATE
-"""Samples around the place that an engine names for a change of speakers, where the least
+"""Samples around the place that an engine of turns names for a change of speakers, where the least
 probability of speech is."""
 LEAD_IN_S = 1.0
 """Seconds of audio before the resume point that a new engine gets, for its VAD."""
@@ -82,7 +83,7 @@ LEAD_IN_S = 1.0
 class StreamRecognizer:
     """State of one stream. ``engine`` and ``precision`` are for the summary; ``voices``: whether
     there is a speaker encoder; ``context``: whether segments are recognized behind the segments
-    before them."""
+    before them; ``rate``: the engine's."""
 
     def __init__(
         self,
@@ -93,6 +94,7 @@ class StreamRecognizer:
         voices: bool = False,
         schedule: PartialSchedule = DEFAULT_SCHEDULE,
         context: bool = False,
+        rate: int = LIVE_RATE,
     ) -> None:
         self.options = options
         self._context = RecognitionContext(start.context) if context else None
@@ -102,14 +104,17 @@ class StreamRecognizer:
         self._engine, self._precision = engine, precision
         at = round(start.at * LIVE_RATE)
         lead = at if start.lead is None else round(start.lead * LIVE_RATE)
-        self.audio = SampleRingBuffer(lead)
+        self.audio = session_audio(lead, rate)
         """All that has come and is still needed."""
-        self.arrivals: deque[tuple[int, float]] = deque()
-        """End of each block of audio that is not processed, and the time when it came."""
+        self.arrivals: deque[tuple[int, float, bool]] = deque()
+        """End of each block of audio that is not processed, the time when it came, and whether it
+        came ahead of real time."""
         self.orders: deque[WaitingOrder] = deque()
         """Orders that wait behind audio."""
         self._arrived_at = 0.0
         """Time when the audio that was processed last had come."""
+        self.ahead = False
+        """True if that audio came ahead of real time."""
         self._processed_to, self._counted_from = _frames_from(lead, at)
         self._endpointer = endpointing.Endpointer(self._endpointing_options, self._counted_from, at)
         self._turn, self._next_number = start.turn, start.segment_number
@@ -122,7 +127,7 @@ class StreamRecognizer:
         self._open_segment: SpeechSegment | None = None
         identifies = options.known_voices or options.voiceprints  # labels may be requested later
         known = options.known_voices if identifies else None
-        self.segment_embeddings = SegmentEmbeddings(start, known) if voices else None
+        self.segment_embeddings = SegmentEmbeddings(start, known, encodes=voices)
         self._assembler = ResultAssembler(start, self.segment_embeddings)
         self._plan = RecognitionPlan(schedule)
         self._reported_at = at
@@ -232,13 +237,15 @@ class StreamRecognizer:
             one for one in self._assembler.speech_segments if not (drops and one.turn == self._turn)
         )
 
-    def push(self, what: SessionInput, now: float) -> None:
-        """Add audio at `LIVE_RATE`, shape (samples,), or what follows it."""
+    def push(self, what: SessionInput, now: float, *, ahead: bool = False) -> None:
+        """Add audio at the engine's rate, shape (samples,), or what follows it."""
+        if isinstance(what, LiveOrder):
+            self.audio.complete()
         if isinstance(what, LiveOrder | LiveOptions):
             self.orders.append(WaitingOrder(self.audio.end, what, now))
         else:
-            self.audio.append(what)
-            self.arrivals.append((self.audio.end, now))
+            self.audio.push(what)
+            self.arrivals.append((self.audio.end, now, ahead))
 
     def frames(self, most: int) -> Block | None:
         """Return at most ``most`` of the next frames, shape (frames, `FRAME_SAMPLES`); None if
@@ -259,7 +266,10 @@ class StreamRecognizer:
         self._processed_to += endpointing.FRAME_SAMPLES
         while self.arrivals and self.arrivals[0][0] < self._processed_to:
             self.arrivals.popleft()
-        self._arrived_at = self.arrivals[0][1] if self.arrivals else now
+        if self.arrivals:
+            _, self._arrived_at, self.ahead = self.arrivals[0]
+        else:
+            self._arrived_at = now
         if self.over or self._processed_to <= self._counted_from:
             return  # lead-in frames only give the VAD its state
         if not self.finishing:  # after the end of the session no utterance begins
@@ -267,10 +277,7 @@ class StreamRecognizer:
                 yield from self._handle_endpoint(event, self._arrived_at)
                 if self.over:
                     return
-            if (
-                self.segment_embeddings is not None
-                and probability >= self.options.endpointing.threshold
-            ):
+            if probability >= self.options.endpointing.threshold:
                 self.segment_embeddings.spoken(self._processed_to - endpointing.FRAME_SAMPLES)
             if (
                 (since := self._silent_since) is not None
@@ -325,7 +332,7 @@ class StreamRecognizer:
         """Cancel the open turn; the results of ended turns are sent before."""
         if self._open_segment is not None:
             self._open_segment.cancelled = True
-            self._assembler.forget_embedding(self._open_segment)
+            self.segment_embeddings.forget(self._open_segment.number)
         if self._context is not None:
             self._context.forget()
         self._open_segment = None
@@ -341,7 +348,8 @@ class StreamRecognizer:
         yield from self._report_progress(always=True)
 
     def leave(self) -> None:
-        """Stop recognition: the session is closed."""
+        """Stop recognition: the session is closed, and what the engine keeps for it goes."""
+        self._engine_state.kept = None
         if self._open_segment is not None:
             self._open_segment.cancelled = True
         self._assembler.leave()
@@ -368,7 +376,7 @@ class StreamRecognizer:
         words = self.next_recognition()
         if words is not None and admits_task is not None and not admits_task(words):
             words = None
-        if not voices or self.segment_embeddings is None:
+        if not voices:
             return words
         voiced = self.segment_embeddings.next_task(self._assembler.only_summary_left)
         if words is None or voiced is None:
@@ -391,16 +399,19 @@ class StreamRecognizer:
         partial = task.urgency is RecognitionUrgency.PARTIAL
         if partial:
             task.late_s = (task.to + self._unseen) / LIVE_RATE - task.since
-        if partial and self.segment_embeddings is not None:
             self.segment_embeddings.partial_began()
         before = None if self._context is None else self._context.of(task, self._longest_segment())
         start = task.segment.start - (before.samples if before else 0)
         draft = task.segment.draft_hypothesis if partial or self._schedule.grows else None
         sure_language = self._assembler.sure_language
         options = dataclasses.replace(task.segment.options, language_before=sure_language)
-        audio = self.audio.cut(start, task.to)
         return SegmentRequest(
-            audio, options, draft, before, start=start, session=self._engine_state
+            self.audio.for_engine(start, task.to),
+            options,
+            draft,
+            before,
+            start=start * self.audio.rate // LIVE_RATE,
+            session=self._engine_state,
         )
 
     def _longest_segment(self) -> int:
@@ -418,11 +429,10 @@ class StreamRecognizer:
         speech = task.segment
         if speech.cancelled or speech.final is not None:
             return
-        for end, turn in hypothesis.earlier if hypothesis is not None else ():
-            speech = yield from self._divide(
-                speech, self._speaker_change_frame(speech, end, task.to), turn, now, work_s
-            )
-            work_s = 0.0
+        if self._schedule.turns:  # its turns are over, whatever follows in the segment
+            rest = yield from self._divided(speech, hypothesis, task.to, now, work_s)
+            if rest is not speech and hypothesis is not None:
+                speech, hypothesis, work_s = rest, dataclasses.replace(hypothesis, earlier=()), 0.0
         if task.urgency is RecognitionUrgency.FINAL:
             yield from self._set_final(speech, hypothesis, now, work_s)
             return
@@ -455,7 +465,25 @@ class StreamRecognizer:
             and spoken[0] < frame <= spoken[-1]
             and abs(frame - at) <= _SPEAKER_CHANGE_SAMPLES
         ]
-        return min(near)[2] if near else min(max(at, speech.start + 1), last)
+        return min(near)[2] if near else at
+
+    def _divided(
+        self,
+        speech: SpeechSegment,
+        hypothesis: RecognitionHypothesis | None,
+        last: int,
+        now: float,
+        work_s: float,
+    ) -> Generator[live_events.LiveEvent, None, SpeechSegment]:
+        """Divide a segment behind the earlier turns of a hypothesis of its audio up to ``last``;
+        return the segment of the rest."""
+        for end, turn in hypothesis.earlier if hypothesis is not None else ():
+            if self._schedule.turns:  # that knows the place by its words
+                end = self._speaker_change_frame(speech, end, last)
+            at = min(max(end, speech.start + 1), last)
+            speech = yield from self._divide(speech, at, turn, now, work_s)
+            work_s = 0.0
+        return speech
 
     def _divide(
         self,
@@ -474,7 +502,7 @@ class StreamRecognizer:
             agreement=HypothesisAgreement(),
         )
         self._next_number += 1
-        if self.segment_embeddings is not None and speech.diarize:
+        if speech.diarize:
             self.segment_embeddings.divided(speech.number, at, rest.number, now, self.audio)
         if speech is self._open_segment:
             self._open_segment, speech.since = rest, self._arrived_at
@@ -482,14 +510,13 @@ class StreamRecognizer:
         else:
             self._assembler.add(rest, previous_speech=speech)
         speech.end = at
-        yield from self._set_final(speech, hypothesis, now, work_s)
+        yield from self._set_final(speech, hypothesis, now, work_s, part=True)
         return rest
 
     def relabel(
         self, task: EmbeddingTask, result: RelabelResult | None
     ) -> Iterator[live_events.LiveEvent]:
         """Take over a decision, if there was one; yield the events."""
-        assert self.segment_embeddings is not None
         yield from self.segment_embeddings.decided(task, result)
         yield from self._send_due()
 
@@ -517,12 +544,9 @@ class StreamRecognizer:
                     self._next_number, self._turn, at, self._processed_to, self.options, asked=at
                 )
                 self._open_segment.shed = self._utterance_admission is UtteranceAdmission.SHED
-                if (
-                    self.segment_embeddings is not None
-                    and self.options.diarize
-                    and not self._open_segment.shed
-                ):
-                    self._open_segment.diarize = True
+                labelled = self.options.diarize and self.segment_embeddings.encodes
+                self._open_segment.diarize = labelled and not self._open_segment.shed
+                if self._open_segment.diarize:
                     self.segment_embeddings.opened(self._next_number, at)
                 self._next_number += 1
                 self._silent_since = None
@@ -534,8 +558,7 @@ class StreamRecognizer:
             case endpointing.UtterancePaused(at):
                 assert self._open_segment is not None
                 self._open_segment.paused, self._open_segment.early_hypothesis = at, None
-                if self.segment_embeddings is not None:
-                    self.segment_embeddings.paused()
+                self.segment_embeddings.paused()
             case endpointing.UtteranceResumed():
                 assert self._open_segment is not None
                 self._open_segment.paused = self._open_segment.early_hypothesis = None
@@ -548,8 +571,7 @@ class StreamRecognizer:
         speech, self._open_segment = self._open_segment, None
         assert speech is not None
         speech.end, speech.since = at, now
-        if self.segment_embeddings is not None:
-            self.segment_embeddings.ended(speech.number, at, now, self.audio)
+        self.segment_embeddings.ended(speech.number, at, now, self.audio)
         if reason == "cut":
             speech.paused = speech.early_hypothesis = None
         self._assembler.add(speech)
@@ -591,12 +613,19 @@ class StreamRecognizer:
         hypothesis: RecognitionHypothesis | None,
         now: float,
         work_s: float,
+        *,
+        part: bool = False,
     ) -> Iterator[live_events.LiveEvent]:
-        """Set the final of a segment; it is sent behind those before it."""
+        """Set the final of a segment that has ended, or one for each turn of its speakers; they are
+        sent behind those before it. ``part``: it is one of these."""
         assert speech.end is not None
-        flags: tuple[str, ...] = ()
-        if self._context is not None:
+        if self._context is not None and not part:
             self._context.settled(speech, hypothesis)
+        if hypothesis is not None and hypothesis.turns and not part:
+            hypothesis = divided_at_changes(hypothesis, speech.start, speech.end)
+            rest = yield from self._divided(speech, hypothesis, speech.end, now, work_s)
+            speech, work_s = rest, work_s if rest is speech else 0.0
+        flags: tuple[str, ...] = ()
         if hypothesis is None or hypothesis.unheard:
             hypothesis = hypothesis or speech.draft_hypothesis or RecognitionHypothesis("")
             hypothesis, flags = (
@@ -632,7 +661,7 @@ class StreamRecognizer:
             yield from self._report_progress(always=True)
         if self.over or not self._assembler.only_summary_left:
             return
-        if self.segment_embeddings is not None and not self.segment_embeddings.settled:
+        if not self.segment_embeddings.settled:
             if not self.segment_embeddings.has_no_work:
                 return
             yield from self.segment_embeddings.settle()

@@ -172,9 +172,10 @@ async def _send_input(session: Session, call: RpcCall) -> None:
         while True:
             session.news.clear()
             match session.input_log.take():
-                case InputChunk(raw=raw, encoding=encoding, rate=rate):
+                case InputChunk(raw=raw, encoding=encoding, rate=rate, ahead=ahead):
                     if raw:
-                        await call.send({"sound": encoding.value, "rate": rate}, raw)
+                        sound = {"sound": encoding.value, "rate": rate, "ahead": ahead}
+                        await call.send(sound, raw)
                 case LiveOptions() as options:
                     await call.send({"change": options.spoken.to_wire()})
                 case LiveOrder() as order:

@@ -40,6 +40,7 @@ class EventLog:
         self.kept: list[NumberedEvent] = []
         """The events, without partials and progress."""
         self._partials: dict[int | None, NumberedEvent] = {}
+        """Last partial of each channel, unless its words are final."""
         self._latest_input_processed: NumberedEvent | None = None
         self._voices: Mapping[int, SpeakerEmbedding] = {}
         self._context: tuple[live_events.ContextUtterance, ...] = ()
@@ -52,11 +53,9 @@ class EventLog:
     @property
     def processed_s(self) -> float:
         """Return the seconds of audio that were recognized, according to the events."""
-        event = (
-            self._latest_input_processed.event if self._latest_input_processed is not None else None
-        )
+        latest = self._latest_input_processed and self._latest_input_processed.event
         return self.behind_finals(
-            event.at if isinstance(event, live_events.InputProcessed) else 0.0
+            latest.at if isinstance(latest, live_events.InputProcessed) else 0.0
         )
 
     def so_far(self, at: float, lead: float | None = None) -> live_events.LiveSessionStart:
@@ -127,14 +126,13 @@ class EventLog:
     def break_off(self, at: float) -> Iterator[live_events.LiveEvent]:
         """Yield what ends the turns in progress, if no engine recognizes them further than ``at``:
         the words that were shown last are final."""
-        begin, shown = self.so_far(at), self._partials.get(None)
-        match shown.event if shown is not None else None:
-            case live_events.Partial(turn, number, start, end, text, tail=tail) if (
-                turn >= begin.turn and number not in begin.segment_numbers
-            ):
-                flags = (live_events.AUDIO_UNHEARD,)
-                segment = Segment(start, end, join_texts((text, tail)), flags=flags)
-                yield live_events.Final(turn, number, segment)
+        begin, flags = self.so_far(at), (live_events.AUDIO_UNHEARD,)
+        for shown in [*self._partials.values()]:
+            match shown.event:
+                case live_events.Partial(turn, number, start, end, text, tail=tail):
+                    text = join_texts((text, tail))
+                    segment = Segment(start, end, text, shown.channel, flags=flags)
+                    yield live_events.Final(turn, number, segment)
         if begin.open or self._started.get(None, -1) >= begin.turn:
             yield from self.broken_off(self.behind_finals(at))
 
@@ -166,8 +164,8 @@ class EventLog:
             self._latest_input_processed = numbered
         else:
             self.kept.append(numbered)
-            if isinstance(event, live_events.Final):
-                self._partials.pop(channel, None)
+            if channel in self._partials and _settles(event, self._partials[channel].event):
+                del self._partials[channel]
         self._ring()
         return True
 
@@ -208,6 +206,22 @@ class EventLog:
     def _ring(self) -> None:
         self._bell.set()
         self._bell = asyncio.Event()
+
+
+def _settles(event: live_events.LiveEvent, shown: live_events.LiveEvent) -> bool:
+    """Return whether the words of the partial ``shown`` are final, or dropped, with an event."""
+    match event, shown:
+        case (
+            live_events.Final(segment_number=number, segment=said),
+            live_events.Partial(segment_number=other, start=begin),
+        ):  # the second part of a divided segment has a later number than what follows it
+            return other == number or (other < number and begin < said.end)
+        case (
+            live_events.TurnEnded(turn) | live_events.TurnDropped(turn),
+            live_events.Partial(other),
+        ):
+            return other <= turn
+    return False
 
 
 class EventMetrics:

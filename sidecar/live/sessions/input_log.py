@@ -22,12 +22,14 @@ FULL_BUFFER_TURN_S = 1.0
 
 @dataclass(frozen=True, slots=True)
 class InputChunk:
-    """Received audio; ``at``: its start on the session's clock, in seconds."""
+    """Received audio; ``at``: its start on the session's clock, in seconds; ``ahead``: its client
+    had sent more than a microphone records by then."""
 
     at: float
     raw: bytes
     encoding: SampleEncoding
     rate: int
+    ahead: bool = False
 
     @property
     def seconds(self) -> float:
@@ -38,13 +40,13 @@ class InputChunk:
         """Return the audio of it after ``at``, from the first whole sample on."""
         samples = max(0, round((at - self.at) * self.rate))
         raw = self.raw[samples * self.encoding.width :]
-        return InputChunk(self.at + samples / self.rate, raw, self.encoding, self.rate)
+        return replace(self, at=self.at + samples / self.rate, raw=raw)
 
     def joined(self, other: object) -> InputChunk | None:
         """Return both as one chunk if ``other`` is small and follows directly, else None."""
         if not isinstance(other, InputChunk) or len(other.raw) >= SMALL_BYTES:
             return None
-        alike = (self.encoding, self.rate) == (other.encoding, other.rate)
+        alike = replace(self, at=other.at, raw=other.raw) == other
         goes_on = abs(self.at + self.seconds - other.at) < SAME_TIME_S
         if not (alike and goes_on) or len(self.raw) + len(other.raw) > JOINED_BYTES:
             return None
@@ -134,9 +136,9 @@ class InputLog:
     def __len__(self) -> int:
         return len(self._items)
 
-    def add(self, raw: bytes, encoding: SampleEncoding, rate: int) -> None:
+    def add(self, raw: bytes, encoding: SampleEncoding, rate: int, *, ahead: bool = False) -> None:
         """Add audio of whole samples."""
-        chunk = InputChunk(self.at, raw, encoding, rate)
+        chunk = InputChunk(self.at, raw, encoding, rate, ahead)
         if rate != self._rate:
             self._rate, self._since, self._samples = rate, self.at, 0
         self._samples += len(raw) // encoding.width

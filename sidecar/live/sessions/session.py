@@ -27,11 +27,17 @@ from sidecar.transcripts.transcript import Notice, Transcript
 
 log = logging.getLogger(__name__)
 
+MAX_MICROPHONE_PACE, MAX_MICROPHONE_LEAD_S = 1.25, 3.0
+"""Seconds of audio that a microphone sends per second at most, and by how many it exceeds that: a
+client may have recorded before it was connected."""
+MAX_COUNTED_LEAD_S = 2 * MAX_MICROPHONE_LEAD_S
+"""Seconds of a client's lead that count at most: one that recorded for minutes before it connected
+is a microphone 12 s after it has caught up."""
 MIN_BUFFER_S = 1.0
 """Seconds of audio that each session may keep, however much the others keep."""
 MAX_AHEAD_S = 3.0
-"""Seconds by which a client counts as ahead at most: some send that much at once, and more are no
-longer live."""
+"""Seconds by which a client counts as ahead at most, unless it sends more in one message: the next
+comes that much later."""
 BUFFER_POLL_S = 0.25
 """Interval at which a waiting client checks for space in the buffer."""
 ENGINE_LOADING_NOTICE = Notice(
@@ -116,10 +122,15 @@ class Session:
         self._room = asyncio.Event()
         self._executing = 0
         """Commands in execution."""
+        self._command_s = 0.0
+        """Seconds of audio in the last of them."""
         self._patience_s = math.inf
         """Seconds within which audio has to come, so that it continues the utterance."""
         self._ahead_until = self.began
         """Time up to which the received audio lasts if it is played as it comes."""
+        self._first_audio_at: float | None = None
+        """Time of the first audio, later by as long as a client that is ahead was held back, and
+        earlier by what does not count of its lead."""
         self._answered = 0
         self._turns_since_s = 0.0
         """Position from which on `turns` of the options holds."""
@@ -170,6 +181,7 @@ class Session:
         came = self.touched = self._now()
         if not raw:
             return
+        is_ahead = self._is_ahead(came)
         with self.executing():
             while self._is_full():
                 self._room.clear()
@@ -178,18 +190,32 @@ class Session:
                         await self._room.wait()
                 self._check()
             self.touched = self._now()
+            if is_ahead and self._first_audio_at is not None:
+                self._first_audio_at += self.touched - came
             self.event_metrics.live_metrics.full.see(self.touched - came)
             self.event_metrics.received(len(raw) / width / rate)
-            self.input_log.add(raw, encoding, rate)
+            self.input_log.add(raw, encoding, rate, ahead=is_ahead)
             self.news.set()
             if self.recording is not None:
                 await self.recording.add(raw, encoding, rate)
             self.expect_audio(len(raw) / width / rate)
 
+    def _is_ahead(self, came: float) -> bool:
+        """Return whether the client has sent more than a microphone can have recorded by then, so
+        that nobody waits for this audio as somebody who speaks does. How much of it waits here says
+        nothing of that: it waits because the service is behind."""
+        if self._first_audio_at is None:
+            self._first_audio_at = came
+        lead_s = self.received_s - MAX_MICROPHONE_PACE * (came - self._first_audio_at)
+        self._first_audio_at -= max(0.0, lead_s - MAX_COUNTED_LEAD_S) / MAX_MICROPHONE_PACE
+        return lead_s > MAX_MICROPHONE_LEAD_S
+
     @contextlib.contextmanager
     def executing(self) -> Iterator[None]:
         """Execute a command of the client. Until that is done its connection reads no audio, so
         that none is missing, and the client is not idle."""
+        if not self._executing:
+            self._command_s = 0.0
         self._executing += 1
         try:
             yield
@@ -201,7 +227,9 @@ class Session:
         client that sends in real time would have sent the silence that ends an utterance, that
         counts as silence: clients that are muted, or detect speech themselves, send none."""
         now = self._now()
-        self._ahead_until = min(max(self._ahead_until, now) + came_s, now + MAX_AHEAD_S)
+        self._command_s += came_s
+        most_s = max(MAX_AHEAD_S, self._command_s)
+        self._ahead_until = min(max(self._ahead_until, now) + came_s, now + most_s)
         silence_s = max(self.options.endpointing.silence_s, self._ahead_until - now)
         self._patience_s = silence_s + self.bounds.late_s
 
@@ -392,11 +420,7 @@ class Session:
         if self.event_log.add(event, channel):
             self.event_metrics.sent(event, channel)
         if len(self.event_log.kept) > self.bounds.events:
-            self.end(
-                errors.SessionTooLong(
-                    f"The session has reached its limit of {self.bounds.events} events."
-                )
-            )
+            self._exceed(f"{self.bounds.events} events")
 
     def touch(self) -> None:
         """Note that the client is connected."""
@@ -442,13 +466,17 @@ class Session:
         self._check()
         self.touched = self._now()
         if self.received_orders >= self.bounds.commands:
-            raise errors.SessionTooLong(
-                f"The session has reached its limit of {self.bounds.commands} commands."
-            )
+            self._exceed(f"{self.bounds.commands} commands")
+            raise errors.SessionOver()
         self.received_orders += 1
         self.input_log.order(order)
         self.news.set()
 
+    def _exceed(self, limit: str) -> None:
+        """Accept no more input: the session is ended for this reason as by a limit of time."""
+        if self.reason is None:
+            self.reason = errors.SessionTooLong(f"The session has reached its limit of {limit}.")
+
     def _check(self) -> None:
-        if self.over or self.finishing:
+        if self.over or self.finishing or self.reason is not None:
             raise self.event_log.wrong or errors.SessionOver()

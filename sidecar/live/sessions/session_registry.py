@@ -256,15 +256,10 @@ class SessionRegistry:
         session.taken = asyncio.Event()
         return session
 
-    def leave(self, session: Session) -> None:
-        """Release the session from its connection; it is deleted if no client reconnects in
-        time."""
-        session.disconnected_at = self.now()
-        self._end_if_overdue(session, self.now(), self.grace_s)
-
-    def release(self, session: Session) -> None:
-        """End a session to which its client cannot return; one that is kept is finished first."""
-        session.disconnected_at = -math.inf
+    def leave(self, session: Session, *, for_good: bool = False) -> None:
+        """Release the session from its connection. Unless a client reconnects in time, which it
+        cannot after it left ``for_good``, it is deleted; one that is kept is finished first."""
+        session.disconnected_at = -math.inf if for_good else self.now()
         self._end_if_overdue(session, self.now(), self.grace_s)
 
     def conclude(self, session: Session, reason: errors.SidecarError | None) -> None:

@@ -7,25 +7,22 @@ numbers that are unique in both.
 
 from __future__ import annotations
 
-import time
 import uuid
 from array import array
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
+from typing import Any
 
 from sidecar import errors
 from sidecar.interfaces import live_events
-from sidecar.interfaces.engine_interface import EngineSpec
 from sidecar.interfaces.live_options import LiveOptions, LiveOrder, SampleEncoding
-from sidecar.live.sessions.event_log import EventMetrics
 from sidecar.live.sessions.input_log import InputLog, InputLogTotals
 from sidecar.live.sessions.session import (
     ENGINE_LOADING_NOTICE,
     ENGINE_RESTARTED_NOTICE,
     Session,
 )
-from sidecar.live.sessions.session_limits import SessionBounds
 from sidecar.transcripts.channel_merge import TranscribedChannel, merge_channels, with_own_speakers
 from sidecar.transcripts.transcript import Transcript
 
@@ -70,28 +67,16 @@ class StereoSession(Session):
 
     channels = 2
 
-    def __init__(
-        self,
-        number: str,
-        owner: str,
-        options: LiveOptions,
-        bounds: SessionBounds,
-        totals: InputLogTotals,
-        now: Callable[[], float] = time.monotonic,
-        event_metrics: EventMetrics | None = None,
-        spec: EngineSpec | None = None,
-        *,
-        channel_names: Sequence[str],
-    ) -> None:
-        super().__init__(number, owner, options, bounds, totals, now, event_metrics, spec)
+    def __init__(self, *given: Any, channel_names: Sequence[str], **named: Any) -> None:
+        super().__init__(*given, **named)
         self.channel_names = tuple(channel_names)
         self.channel_of = uuid.uuid4().hex
         """Id of the session for the engine, which has no other."""
         self.sessions = tuple(
-            ChannelSession(self, totals, now, partial(self._hear, channel))
+            ChannelSession(self, self._held, self._now, partial(self._hear, channel))
             for channel in range(self.channels)
         )
-        self.input_log = SplitInputLog(totals, self.sessions)
+        self.input_log = SplitInputLog(self._held, self.sessions)
         self._processed = [live_events.InputProcessed(0.0, 0.0)] * self.channels
         self._transcripts: dict[int, Transcript] = {}
         """Transcripts of the channels that are over."""
@@ -178,11 +163,12 @@ class SplitInputLog(InputLog):
         """Return whether a channel has an order that was not answered yet."""
         return any(one.input_log.has_unanswered_order for one in self._sessions)
 
-    def add(self, raw: bytes, encoding: SampleEncoding, rate: int) -> None:
+    def add(self, raw: bytes, encoding: SampleEncoding, rate: int, *, ahead: bool = False) -> None:
         """Add interleaved samples."""
         samples = array(_ITEM_TYPES[encoding.width], raw)
         for channel, one in enumerate(self._sessions):
-            one.input_log.add(samples[channel :: len(self._sessions)].tobytes(), encoding, rate)
+            raw = samples[channel :: len(self._sessions)].tobytes()
+            one.input_log.add(raw, encoding, rate, ahead=ahead)
             one.news.set()
         self.at = self._sessions[0].input_log.at
 

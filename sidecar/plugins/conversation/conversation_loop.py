@@ -6,6 +6,7 @@ import time
 from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from contextlib import aclosing
+from dataclasses import replace
 from functools import partial
 from typing import Any, TypeAlias
 
@@ -28,8 +29,6 @@ log = logging.getLogger(__name__)
 
 Compare: TypeAlias = Callable[[Callable[[], float | None]], Awaitable[float | None]]
 """Function that runs a comparison with the reply, which takes up to a tenth of a second."""
-_SpeechItem: TypeAlias = events.ConversationEvent | int
-"""Event of the speech input, or the number of an utterance to compare."""
 StageWork: TypeAlias = Callable[[], Coroutine[Any, Any, None]]
 """Work of a stage, created when its task begins: a task that is cancelled at once creates none."""
 
@@ -160,8 +159,9 @@ class ConversationLoop:
         """Player of the client."""
         self._echo_detector, self._compared_s = acoustic_echo.EchoDetector(), 0.0
         self._run_comparison: Compare = compare or ThreadLimiter("echo", 1).run
-        self._uncompared: deque[_SpeechItem] = deque()
-        """Words and utterances to compare, and what came from the speech input behind them."""
+        self._uncompared: deque[tuple[int | None, events.ConversationEvent | None]] = deque()
+        """Utterances to compare and their words, and what came from the speech input behind
+        them."""
         self._comparing: asyncio.Task[None] | None = None
         self.output: asyncio.Queue[events.ConversationOutput | errors.SidecarError] = (
             asyncio.Queue()
@@ -171,6 +171,8 @@ class ConversationLoop:
         self._sent = 0
         self._unacknowledged: deque[asyncio.Event] = deque()
         """Commits and discards of the client that are not acknowledged yet."""
+        self._last: events.ConversationEnded | None = None
+        """Last output, once the client has ended the conversation."""
         self._failed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
     async def hear(
@@ -184,7 +186,7 @@ class ConversationLoop:
             return
         start, end, _ = self.input.located_span(utterance)
         if not self._uncompared and self._echo_detector.is_due(start, end, self._compared_s):
-            self._enqueue(utterance)
+            self._enqueue(None, utterance)
 
     @property
     def sending(self) -> bool:
@@ -221,10 +223,15 @@ class ConversationLoop:
         await self._unacknowledged[-1].wait()
 
     def end(self) -> None:
-        """End the conversation: a reply in progress is cancelled, and `ConversationEnded` is the
-        last output."""
+        """End the conversation: a reply in progress is cancelled. `ConversationEnded` is the last
+        output, behind all that the user said."""
+        self._last = events.ConversationEnded()
+        self.request(events.OptionsChanged, replace(self.machine.options, answers=False))
         self.request(events.ResponseCancelled)
-        self.output.put_nowait(events.ConversationEnded())
+        if self.session.received_s:
+            self.session.finish()
+        else:  # it needs no engine, which may still be loaded
+            self.session.end()
 
     def warn(self, error: errors.SidecarError) -> None:
         """Send a warning; the conversation goes on."""
@@ -246,10 +253,15 @@ class ConversationLoop:
                     await asyncio.wait({self._comparing})
                 if self._failed.done():
                     self._failed.result()
+                last: events.ConversationEnded | errors.SidecarError | None = self._last
                 try:
                     listening.result()
                 except errors.SidecarError as error:
-                    self.output.put_nowait(error)
+                    if last is not None:
+                        self.warn(error)
+                    last = last or error
+                if last is not None:
+                    self.output.put_nowait(last)
                     await self._failed  # until the client has what comes before
         finally:
             if self._timer is not None:
@@ -288,17 +300,22 @@ class ConversationLoop:
             self._emit_audio_sent()
             self._set_timer(now)
             if self.output.qsize() > MAX_PENDING_OUTPUT:
-                raise errors.InboundFull("The client does not read its events.")
+                raise errors.InboundFull()
         except Exception as fault:  # an internal error ends the conversation, and `run` raises it
             self._failed.set_exception(fault)
 
-    def _enqueue(self, item: _SpeechItem) -> None:
-        """Handle an event of the speech input. The echo similarity is fed before the words, which
-        wait for it; all that comes behind them keeps its place."""
-        if not self._uncompared and self._comparison(item) is None:
-            self._handle_words(item)
+    def _enqueue(
+        self, event: events.ConversationEvent | None, utterance: int | None = None
+    ) -> None:
+        """Handle an event of the speech input. The echo similarity of an ``utterance`` is fed
+        before its words, which wait for it; all that comes behind them keeps its place."""
+        if isinstance(event, events.RecognizedWords) and event.text:
+            utterance = event.utterance
+        if not self._uncompared and (utterance is None or self._comparison(utterance) is None):
+            if event is not None:
+                self._handle(event)
             return
-        self._uncompared.append(item)
+        self._uncompared.append((utterance, event))
         if len(self._uncompared) == 1:
             work = self._compare_in_order()
             self._comparing = asyncio.get_running_loop().create_task(work, name="echo")
@@ -306,35 +323,24 @@ class ConversationLoop:
     async def _compare_in_order(self) -> None:
         try:
             while self._uncompared:
-                item = self._uncompared[0]
-                if (utterance := _compared_utterance(item)) is not None:
-                    await self._compare(utterance)
-                self._handle_words(item)
+                utterance, event = self._uncompared[0]
+                comparison = None if utterance is None else self._comparison(utterance)
+                likeness = None if comparison is None else await self._run_comparison(comparison)
+                if utterance is not None and likeness is not None:
+                    self._handle(events.EchoSimilarity(self._now(), utterance, likeness))
+                if event is not None:
+                    self._handle(event)
                 self._uncompared.popleft()
         except Exception as fault:  # as in `_handle`
             if not self._failed.done():
                 self._failed.set_exception(fault)
 
-    def _handle_words(self, item: _SpeechItem) -> None:
-        if not isinstance(item, int):
-            self._handle(item)
-
-    def _comparison(self, item: _SpeechItem) -> Callable[[], float | None] | None:
-        """Return the comparison that this waits for, if any."""
-        utterance = _compared_utterance(item)
-        if utterance is None:
-            return None
+    def _comparison(self, utterance: int) -> Callable[[], float | None] | None:
+        """Return the comparison of an utterance's audio so far to what was played then, if any
+        was."""
         self._compared_s = self.session.received_s
         self._handle(events.TimerFired(self._now()))
         return self._echo_detector.comparison(*self.input.located_span(utterance))
-
-    async def _compare(self, utterance: int) -> None:
-        """Feed the similarity of an utterance's audio so far to what was played then, if any
-        was."""
-        comparison = self._comparison(utterance)
-        likeness = None if comparison is None else await self._run_comparison(comparison)
-        if likeness is not None:
-            self._handle(events.EchoSimilarity(self._now(), utterance, likeness))
 
     def _emit_audio_sent(self) -> None:
         ending = self.machine.made
@@ -393,10 +399,3 @@ class ConversationLoop:
     def _tick(self) -> None:
         self._timer = None
         self._handle(events.TimerFired(self._now()))
-
-
-def _compared_utterance(item: _SpeechItem) -> int | None:
-    """Return the utterance to compare, if any: that of words, or one without words yet."""
-    if isinstance(item, events.RecognizedWords) and item.text:
-        return item.utterance
-    return item if isinstance(item, int) else None

@@ -124,7 +124,7 @@ class GrpcServicer:
             with self._access.streams.lasting(grpc_session.identity, conclude):
                 await sessions.GrpcStream(context, grpc_session, timings).run(first_chunk)
         finally:
-            self._service.live.release(session)
+            self._service.live.leave(session, for_good=True)
 
     async def _claim(
         self, context: Any, session_id: str, identity: Identity | None, token: str

@@ -183,8 +183,10 @@ class GrpcStream:
             max(1, round(min(FINAL_CHUNK_S, self._session.bounds.chunk_s) * self._rate)) * width
         )
         began = time.monotonic()
-        for at in range(0, len(raw), chunk_bytes) or (0,):
-            await self._session.send(raw[at : at + chunk_bytes], SampleEncoding.PCM16, self._rate)
+        with self._session.executing():
+            for at in range(0, len(raw), chunk_bytes) or (0,):
+                piece = raw[at : at + chunk_bytes]
+                await self._session.send(piece, SampleEncoding.PCM16, self._rate)
         self._timings.buffer_s += time.monotonic() - began
 
     async def _send_results(self) -> None:

@@ -257,11 +257,14 @@ class RealtimeUserTurns:
 @dataclass(eq=False, slots=True)
 class RealtimeTranscriptionItem(RealtimeDialogueItem):
     """Turn of a transcription as the client knows it. ``number``: the turn number of its
-    utterances; ``before``: the deltas of its finished segments."""
+    utterances; ``before``: the deltas of its finished segments; ``finals``: the text of those, the
+    last of which ends at ``end``."""
 
     number: int | None = None
     committed: bool = False
     before: str = ""
+    finals: str = ""
+    end: float = 0.0
     shed: bool = False
     """True if it was not recognized because of overload."""
     languages: list[str] = field(default_factory=list)
@@ -358,12 +361,15 @@ class RealtimeTranscriptionTurns(RealtimeUserTurns):
         code = language_code(final.language)
         if code is not None and code not in item.languages:
             item.languages.append(code)
-        full_text = join_texts([item.before, text])
-        if not full_text.startswith(item.shown):
-            shown = item.shown.removeprefix(item.before).strip()
+        # What was shown of a divided segment may have words of its second part, which begins there.
+        goes_on = final.segment.start == item.end and item.shown.startswith(item.finals)
+        before = item.finals if goes_on else item.before
+        item.finals = full_text = join_texts([before, text])
+        if not full_text.startswith(item.shown) and not item.shown.startswith(full_text):
+            shown = item.shown.removeprefix(before).strip()
             full_text = f"{item.shown}{unsent_text(one_line(text), shown)}"
         yield from self._show(item, full_text)
-        item.before = item.shown
+        item.before, item.end = item.shown, final.segment.end
         if self.diarizes:
             self._segments[final.segment_number] = item.id, final.segment
             if final.segment.speaker is not None:

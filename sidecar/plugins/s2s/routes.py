@@ -168,8 +168,7 @@ async def serve_conversation(
         rates = {"input_sample_rate": IN_RATE, "output_sample_rate": OUT_RATE}
         await socket.send(_status("ready", **rates))
         await socket.run_until_first_ends(
-            socket.read(partial(_receive, socket, conversation)),
-            _process_audio(socket, conversation),
+            socket.read(partial(_receive, socket, conversation, WholeSamples())),
             _send_events(socket, conversation),
             conversation.run(),
             conclude=partial(service.live.conclude, conversation.session),
@@ -179,11 +178,17 @@ async def serve_conversation(
 async def _receive(
     socket: websocket_connections.WebSocketConnection,
     conversation: ConversationLoop,
+    samples: WholeSamples,
     message: websocket_connections.Message,
 ) -> None:
-    """Queue audio, and handle other messages ahead of it."""
-    if isinstance(message, bytes) and message:  # audio has its own limits
-        socket.inbound.put(message, len(message))
+    """Handle a message. Audio has its own limits."""
+    if isinstance(message, bytes) and message:
+        try:
+            await conversation.hear(samples.add(message), rate=IN_RATE)
+        except (errors.SoundInvalid, errors.ChunkTooLong) as refused:
+            await socket.send(s2s_error_message(refused))
+        except errors.SessionOver:
+            pass  # shutting down: `_send_events` sends the rest and the reason
         return
     socket.count()
     if isinstance(message, bytes):
@@ -196,25 +201,10 @@ async def _receive(
             case {"type": "text", "text": str(text)}:
                 conversation.request(events.TextTyped, text)
             case {"type": "reset"}:
-                socket.inbound.clear()
                 conversation.request(events.ConversationReset)
     except ValueError:
         error = errors.RequestInvalid("The message is not JSON.")
         await socket.send(s2s_error_message(error))
-
-
-async def _process_audio(
-    socket: websocket_connections.WebSocketConnection, conversation: ConversationLoop
-) -> None:
-    """Process the queued audio in order."""
-    samples = WholeSamples()
-    async for raw in socket.inbound:
-        try:
-            await conversation.hear(samples.add(raw), rate=IN_RATE)
-        except (errors.SoundInvalid, errors.ChunkTooLong) as error:
-            await socket.send(s2s_error_message(error))
-        except errors.SessionOver:
-            continue  # shutting down: `_send_events` sends the rest and the reason
 
 
 async def _send_events(

@@ -92,7 +92,7 @@ class SharedRetention:
         self._unsettled: set[str] = set()
         """Owners of jobs that ended since their last purge."""
         self._unsettle, self._doomed = asyncio.Event(), asyncio.Event()
-        self._discarded = list[str]()
+        self._discarded = set[str]()
         """Names to be marked for deletion."""
 
     def settle(self, owner: str) -> None:
@@ -123,7 +123,7 @@ class SharedRetention:
     def discard(self, name: str) -> None:
         """Schedule the deletion of a recording that no job needs, also an incomplete one; in any
         thread."""
-        self._discarded.extend([name, f"{name}{PARTIAL_SUFFIX}"])
+        self._discarded.update((name, f"{name}{PARTIAL_SUFFIX}"))
 
     def delete_recordings_soon(self) -> None:
         """Schedule the deletion of recordings that the database has marked for it."""
@@ -146,7 +146,7 @@ class SharedRetention:
         """
         if discarded := [*self._discarded]:
             await self._database.fetch(_DISCARD, (discarded,))
-            del self._discarded[: len(discarded)]
+            self._discarded.difference_update(discarded)
         doomed = await self._database.fetch(_DOOMED, (self.max_recordings,))
         gone = list[str]()
         try:

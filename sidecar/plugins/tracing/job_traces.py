@@ -51,7 +51,7 @@ def job_stages(
     waits, runs, attempt = record.created, None, 0
     for event in context.events:
         match event.change:
-            case job_record.StartedChange():
+            case job_record.StartedChange() if runs is None:
                 attempt += 1
                 spans.append(TraceSpan("queued", waits, event.at))
                 runs = event.at

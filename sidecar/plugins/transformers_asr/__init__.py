@@ -46,7 +46,7 @@ def _model(settings: Settings) -> tuple[engine_interface.EngineSpec, ModelCheckp
 
     found = find_checkpoint(settings.model_path)
     require_packages(found.config)
-    return spec_of(found.folder, found.config, on_gpu=_finds_gpu(settings)), found
+    return spec_of(found.config, on_gpu=_finds_gpu(settings)), found
 
 
 def _footprints(

@@ -199,11 +199,10 @@ def require_packages(config: Mapping[str, Any]) -> None:
         )
 
 
-def spec_of(folder: Path, config: Mapping[str, Any], *, on_gpu: bool = False) -> EngineSpec:
+def spec_of(config: Mapping[str, Any], *, on_gpu: bool = False) -> EngineSpec:
     """Return the spec of the engine with a checkpoint. On a GPU half the width is the default; a
-    CPU computes faster in fp32. No model reads the resume points of another."""
+    CPU computes faster in fp32."""
     found = architecture_of(config)
-    name = f"{checkpoint.checkpoint_name(folder)}@{checkpoint.pulled_commit(folder) or ''}"
     narrow = Precision.BF16, Precision.FP16, Precision.FP32
     return replace(
         SPEC,
@@ -214,5 +213,4 @@ def spec_of(folder: Path, config: Mapping[str, Any], *, on_gpu: bool = False) ->
         steerable=found.prompt,
         prompt_only=found.prompt,
         translates=found.translates,
-        resumes=f"{SPEC.resumes} {config['model_type']} {name}",
     )

@@ -56,7 +56,7 @@ class TransformersEngine(LiveSessions):
             raise ModelLoadFailed(f"No model is set for the engine '{SPEC.name}'.")
         yield 0.0
         folder = Path(options.checkpoint)
-        self._spec, self._name = spec_of(folder, read_config(folder, "")), checkpoint_name(folder)
+        self._spec, self._name = spec_of(read_config(folder, "")), checkpoint_name(folder)
         from sidecar.plugins.transformers_asr.model_loading import load_recognizer
 
         self.recognizer, self._precision = load_recognizer(options)

@@ -32,11 +32,12 @@ SPEC = engine_interface.EngineSpec(
     counted=True,
     together=8,
     remote=True,
+    sessions=100,  # the servers have no limit of their own
 )
 
 
 def _checks(settings: Settings) -> Iterable[CheckFinding]:
-    if settings.engine != SPEC.name:
+    if SPEC.name not in (settings.engine, settings.live_engine):
         return ()
     from sidecar.plugins.upstream.checks import check_upstreams
 
@@ -51,6 +52,7 @@ PLUGIN = Plugin(
         engine_interface.PluginEngine(
             spec=SPEC,
             description="'upstream' sends recordings to another server ('auto' never does that).",
+            live="'upstream' sends live audio to Microsoft's streaming server ('auto' never does).",
             servers=upstream_options,
         ),
     ),

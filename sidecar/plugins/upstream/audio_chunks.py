@@ -167,16 +167,19 @@ def time_words(chunk: AudioChunk, answer: UpstreamAnswer) -> UpstreamAnswer:
     none."""
     if answer.form != TEXT:
         return answer
-    segments = [part for one in answer.segments for part in _aligned_parts(chunk, one)]
+    segments = list[Segment]()
+    for one in answer.segments:
+        audio = chunk.part(chunk.start_s + one.start, chunk.start_s + one.end)
+        if one.is_speech and len(audio.samples):
+            segments += shift_segments([*_aligned_parts(audio, one)], audio.start_s - chunk.start_s)
+        else:
+            segments.append(one)
     return replace(answer, segments=tuple(segments))
 
 
 def _aligned_parts(chunk: AudioChunk, segment: Segment) -> Iterator[Segment]:
-    """Yield a segment of the whole chunk in parts with aligned words. A part is no longer than
-    `MAX_ALIGNED_S`, and has as much of the text as it has of the chunk's loud audio."""
-    if not segment.is_speech:
-        yield segment
-        return
+    """Yield a segment of all this audio in parts with aligned words. A part is no longer than
+    `MAX_ALIGNED_S`, and has as much of the text as it has of the loud audio."""
     samples, frame = to_float(chunk.samples), max(1, round(_LOUDNESS_S * chunk.rate))
     level = np.add.reduceat(np.abs(samples), range(0, len(samples), frame))
     loud = np.cumsum(level >= level.mean() / 2)

@@ -17,7 +17,7 @@ from typing import TypeVar
 import httpx
 
 from sidecar import errors, openai_http
-from sidecar.audio import SAMPLE_RATE
+from sidecar.audio import VIBEVOICE_SAMPLE_RATE
 from sidecar.interfaces.engine_interface import TranscribeOptions, UpstreamOptions
 from sidecar.plugins.upstream.audio_chunks import AudioChunk, ChunkResult, time_words
 from sidecar.plugins.upstream.errors import UpstreamError, UpstreamGarbled
@@ -58,8 +58,8 @@ class ChunkRequests:
         """Whether the length of chunks is not set."""
         self._loop = asyncio.new_event_loop()
         threading.Thread(target=self._loop.run_forever, name="upstreams", daemon=True).start()
-        certificates = openai_http.trusted(options.ca)
-        arguments = openai_http.client_options(limits.probe_timeout_s, verify=certificates)
+        self.certificates = openai_http.trusted(options.ca)
+        arguments = openai_http.client_options(limits.probe_timeout_s, verify=self.certificates)
         client = httpx.AsyncClient(**arguments)
         keys = options.keys or ("",) * len(options.urls)
         self.upstreams = [
@@ -87,17 +87,20 @@ class ChunkRequests:
         try:
             await upstream.check_health()
         except UpstreamError as error:
-            return self._failed(upstream, error)
+            return self.failed(upstream, error)
         return None
 
-    def _failed(self, upstream: UpstreamClient, error: UpstreamError) -> UpstreamError:
+    def failed(self, upstream: UpstreamClient, error: UpstreamError) -> UpstreamError:
+        """Put a server in back-off after an error; return that with the server's name."""
         upstream.load.failed(error, time.monotonic(), random.random, self.limits)
         return with_server_name(error, upstream.name)
 
     @property
     def rate(self) -> int:
-        """Return the sample rate in Hz of recordings sent: the highest that a known server uses."""
-        return max((one.dialect.rate for one in self.upstreams if one.dialect), default=SAMPLE_RATE)
+        """Return the sample rate in Hz of recordings sent: the highest that a server uses, and that
+        of VibeVoice if one is not known yet."""
+        dialects = (one.dialect for one in self.upstreams)
+        return max(one.rate if one else VIBEVOICE_SAMPLE_RATE for one in dialects)
 
     @property
     def longest_s(self) -> float:
@@ -162,7 +165,7 @@ class ChunkRequests:
                 learns = not isinstance(found.error, UpstreamGarbled)  # which is of this recording
             except UpstreamError as error:
                 log.info("upstream %s failed: %s", upstream.name, error.code)
-                attempts.failed(index, self._failed(upstream, error))
+                attempts.failed(index, self.failed(upstream, error))
                 continue
             finally:
                 upstream.load.running -= 1

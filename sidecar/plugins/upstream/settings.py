@@ -27,7 +27,7 @@ class UpstreamSettings(SettingsGroup):
         "Servers that transcribe for the engine 'upstream', such as 'http://192.168.1.20:8765'; of "
         "several, the least loaded is used (docs/upstream.md).",
     )
-    upstream_dialect: Literal["auto", "sidecar", "openai", "vllm"] = setting(
+    upstream_dialect: Literal["auto", "sidecar", "openai", "vllm", "vllm-streaming"] = setting(
         "auto",
         "Kind of those servers (docs/upstream.md); 'auto' detects it for each.",
     )

@@ -15,6 +15,7 @@ import numpy as np
 
 from sidecar import errors, openai_http
 from sidecar.audio import SAMPLE_RATE, VIBEVOICE_SAMPLE_RATE
+from sidecar.concurrency import retrieve_exception
 from sidecar.config.secret_settings import host_of
 from sidecar.interfaces.engine_interface import AUTO, TranscribeOptions, UpstreamOptions
 from sidecar.plugins.upstream import upstream_dialect
@@ -31,6 +32,12 @@ from sidecar.plugins.upstream.load_balancer import FailoverLimits, ServerLoad
 from sidecar.plugins.upstream.openai_dialect import openai_dialect
 from sidecar.plugins.upstream.probe_memory import read_forms, remember_form
 from sidecar.plugins.upstream.sidecar_dialect import sidecar_dialect, waiting_jobs
+from sidecar.plugins.upstream.streaming_dialect import (
+    CONFIG_PATH,
+    STREAM_PATH,
+    STREAMING,
+    streaming_dialect,
+)
 from sidecar.plugins.upstream.upstream_dialect import (
     AskAgain,
     ChunkRequest,
@@ -43,6 +50,7 @@ from sidecar.transcripts.transcript import Segment
 
 if TYPE_CHECKING:
     import httpx
+    from websockets.asyncio.client import ClientConnection
 
 
 HEALTH_PATH, MODELS_PATH = "/health", "/v1/models"
@@ -152,6 +160,9 @@ class UpstreamClient:
         result or its failure, and it goes on without them."""
         if self._getting_ready is None or self._getting_ready.done():
             self._getting_ready = asyncio.create_task(self._get_ready())
+            self._getting_ready.add_done_callback(
+                retrieve_exception
+            )  # all who waited may have gone
         return await asyncio.shield(self._getting_ready)
 
     async def _get_ready(self) -> UpstreamDialect:
@@ -197,6 +208,25 @@ class UpstreamClient:
             raise UpstreamUnreachable(f"The upstream is not well: {status}.")
         self.load.waiting = max(0, waiting_jobs(body) - self.load.running)
 
+    async def open_stream(self, certificates: ssl.SSLContext) -> ClientConnection:
+        """Open a WebSocket for live audio.
+
+        Raises:
+            OSError, TimeoutError, websockets.exceptions.InvalidHandshake: that failed.
+        """
+        from websockets.asyncio.client import connect
+
+        secure = self._url.startswith("https")
+        return await connect(
+            f"ws{self._url.removeprefix('http')}{STREAM_PATH}",
+            ssl=certificates if secure else None,
+            additional_headers=self._headers,
+            proxy=None,
+            compression=None,
+            open_timeout=self._limits.probe_timeout_s,
+            max_size=MAX_EVENT_BYTES,
+        )
+
     async def transcribe(
         self, request: ChunkRequest, on_segments: SegmentsCallback
     ) -> UpstreamAnswer:
@@ -218,7 +248,10 @@ class UpstreamClient:
         self, chunk_request: ChunkRequest, on_segments: SegmentsCallback
     ) -> UpstreamAnswer:
         request, timeout_s = chunk_request.next_request(), self.timeout_s(chunk_request.duration_s)
-        sent = {"headers": self._headers | {"Accept": request.accept}, **request.content}
+        headers = self._headers | {"Accept": request.accept}
+        if "content" in request.content:
+            headers["Content-Type"] = "application/json"
+        sent = {"headers": headers, **request.content}
         try:
             with _http_errors():
                 async with (
@@ -254,10 +287,22 @@ class UpstreamClient:
                 return dialect
             if kind == "sidecar":
                 return sidecar_dialect(SAMPLE_RATE)
-        status, body = await self._get(MODELS_PATH)
+        dialect = None
+        if kind != STREAMING:
+            dialect = dialect_of(kind, await self._get_allowed(MODELS_PATH), self._options.model)
+            if (kind, dialect.name) != (AUTO, "vllm"):
+                return dialect
+        found = streaming_dialect(await self._get_allowed(CONFIG_PATH)) or dialect
+        if found is None:
+            raise UpstreamRefused("The upstream is no streaming server of VibeVoice-ASR.")
+        return found
+
+    async def _get_allowed(self, path: str) -> bytes:
+        """Return the body of a small resource, whatever its status, unless the key is rejected."""
+        status, body = await self._get(path)
         if status in (401, 403):
             raise upstream_dialect.error_of_refusal(openai_http.RequestRefused(status, {}, body))
-        return dialect_of(kind, body, self._options.model)
+        return body
 
     async def _get(self, path: str) -> tuple[int, bytes]:
         """Return status and body of a small request; a server that does not answer is

@@ -131,8 +131,8 @@ def options_without(options: TranscribeOptions, names: Collection[str]) -> Trans
 
 @dataclass(frozen=True, slots=True)
 class UpstreamRequest:
-    """HTTP request; ``content``: arguments of httpx for its body. ``accept``: its Accept header.
-    ``kept_alive``: the answer has no long pause before its first byte, either."""
+    """HTTP request; ``content``: arguments of httpx for its body; bytes are JSON. ``accept``: its
+    Accept header. ``kept_alive``: the answer has no long pause before its first byte, either."""
 
     path: str
     content: Mapping[str, Any]
@@ -144,10 +144,11 @@ class UpstreamRequest:
 class UpstreamAnswer:
     """Transcription of a chunk by a server; times in seconds from the chunk's start.
 
-    ``form``: what the server was seen to give, if its kind does not say it; of `TEXT`, without
-    times, one segment covers the chunk. ``diarized``: whether it diarized. ``precision`` and
-    ``language``: 'auto' if it did not return them. ``ignored``: options that it does not support.
-    ``late``: the segments that were not streamed before; None if they are not known.
+    ``form``: what the server was seen to give, if its kind does not say it; of `TEXT`, segments
+    have the times of the audio that their words are somewhere in. ``diarized``: whether it
+    diarized. ``precision`` and ``language``: 'auto' if it did not return them. ``ignored``: options
+    that it does not support. ``late``: the segments that were not streamed before; None if they are
+    not known.
     """
 
     segments: tuple[Segment, ...]
@@ -208,6 +209,21 @@ class ChunkRequest(ABC):
 
 
 @dataclass(frozen=True, slots=True)
+class AudioWindows:
+    """Windows of a streaming model, in samples at ``rate``: each begins ``chunk_samples`` behind
+    the one before, and has the text of so much audio."""
+
+    rate: int
+    chunk_samples: int
+    window_samples: int
+
+    @property
+    def chunk_s(self) -> float:
+        """Return the seconds from one window to the next."""
+        return self.chunk_samples / self.rate
+
+
+@dataclass(frozen=True, slots=True)
 class UpstreamDialect:
     """Protocol of one upstream, and what it can: a value that does not change.
 
@@ -216,7 +232,7 @@ class UpstreamDialect:
     which it answers speech; '' if only a request shows it. ``by_voices``: it diarizes as this
     service does (`EngineSpec.by_voices`). Its chunks are requested without speakers if the whole
     recording is diarized here. ``resumes``: servers with this value go on from each other's
-    answers.
+    answers. ``windows``: of a streaming model.
     """
 
     name: str
@@ -230,6 +246,7 @@ class UpstreamDialect:
     by_voices: bool = False
     prompt: bool = False
     resumes: bool = False
+    windows: AudioWindows | None = None
 
     def chunk_request(
         self, options: TranscribeOptions, duration_s: float, flac: bytes

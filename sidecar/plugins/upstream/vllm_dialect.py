@@ -107,7 +107,7 @@ class VllmChunkRequest(ChunkRequest):
     """Request of one chunk, in one answer or in several that continue each other."""
 
     def __post_init__(self) -> None:
-        self._prompt, self._goes_on = self.options.prompt_with_hotwords, True
+        self._prompt, self._goes_on = self.options.prompt_lines, True
         self._sampling: loop_guard.SamplingOptions | None = None
         self._loop_start, self._retries, self._recoveries, self._loops = -1, 0, 0, 0
         self._begin("", [])
@@ -185,7 +185,7 @@ class VllmChunkRequest(ChunkRequest):
         if not segments and not reader.parser.ended:
             raise upstream_dialect.garbled("is no list of segments")
         truncated = reader.parser.truncated
-        left_out = ("prompt",) if self._prompt != self.options.prompt_with_hotwords else ()
+        left_out = ("prompt",) if self._prompt != self.options.prompt_lines else ()
         return UpstreamAnswer(
             tuple(sort_by_time(segments)),
             diarized=True,

@@ -21,12 +21,14 @@ from wyoming.event import Event, Eventable, async_write_event
 from wyoming.ping import Ping, Pong
 
 from sidecar import errors
+from sidecar.accepted_sockets import accept_all
 from sidecar.api.http.upload import MIN_UPLOAD_BYTES_PER_S, STALL_FACTOR, UPLOAD_STALL_S
 from sidecar.audio.audio_format import WAV_HEAD_BYTES, wav_head
 from sidecar.audio.audio_source import AudioSource
 from sidecar.audio.upload_spool import UploadSpool
 from sidecar.auth.authentication import AccessControl
 from sidecar.auth.identity import AuthMethod, Identity, RequestOrigin, is_loopback_address
+from sidecar.concurrency import BackgroundTaskGroup
 from sidecar.config.settings import Settings
 from sidecar.interfaces.engine_interface import TranscribeOptions
 from sidecar.interfaces.live_options import WholeSamples
@@ -55,7 +57,7 @@ class WyomingServer:
         self, service: Service, allowlist: WyomingAllowlist, reserved: socket.socket
     ) -> None:
         self._service, self._allowlist, self._reserved = service, allowlist, reserved
-        self._server: asyncio.Server | None = None
+        self._accepting = BackgroundTaskGroup()
         self._connections: dict[asyncio.Task[None], WyomingConnection] = {}
         self._stopping = False
 
@@ -67,9 +69,7 @@ class WyomingServer:
         """
         host, port, *_ = self._reserved.getsockname()
         try:
-            self._server = await asyncio.start_server(
-                self._connected, sock=self._reserved, limit=messages.LONGEST_LINE, backlog=BACKLOG
-            )
+            self._reserved.listen(BACKLOG)
         except OSError as error:
             if error.errno != errno.EADDRINUSE:
                 raise errors.SettingsInvalid(f"Cannot listen: {error.strerror}.") from None
@@ -77,6 +77,7 @@ class WyomingServer:
                 f"Port {port} on {host} is in use.",
                 hint="Stop the program that uses it, or choose another with --wyoming-port.",
             ) from None
+        self._accepting.spawn("accept", accept_all(self._reserved, self._accepted))
         log.info("serving Wyoming on port %d", port)
         return {"wyoming_port": port}
 
@@ -94,13 +95,18 @@ class WyomingServer:
 
     async def close(self) -> None:
         """End all connections."""
-        if self._server is not None:
-            self._server.close()
+        await self._accepting.close()
         tasks = list(self._connections)
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
         self._reserved.close()
+
+    def _accepted(self, sock: socket.socket, _: str) -> None:
+        reader = asyncio.StreamReader(limit=messages.LONGEST_LINE)
+        protocol = asyncio.StreamReaderProtocol(reader, self._connected)
+        connecting = asyncio.get_running_loop().connect_accepted_socket(lambda: protocol, sock)
+        self._accepting.spawn("connect", connecting)
 
     async def _connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         address = writer.get_extra_info("peername")

@@ -150,8 +150,6 @@ def yap_error(error: errors.SidecarError) -> YapRefused:
         code, reason = "rate_limited", "message_rate_limited"
     elif isinstance(error, errors.SoundInvalid | errors.ChunkTooLong):
         code = "invalid_payload"
-    elif isinstance(error, errors.InboundFull):
-        reason = "inbound_queue_full"
     details: dict[str, Any] = {"hint": error.hint_on("docs/live.md")}
     if error.retry_after is not None:
         details["retry_in"] = error.retry_after
@@ -171,8 +169,6 @@ def close_of(
     if isinstance(error, errors.SessionTooLong):
         return websocket_connections.ConnectionEnding(TOO_LONG, "max connection duration reached")
     refused = yap_error(error)
-    if isinstance(error, errors.InboundFull):
-        refused.details["inbound_queue_max"] = websocket_connections.MAX_INBOUND_MESSAGES
     own: dict[errors.ErrorKind | str, int] = {
         errors.ErrorKind.UNAUTHORIZED: codes.unauthorized,
         errors.ErrorKind.FORBIDDEN: codes.unauthorized,

@@ -16,6 +16,7 @@ from sidecar.auth.rate_limits import MINUTE_S
 from sidecar.interfaces import live_options
 from sidecar.live.sessions.session import Session
 from sidecar.plugins.yap import messages
+from sidecar.plugins.yap.inbound_queue import InboundQueue
 from sidecar.plugins.yap.messages import MODELS, YapIds, YapMessage, YapRefused, message_text
 from sidecar.plugins.yap.settings import YapCloseCodes
 from sidecar.plugins.yap.utterances import YapUtterances
@@ -27,8 +28,6 @@ SUBPROTOCOLS = ("asr-streaming",)
 APPEND = "input_audio_buffer.append"
 UNCOUNTED_CHARACTERS = 2 * live_options.AUDIO_BLOCK_SAMPLES * 4 // 3
 """Length of an append with a block of audio, which does not count towards the rate limit."""
-IMMEDIATE_TYPES = frozenset({"ping", "pong", "end"})
-"""Types that are answered at once and do not count towards the rate limit."""
 
 
 def build_router(service: Service) -> APIRouter:
@@ -56,7 +55,9 @@ async def _serve(service: Service, socket: WebSocketConnection) -> None:
     session = service.live.open(
         socket.identity,
         live_options.LiveOptions(
-            turns=live_options.TurnControl.CLIENT, endpointing=live_options.QUIET_SPEECH
+            turns=live_options.TurnControl.CLIENT,
+            endpointing=live_options.QUIET_SPEECH,
+            diarize=False,
         ),
         wire="streaming",
     )
@@ -69,6 +70,7 @@ async def _serve(service: Service, socket: WebSocketConnection) -> None:
             connection.send_events(),
             conclude=partial(service.live.conclude, session),
         )
+        await socket.send(message_text("session_end", connection.end))
     finally:
         service.live.end(session)
 
@@ -80,6 +82,9 @@ class _YapConnection:
         self._model = service.live.engine.name
         self._socket, self._session = socket, session
         self._utterances = YapUtterances(live_options.BUFFER_S)
+        self._inbound = InboundQueue()
+        self.end = YapIds(session.id)
+        """Ids of the message that ended the connection."""
 
     def greeting(self) -> str:
         """Return the first message, for which clients wait before they send."""
@@ -87,26 +92,32 @@ class _YapConnection:
         return message_text("session.created", YapIds(self._session.id), body)
 
     async def receive(self, raw: websocket_connections.Message) -> None:
-        """Answer a message at once if its type allows that, else queue it."""
+        """Answer a ping at once, and queue all else."""
         self._session.touch()
         ids, message = YapIds(self._session.id), None
         try:
             message = messages.parse_message(raw)
             ids = message.ids
-            if message.type in IMMEDIATE_TYPES:
-                await self._answer(message)
-            else:
+            if message.type == "ping":
+                await self._socket.send(message_text("pong", message.ids))
+            elif message.type != "pong":
                 if message.type != APPEND or len(raw) < UNCOUNTED_CHARACTERS:
                     self._count(message.type)
-                self._socket.inbound.put(message, len(raw))
+                await self._inbound.put(message, len(raw))
         except YapRefused as refused:
             if message is None:
                 self._socket.count_malformed()
             await self._socket.send(messages.error_frame(refused, ids))
 
     async def process(self) -> None:
-        """Process the queued messages in order."""
-        async for message in self._socket.inbound:
+        """Process the queued messages in order. If the client ends the connection, it gets an
+        answer to all before that, for which an engine may have to be loaded."""
+        async for message in self._inbound:
+            if message.type == "end":
+                self.end = message.ids
+                unanswered = self._utterances.unanswered
+                (self._session.finish if unanswered else self._session.end)()
+                continue
             try:
                 await self._handle(message)
             except YapRefused as refused:
@@ -118,21 +129,12 @@ class _YapConnection:
                 continue  # shutting down: `send_events` sends the remaining events and the reason
 
     async def send_events(self) -> None:
-        """Send the session's events. Clients end connections, not sessions: the service ends one
-        for a reason."""
+        """Send the session's events, to its end."""
         async for numbered in self._session.events():
             frames = tuple(self._utterances.frames_of(numbered.event))
             if frames:
                 self._session.touch()
                 await self._socket.send(*frames)
-
-    async def _answer(self, message: YapMessage) -> None:
-        if message.type == "ping":
-            await self._socket.send(message_text("pong", message.ids))
-        elif message.type == "end":
-            await self._socket.send(message_text("session_end", message.ids))
-            await self._socket.close()
-            raise websocket_connections.WebSocketGone
 
     async def _handle(self, message: YapMessage) -> None:
         match message.type:

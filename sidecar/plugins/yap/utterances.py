@@ -94,6 +94,12 @@ class YapUtterances:
         self._last = YapIds()
         self._backlog_s = backlog_s
 
+    @property
+    def unanswered(self) -> bool:
+        """Return whether the client waits for results, or has sent audio of which some come."""
+        active = self._active is not None and self._active.bytes > 0
+        return active or any(not one.silent for one in self._waiting)
+
     def begin(self, ids: YapIds) -> bool:
         """Begin a request; an unfinished one is dropped without an answer. Return whether the
         session has to drop audio."""

@@ -105,7 +105,7 @@ def adapter(tmp_path: Path) -> Path:
         "peft_type": "LORA", "r": 8, "lora_alpha": 16, "base_model_name_or_path": str(base),
         "target_modules": ["q_proj", "up_proj"], "bias": "none", "use_rslora": False,
     }  # fmt: skip
-    (folder / "adapter_config.json").write_text(json.dumps(about))
+    (folder / "adapter_config.json").write_text(json.dumps(about), "utf-8")
     return folder
 
 

@@ -4,7 +4,9 @@ The tiny checkpoints know three clips and no others, so a window of anything els
 them; here the samples are their own time, and the model says what a script has there.
 """
 
+import json
 from collections.abc import Callable, Iterator
+from itertools import count
 from types import SimpleNamespace
 from typing import Any
 
@@ -23,10 +25,13 @@ from sidecar.interfaces.engine_interface import MemoryPlan, Precision, Transcrib
 from sidecar.transcripts.loop_guard import SkippedAudio
 from sidecar.transcripts.transcript import (
     Progress,
+    ResumePoint,
     Segment,
     SegmentReady,
     Transcript,
     TranscriptionEvent,
+    from_wire,
+    to_wire,
 )
 
 RATE = 24_000
@@ -148,8 +153,11 @@ def pauses(samples: Block, rate: int) -> list[tuple[float, float]]:
     return [(one.start - first, one.end - first) for one in SCRIPT]
 
 
-def run(model: Any, options: TranscribeOptions) -> list[TranscriptionEvent]:
-    return list(VibeVoiceTranscription(model, request_of(Recording(), options)).events())
+def run(
+    model: Any, options: TranscribeOptions, resume_points: list[ResumePoint] | None = None
+) -> list[TranscriptionEvent]:
+    request = request_of(Recording(), options)
+    return [*VibeVoiceTranscription(model, request, resume_points=resume_points).events()]
 
 
 class Unheard:
@@ -165,6 +173,12 @@ class Unheard:
 
     def hear(self, samples: Block, turns: Any) -> dict[int, Any]:
         return {}
+
+    def snapshot(self) -> list[Any]:
+        return []
+
+    def go_on(self, snapshot: list[Any]) -> None:
+        assert not snapshot
 
 
 @pytest.fixture(autouse=True)
@@ -350,3 +364,50 @@ def test_out_of_memory_while_missed_speech_is_transcribed_keeps_the_rest_with_a_
     whole = transcript_of(run(Model(answers=Tight(40.0, 100.0)), TranscribeOptions()))
     assert [one.text for one in whole.segments] == [one.text for one in SCRIPT if one.start < 40.0]
     assert [one.code for one in whole.notices] == ["speech_missed"]
+
+
+def as_stored(event: TranscriptionEvent) -> Any:
+    """As it comes back from a job's store."""
+    return from_wire(json.loads(json.dumps(to_wire(event))))
+
+
+IN_WINDOWS = plan(30.0)
+IN_BATCHES = TranscribeOptions(memory=MemoryPlan(window_s=20.0, together=2), words=True)
+SHORTENED = TranscribeOptions(
+    memory=MemoryPlan(window_s=60.0), memory_fallback=MemoryPlan(window_s=30.0)
+)
+
+
+@pytest.mark.parametrize(
+    ("options", "answers", "most_s"),
+    [
+        pytest.param(IN_WINDOWS, Answer, 1e9, id="windows"),
+        pytest.param(IN_BATCHES, Answer, 1e9, id="batches"),
+        pytest.param(SHORTENED, Answer, 40.0, id="memory ran out"),
+        pytest.param(IN_WINDOWS, Forgetful(20.0, 52.0), 1e9, id="speech without words"),
+        pytest.param(IN_WINDOWS, Forgetful(20.0, 52.0, 25.0), 1e9, id="speech transcribed again"),
+        pytest.param(plan(65.0), Looping(40.0, 60.0, 30.0), 1e9, id="loop"),
+    ],
+)
+def test_transcription_from_any_resume_point_has_the_same_events_after_it(
+    options: TranscribeOptions, answers: Callable[[Block], Answer], most_s: float
+) -> None:
+    whole = run(Model(most_s=most_s, answers=answers), options, [])
+    points = [as_stored(one) for one in whole if isinstance(one, ResumePoint)]
+    assert points
+    assert [one for one in whole if not isinstance(one, ResumePoint)] == run(
+        Model(most_s=most_s, answers=answers), options
+    )
+    places = [at for at, one in enumerate(whole) if isinstance(one, ResumePoint)]
+    for number, place in enumerate(places, 1):
+        model = Model(most_s=most_s, answers=answers)
+        again = run(model, options, points[:number])
+        assert [as_stored(one) for one in again] == [as_stored(one) for one in whole[place + 1 :]]
+        assert to_wire(again[-1]) == to_wire(whole[-1]), "with the confidences"
+        assert max(model.heard) <= most_s, "memory ran out once more"
+        known = [one for point in points[:number] for one in point.segments]
+        transcript_of([*map(SegmentReady, count(), known), *again])
+
+
+def test_recording_in_one_window_has_no_resume_point() -> None:
+    assert not [one for one in run(Model(), plan(200.0), []) if isinstance(one, ResumePoint)]

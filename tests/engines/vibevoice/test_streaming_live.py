@@ -10,14 +10,15 @@ from typing import Any
 
 import numpy as np
 import pytest
-import soundfile
 import tiny_streaming
 from live_client import LiveClient
 from service_process import PATIENCE_S, wait_until
 from tiny_vibevoice import CONTEXT
 
 from sidecar import errors
+from sidecar.audio import VIBEVOICE_SAMPLE_RATE as RATE
 from sidecar.audio import Block
+from sidecar.audio.audio_decoder import decode_audio_file
 from sidecar.diarization.speaker_identification import SpeakerVector, embedding_of
 from sidecar.diarization.speaker_models import SpeakerEncoder, load_models
 from sidecar.interfaces.engine_interface import LoadOptions, Precision
@@ -27,6 +28,7 @@ from sidecar.interfaces.live_options import (
     EndpointingOptions,
     LiveOptions,
     LiveOrder,
+    SampleEncoding,
     TurnControl,
 )
 from sidecar.interfaces.recognition import RecognitionHypothesis, SegmentRequest
@@ -34,6 +36,7 @@ from sidecar.live.runtime.endpointing import FRAME_SAMPLES
 from sidecar.live.runtime.live_scheduler import LiveRecognizers
 from sidecar.live.runtime.recognition_plan import RecognitionUrgency
 from sidecar.transcripts.transcript import Segment, SpeakerCandidate
+from sidecar.workers.worker_live_session import SampleInput
 
 torch = pytest.importorskip("torch")
 pytest.importorskip("transformers")
@@ -42,6 +45,7 @@ from sidecar.engines import vibevoice_streaming  # noqa: E402
 from sidecar.engines.vibevoice.streaming_live import SharedModel  # noqa: E402
 
 CACHE_TOKENS = 445
+FRAME = FRAME_SAMPLES * RATE // LIVE_RATE
 READING, PLAY = "beckett", "endgame_nagg_nell"
 READ = "Ever tried, ever failed. Fail again. Fail better. No matter."
 PLAYED = ["Nag: what is it, my pet?", "Nel: déjà vu, 嗯. Time to go.", "Can you"]
@@ -65,20 +69,20 @@ def engine() -> Iterator[vibevoice_streaming.VibeVoiceStreamingEngine]:
 
 @cache
 def sound(name: str) -> Block:
-    """A recording in whole frames, shape (samples,) at 16 kHz."""
-    samples = soundfile.read(tiny_streaming.clip_16k(name), dtype="float32")[0]
-    return np.pad(samples, (0, -len(samples) % FRAME_SAMPLES))
+    """A recording in whole frames, shape (samples,) at 24 kHz."""
+    samples = decode_audio_file(tiny_streaming.clip_16k(name), RATE)
+    return np.pad(samples, (0, -len(samples) % FRAME))
 
 
 def windows(name: str, count: int) -> Block:
     """The first ones of a recording: equal results need no more of it than fills the cache."""
-    return sound(name)[: round(count * tiny_streaming.CHUNK_S * LIVE_RATE)]
+    return sound(name)[: round(count * tiny_streaming.CHUNK_S * RATE)]
 
 
 def hear(client: LiveClient, *utterances: Block) -> None:
     """Say these, and commit each."""
     for samples in utterances:
-        for _ in client.say(samples, LIVE_RATE):
+        for _ in client.say(samples, RATE):
             pass
         client.session.push(LiveOrder.COMMIT)
 
@@ -133,12 +137,13 @@ def test_enrolled_speaker_is_named_and_a_short_answer_relabelled_once_its_speake
     engine: Any,
 ) -> None:
     """A short answer is the first speaker's until more of its own voice has come."""
-    vector = SpeakerEncoder(load_models()).vector(sound(READING)[: 6 * LIVE_RATE])
+    reading = decode_audio_file(tiny_streaming.clip_16k(READING), LIVE_RATE)
+    vector = SpeakerEncoder(load_models()).vector(reading[: 6 * LIVE_RATE])
     known = SpeakerCandidate("b", "Reader", (embedding_of(SpeakerVector(vector, 6.0)),))
     client = LiveClient(engine, WHOLE.with_speakers_of(LiveOptions(known_voices=(known,))))
-    hear(client, sound(READING), sound(PLAY)[: 40 * FRAME_SAMPLES])
+    hear(client, sound(READING), sound(PLAY)[: 40 * FRAME])
     wait_until(lambda: label_of(client, 1) == 0, "it is the first speaker's")
-    hear(client, sound(PLAY)[: 100 * FRAME_SAMPLES])
+    hear(client, sound(PLAY)[: 100 * FRAME])
     wait_until(lambda: label_of(client, 1) == 1, "it is the second speaker's")
     transcript = client.end().transcript
     assert [one.speaker for one in transcript.segments][:3] == [0, 1, 1]
@@ -155,7 +160,7 @@ def test_results_of_a_session_do_not_depend_on_block_size_or_pace_of_its_audio(
     alone are none that the checkpoint was trained on: what it says there differs by processor."""
     said = np.concatenate([windows(PLAY, 4), windows(READING, 2)])
     found = []
-    for size, heard_first in ((len(said), False), (2 * LIVE_RATE + 1, True), (700, False)):
+    for size, heard_first in ((len(said), False), (2 * RATE + 1, True), (700, False)):
         client = LiveClient(engine, options)
         for at in range(0, len(said), size):
             client.session.push(said[at : at + size])
@@ -240,3 +245,32 @@ def test_prompt_of_a_live_session_changes_the_words_of_the_model(engine: Any) ->
     options = LiveOptions(prompt=CONTEXT)
     found = recognized(SharedModel(engine.model), SegmentRequest(sound(PLAY), options))
     assert texts(found) == [*map(tiny_streaming.named, PLAYED)] != PLAYED
+
+
+@pytest.mark.parametrize("block", [700, 2_400, 100_000])
+def test_samples_of_24_khz_reach_the_model_as_they_were_sent(
+    engine: Any, block: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Half of what is in them lies above what 16 kHz can hold."""
+    came: list[Block] = []
+    transcribe = engine.model.transcribe
+
+    def watched(sessions: Any, windows: Sequence[Block]) -> Any:
+        came.extend(windows)
+        return transcribe(sessions, windows)
+
+    monkeypatch.setattr(engine.model, "transcribe", watched)
+    loud = sound(READING) + np.random.default_rng(1).normal(0, 0.05, len(sound(READING)))
+    shorts = (loud[: 4 * RATE] * 32767).clip(-32768, 32767).astype("<i2")
+    client, intake = LiveClient(engine, WHOLE), SampleInput(engine.sample_rate)
+    for at in range(0, len(shorts), block):
+        raw = shorts[at : at + block].tobytes()
+        client.session.push(intake.take(raw, SampleEncoding.PCM16, RATE))
+    client.session.push(intake.rest())
+    client.end()
+    sent, form = shorts / np.float32(32768), engine.model.format
+    assert len(came) == 2
+    for number, window in enumerate(came):
+        first = number * form.chunk_samples
+        assert np.array_equal(window, sent[first : first + form.window_samples][: len(window)])
+    assert form.chunk_samples + len(came[-1]) == len(sent)

@@ -180,7 +180,7 @@ def test_audio_latents_are_the_mean_and_sampled_ones_are_the_same_in_each_run() 
 @pytest.mark.slow_except("fp32")
 def test_prompt_has_token_ids_of_processor(loaded: LoadedVibeVoice) -> None:
     audio = tiny_vibevoice.clip_24k("beckett")
-    for prompt in (None, tiny_vibevoice.CONTEXT):
+    for prompt in (None, tiny_vibevoice.CONTEXT, "A play.\nNagg\nNell"):
         theirs = loaded.processor.apply_transcription_request(audio=audio, prompt=prompt)
         ours = build_prompt_ids(loaded.processor, len(audio), prompt or "")
         assert ours.tolist() == theirs["input_ids"][0].tolist()

@@ -13,7 +13,7 @@ import pytest
 from engine_requests import SampleStream, request_of
 
 from sidecar.audio import SAMPLE_RATE, Block
-from sidecar.audio.loudness import AudioHistoryBuffer
+from sidecar.audio.sample_buffers import AudioHistoryBuffer
 from sidecar.diarization.diarizer import Diarizer
 from sidecar.diarization.kept_diarization import KeptDiarization
 from sidecar.diarization.window_speakers import WindowSpeakers

@@ -153,6 +153,7 @@ def test_words_without_pause_are_cut_into_segments_within_the_limit_and_none_is_
 
 PLAIN = list(range(100, 160))
 LOOP = [*PLAIN[:20], *[7, 8, 9] * 60]
+VERSE = [*range(1, 8), 9, 9, 9]
 
 
 @pytest.mark.parametrize(
@@ -163,6 +164,7 @@ LOOP = [*PLAIN[:20], *[7, 8, 9] * 60]
         pytest.param(LOOP, 600, 30, True, None, id="repetition that ends"),
         pytest.param(LOOP, 600, 30, False, 23, id="endless loop keeps one copy"),
         pytest.param(LOOP, 600, 5, True, 23, id="more tokens than speech has"),
+        pytest.param([*PLAIN[:20], *VERSE * 4], 600, 5, True, 30, id="verse with its own end"),
         pytest.param([1, 5, 1, 3, 2, 5, 4] * 3 + [5, 2, 1], 900, 5, True, None, id="too short"),
     ],
 )

@@ -33,7 +33,7 @@ POISON = 0.6
 OTHER_LEVEL, OTHER_WORD = 0.2, "w199"
 """A loudness, and the word that the scripted engine hears then."""
 RESTARTED = "engine_restarted"
-posix = pytest.mark.skipif(os.name == "nt", reason="stops and kills with POSIX signals")
+posix = pytest.mark.posix("signals")
 
 
 @pytest.fixture(scope="module")
@@ -80,16 +80,16 @@ async def test_stopped_llm_server_is_an_error_and_a_restarted_one_answers(
         assert (codes, transcript["assistant"]) == ([], ANSWER)
 
 
-@pytest.mark.slow_except("[9]")
+@pytest.mark.slow_except("SIGKILL")
 @posix
-@pytest.mark.parametrize("by", [signal.SIGKILL, signal.SIGSTOP])
+@pytest.mark.parametrize("by", ["SIGKILL", "SIGSTOP"])
 async def test_dead_or_hung_tts_process_fails_only_the_reply_it_spoke_not_the_next_turn(
-    parrot: Server, by: signal.Signals
+    parrot: Server, by: str
 ) -> None:
     async with Page(parrot) as page, Page(parrot) as other:
         await page.send(type="text", text=LONG)
         await page.sound()
-        os.kill(pid(parrot, "voice"), by)
+        os.kill(pid(parrot, "voice"), getattr(signal, by))
         codes, transcript = await other.turn("And me?")  # who began nothing yet loses nothing
         assert (codes, transcript["assistant"]) == ([], "You said: And me?")
         assert other.heard_s > LONG_ENOUGH_S

@@ -72,6 +72,7 @@ async def converse(server: Server, number: int) -> None:
             assert len(words) - words.count(word) <= EDGES
 
 
+@pytest.mark.posix("file descriptors by number")
 @pytest.mark.slow
 async def test_ten_parallel_conversations_get_their_own_words_and_audio_and_close_all_files(
     tmp_path: Path,

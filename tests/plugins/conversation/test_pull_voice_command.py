@@ -160,7 +160,7 @@ def test_damaged_or_missing_voice_file_is_downloaded_again_and_intact_ones_are_n
 
 def test_invalid_voice_manifest_is_read_as_no_voices(tmp_path: Path) -> None:
     for text in ("", "{}", "[" * 100_000, '{"files":{"a":1},"voices":[]}', "\xff"):
-        (tmp_path / MANIFEST_FILE).write_text(text)
+        (tmp_path / MANIFEST_FILE).write_text(text, "utf-8")
         assert PulledVoices.read(tmp_path) == PulledVoices(tmp_path)
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-import pty
 import re
 import signal
 import subprocess
@@ -26,11 +25,14 @@ from service_process import (
     wait_for_ends,
     wait_until,
 )
+from systems import posix_module
 
 from sidecar import errors
 from sidecar.cli import audio_input
 from sidecar.plugins.conversation import talk_client
 from sidecar.plugins.conversation.talk_client import connect_talk
+
+pty = posix_module("pty")
 
 Starts = Callable[..., "subprocess.Popen[bytes]"]
 LONG = " ".join(["This is a long answer that goes on, so that there is time before it ends."] * 20)
@@ -194,7 +196,7 @@ def test_talk_without_audio_package_or_device_says_the_remedy(
         ("raise OSError('PortAudio library not found')", "libportaudio2"),
         ("raise ImportError", "pip install -e '.[microphone]'"),
     ):
-        (tmp_path / "sounddevice.py").write_text(broken)
+        (tmp_path / "sounddevice.py").write_text(broken, "utf-8")
         _, complained = ended(converse(environment={"PYTHONPATH": str(tmp_path)}), 1)
         assert remedy in complained
     _, complained = ended(converse("--speaker", "Nobody's", environment=SOUND_DEVICES), 1)

@@ -2,7 +2,7 @@
 
 import array
 import json
-import os
+import shutil
 import sys
 import threading
 from collections.abc import Iterator, Sequence
@@ -117,7 +117,10 @@ with wave.open(arguments[arguments.index("-o") + 1], "wb") as sound:
 @pytest.fixture
 def say(tmp_path: Path) -> Path:
     """A program that takes what `say` of macOS takes; there is no other system here."""
-    return new_file(tmp_path / "say", SAY, 0o755)
+    program = new_file(tmp_path / "say", SAY, 0o755)
+    if sys.platform != "win32":
+        return program
+    return new_file(tmp_path / "say.cmd", f'@"{sys.executable}" "{program}" %*\n')
 
 
 def loaded(
@@ -266,7 +269,7 @@ def test_failing_speech_server_is_an_error_with_its_reason(
     assert said in failed.value.detail
 
 
-@pytest.mark.skipif(os.name == "nt", reason="a program in Python's own words")
+@pytest.mark.posix("programs for Linux")
 @pytest.mark.parametrize("text", ["fail", "silent"])
 def test_failing_system_program_is_an_error_and_leaves_no_file(
     say: Path, text: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -292,7 +295,7 @@ def test_cancelled_synthesis_closes_the_connection_to_a_silent_server(
     assert list(loaded(openai_tts.SPEC, speech.url).say(TEXT, SynthesisOptions(), never))
 
 
-@pytest.mark.skipif(os.name == "nt", reason="a program in Python's own words")
+@pytest.mark.posix("programs for Linux")
 def test_cancelled_synthesis_returns_while_the_system_program_hangs(say: Path) -> None:
     engine, looks = loaded(system_tts.SPEC, program=say), iter([False, False, True])
     assert list(engine.say("hang", SynthesisOptions(), lambda: next(looks))) == []
@@ -301,6 +304,19 @@ def test_cancelled_synthesis_returns_while_the_system_program_hangs(say: Path) -
 def test_output_file_of_a_system_program_is_decoded(say: Path) -> None:
     (sound,) = loaded(system_tts.SPEC, program=say).say("hello", SynthesisOptions(), never)
     assert (sound.rate, len(sound.pcm)) == (22_050, 1_000)
+
+
+@pytest.mark.parametrize(
+    ("platform", "program"), [("darwin", "say"), ("win32", "powershell"), ("linux", "say")]
+)
+def test_voices_of_the_system_are_those_of_its_own_program(
+    platform: str, program: str, say: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "platform", platform)
+    asked: list[str] = []
+    monkeypatch.setattr(shutil, "which", lambda name: asked.append(name) or str(say))
+    assert system_tts.is_system_tts_available() is (platform != "linux")
+    assert asked == ([] if platform == "linux" else [program])
 
 
 @pytest.mark.parametrize(

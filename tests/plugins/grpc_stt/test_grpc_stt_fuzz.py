@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import grpc
+import open_descriptors
 import psutil
 import pytest
 from byte_accidents import mutated
@@ -116,7 +117,7 @@ class Held(NamedTuple):
     def by(cls, service: Service, opened: weakref.WeakSet[Session]) -> Held:
         """As it is now, of the sessions that were opened; sound in bytes."""
         gc.collect()
-        files = psutil.Process().num_fds()
+        files = len(open_descriptors.opened())
         return cls(len(asyncio.all_tasks()), files, len(opened), service.live.held.bytes)
 
     def within(self, before: Held) -> bool:
@@ -176,6 +177,7 @@ async def at_rest(service: Service, opened: weakref.WeakSet[Session], before: He
     return held[0]
 
 
+@pytest.mark.posix("file descriptors by number")
 async def test_random_messages_cause_no_internal_error_and_leave_no_session_task_file_or_audio(
     inside: Inside,
     client: Client,

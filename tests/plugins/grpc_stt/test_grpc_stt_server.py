@@ -69,10 +69,10 @@ def start(inside: Inside) -> Start:
 
 async def test_grpc_port_taken_before_the_listener_starts_is_port_in_use(start: Start) -> None:
     mine = reserved()
-    also = reserved(mine.getsockname()[1])  # nobody listens yet
-    await start(access_control(), mine)
-    with pytest.raises(errors.PortInUse):
-        await start(access_control(), also)
+    with reserved(mine.getsockname()[1]) as other:  # nobody listens yet
+        other.listen()
+        with pytest.raises(errors.PortInUse):
+            await start(access_control(), mine)
 
 
 def certificate(folder: Path) -> CertificatePair:
@@ -333,7 +333,7 @@ with Client(int(sys.argv[1])) as client:
 """
 
 
-@pytest.mark.skipif(os.name == "nt", reason="stops a process with a POSIX signal")
+@pytest.mark.posix("signals")
 async def test_client_that_answers_no_ping_leaves_no_session(
     start: Start, service: Service
 ) -> None:

@@ -8,6 +8,8 @@ import sys
 import threading
 import time
 from pathlib import Path
+from types import SimpleNamespace
+from typing import cast
 
 import numpy as np
 import psutil
@@ -90,7 +92,7 @@ def test_bench_reports_figures_by_number_of_sessions_and_logs_sessions_with_refu
     assert two["turns"] == "2"
     for name in ("first_p50", "final_p99", "rtf_p95", "service_cpu"):
         assert float(two[name]) > 0, name
-    sessions = rows(log.read_text())
+    sessions = rows(log.read_text("utf-8"))
     assert list(sessions[0])[:13] == THEIRS
     assert [one["error_code"] for one in sessions].count("OK") == 5
     assert {one["error_code"] for one in sessions} == {"OK", refused}
@@ -304,6 +306,28 @@ def test_cpu_of_other_programs_is_counted_apart_from_the_services() -> None:
     assert use is not None
     assert use.others * passed_s >= 0.25  # of 0.5; systems count in ticks
     assert use.others > use.service + use.engines
+
+
+@pytest.mark.parametrize(
+    "times",
+    [
+        {"user": 3.0, "nice": 1.0, "system": 2.0, "idle": 9.0, "guest": 2.0, "guest_nice": 1.0},
+        {"user": 3.0, "nice": 1.0, "system": 2.0, "idle": 9.0},
+        {"user": 4.0, "system": 2.0, "idle": 9.0, "interrupt": 1.0, "dpc": 1.0},
+    ],
+    ids=["Linux", "macOS", "Windows"],
+)
+def test_share_of_other_programs_is_of_times_of_the_machine_as_each_system_has_them(
+    times: dict[str, float], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    idle = SimpleNamespace(cpu_times=lambda: (0.0, 0.0), children=lambda recursive: [])
+    now = dict.fromkeys(times, 0.0)
+    monkeypatch.setattr(psutil, "cpu_times", lambda: SimpleNamespace(**now))
+    monkeypatch.setattr(time, "process_time", lambda: 0.0)
+    monkeypatch.setattr(time, "monotonic", lambda: now["idle"])
+    share = CpuShare(cast(psutil.Process, idle))
+    now |= times
+    assert share.so_far() == pytest.approx((0.0, 0.0, 6.0 / 9.0))
 
 
 @pytest.mark.parametrize(

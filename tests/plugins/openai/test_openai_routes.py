@@ -499,7 +499,7 @@ def test_full_queue_returns_429_with_retry_after(slow: Server) -> None:
     assert caught.value.response.headers["x-should-retry"] == "true"
 
 
-@pytest.mark.skipif(os.name == "nt", reason="the engine kills itself with a POSIX signal")
+@pytest.mark.posix("signals")
 @pytest.mark.parametrize("stream", [False, True])
 def test_crash_of_the_engine_is_not_retried_by_the_package(
     stream: bool, start_server: StartServer

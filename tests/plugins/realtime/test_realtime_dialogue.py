@@ -504,6 +504,22 @@ async def test_ended_conversation_is_a_transcript_and_a_job_if_kept(talks: Serve
     talks.client.delete(f"/v1/jobs/{ended['job']}")
 
 
+@pytest.mark.parametrize("keep", [False, True])
+async def test_words_that_are_not_recognized_yet_when_a_conversation_is_ended_are_in_its_transcript(
+    talks: Server, keep: bool
+) -> None:
+    async with calling(talks) as caller:
+        await caller.speak(sound(0, 0.3) + sound(0.3, 4), pace=False)
+        codes, ended = await caller.ended(keep=keep)
+    (said,) = ended["transcript"]["segments"]
+    assert (codes, said["speaker"]) == ([], "Speaker_0")
+    assert len(said["text"].split()) == pytest.approx(4 / 0.25, abs=2)
+    if keep:
+        kept = talks.client.get(f"/v1/jobs/{ended['job']}/transcript").json()
+        assert kept["segments"] == ended["transcript"]["segments"]
+        talks.client.delete(f"/v1/jobs/{ended['job']}")
+
+
 def test_v1_talk_lists_recognizer_llm_and_voices(talks: Server) -> None:
     parts = talks.client.get("/v1/talk").json()
     assert parts["hears"]["name"] == "scripted"

@@ -430,6 +430,15 @@ def test_deltas_of_chinese_are_never_taken_back_and_repeat_no_word(
     assert deltas(said) == expected
 
 
+@pytest.mark.parametrize("shown", ["Do you? No,", "Do you? No, I never", "Do you?", "Do", ""])
+def test_deltas_of_a_divided_segment_repeat_no_word_of_its_second_part(shown: str) -> None:
+    items = RealtimeTranscriptionTurns("x")
+    said = tell(items, Partial(0, 0, 0.0, 1.0, shown, shown), final(0, 0, "Do you?"))
+    said += tell(items, final(0, 1, "No, I never."))
+    assert deltas(said).split() == ["Do", "you?", "No,", "I", *deltas(said).split()[4:]]
+    assert len(deltas(said).split()) == 5
+
+
 @given(st.lists(st.tuples(WORDS, st.lists(WORDS, max_size=3)), max_size=4))
 def test_deltas_are_never_taken_back_and_miss_no_word(
     pieces: list[tuple[list[str], list[list[str]]]],

@@ -14,11 +14,16 @@ from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
+import numpy as np
 import pytest
+import soundfile
+import tiny_vibevoice
+import tiny_whisper
 from fake_claims import ANYTHING, FakeClaims, SharedJobs
 from instrumented_slot import OverheardSlot, job_of, queue_options
 from job_fixtures import Hold
 from service_process import PATIENCE_S, until
+from tiny_engine_slots import TinySlot
 from virtual_time import virtual_time
 
 from sidecar import errors
@@ -56,6 +61,8 @@ REST_S = 30.0
 """Seconds for which a node leaves a job to others, the first time."""
 LATER_S = 1000.0
 QUICK = {"check_s": 0.05, "idle_poll_s": 0.1}
+UNHURRIED: dict[str, float] = {}
+"""Those of the product, for much virtual time."""
 UNCHECKED = QUICK | {"check_s": NEVER_S}
 T = TypeVar("T")
 
@@ -83,11 +90,12 @@ class Service:
         concurrency: int,
         long_concurrency: int | None,
         retry_s: float,
+        slot: OverheardSlot | None = None,
     ) -> None:
         self.claims = FakeClaims(shared)
         self.log, self.tally = JobEventLog(), JobMetrics(OutcomeWindow(time.monotonic))
         self.log.listen(partial(count_event, self.tally))
-        self.slot = OverheardSlot()
+        self.slot = slot or OverheardSlot()
         self.unsuited: errors.SidecarError | None = None
         """Why the model can do no job."""
         options = queue_options(
@@ -163,12 +171,14 @@ async def services(
     long_concurrency: int | None = None,
     retry_s: float = RETRY_S,
     run: bool = True,
+    slot: OverheardSlot | None = None,
 ) -> AsyncIterator[list[Service]]:
-    """So many services; without ``run`` what they claim waits, and no engine is started."""
+    """So many services; without ``run`` what they claim waits, and no engine is started. ``slot``:
+    of the only one."""
     async with AsyncExitStack() as stack:
         made = []
         for _ in range(count):
-            service = Service(shared, timings, concurrency, long_concurrency, retry_s)
+            service = Service(shared, timings, concurrency, long_concurrency, retry_s, slot)
             stack.push_async_callback(service.close)
             if run:
                 service.queue.open()
@@ -310,6 +320,26 @@ async def test_job_of_dead_node_resumes_from_its_resume_point_and_late_reports_a
     texts = [segment.text for segment in record.segments]
     assert len(texts) == len({*texts}) == 3, "a segment is missing, or there twice"
     assert len(shared.told(job_id)) <= 4, "more than one stretch was recognized again"
+
+
+@pytest.mark.slow
+async def test_recording_of_a_dead_node_is_gone_on_with_by_whisper_at_another_with_the_same_words(
+    tmp_path: Path,
+) -> None:
+    path, clips = tmp_path / "talk.wav", 2 * [tiny_vibevoice.clip_24k(tiny_whisper.PLAY)]
+    soundfile.write(path, np.concatenate(clips), tiny_vibevoice.RATE, "PCM_16")
+    shared = Jobs(path)
+    async with services(1, shared, UNCHECKED, slot=TinySlot("whisper", stops=True)) as (first,):
+        job_id = shared.send()
+        await until(lambda: shared.get(job_id).resume_points)
+        first.refuses_all()
+        async with services(1, shared, slot=TinySlot("whisper")) as (second,):
+            shared.lose(job_id)
+            (record,) = await shared.done(job_id)
+            (whole,) = await shared.done(shared.send())
+        assert isinstance(second.slot, TinySlot)
+        assert record.resumed_s > 0.0
+    assert record.transcript == whole.transcript
 
 
 async def test_node_that_lost_its_claim_stops_the_job_and_does_not_count_it(
@@ -663,15 +693,17 @@ async def test_jobs_whose_recordings_alone_cannot_be_opened_keep_no_other_waitin
 
 @virtual_time
 async def test_jobs_that_alone_meet_a_fault_of_the_node_keep_no_other_waiting(
-    claimer: Service, shared: Jobs
+    shared: Jobs,
 ) -> None:
-    bad = [shared.send() for _ in range(2)]
-    claimer.faults = {job_id: errors.DiskFull() for job_id in bad}
-    await until(lambda: len(claimer.claims.claimed) >= 6)
-    good = shared.send()
-    await until(lambda: claimer.queue.live(good))
-    assert claimer.claims.claimed[6:].count(good) == 1
-    assert len(claimer.claims.claimed) <= 8
+    async with services(1, shared, UNHURRIED, run=False) as (node,):
+        claimed = node.claims.claimed
+        bad = [shared.send() for _ in range(2)]
+        node.faults = {job_id: errors.DiskFull() for job_id in bad}
+        await node.claims.claims_until(lambda: len(claimed) >= 6)
+        good = shared.send()
+        await node.claims.claims_until(lambda: good in claimed)
+        await until(lambda: node.queue.live(good))
+        assert len(claimed) <= 8
 
 
 async def test_exception_while_a_claimed_job_is_queued_leaves_it_to_others_and_next_is_done(
@@ -840,17 +872,22 @@ async def test_recording_of_a_job_claimed_as_a_fault_of_all_was_met_is_opened_an
 
 @virtual_time
 async def test_jobs_rest_while_their_storage_is_unreachable_and_the_node_names_the_fault(
-    claimer: Service, shared: Jobs
+    shared: Jobs,
 ) -> None:
-    claimer.fault = errors.StorageUnreachable()
-    ids = [shared.send() for _ in range(3)]
-    await until(lambda: len(claimer.claims.claimed) == 3 and not shared.claimed)
-    await asyncio.sleep(0.5 * REST_S)
-    assert claimer.claims.claimed == ids
-    assert claimer.queue.faults == {errors.Fault.STORAGE: claimer.fault}
-    await until(lambda: len(claimer.claims.claimed) == 6)
-    claimer.fault = None
-    await until(lambda: claimer.queue.live(ids[0]))
+    async with services(1, shared, UNHURRIED, run=False) as (node,):
+        claimed = node.claims.claimed
+        node.fault = errors.StorageUnreachable()
+        ids = [shared.send() for _ in range(3)]
+        await node.claims.claims_until(lambda: len(claimed) == 3)
+        await until(lambda: not shared.claimed)
+        await asyncio.sleep(0.5 * REST_S)
+        assert claimed == ids
+        assert node.queue.faults == {errors.Fault.STORAGE: node.fault}
+        await node.claims.claims_until(lambda: len(claimed) == 6)
+        await until(lambda: not shared.claimed)
+        node.fault = None
+        await node.claims.claims_until(lambda: len(claimed) == 7)
+        await until(lambda: node.queue.live(ids[0]))
 
 
 @virtual_time

@@ -14,7 +14,6 @@ from pathlib import Path
 
 import pytest
 from full_disk import fill_disk, small_disk
-from not_tested import missing
 from outage_clients import (
     NUMBERS,
     SETTLES,
@@ -30,13 +29,10 @@ from postgres import Cluster, suspended
 from service_process import REFUSED_S, new_file
 from shared_job_services import until_told
 
-from bench.deployment import Deployment, deployment, postgres_is_here
+from bench.deployment import Deployment, deployment
 from bench.queue_clients import Recording
 
-pytestmark = [
-    pytest.mark.skipif(not postgres_is_here(), reason=missing("PostgreSQL", "postgresql")),
-    pytest.mark.slow_except("5 s"),  # longer outages: tests of a node alone, too
-]
+pytestmark = pytest.mark.slow_except("5 s")  # longer outages: tests of a node alone, too
 
 FRONTS, NODES = 2, 3  # with two nodes what is reported at once is less, and finds fewer faults
 JOBS = 12

@@ -5,15 +5,10 @@ import random
 from pathlib import Path
 
 import pytest
-from not_tested import missing
 
-from bench.deployment import postgres_is_here
 from bench.shared_kills import SETTLES, tried
 
-pytestmark = [
-    pytest.mark.slow,
-    pytest.mark.skipif(not postgres_is_here(), reason=missing("PostgreSQL", "postgresql")),
-]
+pytestmark = pytest.mark.slow
 
 
 async def test_jobs_end_once_with_own_text_and_the_poison_job_fails_when_services_are_killed(

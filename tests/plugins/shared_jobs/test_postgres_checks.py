@@ -32,7 +32,8 @@ def pool(postgres_cluster: Cluster, journal: str, tmp_path: Path) -> Iterator[Po
         settings.write_text(
             f"[databases]\n{name} = host=127.0.0.1 port={postgres_cluster.port} user=vibevoice\n"
             f"[pgbouncer]\nlisten_addr=127.0.0.1\nlisten_port={port}\nunix_socket_dir=\n"
-            f"auth_type=any\npool_mode={mode}\n"
+            f"auth_type=any\npool_mode={mode}\n",
+            "utf-8",
         )
         command = [program, str(settings)]
         if os.geteuid() == 0:  # it refuses to be root's

@@ -1,15 +1,19 @@
 """Calls to a real PostgreSQL that is stopped, frozen and started again."""
 
 import asyncio
+import json
 import os
+import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import psycopg
 import pytest
 from postgres import Cluster
-from service_process import PATIENCE_S, until
+from service_process import PATIENCE_S, run_command, service_environment, until
+from systems import IN_WINDOWS
 
 from sidecar import errors
 from sidecar.plugins.shared_jobs import postgres_settings
@@ -429,6 +433,20 @@ def test_shared_jobs_on_windows_are_refused(monkeypatch: pytest.MonkeyPatch) -> 
         PostgresDatabase("postgresql://vibevoice@db.example/vibevoice")
 
 
+@pytest.mark.skipif(not IN_WINDOWS, reason="a service on Windows")
+def test_start_on_windows_with_a_database_ends_with_one_sentence_that_says_so(
+    tmp_path: Path,
+) -> None:
+    given = {"journal": "postgresql://vibevoice:secret@db.example/jobs", "journal_key": "0" * 32}
+    env = service_environment(tmp_path, data_dir=tmp_path, port=0, **given)
+    ended = run_command([sys.executable, "-m", "sidecar.main"], env=env)
+    (line,) = ended.stdout.splitlines()
+    said = json.loads(line)
+    assert (ended.returncode, said["event"], said["code"]) == (78, "fatal", "settings_invalid")
+    assert said["message"] == "A service on Windows cannot keep its jobs in PostgreSQL."
+    assert b"secret" not in ended.stdout + ended.stderr
+
+
 async def test_transaction_whose_idle_connection_was_closed_is_repeated(
     shared: PostgresDatabase, postgres_cluster: Cluster
 ) -> None:
@@ -451,7 +469,7 @@ async def test_transaction_whose_idle_connection_was_closed_is_repeated(
     assert await numbers(shared) == [1]
 
 
-@pytest.mark.skipif(os.name == "nt", reason="descriptors of POSIX")
+@pytest.mark.posix("file descriptors by number")
 async def test_database_is_opened_and_notifies_in_a_process_with_a_thousand_open_files(
     journal: str,
 ) -> None:
@@ -477,7 +495,7 @@ async def test_database_is_opened_and_notifies_in_a_process_with_a_thousand_open
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
 
-@pytest.mark.skipif(os.name == "nt", reason="descriptors of POSIX")
+@pytest.mark.posix("file descriptors by number")
 async def test_connection_is_severed_without_a_free_descriptor(journal: str) -> None:
     import resource
 

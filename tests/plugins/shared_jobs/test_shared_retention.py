@@ -7,6 +7,7 @@ import uuid
 from dataclasses import replace
 from pathlib import Path
 from threading import Event
+from typing import Any
 
 import pytest
 from service_process import until
@@ -213,6 +214,33 @@ async def test_recording_that_cannot_be_deleted_is_deleted_by_a_later_sweep(
         job = await done(one, "me", "a")
         assert await ids(one, "me") == [job.id]
         assert [*one.storage.ages()] == ["a"]
+    await one.retention.delete_recordings()
+    assert [*one.storage.ages()] == []
+
+
+async def test_recording_discarded_while_deletions_overlap_is_deleted_by_the_next(
+    one: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fetch, waiting = one.database.fetch, list[asyncio.Event]()
+
+    async def fetch_once_let(*statement: Any) -> list[Any]:
+        if "INTO vibevoice.doomed_recordings" in statement[0]:
+            waiting.append(asyncio.Event())
+            await waiting[-1].wait()
+        return await fetch(*statement)
+
+    for name in ("early", "late"):
+        one.storage.put(name, [b"x"])
+    with monkeypatch.context() as held:
+        held.setattr(one.database, "fetch", fetch_once_let)
+        one.retention.discard("early")
+        overlapping = [asyncio.create_task(one.retention.delete_recordings()) for _ in range(2)]
+        await until(lambda: len(waiting) == 2)
+    waiting[0].set()
+    await overlapping[0]
+    one.retention.discard("late")
+    waiting[1].set()
+    await overlapping[1]
     await one.retention.delete_recordings()
     assert [*one.storage.ages()] == []
 

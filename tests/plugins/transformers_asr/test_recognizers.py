@@ -9,6 +9,8 @@ import pytest
 import tiny_transformers
 from tiny_vibevoice import clip
 
+pytest.importorskip("transformers")
+
 from sidecar.audio import SAMPLE_RATE, Block
 from sidecar.audio.audio_decoder import decode_audio_file
 from sidecar.interfaces.engine_interface import LoadOptions, Precision, TranscribeOptions

@@ -42,7 +42,7 @@ def wide_recognizer(kind: str) -> tuple[Any, dict[str, Any]]:
     from sidecar.plugins.transformers_asr.model_loading import RECOGNIZERS
 
     folder, architecture = tiny_transformers.model(kind), ARCHITECTURES[kind]
-    config = json.loads((folder / "config.json").read_text())
+    config = json.loads((folder / "config.json").read_text("utf-8"))
     for name, change in WIDE.get(kind, CONVOLUTION).items():
         config[name] = config[name] | change if isinstance(change, dict) else change
     model_class = getattr(transformers, architecture.model)

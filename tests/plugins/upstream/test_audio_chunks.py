@@ -9,6 +9,7 @@ import pytest
 import soundfile
 from hypothesis import given
 from hypothesis import strategies as st
+from service_process import new_file
 from upstream_engine_samples import Sound
 
 from sidecar.config.secret_settings import host_of, parse_server_url
@@ -96,27 +97,32 @@ def test_upstream_engine_without_address_is_refused() -> None:
         upstream_options(UpstreamSettings())
 
 
-def test_key_file_has_one_key_or_one_for_each_upstream_and_is_refused_if_not_private(
-    tmp_path: Path,
-) -> None:
-    file = tmp_path / "keys"
+def keys_in(file: Path) -> tuple[str, ...]:
     urls = ("http://a", "http://b")
+    return upstream_options(UpstreamSettings(upstream=urls, upstream_key=f"@{file}")).keys
 
-    def keys(text: str, mode: int = 0o600) -> tuple[str, ...]:
-        file.write_text(text)
-        file.chmod(mode)
-        return upstream_options(UpstreamSettings(upstream=urls, upstream_key=f"@{file}")).keys
 
-    assert keys("one\n") == ("one", "one")
-    assert keys("one\n\ntwo\n") == ("one", "two")
-    for text, mode, wrong in (
-        ("one", 0o644, "Other users may read"),
+def test_key_file_has_one_key_or_one_for_each_upstream(tmp_path: Path) -> None:
+    assert keys_in(new_file(tmp_path / "one", "one\n", 0o600)) == ("one", "one")
+    assert keys_in(new_file(tmp_path / "two", "one\n\ntwo\n", 0o600)) == ("one", "two")
+
+
+@pytest.mark.parametrize(
+    ("text", "mode", "wrong"),
+    [
+        pytest.param(
+            "one", 0o644, "Other users may read", marks=pytest.mark.posix("permissions of POSIX")
+        ),
         ("1\n2\n3", 0o600, "3 lines"),
         ("\n", 0o600, "no key"),
         ("schlüssel", 0o600, "ASCII"),
-    ):
-        with pytest.raises(SettingsInvalid, match=wrong):
-            keys(text, mode)
+    ],
+)
+def test_key_file_that_others_may_read_or_without_a_key_for_each_upstream_is_refused(
+    text: str, mode: int, wrong: str, tmp_path: Path
+) -> None:
+    with pytest.raises(SettingsInvalid, match=wrong):
+        keys_in(new_file(tmp_path / "keys", text, mode))
 
 
 def test_upstream_options_survive_serialization_and_are_printed_without_keys() -> None:

@@ -29,7 +29,14 @@ from sidecar.plugins.upstream.errors import (
 from sidecar.plugins.upstream.load_balancer import FailoverLimits
 from sidecar.plugins.upstream.openai_dialect import openai_dialect, parse_openai_answer
 from sidecar.plugins.upstream.sidecar_dialect import parse_sidecar_answer, sidecar_dialect
-from sidecar.plugins.upstream.upstream_dialect import AskAgain, ChunkRequest, ChunkTooLarge
+from sidecar.plugins.upstream.streaming_dialect import streaming_dialect
+from sidecar.plugins.upstream.upstream_dialect import (
+    AskAgain,
+    ChunkRequest,
+    ChunkTooLarge,
+    UpstreamAnswer,
+    UpstreamDialect,
+)
 from sidecar.plugins.upstream.vllm_dialect import vllm_dialect
 
 SOME = TranscribeOptions()
@@ -47,6 +54,8 @@ def said(message: str) -> bytes:
         (400, "Audio file is too large: 26 MB", None, ChunkTooLarge),
         (400, "Audio duration 700 s exceeds the limit of 600", None, ChunkTooLarge),
         (413, "", None, ChunkTooLarge),
+        (500, "session exceeded 512 audio windows (~25 minutes)", None, ChunkTooLarge),
+        (500, "session outgrew the 16384-token context after 300 windows", None, ChunkTooLarge),
         (400, "Invalid audio", None, UpstreamRefusedRecording),
         (401, "Incorrect API key", None, UpstreamRefused),
         (404, "The model `x` does not exist", None, UpstreamRefused),
@@ -114,15 +123,33 @@ def test_error_of_an_upstream_is_one_short_printable_line(body: bytes) -> None:
 
 FIELDS = [
     *("text", "segments", "words", "start", "end", "word", "metadata"),
-    *("choices", "delta", "content", "error", "usage", "diarized"),
+    *("choices", "delta", "content", "error", "usage", "diarized", "chunk_texts"),
 ]
-"""Of the answers of all three dialects."""
+"""Of the answers of all dialects."""
+CONFIG: dict[str, Any] = {
+    "model": "vibevoice",
+    "sample_rate": 24_000,
+    "chunk_seconds": 22 * 3200 / 24_000,
+    "chunk_frames": 22,
+    "lookahead_frames": 4,
+    "window_samples": 26 * 3200,
+    "max_audio_windows": 512,
+}
+
+
+def streaming(**values: Any) -> UpstreamDialect | None:
+    return streaming_dialect(json.dumps(CONFIG | values).encode())
 
 
 @pytest.mark.parametrize(
     "make",
-    [lambda: sidecar_dialect(16_000), lambda: openai_dialect("w"), lambda: vllm_dialect("v")],
-    ids=["s", "o", "v"],
+    [
+        lambda: sidecar_dialect(16_000),
+        lambda: openai_dialect("w"),
+        lambda: vllm_dialect("v"),
+        streaming,
+    ],
+    ids=["s", "o", "v", "vs"],
 )
 @given(
     body=st.one_of(
@@ -256,7 +283,9 @@ def test_openai_diarizing_model_is_asked_for_speakers_and_its_labels_are_numbere
 
 
 def test_vllm_request_has_audio_prompt_and_options_in_the_form_of_its_plugin() -> None:
-    options = TranscribeOptions(prompt="Ada, Bob", max_tokens=99, temperature=0.3)
+    options = TranscribeOptions(
+        prompt="A talk.", hotwords=("Ada", "Bob"), max_tokens=99, temperature=0.3
+    )
     upstream_request = (
         vllm_dialect("vibevoice").chunk_request(options, 28.28, b"fLaC").next_request()
     )
@@ -265,8 +294,8 @@ def test_vllm_request_has_audio_prompt_and_options_in_the_form_of_its_plugin() -
     audio, text = body["messages"][1]["content"]
     assert audio["audio_url"]["url"] == "data:audio/flac;base64,ZkxhQw=="
     assert text["text"] == (
-        "This is a 28.28 seconds audio, with extra info: Ada, Bob\n\nPlease transcribe it with "
-        "these keys: Start time, End time, Speaker ID, Content"
+        "This is a 28.28 seconds audio, with extra info: A talk.\nAda\nBob\n\nPlease "
+        "transcribe it with these keys: Start time, End time, Speaker ID, Content"
     )
     assert (body["max_tokens"], body["temperature"], body["top_p"]) == (99, 0.3, 0.95)
     short = vllm_dialect("v").chunk_request(SOME, 1.0, b"").next_request()
@@ -275,6 +304,86 @@ def test_vllm_request_has_audio_prompt_and_options_in_the_form_of_its_plugin() -
     assert plain["messages"][1]["content"][1]["text"].startswith(
         "This is a 1.00 seconds audio, please transcribe"
     )
+
+
+@pytest.mark.parametrize(
+    ("values", "longest_s"),
+    [
+        ({}, 600.0),
+        ({"max_audio_windows": 30}, 88.0),
+        ({"chunk_seconds": 2.0, "window_samples": 19 * 3200}, 600.0),
+        ({"chunk_seconds": 2, "window_samples": 19 * 3200, "max_audio_windows": 100}, 200.0),
+        ({"chunk_seconds": 0}, None),
+        ({"chunk_seconds": -1.0}, None),
+        ({"chunk_seconds": nan}, None),
+        ({"chunk_seconds": "2.0"}, None),
+        ({"chunk_seconds": 4.0}, None),
+        ({"sample_rate": 1}, None),
+        ({"window_samples": 1 << 40}, None),
+        ({"max_audio_windows": 0}, None),
+        ({"max_audio_windows": None}, None),
+    ],
+    ids=str,
+)
+def test_streaming_server_is_known_by_how_it_cuts_audio_if_that_is_possible(
+    values: dict[str, Any], longest_s: float | None
+) -> None:
+    dialect = streaming(**values)
+    assert longest_s == (None if dialect is None else pytest.approx(dialect.longest_s))
+    for body in (b"", b"{}", b"[]", b"<html>", b'{"detail": "Not Found"}'):
+        assert streaming_dialect(body) is None
+
+
+def test_streaming_request_has_audio_a_context_of_lines_and_a_temperature_that_is_not_0() -> None:
+    dialect = streaming()
+    assert dialect is not None
+    options = TranscribeOptions(
+        prompt="A talk.\nOf two.", hotwords=("Ada", "Bob"), max_tokens=99, temperature=0.3
+    )
+    request = dialect.chunk_request(options, 9.0, b"fLaC").next_request()
+    assert request.path == "/v1/transcribe"
+    assert json.loads(request.content["content"]) == {
+        "audio_base64": "ZkxhQw==",
+        "context_info": "A talk.\nOf two.\nAda\nBob",
+        "temperature": 0.3,
+        "top_p": 0.95,
+    }
+    plain = dialect.chunk_request(SOME, 9.0, b"fLaC").next_request()
+    assert json.loads(plain.content["content"]) == {"audio_base64": "ZkxhQw=="}
+
+
+def streaming_answer(texts: list[Any], duration_s: float) -> UpstreamAnswer:
+    dialect = streaming()
+    assert dialect is not None
+    chunk = dialect.chunk_request(SOME, duration_s, b"")
+    chunk.feed(json.dumps({"chunk_texts": texts}).encode())
+    return chunk.finish()
+
+
+def test_streaming_answer_has_turns_at_the_times_of_their_chunks_and_sounds_that_are_no_words() -> (
+    None
+):
+    answer = streaming_answer(
+        ["Speaker 0: One two", " three. [Music]", "[Silence]", "Speaker 1: Four."], 11.0
+    )
+    found = [(round(one.start, 1), one.text, one.flags) for one in answer.segments]
+    (_, one, none), (_, music, sound), (begin, four, _) = found
+    assert (one, none, music, sound) == ("One two three.", (), "[Music]", ("non_speech",))
+    assert (begin, four, answer.segments[-1].end) == (8.8, "Four.", 11.0)
+    assert not answer.diarized, "the labels of the model are not trusted"
+
+
+def test_streaming_answer_without_the_text_of_some_audio_is_garbled() -> None:
+    with pytest.raises(UpstreamGarbled):
+        streaming_answer([" a"], 10.0)
+    assert streaming_answer(["", "", "", ""], 10.0).segments == ()
+
+
+def test_loop_over_chunks_of_a_streaming_answer_is_cut_and_told() -> None:
+    verse = " we will go to the sea and to the sun and to the moon and home."
+    answer = streaming_answer([verse] * 9, 26.0)
+    assert [one.code for one in answer.notices] == ["loop_recovered"]
+    assert sum(one.text.count("moon") for one in answer.segments) == 2
 
 
 @pytest.mark.parametrize(

@@ -260,6 +260,23 @@ def test_upstream_started_later_is_found_despite_its_backoff(noise: Sound) -> No
         assert engine.transcript(noise, diarize=False).engine == f"upstream 127.0.0.1:{port}"
 
 
+def test_upstream_that_did_not_answer_at_the_load_gets_audio_at_the_rate_of_its_model(
+    noise: Sound,
+) -> None:
+    there, away = VllmStandIn(), True
+
+    @there.app.middleware("http")
+    async def proxy(
+        request: Request, call_next: Callable[[Request], Awaitable[Response]]
+    ) -> Response:
+        return Response(status_code=502) if away else await call_next(request)
+
+    with there:
+        engine = Engine(there.url)
+        away = False
+        assert engine.transcript(noise).text == Engine(there.url).transcript(noise).text
+
+
 def test_chunks_sent_to_two_upstreams_are_joined_in_order_without_gap_or_overlap(
     server: Server, proxy: FaultyProxy, two_voices: Sound, monkeypatch: pytest.MonkeyPatch
 ) -> None:

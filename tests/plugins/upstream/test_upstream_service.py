@@ -1,8 +1,6 @@
 """The engine inside the service: when it is chosen, whom it trusts, and a key that stays secret."""
 
-import os
 import shutil
-import signal
 import subprocess
 import zipfile
 from pathlib import Path
@@ -42,7 +40,7 @@ def test_upstream_key_goes_only_to_the_upstream(start_server: StartServer) -> No
         worker = psutil.Process(here.health()["worker_pid"])
         assert KEY not in str(worker.environ())
         assert KEY not in str(worker.cmdline())
-        os.kill(worker.pid, signal.SIGKILL)
+        worker.kill()
         assert here.post(noise(2, 2).wav()).status_code == 200  # by a fresh one
         notes = here.home / "data/crash"
         wait_until(lambda: list(notes.glob("*.json")), "the crash is noted")

@@ -38,7 +38,7 @@ def whisper(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[int, str
 
 
 def answers(process: subprocess.Popen[bytes], port: int, log: Path) -> bool:
-    assert process.poll() is None, log.read_text()
+    assert process.poll() is None, log.read_text(encoding="utf-8")
     try:
         return web.get(f"http://127.0.0.1:{port}/health").status_code == 200
     except httpx.TransportError:

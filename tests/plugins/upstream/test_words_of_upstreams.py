@@ -37,7 +37,7 @@ from sidecar.transcripts.transcript import (
 
 FORMS = [
     *(("sidecar", SEGMENTS), ("sidecar", WORDS), ("openai", TEXT), ("openai", SEGMENTS)),
-    *(("openai", WORDS), ("vllm", SEGMENTS)),
+    *(("openai", WORDS), ("vllm", SEGMENTS), ("vllm-streaming", TEXT)),
 ]
 PIECES = st.sampled_from([0.0, 15.0, 40.0])
 """Longest chunk, in seconds; 0: what the upstream takes."""
@@ -140,7 +140,7 @@ def test_upstream_with_a_key_is_asked_for_speech_once_a_day(
         assert engine.transcript(marked(12), diarize=False).text.split() == words_until(12)
     assert "timestamp_granularities[]" not in there.asked[0]
     assert file.exists() == bool(key)
-    assert not key or key not in file.read_text()
+    assert not key or key not in file.read_text("utf-8")
 
 
 @pytest.mark.parametrize(
@@ -152,14 +152,14 @@ def test_unreadable_memory_of_an_upstream_is_as_none_and_is_replaced(
 ) -> None:
     file = tmp_path / "upstreams.json"
     with MarkedUpstream("openai") as there:
-        file.write_text(content.replace("SERVER", f"{there.url} whisper-1"))
+        file.write_text(content.replace("SERVER", f"{there.url} whisper-1"), "utf-8")
         for asked in (1, 0):
             Engine(there.url, keys=("sesame",), answers=str(file))
             assert len(there.asked) == asked
             there.asked.clear()
 
 
-@pytest.mark.parametrize("dialect", ["openai", "vllm"])
+@pytest.mark.parametrize("dialect", ["openai", "vllm", "vllm-streaming"])
 def test_prompt_that_an_upstream_refuses_as_too_long_is_left_out_and_chunks_stay_as_long(
     dialect: str,
 ) -> None:
@@ -224,7 +224,7 @@ def test_prompt_that_one_upstream_refuses_is_sent_to_another() -> None:
     assert [asked["prompt"] for asked in other.asked] == ["Nagg"]
 
 
-@pytest.mark.parametrize("dialect", ["openai", "vllm", "sidecar"])
+@pytest.mark.parametrize("dialect", ["openai", "vllm", "vllm-streaming", "sidecar"])
 @pytest.mark.parametrize("seconds", [7, 31])
 @pytest.mark.parametrize("status", [400, 413, 415, 422])
 def test_refusal_is_of_the_recording_only_if_the_upstream_takes_a_second_of_speech(

@@ -37,7 +37,7 @@ from sidecar.plugins.wyoming.messages import (
     WyomingClientGone,
     WyomingEventReader,
 )
-from sidecar.plugins.wyoming.server import MOST_CONNECTIONS, WyomingAllowlist
+from sidecar.plugins.wyoming.server import MOST_CONNECTIONS, WyomingAllowlist, WyomingServer
 
 PCM = {"rate": 16_000, "width": 2, "channels": 1}
 SECOND = b"\1\0" * 16_000
@@ -293,6 +293,7 @@ def test_invalid_bytes_are_an_error_that_ends_the_connection(
         assert stream.read() == b""
 
 
+@pytest.mark.posix("file descriptors by number")
 def test_connection_broken_at_any_place_leaves_no_descriptor_job_or_file(server: Server) -> None:
     """All that a client says, cut off at every event and in the middle of each."""
     whole = b"".join(
@@ -450,6 +451,32 @@ def _is_event(said: dict[str, Any]) -> bool:
     return kinds and length("data_length", LARGEST_DATA) and length(
         "payload_length", LARGEST_PAYLOAD
     )  # fmt: skip
+
+
+async def test_accepted_connection_has_no_nagle_delay_though_its_listener_has_no_protocol(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """As those that asyncio accepts on Windows."""
+    accepted: asyncio.Queue[Any] = asyncio.Queue()
+
+    class Connection:
+        busy = False
+
+        def __init__(self, *given: Any) -> None:
+            accepted.put_nowait(given[3].get_extra_info("socket"))
+
+        async def run(self) -> None: ...
+
+    monkeypatch.setattr("sidecar.plugins.wyoming.server.WyomingConnection", Connection)
+    listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+    listener.bind(("127.0.0.1", 0))
+    nothing: Any = None
+    serving = WyomingServer(nothing, nothing, listener)
+    _, writer = await asyncio.open_connection("127.0.0.1", (await serving.start())["wyoming_port"])
+    sock = await accepted.get()
+    assert sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
+    writer.close()
+    await serving.close()
 
 
 def test_any_json_line_is_an_event_or_refused() -> None:

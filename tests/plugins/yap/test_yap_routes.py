@@ -14,7 +14,7 @@ from asgi_server import served
 from module_services import open_service as open_service
 from module_services import service_of_module
 from scripted_speech import tone
-from service_process import PATIENCE_S, Server, StartServer
+from service_process import PATIENCE_S, Server, StartServer, halted
 from websockets.asyncio.client import connect
 from yap_client import Streaming, base64_of
 
@@ -23,7 +23,7 @@ from sidecar.server.app import create_app
 from sidecar.service.facade import Service
 
 TOKEN = "correct-horse-battery-staple"
-GOLDEN = json.loads((Path(__file__).parents[2] / "golden/streaming.json").read_text())
+GOLDEN = json.loads((Path(__file__).parents[2] / "golden/streaming.json").read_text("utf-8"))
 
 
 FEW = {"live_messages_per_minute": 40, "live_cancels_per_minute": 2}
@@ -109,6 +109,37 @@ async def test_half_a_sample_of_a_request_is_not_the_start_of_the_next(server: S
         assert (await client.utterance(tone(1.0, 0.2), "r4")).split()[-1] == "w199"
 
 
+async def test_audio_that_comes_much_faster_than_it_is_recognized_has_its_final_and_pings_a_pong(
+    server: Server,
+) -> None:
+    async with Streaming(server) as client:
+        await client.ready()
+        assert await client.utterance(tone(0.5))
+        with contextlib.ExitStack() as stack:
+            for worker in server.processes("sidecar.workers.worker_main"):
+                stack.enter_context(halted(worker.pid))
+            await client.begin("long")
+            await client.append(tone(100.0), "long")
+            await client.end("long")
+            await client.send("ping", "p")
+            await client.until("pong")
+        assert len((await client.transcript("long")).split()) > 300
+
+
+async def test_connection_ends_behind_the_answers_to_all_that_was_sent(server: Server) -> None:
+    for committed in (True, False):
+        async with Streaming(server) as client:
+            await client.ready()
+            await client.begin()
+            await client.append(tone(5.0, 0.2))
+            if committed:
+                await client.end()
+            await client.send("end", "bye")
+            assert len((await client.transcript()).split()) == pytest.approx(20, abs=2)
+            assert (await client.until("session_end"))["request_id"] == "bye"
+            assert await client.closed() == (1000, "")
+
+
 async def test_cancelled_request_sends_no_more_and_the_next_is_complete(server: Server) -> None:
     async with Streaming(server) as client:
         await client.ready()
@@ -122,7 +153,8 @@ async def test_cancelled_request_sends_no_more_and_the_next_is_complete(server: 
         assert (await client.utterance(tone(1.0, 0.2), "b")).split()[-1] == "w199"
         cancelled: set[str] = set()
         for frame in client.frames:
-            assert frame["request_id"] not in cancelled
+            # A notice of load is the session's, and names the last request.
+            assert frame["request_id"] not in cancelled or frame["type"] == "status", frame
             if frame["type"] == "cancelled":
                 cancelled.add(frame["request_id"])
         assert len(cancelled) == 5
@@ -283,6 +315,7 @@ async def test_connection_beyond_the_limit_is_refused_in_a_frame_until_one_leave
             pass  # who left before is not known to be gone yet
 
 
+@pytest.mark.posix("signals")
 async def test_shutdown_closes_connections_after_their_finals(start_server: StartServer) -> None:
     there = start_server(shutdown_grace=PATIENCE_S, scripted_hear=0.3)
     async with Streaming(there) as client, Streaming(there) as other:

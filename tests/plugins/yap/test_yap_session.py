@@ -1,5 +1,6 @@
 """The pure part of the streaming wire: words are never taken back, every request has one final."""
 
+import asyncio
 import json
 from collections import deque
 from typing import Any
@@ -9,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sidecar import errors
-from sidecar.api.http.websocket_connections import MAX_INBOUND_MESSAGES
 from sidecar.interfaces import live_events
+from sidecar.plugins.yap.inbound_queue import InboundQueue
 from sidecar.plugins.yap.messages import YapIds, close_of
 from sidecar.plugins.yap.settings import YapCloseCodes
 from sidecar.plugins.yap.utterances import YapUtterances, YapWordDeltas
@@ -228,7 +229,6 @@ def test_notice_is_a_status_of_the_active_request() -> None:
         (errors.LiveFull(), 4002, "server_at_capacity"),
         (errors.LiveLimited(), 4002, "server_at_capacity"),
         (errors.RateLimited(), 4002, "message_rate_limited"),
-        (errors.InboundFull(), 4002, "inbound_queue_full"),
         (errors.SessionIdle(), 4000, "idle timeout"),
         (errors.SessionTooLong(), 4003, "max connection duration reached"),
         (errors.ShuttingDown(), 1001, "shutting_down"),
@@ -241,8 +241,20 @@ def test_error_closes_the_connection_with_its_code_and_reason_or_those_of_the_se
 ) -> None:
     last = close_of(error, YapCloseCodes())
     assert (last.code, last.reason) == (code, reason)
-    full = isinstance(error, errors.InboundFull)
-    assert (f'"inbound_queue_max": {MAX_INBOUND_MESSAGES}' in str(last.last_message)) is full
     newer = close_of(error, YapCloseCodes(unauthorized=1008, busy=1013, idle_reason="idle_timeout"))
     assert newer.code == {4001: 1008, 4002: 1013}.get(code, code)
     assert newer.reason == {"idle timeout": "idle_timeout"}.get(reason, reason)
+
+
+async def test_full_inbound_queue_takes_one_message_and_the_next_once_it_has_space() -> None:
+    inbound = InboundQueue(most_bytes=1000)
+    await inbound.put("large", 5000)
+    messages = aiter(inbound)
+    for empty in (anext(messages), asyncio.to_thread(str)):
+        adding = asyncio.ensure_future(inbound.put("next", 1))
+        assert not (await asyncio.wait({adding}, timeout=0.01))[0]
+        await empty
+        inbound.clear()
+        await adding
+        assert await anext(messages) == "next"
+        await inbound.put("large", 5000)

@@ -34,5 +34,5 @@ def test_variable_of_the_original_server_yields_to_the_settings_file_and_is_name
     monkeypatch.setenv("MAX_CONCURRENT_CONNECTIONS", "100k")
     with pytest.raises(errors.SettingsInvalid, match="by MAX_CONCURRENT_CONNECTIONS"):
         load_settings()
-    no_settings.write_text("live_sessions = 5\n")
+    no_settings.write_text("live_sessions = 5\n", encoding="utf-8")
     assert load_settings().live_sessions == 5

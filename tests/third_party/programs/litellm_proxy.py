@@ -1,6 +1,8 @@
 """LiteLLM's proxy, asked by OpenAI's package: `litellm_proxy.py PORT RECORDING`."""
 
 import json
+import os
+import secrets
 import socket
 import subprocess
 import sys
@@ -11,6 +13,8 @@ from pathlib import Path
 
 from common import tell
 from openai import OpenAI
+
+KEY = f"sk-{secrets.token_hex(32)}"
 
 
 def main(port: str, recording: str) -> None:
@@ -30,17 +34,18 @@ def main(port: str, recording: str) -> None:
         at = free.getsockname()[1]
     with tempfile.TemporaryDirectory() as home:
         config = Path(home) / "config.yaml"
-        config.write_text(json.dumps({"model_list": models}))  # JSON is YAML
+        config.write_text(json.dumps({"model_list": models}), "utf-8")  # JSON is YAML
         command = Path(sys.executable).parent / "litellm"
         proxy = subprocess.Popen(
             [command, "--config", config, "--host", "127.0.0.1", "--port", str(at)],
             cwd=home,
+            env={**os.environ, "LITELLM_MASTER_KEY": KEY},  # newer ones do not start without
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
         )
         try:
             wait(f"http://127.0.0.1:{at}/health/liveliness", proxy)
-            client = OpenAI(base_url=f"http://127.0.0.1:{at}/v1", api_key="none")
+            client = OpenAI(base_url=f"http://127.0.0.1:{at}/v1", api_key=KEY)
             with open(recording, "rb") as file:
                 heard = client.audio.transcriptions.create(model="whisper-1", file=file)
             said = client.audio.speech.create(model="tts-1", voice="alloy", input="Good morning.")

@@ -101,7 +101,7 @@ class CheckpointIncomplete(errors.Busy):
 
 
 class CheckpointNotConverted(errors.Busy):
-    """The checkpoint has the original layout, not the one of transformers."""
+    """The checkpoint has to be converted to the layout of transformers."""
 
     known_code = "checkpoint_not_converted"
 
@@ -287,7 +287,7 @@ class IdempotencyKeyReused(errors.Refused):
 
 
 class InboundFull(errors.Busy):
-    """Too many unprocessed messages wait on this connection."""
+    """The client does not read its events."""
 
     known_code = "inbound_full"
 

@@ -61,12 +61,13 @@ def run(words: Sequence[str]) -> int:
         return _fail(f"Error: {args.server}: {error or type(error).__name__}.")
     except ssl.SSLError:
         return _fail(f"Error: {args.ca_cert} holds no certificates.")
-    except BrokenPipeError:
-        _leave_stdout()
-        return 1
     except OSError as error:
         about = error.filename or args.ca_cert or "standard output"
         _leave_stdout()
+        # Its reader is gone; Windows calls that an invalid argument.
+        invalid = os.name == "nt" and error.errno == errno.EINVAL and not error.filename
+        if invalid or error.errno == errno.EPIPE:
+            return 1
         return _fail(f"Error: {about}: {error.strerror}.")
     except KeyboardInterrupt:
         return INTERRUPTED

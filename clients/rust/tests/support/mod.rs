@@ -3,8 +3,11 @@
 //! `VIBEVOICE_TEST_COMMAND` is how it is started (`/path/to/python -m sidecar.main`); the program
 //! `vibevoice-asr` of the PATH without it.
 
-#![allow(dead_code)] // each file of tests needs some of it
+#![allow(dead_code, unused_imports)] // each file of tests needs some of it
 
+mod processes;
+
+pub use processes::{kill, running, Process};
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -65,7 +68,7 @@ impl Stage {
 }
 
 pub fn repository() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("../..").canonicalize().unwrap()
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../..")
 }
 
 pub fn command() -> Vec<String> {
@@ -107,45 +110,34 @@ pub async fn until(what: &str, mut condition: impl FnMut() -> bool) {
     }
 }
 
-/// The process and all that it started, with the time of their birth, which tells one from another
-/// that got its number later.
-pub fn family(pid: u32) -> BTreeSet<(u32, u64)> {
-    let all: Vec<(u32, u32, u64)> = std::fs::read_dir("/proc")
-        .unwrap()
-        .filter_map(|entry| entry.unwrap().file_name().to_str()?.parse().ok())
-        .filter_map(|one| stat(one).map(|(parent, birth, _)| (one, parent, birth)))
-        .collect();
-    let mut found: BTreeSet<u32> = BTreeSet::from([pid]);
+/// The process and all that it started.
+pub fn family(pid: u32) -> BTreeSet<Process> {
+    let all = running();
+    let mut found: BTreeSet<Process> = all.iter().copied().filter(|one| one.id == pid).collect();
     loop {
-        let more: Vec<u32> = all
-            .iter()
-            .filter(|(one, parent, _)| found.contains(parent) && !found.contains(one))
-            .map(|(one, ..)| *one)
-            .collect();
-        if more.is_empty() {
-            break;
+        let before = found.len();
+        let ids: BTreeSet<u32> = found.iter().map(|one| one.id).collect();
+        found.extend(all.iter().filter(|one| ids.contains(&one.parent)));
+        if found.len() == before {
+            return found;
         }
-        found.extend(more);
     }
-    all.iter()
-        .filter(|(one, ..)| found.contains(one))
-        .map(|(one, _, birth)| (*one, *birth))
-        .collect()
 }
 
 /// Whether any of them runs.
-pub fn any_alive(family: &BTreeSet<(u32, u64)>) -> bool {
-    family.iter().any(|(pid, birth)| matches!(stat(*pid), Some((_, born, false)) if born == *birth))
+pub fn any_alive(family: &BTreeSet<Process>) -> bool {
+    running().iter().any(|one| family.iter().any(|was| (was.id, was.birth) == (one.id, one.birth)))
 }
 
-fn stat(pid: u32) -> Option<(u32, u64, bool)> {
-    let text = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-    let fields: Vec<&str> = text.rsplit_once(')')?.1.split_whitespace().collect();
-    Some((fields.get(1)?.parse().ok()?, fields.get(19)?.parse().ok()?, fields[0] == "Z"))
+/// A program of examples/ or the stand-in, which cargo builds beside the tests.
+pub fn built(name: &str) -> PathBuf {
+    let mut folder = std::env::current_exe().unwrap();
+    folder.pop(); // target/debug/deps
+    folder.pop();
+    folder.join("examples").join(format!("{name}{}", std::env::consts::EXE_SUFFIX))
 }
 
-/// Kill a process, as its user or the system would.
-pub fn kill(pid: u32) {
-    // SAFETY: two numbers.
-    assert_eq!(unsafe { libc::kill(pid as i32, libc::SIGKILL) }, 0);
+/// A start of the stand-in; its kinds are in stand_in.rs.
+pub fn stand_in(kind: &str, note: &Path) -> Launch {
+    Launch::new(built("stand_in")).argument(kind).argument(note)
 }

@@ -3,13 +3,23 @@
 
 use tauri::webview::{PermissionKind, PermissionResponse};
 
-/// Write a transcript where the user's dialog said.
+/// Write a transcript where the user's dialog said. A file that is there is replaced by all of it.
 #[tauri::command]
 async fn save_text(path: std::path::PathBuf, text: String) -> Result<(), String> {
-    tauri::async_runtime::spawn_blocking(move || std::fs::write(path, text))
+    tauri::async_runtime::spawn_blocking(move || write_whole(&path, &text))
         .await
         .map_err(|error| error.to_string())?
         .map_err(|error| error.to_string())
+}
+
+fn write_whole(path: &std::path::Path, text: &str) -> std::io::Result<()> {
+    let path = std::fs::canonicalize(path).unwrap_or(path.to_path_buf()); // a link stays one
+    let half = path.with_file_name(format!(".{}.part", std::process::id()));
+    let written = std::fs::write(&half, text).and_then(|()| std::fs::rename(&half, &path));
+    if written.is_err() {
+        let _ = std::fs::remove_file(&half);
+    }
+    written
 }
 
 /// WebKitGTK has the microphone switched off. In development a variable gives it one that beeps, for

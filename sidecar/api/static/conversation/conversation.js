@@ -13,7 +13,7 @@ const PIECE_S = 0.04;
 /** So often who only types says that they are still there. */
 const THERE_MS = 60000;
 /** An end that nobody answers is one. */
-const ENDING_MS = 10000;
+const ENDING_MS = 30000;
 
 export class Conversation {
   /** `opening`: the service gets ready; then `live`; `ending`: the transcript is waited for; `over`. `ended` is what it became. */
@@ -81,6 +81,7 @@ export class Conversation {
   /** A turn of the person's, as text. */
   async say(text) {
     if (!text.trim()) return;
+    this.#tell({ type: "typed", text });
     await this.interrupt();
     const item = { type: "message", role: "user", content: [{ type: "input_text", text }] };
     this.#wire.send("conversation.item.create", { item });

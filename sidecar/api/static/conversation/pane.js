@@ -2,7 +2,7 @@
 
 import { keepsTalks, keepTalks } from "../memory.js";
 import { client } from "../session.js";
-import { Downloads, Head, html, icon, save, Trouble, useAttempt, useEffect, useEnd, useEvents, useFrames, useRef, useState } from "../view.js";
+import { Downloads, Head, html, icon, Meter, save, Trouble, useAttempt, useEffect, useEnd, useEvents, useRef, useState } from "../view.js";
 
 const PHASES = {
   idle: "Your turn: speak, or type.",
@@ -14,7 +14,7 @@ const READS = { ...PHASES, idle: "Your turn: speak, or type. Answers are text on
 const STATES = { opening: "Starting.", ending: "Ending.", over: "Ended." };
 const ENDINGS = { interrupted: "interrupted", cancelled: "interrupted by you", limited: "cut at the length limit", failed: "did not work" };
 
-export function ConversationPane({ conversations, recordings, say }) {
+export function ConversationPane({ conversations, recordings }) {
   const { going } = conversations;
   const over = !going || going.state === "over";
   const wrong = going && (going.wrong ?? going.told.wrong);
@@ -22,7 +22,7 @@ export function ConversationPane({ conversations, recordings, say }) {
     <${Head} title="Conversation" facts=${!going ? "Speak, and hear the answer." : over || going.state !== "live" ? STATES[going.state] : facts(going)} recordings=${recordings}>
       ${going && over && going.told.lines.length > 0 && html`<${Written} going=${going} conversations=${conversations} />`}
     <//>
-    ${over ? html`<${Start} conversations=${conversations} again=${Boolean(going)} />` : html`<${Controls} going=${going} conversations=${conversations} />`}
+    ${over ? html`<${Start} conversations=${conversations} again=${Boolean(going)} />` : html`<${Controls} going=${going} />`}
     ${going?.mute && html`<p class="notice" role="status">The browser keeps the sound back. Click anywhere on the page to hear it.</p>`}
     ${wrong && html`<${Trouble} error=${wrong} />`}
     ${going?.deaf && !over && html`<p class="notice" role="status">${going.deaf} Until then, type.</p>`}
@@ -71,8 +71,7 @@ function Start({ conversations, again }) {
 /** What interrupts by key: nothing that is typed, and no button. */
 const QUIETS = (event) => event.key === "Escape" || (event.key === " " && !event.target.closest?.("input, button, select, a, [role=button]"));
 
-function Controls({ going, conversations }) {
-  const meter = useRef(null);
+function Controls({ going }) {
   const [keeps, setKeeps] = useState(keepsTalks());
   useEffect(() => document.getElementById("main").focus({ preventScroll: true }), []);
   const pressed = (event) => {
@@ -81,15 +80,13 @@ function Controls({ going, conversations }) {
     going.interrupt();
   };
   useEvents({ keydown: pressed, pointerup: () => going.touched() }, [going]);
-  useFrames(going, meter, () => (meter.current.value = going.level));
   const live = going.state === "live";
   const began = going.told.began;
   return html`<div class="recording talking" role="group" aria-label="Conversation" data-state=${going.state} data-phase=${going.told.phase}>
-    <span class="dot" aria-hidden="true"></span>
-    <meter ref=${meter} min="0" max="1" aria-label="Loudness of your voice"></meter>
+    <${Meter} source=${going} label="Loudness of your voice" timed=${false} />
     <button type="button" disabled=${!live} onClick=${() => going.interrupt()} aria-keyshortcuts="Escape">${icon("quiet")} Interrupt</button>
     <label class="check"><input type="checkbox" checked=${keeps} onChange=${(event) => (keepTalks(event.target.checked), setKeeps(event.target.checked))} /> Keep as a transcript</label>
-    <button type="button" class="main" onClick=${() => conversations.end(keeps)}>${icon("stop")} Stop</button>
+    <button type="button" class="main" onClick=${() => going.end(keeps)}>${icon("stop")} Stop</button>
     <p class="quiet kept">${said(going)}${began?.spoken && " The voice is synthetic."}</p>
   </div>`;
 }

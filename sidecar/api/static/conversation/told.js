@@ -8,8 +8,8 @@ const LATE = "response_cancel_not_active";
 const ENDINGS = { incomplete: "limited", failed: "failed" };
 
 /**
- * The events of the service, and three of the page's own: `heard`: all of an `item` was played; `cancelled`: by the
- * person; `latency`. `playing`: sound is still to be heard.
+ * The events of the service, and four of the page's own: `typed`: what the service has yet to take; `heard`: all of
+ * an `item` was played; `cancelled`: by the person; `latency`. `playing`: sound is still to be heard.
  */
 export function after(before, event) {
   const { type, item_id: item, response_id: response, delta, error } = event;
@@ -26,8 +26,10 @@ export function after(before, event) {
       return bare(put({ ...known(before, item), wrong: null }, of(item), () => ({ text: event.transcript, open: false })));
     case "conversation.item.done":
       return event.item.role === "user" && event.item.content[0].type === "input_text"
-        ? more({ ...before, wrong: null }, { who: "person", text: event.item.content[0].text, open: false })
+        ? put({ ...before, wrong: null }, is(before.lines.find(({ typed, open }) => typed && open)), () => ({ open: false }))
         : before;
+    case "typed":
+      return more(before, { who: "person", text: event.text, typed: true, open: true });
     case "conversation.item.retrieved":
       return bare(put(before, of(event.item.id), () => ({ text: event.item.content[0].transcript ?? event.item.content[0].text })));
     case "response.created":
@@ -61,6 +63,7 @@ function done(before, { response: { id, status, status_details: why }, playing }
   return { ...bare(ended), wrong, phase: open || before.phase === "listening" ? before.phase : "idle" };
 }
 
+const is = (one) => (line) => line === one;
 const of = (item) => (line) => line.item === item;
 const by = (response) => (line) => line.response === response;
 const known = (before, item) => (before.lines.some(of(item)) ? before : more(before, { who: "person", text: "", open: true, item }));

@@ -12,6 +12,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from sidecar import errors
+from sidecar.child_processes import NO_WINDOW
 from sidecar.interfaces.engine_interface import (
     CancelCheck,
     LoadOptions,
@@ -78,7 +79,11 @@ class SystemTts:
         if not _is_say_command(program):
             listing = _powershell_command(program, _LIST_SCRIPT)
         done = subprocess.run(
-            listing, capture_output=True, timeout=SYNTHESIS_TIMEOUT_S, check=False
+            listing,
+            capture_output=True,
+            timeout=SYNTHESIS_TIMEOUT_S,
+            check=False,
+            creationflags=NO_WINDOW,
         )
         lines = done.stdout.decode("utf-8", "replace").splitlines()
         names = (line.split("  ")[0].strip() for line in lines)  # `say` adds languages and samples
@@ -109,7 +114,10 @@ class SystemTts:
     ) -> bool:
         """Write speech to ``file``; return `False` if the synthesis was cancelled."""
         process = subprocess.Popen(
-            self._command(options, file), stdin=subprocess.PIPE, stdout=subprocess.DEVNULL
+            self._command(options, file),
+            stdin=subprocess.PIPE,
+            stdout=subprocess.DEVNULL,
+            creationflags=NO_WINDOW,
         )
         waited_s, raw = 0.0, text.encode()
         try:

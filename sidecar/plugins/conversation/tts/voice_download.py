@@ -14,7 +14,7 @@ from urllib.parse import quote
 
 import httpx
 
-from sidecar import errors
+from sidecar import errors, files
 from sidecar.checkpoints import resumable_download
 from sidecar.plugins.conversation.tts.installed_voices import PulledFile, PulledVoice, PulledVoices
 from sidecar.version import __version__
@@ -159,20 +159,20 @@ def _download_voice_files(
     for key in keys:
         if key in pulled.files and pulled.path(key).exists():
             download.progress.notice(f"{key} is damaged and is downloaded again.")
-            pulled.path(key).unlink()
+            files.remove(pulled.path(key))
     if not keys:
         return pulled
     with closing(VoiceFileServer(url)) as server:
         look_ups = [partial(server.look_up, key) for key in keys]
-        files = list(resumable_download.run_in_parallel(look_ups, download.stop))
-        resumable_download.check_room(download.destination, files, "voice", "MB", _NO_ROOM)
-        download.progress.begin(voice.name, sum(file.size for file in files))
+        found = list(resumable_download.run_in_parallel(look_ups, download.stop))
+        resumable_download.check_room(download.destination, found, "voice", "MB", _NO_ROOM)
+        download.progress.begin(voice.name, sum(file.size for file in found))
 
         def fetch(file: resumable_download.HubFile) -> tuple[str, PulledFile]:
             sha256 = resumable_download.fetch(file, server.read, download)
             return file.name, PulledFile(file.size, sha256, file.kind)
 
-        fetches = [partial(fetch, file) for file in files]
+        fetches = [partial(fetch, file) for file in found]
         for key, file in resumable_download.run_in_parallel(fetches, download.stop):
             pulled = pulled.with_file(key, file)
             pulled.write()  # complete files stay recorded if others fail
