@@ -91,6 +91,9 @@ def register(config: pytest.Config) -> None:
     config.pluginmanager.register(Systems(), "systems")
     if IN_WINE:  # it lacks GetNumaNodeProcessorMaskEx, for which the OpenMP of CTranslate2 asks
         os.environ.setdefault("KMP_AFFINITY", "disabled")
+        # The first process with a window starts the desktop, and that keeps the process's pipes
+        # open: the output of an ffmpeg would never end. So this process is the first.
+        getattr(ctypes, "windll").user32.GetDesktopWindow()  # noqa: B009
     if IN_WINDOWS:
         config.pluginmanager.register(OnWindows(), "on-windows")
 
