@@ -32,8 +32,8 @@ built = pytest.mark.skipif(
     not BUILT.endswith(".exe"), reason=missing("an executable for Windows", "exe-windows", MAKE)
 )
 OF_WINDOWS = re.compile(
-    r"(api-ms-win-[\w-]+|advapi32|bcrypt|bcryptprimitives|cfgmgr32|comctl32|comdlg32|crypt32|dbghelp"
-    r"|dxgi|gdi32|imagehlp|iphlpapi|kernel32|msvcrt|ncrypt|netapi32|ntdll|ole32|oleaut32|pdh|powrprof|psapi"
+    r"(api-ms-win-[\w-]+|advapi32|avicap32|avrt|bcrypt|bcryptprimitives|cfgmgr32|comctl32|comdlg32|crypt32|dbghelp"
+    r"|dxgi|gdi32|imagehlp|iphlpapi|kernel32|msimg32|msvcrt|ncrypt|netapi32|ntdll|ole32|oleaut32|pdh|powrprof|psapi"
     r"|rpcrt4|secur32|setupapi|shell32|shlwapi|ucrtbase|user32|userenv|version|winmm|wintrust|ws2_32"
     r"|wtsapi32)\.dll"
 )
