@@ -1,6 +1,7 @@
 """Releases: the notes come from the changelog, and every file has a checksum."""
 
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -51,6 +52,17 @@ def test_all_packages_have_one_version_and_changelog_has_its_notes() -> None:
     versions |= {sidecar.__version__.partition("+")[0], vibevoice_asr_client.__version__}
     (version,) = versions
     assert release_notes((ROOT / "CHANGELOG.md").read_text("utf-8"), version)
+
+
+def test_changelog_has_at_most_ten_lines_of_at_most_250_characters_for_each_release() -> None:
+    """A line is what a user would tell a colleague; what a user must do is in docs/upgrading.md."""
+    sections = re.split(r"(?m)^## ", (ROOT / "CHANGELOG.md").read_text("utf-8"))[1:]
+    for section in sections:
+        heading, *lines = filter(None, section.splitlines())
+        assert 1 <= len(lines) <= 10, heading
+        for line in lines:
+            assert line.startswith("- "), line
+            assert len(line) <= 250, line
 
 
 @pytest.mark.skipif(shutil.which("sha256sum") is None, reason=missing("sha256sum", "coreutils"))
