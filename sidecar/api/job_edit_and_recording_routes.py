@@ -19,10 +19,8 @@ from sidecar.api.http.responses import StreamedResponse, json_response, send_unt
 from sidecar.api.http.upload import close_on_error, read_json
 from sidecar.audio.audio_format import SNIFF_BYTES, media_type_of
 from sidecar.auth.identity import Identity
+from sidecar.interfaces.request_fields import SPEAKER_COUNT_FIELDS
 from sidecar.interfaces.request_options import (
-    SPEAKER_COUNT_ALIAS,
-    SPEAKER_COUNT_FIELD,
-    SPEAKER_LIMIT_FIELDS,
     parse_integer,
     parse_speaker_counts,
     speaker_count_notices,
@@ -48,7 +46,6 @@ DOWNLOAD_HEADERS: Mapping[str, str] = {
     "Cache-Control": "no-store",
 }
 """Headers of untrusted bytes, which are only to be played: no page, and in no cache."""
-DIARIZE_FIELDS = SPEAKER_COUNT_FIELD, SPEAKER_COUNT_ALIAS, *SPEAKER_LIMIT_FIELDS
 _NUMBER = re.compile(r"\d{0,18}", re.ASCII)
 """Position in a recording: fits into 64 bits."""
 
@@ -116,7 +113,7 @@ def add_edit_routes(router: APIRouter, service: Service) -> None:
     async def diarize(request: Request, job_id: str) -> Response:
         """Diarize a transcript again, with another number of speakers; texts and names stay."""
         identity, revisions, fields = await read_change(request, job_id)
-        if more := [name for name in fields if name not in DIARIZE_FIELDS]:
+        if more := [name for name in fields if name not in SPEAKER_COUNT_FIELDS]:
             raise errors.FieldInvalid(f"A diarization has no field '{more[0][:40]}'.")
         counts = parse_speaker_counts(fields)
         before, job, lost = await service.edits.diarize(identity, job_id, counts, revisions)

@@ -8,6 +8,7 @@ from pydantic import AliasPath, BaseModel, BeforeValidator, Field
 
 from sidecar.api.http import openapi
 from sidecar.clock import format_utc
+from sidecar.interfaces.request_fields import SPEAKER_COUNT_FIELDS
 from sidecar.jobs.job_record import JobState, Priority
 from sidecar.transcripts.edit_serialization import operation_schemas
 from sidecar.transcripts.transcript_edits import MAX_OPERATIONS
@@ -116,7 +117,7 @@ _PRIORITY = openapi.choice(
     Priority, "'batch' runs after your other jobs.", default=Priority.INTERACTIVE.value
 )
 SUBMIT: dict[str, Any] = {
-    **openapi.submission(openapi.OPTIONS | {"priority": _PRIORITY}),
+    **openapi.submission({**openapi.OPTIONS, "priority": _PRIORITY}),
     **openapi.parameters(
         openapi.idempotency_key(
             "Key of this request: if it is sent again, the answer is the same job."
@@ -305,7 +306,10 @@ EDIT: dict[str, Any] = {
 }
 DIARIZE: dict[str, Any] = {
     **openapi.request_body(
-        openapi.object_schema(openapi.SPEAKER_COUNTS, additionalProperties=False),
+        openapi.object_schema(
+            {name: openapi.OPTIONS[name] for name in SPEAKER_COUNT_FIELDS},
+            additionalProperties=False,
+        ),
         example={"num_speakers": 3},
     ),
     **openapi.parameters(openapi.header("If-Match", _ETAG, "Revision to diarize. Default: any.")),

@@ -17,8 +17,8 @@ from sidecar.errors import FieldInvalid, MessageInvalid, SidecarError
 from sidecar.interfaces import live_events, live_options
 from sidecar.interfaces.engine_interface import ChannelMode
 from sidecar.interfaces.language_tags import printable_text
+from sidecar.interfaces.request_fields import MAX_PROMPT_CHARACTERS
 from sidecar.interfaces.request_options import (
-    MAX_PROMPT_CHARACTERS,
     did_you_mean,
     parse_channel_names,
     split_hotwords,

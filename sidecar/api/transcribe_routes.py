@@ -29,6 +29,7 @@ from sidecar.gpu_memory.cards import find_card, forecast_on
 from sidecar.gpu_memory.memory_plan import JobForecast
 from sidecar.interfaces import request_options
 from sidecar.interfaces.language_tags import MAX_SHOWN_CHARACTERS
+from sidecar.interfaces.request_fields import REQUEST_FIELDS
 from sidecar.jobs.job_record import JobRecord
 from sidecar.jobs.job_runner import Job
 from sidecar.service.facade import Service
@@ -233,8 +234,7 @@ class EstimateAnswer(openapi.RenderedBody):
 
 
 _ESTIMATE_OPTIONS = {
-    name: openapi.OPTIONS[name]
-    for name in ("precision", "diarize", "hotwords", "prompt", "max_tokens", "track", "channels")
+    name: openapi.OPTIONS[name] for name, row in REQUEST_FIELDS.items() if row.estimate
 } | {
     "card": openapi.text(
         "A graphics card that is not here, by size or name: what VibeVoice-ASR would do on it.",

@@ -19,7 +19,6 @@ from sidecar.cli.output import INTERRUPTED, close_stdout, print_error_line, repo
 from sidecar.config.setting_types import format_duration
 from sidecar.config.settings import ENV_PREFIX, SettingsGroup, parse_duration
 from sidecar.plugins import own_settings_class, settings_class
-from sidecar.transcripts.transcript_formats import SUBTITLES
 
 BY_FILE = "@FILE"
 """Metavar of a flag with a secret ('@-' too), as other programs can read command lines."""
@@ -27,26 +26,6 @@ BY_FILE = "@FILE"
 _FILE_ADDRESS = re.compile(r"file:(?://(?:localhost)?)?(/[^/].*)", re.IGNORECASE | re.DOTALL)
 _SHOWN = "shown"
 """Key of the metadata that define how typer shows a parameter."""
-LanguageOption = Annotated[
-    str | None, typer.Option(metavar="TAG", help="Expect this language, such as 'en'; or 'auto'.")
-]
-DiarizeOption = Annotated[
-    bool | None,
-    typer.Option("--diarize/--no-diarize", help="Label the speakers (default), or not."),
-]
-WordsOption = Annotated[
-    bool | None,
-    typer.Option(
-        "--words/--no-words",
-        help=f"Return word timestamps (default for {', '.join(SUBTITLES)}), or not.",
-    ),
-]
-TrackOption = Annotated[
-    int | None, typer.Option(metavar="N", min=1, help="Transcribe audio track N of a film.")
-]
-ChannelNamesOption = Annotated[
-    str | None, typer.Option(metavar="NAMES", help="Name separate channels, in their order.")
-]
 SERVER_HELP = "Address of a running service, such as http://127.0.0.1:8765."
 SERVER_OR_SETTINGS_HELP = f"{SERVER_HELP} Without it: where the settings say."
 

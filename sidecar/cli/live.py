@@ -15,14 +15,8 @@ import typer
 from sidecar import errors
 from sidecar.cli import audio_input, output
 from sidecar.cli.backends import LiveBackend, ServiceTarget, open_live_backend
-from sidecar.cli.common_options import (
-    ChannelNamesOption,
-    DiarizeOption,
-    LanguageOption,
-    WordsOption,
-    argument,
-    option,
-)
+from sidecar.cli.common_options import argument, option
+from sidecar.cli.request_flags import request_option
 from sidecar.concurrency import running
 from sidecar.interfaces import live_events
 from sidecar.interfaces.engine_interface import ChannelMode
@@ -73,22 +67,22 @@ class LiveCommandOptions:
     pace: float = option(
         1.0, "Play a recording at N times real time; 0: as fast as possible.", metavar="N", min=0.0
     )
-    language: LanguageOption = None
-    diarize: DiarizeOption = None
+    language: str | None = request_option("language")
+    diarize: bool | None = request_option("diarize")
     partials: bool | None = option(
         None, "Show partial results (default), or not.", "--partials/--no-partials"
     )
-    words: WordsOption = None
+    words: bool | None = request_option("words")
     channels: str | None = option(
         None,
         "Mix the channels, or take two, each as one speaker (interleaved on standard input)",
         choices=ChannelMode,
     )
-    channel_names: ChannelNamesOption = None
+    channel_names: str | None = request_option("channel_names")
     prompt: str | None = option(
         None, "Describe the recording: topic, names, terms.", metavar="TEXT"
     )
-    hotwords: str | None = option(None, "Expect these names and terms.", metavar="WORDS")
+    hotwords: str | None = request_option("hotwords")
     keep: bool = option(False, "Keep the session as a finished job of the service (with --server).")
     _: KW_ONLY
     target: ServiceTarget

@@ -17,6 +17,7 @@ from sidecar.cli.backends import (
 )
 from sidecar.cli.common_options import argument, option, setting_option
 from sidecar.cli.output import print_error_line, print_text
+from sidecar.cli.request_flags import RequestFlags
 from sidecar.observability.logs import default_data_folder
 from sidecar.plugins import load_settings
 
@@ -165,7 +166,9 @@ def demo(
         print_error_line(f"The service runs at {there.server}. Sending it {audio.name}:")
         spoken = "en" if is_sample and language else None  # the default is for other recordings
         code = transcribe.run(
-            transcribe.TranscribeCommandOptions([audio], target=there, language=spoken)
+            transcribe.TranscribeCommandOptions(
+                [audio], target=there, request=RequestFlags(language=spoken)
+            )
         )
         if code or ready.get("reused"):
             return code

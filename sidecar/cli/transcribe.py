@@ -8,7 +8,7 @@ import sys
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import KW_ONLY, dataclass, field, replace
+from dataclasses import KW_ONLY, asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,15 +19,7 @@ from sidecar.audio.audio_source import AudioSource
 from sidecar.auth.identity import ANONYMOUS
 from sidecar.cli import audio_input, backends, output
 from sidecar.cli.backends import ServiceTarget, TranscribeRecording
-from sidecar.cli.common_options import (
-    ChannelNamesOption,
-    DiarizeOption,
-    LanguageOption,
-    TrackOption,
-    WordsOption,
-    argument,
-    option,
-)
+from sidecar.cli.common_options import argument, option
 from sidecar.cli.output import (
     ProgressCallback,
     print_error_line,
@@ -35,6 +27,7 @@ from sidecar.cli.output import (
     printable,
     report_error,
 )
+from sidecar.cli.request_flags import RequestFlags, request_option
 from sidecar.cli.transcript_manifest import TranscriptManifest, identify
 from sidecar.cli.watch_folder import FolderWatch
 from sidecar.interfaces import engine_interface
@@ -42,13 +35,6 @@ from sidecar.interfaces.request_options import OPTION_IGNORED, parse_options
 from sidecar.transcripts import transcript_formats
 from sidecar.transcripts.transcript import Transcript
 
-PRECISION_HELP = "Load the weights in this precision"
-CHANNELS_HELP = "Mix the channels, or transcribe each with its own speakers, as of a call"
-REQUEST_FIELDS = (
-    *("precision", "language", "diarize", "diarization", "hotwords", "prompt", "num_speakers"),
-    *("min_speakers", "max_speakers", "windows", "track", "channels", "channel_names"),
-)
-"""Options that are fields of a request as they are."""
 AT_ONCE = 4
 """Maximum of recordings at a service: one is uploaded while another is transcribed."""
 
@@ -81,39 +67,16 @@ class TranscribeCommandOptions:
     at_once: int = option(AT_ONCE, "Submit up to N recordings at once.", metavar="N", min=1)
     _: KW_ONLY
     target: ServiceTarget = field(default_factory=ServiceTarget)
-    language: LanguageOption = None
-    precision: str | None = option(None, PRECISION_HELP, choices=engine_interface.Precision)
-    diarize: DiarizeOption = None
-    diarization: str | None = option(
-        None, "Set the effort of diarization", choices=engine_interface.DiarizationEffort
-    )
-    hotwords: str | None = option(None, "Expect these names and terms.", metavar="WORDS")
-    prompt: str | None = option(
-        None, "Describe the recordings: topic, names, terms.", metavar="TEXT"
-    )
-    num_speakers: int | None = option(
-        None, "Expect N speakers (a hint).", "--speakers", metavar="N"
-    )
-    min_speakers: int | None = option(None, "Expect at least N speakers (a hint).", metavar="N")
-    max_speakers: int | None = option(None, "Expect at most N speakers (a hint).", metavar="N")
-    windows: str | None = option(
-        None,
-        "Windows of a long recording, several at once being faster on a big card",
-        choices=engine_interface.WindowingMode,
-    )
-    words: WordsOption = None
-    track: TrackOption = None
-    channels: str | None = option(None, CHANNELS_HELP, choices=engine_interface.ChannelMode)
-    channel_names: ChannelNamesOption = None
+    request: RequestFlags = field(default_factory=RequestFlags)  # type: ignore[valid-type]
 
     @property
     def options(self) -> dict[str, str]:
         """Return the fields of a request that the options set."""
         # Subtitles are cut by word times.
         cut = True if self.format in transcript_formats.SUBTITLES else None
-        given: dict[str, object] = {name: getattr(self, name) for name in REQUEST_FIELDS}
+        given = asdict(self.request)
         given |= {
-            "words": cut if self.words is None else self.words,
+            "words": cut if given["words"] is None else given["words"],
             # Several recordings run after the user's other jobs; only a running service has others.
             "priority": "batch" if self.target.server is not None and self.many else None,
         }
@@ -394,15 +357,15 @@ async def estimate(
         "Estimate VibeVoice-ASR (or --engine vibevoice-streaming) on this graphics card, by size "
         "('12GB') or name ('RTX 4090'). Neither card nor checkpoint is needed.",
     ),
-    precision: str | None = option(None, PRECISION_HELP, choices=engine_interface.Precision),
+    precision: str | None = request_option("precision"),
     engine: str | None = option(
         None,
         "Engine that would transcribe, as the setting of that name. With --card also "
         "'vibevoice-streaming-1.5b'.",
         metavar="NAME",
     ),
-    track: TrackOption = None,
-    channels: str | None = option(None, CHANNELS_HELP, choices=engine_interface.ChannelMode),
+    track: int | None = request_option("track"),
+    channels: str | None = request_option("channels"),
     format: str = option("text", "What to write", choices=("text", "json")),
     *,
     target: ServiceTarget,

@@ -12,7 +12,7 @@ import unicodedata
 from collections.abc import Collection, Iterable, Mapping
 from enum import StrEnum
 from math import nan
-from typing import NamedTuple, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 from sidecar.errors import FieldInvalid, FieldMissing, PrecisionUnknown
 from sidecar.interfaces.engine_interface import (
@@ -22,23 +22,21 @@ from sidecar.interfaces.engine_interface import (
     EngineSpec,
     Precision,
     TranscribeOptions,
-    WindowingMode,
     join_prompt,
 )
 from sidecar.interfaces.language_tags import parse_language, printable_text
+from sidecar.interfaces.request_fields import (
+    MAX_CHANNELS,
+    MAX_PROMPT_CHARACTERS,
+    MAX_SPEAKERS,
+    REQUEST_FIELDS,
+    SPEAKER_COUNT_FIELDS,
+    RequestField,
+)
 from sidecar.transcripts.transcript import MAX_NAME_CHARACTERS, Notice, Transcript
 
 Choice = TypeVar("Choice", bound=StrEnum)
 Value = TypeVar("Value")
-
-MAX_PROMPT_CHARACTERS = 4096
-"""Characters of context and hotwords together; a page of names, 1 to 4 thousand tokens."""
-MAX_SPEAKERS = 20
-MAX_TRACKS = 99
-MAX_CHANNELS = 8
-"""Channels that are transcribed one by one: those of a recorder. Each is as much work."""
-MAX_TOKENS = 65_536
-"""Positions of the model in all (64 K)."""
 
 _URL_SAFE = {0x2D: "+", 0x5F: "/"}  # - and _
 _TRUE, _FALSE = {"true", "1", "yes", "y", "on"}, {"false", "0", "no", "n", "off"}
@@ -61,36 +59,42 @@ def parse_options(
     Raises:
         errors.BadRequest: a value is invalid.
     """
-    prompt, hotwords = parse_prompt(given)
-    counts = parse_speaker_counts(given)
     sent_language = parse_text("language", given.get("language"))
-    channels = parse_choice("channels", given.get("channels"), ChannelMode.MIX)
-    given_names = given.get("channel_names")
-    return TranscribeOptions(
-        precision=parse_precision(parse_text("precision", given.get("precision")) or AUTO),
-        language=parse_language(sent_language) if sent_language else language,
-        diarize=parse_flag("diarize", given.get("diarize"), default=True),
-        diarization=parse_choice("diarization", given.get("diarization"), diarization),
-        prompt=prompt,
-        hotwords=hotwords,
-        num_speakers=counts.num_speakers,
-        min_speakers=counts.min_speakers,
-        max_speakers=counts.max_speakers,
-        temperature=parse_number("temperature", given.get("temperature"), 0, 1) or 0.0,
-        max_tokens=parse_integer("max_tokens", given.get("max_tokens"), 1, MAX_TOKENS),
-        windows=parse_choice("windows", given.get("windows"), WindowingMode.AUTO),
-        words=parse_flag("words", given.get("words"), default=False),
-        track=parse_integer("track", given.get("track"), 1, MAX_TRACKS),
-        channels=channels,
-        channel_names=parse_channel_names(given_names, channels) if given_names else (),
-        recognise=parse_flag("recognise", given.get("recognise"), default=True),
-        voiceprints=parse_flag("voiceprints", given.get("voiceprints"), default=False),
-        unknown_fields=() if known is None else unknown_fields(given, known),
-    )
+    prompt, hotwords = parse_prompt(given)
+    own = {
+        "precision": parse_precision(parse_text("precision", given.get("precision")) or AUTO),
+        "language": parse_language(sent_language) if sent_language else language,
+        "diarization": parse_choice("diarization", given.get("diarization"), diarization),
+        "prompt": prompt,
+        "hotwords": hotwords,
+        **parse_speaker_counts(given)._asdict(),
+    }
+    values = own | {
+        name: _parse_value(row, given.get(name))
+        for name, row in REQUEST_FIELDS.items()
+        if name not in own and not row.same_as
+    }
+    names = given.get("channel_names")
+    values["channel_names"] = parse_channel_names(names, values["channels"]) if names else ()
+    unknown = () if known is None else unknown_fields(given, known)
+    return TranscribeOptions(**values, unknown_fields=unknown)
 
 
-SPEAKER_COUNT_FIELD, SPEAKER_COUNT_ALIAS = "num_speakers", "speakers"
-SPEAKER_LIMIT_FIELDS = "min_speakers", "max_speakers"
+def _parse_value(row: RequestField, value: object) -> Any:
+    """Return the value of a field that needs no other one.
+
+    Raises:
+        errors.FieldInvalid: it is not of the kind, or not within the limits.
+    """
+    if row.kind is bool:
+        return parse_flag(row.name, value, default=row.default)
+    if issubclass(row.kind, StrEnum):
+        return parse_choice(row.name, value, row.default)
+    if row.kind is str:
+        return parse_text(row.name, value)
+    parse = parse_integer if row.kind is int else parse_number
+    number = parse(row.name, value, row.least, row.most)
+    return row.default if number is None else number
 
 
 class SpeakerCounts(NamedTuple):
@@ -107,14 +111,13 @@ def parse_speaker_counts(given: Mapping[str, object]) -> SpeakerCounts:
     Raises:
         errors.FieldInvalid: one is invalid, or they contradict each other.
     """
-    names = SPEAKER_COUNT_FIELD, SPEAKER_COUNT_ALIAS
-    number = _same_field(
-        {name: parse_integer(name, given.get(name), 1, MAX_SPEAKERS) for name in names}
-    )
-    limits = [
-        parse_integer(name, given.get(name), 1, MAX_SPEAKERS) for name in SPEAKER_LIMIT_FIELDS
-    ]
-    least, most = limits
+    counts = {
+        name: parse_integer(name, given.get(name), 1, MAX_SPEAKERS) for name in SPEAKER_COUNT_FIELDS
+    }
+    if not any(counts.values()):
+        return SpeakerCounts()
+    least, most = counts.pop("min_speakers"), counts.pop("max_speakers")
+    number = _same_field(counts)
     if number is not None and (least or most):
         raise FieldInvalid(
             "'num_speakers' cannot be combined with 'min_speakers' or 'max_speakers'.",
@@ -175,27 +178,18 @@ def unknown_field_notices(sentences: Iterable[str]) -> tuple[Notice, ...]:
     return tuple(Notice(FIELD_UNKNOWN, sentence) for sentence in sentences)
 
 
-_LIMITS = "min_speakers/max_speakers"
-_COUNTS = {SPEAKER_COUNT_FIELD, _LIMITS}
-
-
 def ignored_fields(spec: EngineSpec, options: TranscribeOptions) -> tuple[str, ...]:
     """Return the options that the client sent and the engine does not support."""
-    prompt = "prompt" if spec.hotwords else "prompt/hotwords"
-    steering = {
-        prompt: bool(options.prompt or (options.hotwords and not spec.hotwords)),
-        SPEAKER_COUNT_FIELD: options.num_speakers is not None,
-        _LIMITS: bool(options.min_speakers or options.max_speakers),
-        "temperature": bool(options.temperature),
-        "max_tokens": options.max_tokens is not None,
-        "windows": options.windows is not WindowingMode.AUTO,
-    }
-    understood = {*steering} - _COUNTS if spec.steerable else set()
-    if spec.prompt_only:
-        understood = {prompt}
-    if spec.counted:
-        understood |= _COUNTS
-    return tuple(name for name, used in steering.items() if used and name not in understood)
+
+    def lacks(row: RequestField) -> bool:
+        return row.follows is not None and not row.follows(spec)
+
+    ignored = (
+        "/".join(one for one in row.noticed_with or (name,) if lacks(REQUEST_FIELDS[one]))
+        for name, row in REQUEST_FIELDS.items()
+        if not row.same_as and getattr(options, name) != row.default and lacks(row)
+    )
+    return tuple(dict.fromkeys(ignored))
 
 
 def with_ignored_notices(
@@ -220,7 +214,7 @@ def with_ignored_notices(
         notices.append(Notice(OPTION_IGNORED, message))
     counts = SpeakerCounts(options.num_speakers, options.min_speakers, options.max_speakers)
     given_for_all = options.channels is not ChannelMode.SEPARATE  # else for each of them
-    if any(counts) and given_for_all and not edited and not _COUNTS.intersection(left_out):
+    if any(counts) and given_for_all and not edited and spec.counted:
         notices += speaker_count_notices(transcript, counts)
     return transcript.with_notice(*notices, *unknown_field_notices(options.unknown_fields))
 
@@ -317,7 +311,7 @@ def parse_choice(name: str, value: object, default: Choice) -> Choice:
         ) from None
 
 
-def parse_integer(name: str, value: object, least: int, most: int) -> int | None:
+def parse_integer(name: str, value: object, least: float, most: float) -> int | None:
     """Return a whole number from ``least`` to ``most``, or None if there is no value.
 
     Raises:

@@ -50,6 +50,7 @@ from sidecar import cli, errors
 from sidecar.cli import doctor
 from sidecar.cli.backends import settings_for_person, start_child_service
 from sidecar.cli.doctor import READY, next_step
+from sidecar.cli.request_flags import RequestFlags
 from sidecar.cli.transcribe import TranscribeCommandOptions
 from sidecar.config.settings import Settings
 from sidecar.engines import scripted_engine
@@ -90,11 +91,14 @@ def test_transcribe_prints_the_same_with_and_without_server(fmt, terminal, serve
 
 
 def test_words_are_requested_for_subtitles_unless_declined_and_for_json_only_on_request():
-    bare = TranscribeCommandOptions(files=[], format="json")
-    assert "words" not in bare.options
-    assert TranscribeCommandOptions(files=[], format="srt").options["words"] == "true"
-    assert TranscribeCommandOptions(files=[], format="vtt", words=False).options["words"] == "false"
-    assert TranscribeCommandOptions(files=[], format="json", words=True).options["words"] == "true"
+    def command(fmt, **request):
+        options = TranscribeCommandOptions([], format=fmt, request=RequestFlags(**request))
+        return options.options
+
+    assert "words" not in command("json")
+    assert command("srt")["words"] == "true"
+    assert command("vtt", words=False)["words"] == "false"
+    assert command("json", words=True)["words"] == "true"
 
 
 @pytest.mark.slow_except("/dev/stdin")

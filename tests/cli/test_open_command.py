@@ -4,6 +4,7 @@ import re
 import subprocess
 from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
@@ -49,7 +50,7 @@ def test_demo_requests_english_only_for_its_own_sample_if_another_language_is_se
     asked: list[str | None] = []
 
     def transcribe(options: commands.transcribe.TranscribeCommandOptions) -> int:
-        asked.append(options.language)
+        asked.append(asdict(options.request)["language"])
         return 1  # ends the demo
 
     def start(_: Mapping[str, object]) -> AbstractContextManager[object]:

@@ -21,8 +21,8 @@ from sidecar.interfaces.engine_interface import (
     WindowingMode,
 )
 from sidecar.interfaces.language_tags import LANGUAGE_NAMES, NATIVE_LANGUAGE_NAMES, OTHER_CODES
+from sidecar.interfaces.request_fields import MAX_PROMPT_CHARACTERS
 from sidecar.interfaces.request_options import (
-    MAX_PROMPT_CHARACTERS,
     MAX_UNKNOWN_FIELDS,
     decode_base64,
     field_missing,

@@ -56,7 +56,9 @@ MAKE_VALUES = {
     *("person_form", "request_body"),
     *("object_schema", "schema_fields", "error_responses", "operation_schemas"),
     *("idempotency_key", "stt_metrics_json", "isinstance", "type"),
-    "get_args",
+    *("get_args", "attrgetter", "fields", "make_dataclass"),
+    # of the options of a request
+    *("_row", "_alias", "_option", "_type_of", "request_option"),
     "limit",  # reads the variable by which tests change constants, and nothing else
     "build_version",  # reads the file that a build left beside us, and nothing else
 }

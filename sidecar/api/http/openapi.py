@@ -1,6 +1,7 @@
 """OpenAPI: schemas, parameters and bodies of routes, shared responses, the page /docs."""
 
 from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
+from enum import StrEnum
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated, Any, cast
@@ -15,13 +16,8 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 from sidecar import clock
 from sidecar.errors import FieldInvalid
 from sidecar.interfaces import request_options
-from sidecar.interfaces.engine_interface import (
-    ChannelMode,
-    DiarizationEffort,
-    Precision,
-    WindowingMode,
-)
 from sidecar.interfaces.language_tags import printable_text
+from sidecar.interfaces.request_fields import REQUEST_FIELDS, RequestField
 
 
 class RenderedBody(BaseModel):
@@ -204,7 +200,7 @@ def request_body(
     return body(content)
 
 
-def submission(options: dict[str, Any]) -> dict[str, Any]:
+def submission(options: Mapping[str, Any]) -> dict[str, Any]:
     """Return the body of a request with a recording and ``options``, as JSON and as a form."""
     return request_body(
         object_schema({"audio_path": PATH, **options}, ["audio_path"]),
@@ -226,88 +222,22 @@ def schema_fields(operation: Mapping[str, Any]) -> frozenset[str]:
     return frozenset(name for properties in forms for name in properties)
 
 
-SPEAKER_COUNTS: dict[str, Any] = {
-    name: integer(1, request_options.MAX_SPEAKERS, description, examples=[2])
-    for name, description in (
-        ("num_speakers", "Number of speakers, if known: a hint."),
-        ("speakers", "The same as 'num_speakers'; send one of them."),
-        ("min_speakers", "Least number of speakers, instead of 'num_speakers'."),
-        ("max_speakers", "Greatest number of speakers, instead of 'num_speakers'."),
-    )
-}
-OPTIONS: dict[str, Any] = {
-    "precision": choice(
-        Precision,
-        "Preferred precision ('auto' is the loaded one). Another one is loaded, and stays until a "
-        "request or POST /reload-model names another. An engine without it uses its own, with a "
-        "warning.",
-        default="auto",
-    ),
-    "language": text(
-        "Language tag such as 'en' or 'de-CH'; 'auto' detects it.",
-        default="auto",
-        examples=["auto", "en"],
-    ),
-    "diarize": flag(True, "Label the speakers; false costs less work."),
-    "diarization": choice(DiarizationEffort, "Effort of diarization.", default="balanced"),
-    "recognise": flag(True, "Identify enrolled speakers, if there are any."),
-    "voiceprints": flag(
-        False,
-        "Where nobody has agreed yet to enrolled speakers: keep the embeddings of this job's "
-        "speakers in memory with it, so that one can be enrolled.",
-    ),
-    "hotwords": text(
-        "Names and terms to expect, separated by commas or in free text. With 'prompt' "
-        f"together at most {request_options.MAX_PROMPT_CHARACTERS} characters.",
-        examples=["Nagg, Nell, Beckett"],
-    ),
-    "prompt": text(
-        "Topic of the recording, in its language.", examples=["A scene of Samuel Beckett's Endgame"]
-    ),
-    "context": text("The same as 'prompt'; send one of them."),
-    **SPEAKER_COUNTS,
-    "temperature": number(
-        0, 1, "Sampling temperature; 0 takes the likeliest words.", default=0, examples=[0]
-    ),
-    "max_tokens": integer(
-        1,
-        request_options.MAX_TOKENS,
-        "Limit of the model's output. Default: by the length of the audio.",
-        examples=[4096],
-    ),
-    "windows": choice(
-        WindowingMode,
-        "'parallel' transcribes windows of about five minutes, several at once, if the memory "
-        "suffices. It is faster; speakers are linked across windows by their embeddings. 'single' "
-        "takes as few windows as fit. Default: 'parallel' over 15 minutes on a GPU.",
-        default="auto",
-        examples=["auto"],
-    ),
-    "track": integer(
-        1,
-        request_options.MAX_TRACKS,
-        "Number of the audio track, for a film with several. Default: the first that can be "
-        "decoded.",
-        examples=[2],
-    ),
-    "channels": choice(
-        ChannelMode,
-        "'separate' transcribes each channel for itself: for calls and interviews with a "
-        "microphone for each person. Its speakers have the name of the channel, and words said at "
-        f"the same time stay whole. At most {request_options.MAX_CHANNELS} channels. Each counts "
-        "as a recording of its own, and 'num_speakers', 'min_speakers' and 'max_speakers' are "
-        "those of each channel.",
-        default="mix",
-    ),
-    "channel_names": text(
-        "Names of separate channels in their order, separated by commas. Default: 'Left' and "
-        "'Right', or 'Channel 1' and so on.",
-        examples=["Agent, Caller"],
-    ),
-    "words": flag(
-        False, "Return word timestamps, also from an engine for which they are more work."
-    ),
-}
+def _option(row: RequestField) -> dict[str, Any]:
+    """Return the schema of an option of a request."""
+    if row.kind is bool:
+        return flag(row.default, row.text)
+    default = row.default or 0 if row.kind is float else row.default
+    more: dict[str, Any] = {} if default in (None, "", ()) else {"default": default}
+    more |= {"examples": [*row.examples]} if row.examples else {}
+    if issubclass(row.kind, StrEnum):
+        return choice(row.kind, row.text, **more | {"default": row.default.value})
+    if row.kind is str:
+        return text(row.text, **more)
+    kind = "integer" if row.kind is int else "number"
+    return number(row.least, row.most, row.text, kind, **more)
+
+
+OPTIONS: Mapping[str, dict[str, Any]] = {name: _option(row) for name, row in REQUEST_FIELDS.items()}
 """Options of a recording; warnings name those that the engine lacks (`option_ignored`)."""
 
 PAGE = "/docs"

@@ -17,6 +17,7 @@ from sidecar.auth.identity import Identity
 from sidecar.interfaces import request_options
 from sidecar.interfaces.engine_interface import AUTO, EngineSpec, Precision, TranscribeOptions
 from sidecar.interfaces.language_tags import parse_language
+from sidecar.interfaces.request_fields import REQUEST_FIELDS
 from sidecar.plugins.openai import common as openai_common
 from sidecar.plugins.openai.errors import LogprobsUnavailable, TranslationUnavailable
 from sidecar.plugins.openai.settings import OpenAISettings
@@ -37,21 +38,7 @@ FILE = "file"
 _HINT = (
     "curl -F file=@recording.wav -F model=whisper-1 http://127.0.0.1:8765/v1/audio/transcriptions"
 )
-NATIVE_FIELDS = (
-    "precision",
-    "diarize",
-    "diarization",
-    "hotwords",
-    "num_speakers",
-    "speakers",
-    "min_speakers",
-    "max_speakers",
-    "max_tokens",
-    "windows",
-    "track",
-    "channels",
-    "channel_names",
-)
+NATIVE_FIELDS = tuple(name for name, row in REQUEST_FIELDS.items() if row.openai)
 """Fields that OpenAI's API does not have."""
 VAD_FIELD = "chunking_strategy"
 LISTS = ("timestamp_granularities", "include", "languages", "keywords", NAMES, REFERENCES)

@@ -11,6 +11,7 @@ from typing import Any
 from sidecar import errors
 from sidecar.errors import ErrorKind
 from sidecar.interfaces.engine_interface import AUTO
+from sidecar.interfaces.request_fields import REQUEST_FIELDS
 from sidecar.openai_http import RequestRefused
 from sidecar.plugins.upstream import upstream_dialect
 from sidecar.plugins.upstream.errors import UpstreamBusy, UpstreamFailed, UpstreamRefused
@@ -25,10 +26,7 @@ from sidecar.transcripts import transcript
 
 TRANSCRIBE_PATH = "/transcribe"
 NDJSON = "application/x-ndjson"
-OPTIONS = (
-    *("diarize", "diarization", "num_speakers", "min_speakers", "max_speakers", "words"),
-    *("language", "prompt", "hotwords", "precision", "windows", "temperature", "max_tokens"),
-)
+OPTIONS = tuple(name for name, row in REQUEST_FIELDS.items() if row.upstream and not row.same_as)
 """Options that are sent along; 'diarize' also if it is false."""
 _SPEAKER = re.compile(r"Speaker_(\d{1,4})")
 
