@@ -113,11 +113,11 @@ LIST: dict[str, Any] = openapi.parameters(
     limit_parameter(MAX_PAGE_JOBS, DEFAULT_PAGE_JOBS, "Jobs on a page."),
     openapi.query("after", openapi.text(), "'next' of the previous page."),
 )
-_PRIORITY = openapi.choice(
+PRIORITY = openapi.choice(
     Priority, "'batch' runs after your other jobs.", default=Priority.INTERACTIVE.value
 )
 SUBMIT: dict[str, Any] = {
-    **openapi.submission({**openapi.OPTIONS, "priority": _PRIORITY}),
+    **openapi.submission({**openapi.OPTIONS, "priority": PRIORITY}),
     **openapi.parameters(
         openapi.idempotency_key(
             "Key of this request: if it is sent again, the answer is the same job."

@@ -3,30 +3,30 @@
 /** @typedef {"queued" | "running" | "done" | "failed" | "cancelled"} JobState */
 
 /**
- * The fields of a transcription. What is left out is as the service has it.
+ * The fields of a transcription, as docs/generate.py writes them. What is left out is as the service has it.
  *
  * @typedef {object} Options
- * @property {"auto" | "fp32" | "bf16" | "fp16" | "int8" | "int4"} [precision]
- * @property {string} [language] "auto", or a code such as "en"
- * @property {boolean} [diarize] tell speakers apart
- * @property {"balanced" | "accurate"} [diarization]
- * @property {string | string[]} [hotwords] names and terms that may be said
- * @property {string} [prompt] what the recording is about
- * @property {string} [context] the same as `prompt`; send one of them
- * @property {number} [num_speakers] 1 to 20, a hint
- * @property {number} [speakers] the same as `num_speakers`; send one of them
- * @property {number} [min_speakers] instead of `num_speakers`: a limit, also a hint
- * @property {number} [max_speakers] instead of `num_speakers`: a limit, also a hint
- * @property {number} [temperature] 0 to 1
- * @property {number} [max_tokens]
- * @property {"auto" | "parallel" | "single"} [windows]
- * @property {number} [track] of a film, from 1; default: the first that can be decoded
- * @property {"mix" | "separate"} [channels] each for itself: the speakers of calls
- * @property {string} [channel_names] of separate channels, between commas
- * @property {boolean} [recognise]
- * @property {boolean} [voiceprints]
- * @property {boolean} [words] their times, also where that is more work
- * @property {"interactive" | "batch"} [priority]
+ * @property {"auto" | "fp32" | "bf16" | "fp16" | "int8" | "int4"} [precision] Preferred precision ('auto' is the loaded one)
+ * @property {string} [language] Language tag such as 'en' or 'de-CH'; 'auto' detects it
+ * @property {boolean} [diarize] Label the speakers; false costs less work
+ * @property {"balanced" | "accurate"} [diarization] Effort of diarization
+ * @property {boolean} [recognise] Identify enrolled speakers, if there are any
+ * @property {boolean} [voiceprints] Where nobody has agreed yet to enrolled speakers: keep the embeddings of this job's speakers in memory with it, so that one can be enrolled
+ * @property {string | string[]} [hotwords] Names and terms to expect, separated by commas or in free text
+ * @property {string} [prompt] Topic of the recording, in its language
+ * @property {string} [context] The same as 'prompt'; send one of them
+ * @property {number} [num_speakers] Number of speakers, if known: a hint (1 to 20)
+ * @property {number} [speakers] The same as 'num_speakers'; send one of them (1 to 20)
+ * @property {number} [min_speakers] Least number of speakers, instead of 'num_speakers' (1 to 20)
+ * @property {number} [max_speakers] Greatest number of speakers, instead of 'num_speakers' (1 to 20)
+ * @property {number} [temperature] Sampling temperature; 0 takes the likeliest words (0 to 1)
+ * @property {number} [max_tokens] Limit of the model's output (1 to 65536)
+ * @property {"auto" | "parallel" | "single"} [windows] 'parallel' transcribes windows of about five minutes, several at once, if the memory suffices
+ * @property {number} [track] Number of the audio track, for a film with several (1 to 99)
+ * @property {"mix" | "separate"} [channels] 'separate' transcribes each channel for itself: for calls and interviews with a microphone for each person
+ * @property {string | string[]} [channel_names] Names of separate channels in their order, separated by commas
+ * @property {boolean} [words] Return word timestamps, also from an engine for which they are more work
+ * @property {"interactive" | "batch"} [priority] 'batch' runs after your other jobs
  */
 
 /** @typedef {{ start_time: number, end_time: number, text: string, confidence?: number }} Word */

@@ -10,71 +10,92 @@
 export function checked<T>(body: Record<string, unknown>, has: Record<string, string>): T;
 export type JobState = "queued" | "running" | "done" | "failed" | "cancelled";
 /**
- * The fields of a transcription. What is left out is as the service has it.
+ * The fields of a transcription, as docs/generate.py writes them. What is left out is as the service has it.
  */
 export type Options = {
+    /**
+     * Preferred precision ('auto' is the loaded one)
+     */
     precision?: "auto" | "fp32" | "bf16" | "fp16" | "int8" | "int4" | undefined;
     /**
-     * "auto", or a code such as "en"
+     * Language tag such as 'en' or 'de-CH'; 'auto' detects it
      */
     language?: string | undefined;
     /**
-     * tell speakers apart
+     * Label the speakers; false costs less work
      */
     diarize?: boolean | undefined;
+    /**
+     * Effort of diarization
+     */
     diarization?: "balanced" | "accurate" | undefined;
     /**
-     * names and terms that may be said
+     * Identify enrolled speakers, if there are any
+     */
+    recognise?: boolean | undefined;
+    /**
+     * Where nobody has agreed yet to enrolled speakers: keep the embeddings of this job's speakers in memory with it, so that one can be enrolled
+     */
+    voiceprints?: boolean | undefined;
+    /**
+     * Names and terms to expect, separated by commas or in free text
      */
     hotwords?: string | string[] | undefined;
     /**
-     * what the recording is about
+     * Topic of the recording, in its language
      */
     prompt?: string | undefined;
     /**
-     * the same as `prompt`; send one of them
+     * The same as 'prompt'; send one of them
      */
     context?: string | undefined;
     /**
-     * 1 to 20, a hint
+     * Number of speakers, if known: a hint (1 to 20)
      */
     num_speakers?: number | undefined;
     /**
-     * the same as `num_speakers`; send one of them
+     * The same as 'num_speakers'; send one of them (1 to 20)
      */
     speakers?: number | undefined;
     /**
-     * instead of `num_speakers`: a limit, also a hint
+     * Least number of speakers, instead of 'num_speakers' (1 to 20)
      */
     min_speakers?: number | undefined;
     /**
-     * instead of `num_speakers`: a limit, also a hint
+     * Greatest number of speakers, instead of 'num_speakers' (1 to 20)
      */
     max_speakers?: number | undefined;
     /**
-     * 0 to 1
+     * Sampling temperature; 0 takes the likeliest words (0 to 1)
      */
     temperature?: number | undefined;
+    /**
+     * Limit of the model's output (1 to 65536)
+     */
     max_tokens?: number | undefined;
+    /**
+     * 'parallel' transcribes windows of about five minutes, several at once, if the memory suffices
+     */
     windows?: "auto" | "parallel" | "single" | undefined;
     /**
-     * of a film, from 1; default: the first that can be decoded
+     * Number of the audio track, for a film with several (1 to 99)
      */
     track?: number | undefined;
     /**
-     * each for itself: the speakers of calls
+     * 'separate' transcribes each channel for itself: for calls and interviews with a microphone for each person
      */
     channels?: "mix" | "separate" | undefined;
     /**
-     * of separate channels, between commas
+     * Names of separate channels in their order, separated by commas
      */
-    channel_names?: string | undefined;
-    recognise?: boolean | undefined;
-    voiceprints?: boolean | undefined;
+    channel_names?: string | string[] | undefined;
     /**
-     * their times, also where that is more work
+     * Return word timestamps, also from an engine for which they are more work
      */
     words?: boolean | undefined;
+    /**
+     * 'batch' runs after your other jobs
+     */
     priority?: "interactive" | "batch" | undefined;
 };
 export type Word = {

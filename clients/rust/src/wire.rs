@@ -88,50 +88,69 @@ pub struct Health {
 }
 
 /// What a transcription may ask for; what is `None` is as the service has it
-/// (docs/http-api.md, "Fields of transcribe").
+/// (docs/http-api.md, "Fields of transcribe"); written by docs/generate.py.
 #[derive(Clone, Debug, Default, Deserialize, Serialize)]
 #[serde(default)]
 pub struct Options {
-    /// Language tag such as `en` or `de-CH`, or `auto`.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub language: Option<String>,
-    /// How many speak, 1 to 20.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub num_speakers: Option<u32>,
-    /// How many speak at least, instead of `num_speakers`.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub min_speakers: Option<u32>,
-    /// How many speak at most, instead of `num_speakers`.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub max_speakers: Option<u32>,
-    /// Whether to label the speakers.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub diarize: Option<bool>,
-    /// `balanced` or `accurate`.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub diarization: Option<String>,
-    /// Names and terms to expect.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub hotwords: Option<String>,
-    /// What the recording is about.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub prompt: Option<String>,
-    /// Whether to return the times of words.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub words: Option<bool>,
-    /// Preferred precision: `auto`, `fp32`, `bf16`, `fp16`, `int8`, `int4`.
+    /// Preferred precision ('auto' is the loaded one): `auto`, `fp32`, `bf16`, `fp16`, `int8`,
+    /// `int4`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub precision: Option<String>,
-    /// Number of the audio track of a film, from 1.
+    /// Language tag such as 'en' or 'de-CH'; 'auto' detects it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub language: Option<String>,
+    /// Label the speakers; false costs less work.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub diarize: Option<bool>,
+    /// Effort of diarization: `balanced`, `accurate`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub diarization: Option<String>,
+    /// Identify enrolled speakers, if there are any.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub recognise: Option<bool>,
+    /// Where nobody has agreed yet to enrolled speakers: keep the embeddings of this job's speakers
+    /// in memory with it, so that one can be enrolled.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub voiceprints: Option<bool>,
+    /// Names and terms to expect, separated by commas or in free text.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub hotwords: Option<String>,
+    /// Topic of the recording, in its language.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub prompt: Option<String>,
+    /// Number of speakers, if known: a hint (1 to 20).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub num_speakers: Option<u32>,
+    /// Least number of speakers, instead of 'num_speakers' (1 to 20).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub min_speakers: Option<u32>,
+    /// Greatest number of speakers, instead of 'num_speakers' (1 to 20).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub max_speakers: Option<u32>,
+    /// Sampling temperature; 0 takes the likeliest words (0 to 1).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub temperature: Option<f64>,
+    /// Limit of the model's output (1 to 65536).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub max_tokens: Option<u32>,
+    /// 'parallel' transcribes windows of about five minutes, several at once, if the memory
+    /// suffices: `auto`, `parallel`, `single`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub windows: Option<String>,
+    /// Number of the audio track, for a film with several (1 to 99).
     #[serde(skip_serializing_if = "Option::is_none")]
     pub track: Option<u32>,
-    /// `mix`, or `separate`: each channel for itself.
+    /// 'separate' transcribes each channel for itself: for calls and interviews with a microphone
+    /// for each person: `mix`, `separate`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub channels: Option<String>,
-    /// Names of separate channels, between commas.
+    /// Names of separate channels in their order, separated by commas.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub channel_names: Option<String>,
-    /// `interactive` or `batch`, which goes after your other jobs.
+    /// Return word timestamps, also from an engine for which they are more work.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub words: Option<bool>,
+    /// 'batch' runs after your other jobs: `interactive`, `batch`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub priority: Option<String>,
 }

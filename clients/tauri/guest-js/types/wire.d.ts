@@ -3,51 +3,80 @@
  */
 export type Options = {
     /**
-     * "auto", or a tag such as "en"
+     * Preferred precision ('auto' is the loaded one)
+     */
+    precision?: "auto" | "fp32" | "bf16" | "fp16" | "int8" | "int4" | undefined;
+    /**
+     * Language tag such as 'en' or 'de-CH'; 'auto' detects it
      */
     language?: string | undefined;
     /**
-     * 1 to 20
-     */
-    num_speakers?: number | undefined;
-    /**
-     * a limit instead of `num_speakers`
-     */
-    min_speakers?: number | undefined;
-    /**
-     * a limit instead of `num_speakers`
-     */
-    max_speakers?: number | undefined;
-    /**
-     * label the speakers
+     * Label the speakers; false costs less work
      */
     diarize?: boolean | undefined;
+    /**
+     * Effort of diarization
+     */
     diarization?: "balanced" | "accurate" | undefined;
     /**
-     * names and terms to expect
+     * Identify enrolled speakers, if there are any
+     */
+    recognise?: boolean | undefined;
+    /**
+     * Where nobody has agreed yet to enrolled speakers: keep the embeddings of this job's speakers in memory with it, so that one can be enrolled
+     */
+    voiceprints?: boolean | undefined;
+    /**
+     * Names and terms to expect, separated by commas or in free text
      */
     hotwords?: string | undefined;
     /**
-     * what it is about
+     * Topic of the recording, in its language
      */
     prompt?: string | undefined;
     /**
-     * return the times of words
+     * Number of speakers, if known: a hint (1 to 20)
      */
-    words?: boolean | undefined;
-    precision?: "auto" | "fp32" | "bf16" | "fp16" | "int8" | "int4" | undefined;
+    num_speakers?: number | undefined;
     /**
-     * of a film, from 1
+     * Least number of speakers, instead of 'num_speakers' (1 to 20)
+     */
+    min_speakers?: number | undefined;
+    /**
+     * Greatest number of speakers, instead of 'num_speakers' (1 to 20)
+     */
+    max_speakers?: number | undefined;
+    /**
+     * Sampling temperature; 0 takes the likeliest words (0 to 1)
+     */
+    temperature?: number | undefined;
+    /**
+     * Limit of the model's output (1 to 65536)
+     */
+    max_tokens?: number | undefined;
+    /**
+     * 'parallel' transcribes windows of about five minutes, several at once, if the memory suffices
+     */
+    windows?: "auto" | "parallel" | "single" | undefined;
+    /**
+     * Number of the audio track, for a film with several (1 to 99)
      */
     track?: number | undefined;
     /**
-     * each for itself: the speakers of calls
+     * 'separate' transcribes each channel for itself: for calls and interviews with a microphone for each person
      */
     channels?: "mix" | "separate" | undefined;
     /**
-     * of separate channels, between commas
+     * Names of separate channels in their order, separated by commas
      */
     channel_names?: string | undefined;
+    /**
+     * Return word timestamps, also from an engine for which they are more work
+     */
+    words?: boolean | undefined;
+    /**
+     * 'batch' runs after your other jobs
+     */
     priority?: "interactive" | "batch" | undefined;
 };
 /**
