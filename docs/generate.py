@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from asyncapi import asyncapi
-from client_types import client_files
+from client_types import format_files, option_files
 from limits import PAGES, limits_page
 from models import models_page, models_plot
 from pydantic import BaseModel
@@ -339,7 +339,7 @@ def main(words: Sequence[str]) -> int:
         "live.asyncapi.json": asyncapi(),
         **{name: limits_page(name, _table) for name in PAGES},
         CLIENT_CODES: client_codes(),
-        **dict(client_files()),
+        **dict([*option_files(), *format_files()]),
         ENV_EXAMPLE: env_example(),
     }
     for name, text in pages.items():

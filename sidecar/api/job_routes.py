@@ -35,7 +35,12 @@ from sidecar.limit_overrides import limit
 from sidecar.service.facade import Service
 from sidecar.transcripts.edit_serialization import edit_step_to_json
 from sidecar.transcripts.transcript import Finished, Peaks, Progress, ResumePoint, SegmentReady
-from sidecar.transcripts.transcript_formats import formatter_of, render_transcript, segment_body
+from sidecar.transcripts.transcript_formats import (
+    FORMATS,
+    formatter_of,
+    render_transcript,
+    segment_body,
+)
 
 PATH = "/v1/jobs"
 
@@ -368,7 +373,7 @@ def _add_result_routes(router: APIRouter, service: Service) -> None:
         body = await service.owned.written(
             identity, job, lambda: render_transcript(noted, fmt, job.id).encode()
         )
-        return Response(body, media_type=job_schemas.MEDIA_TYPES[fmt], headers=headers)
+        return Response(body, media_type=FORMATS[fmt].media_type, headers=headers)
 
     @router.get("/{job_id}/peaks", response_model=job_schemas.JobPeaks)
     async def peaks(request: Request, job_id: str) -> Response:

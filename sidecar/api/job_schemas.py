@@ -158,21 +158,12 @@ FORMAT: dict[str, Any] = openapi.parameters(
         "If-None-Match", _ETAG, "ETag of a previous answer: 304 if the transcript is unchanged."
     ),
 )
-MEDIA_TYPES = {
-    "json": "application/json",
-    "text": "text/plain; charset=utf-8",
-    "srt": "application/x-subrip; charset=utf-8",
-    "vtt": "text/vtt; charset=utf-8",
-    "tsv": "text/tab-separated-values; charset=utf-8",
-    "rttm": "text/plain; charset=utf-8",
-}
+_JSON = FORMATS["json"].media_type
+_TEXTS = [one.media_type.partition(";")[0] for one in FORMATS.values() if one.media_type != _JSON]
 TRANSCRIPT: dict[int | str, dict[str, Any]] = {
     200: {
         "description": "The transcript; as JSON, the 'segments' and 'metadata' of /transcribe",
-        "content": {
-            **openapi.content(*(MEDIA_TYPES[fmt].partition(";")[0] for fmt in MEDIA_TYPES)),
-            **openapi.content(MEDIA_TYPES["json"], schema={"type": "object"}),
-        },
+        "content": openapi.content(_JSON, schema={"type": "object"}) | openapi.content(*_TEXTS),
     },
     304: {"description": "The transcript is unchanged since the revision that you have."},
 }

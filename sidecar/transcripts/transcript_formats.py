@@ -10,6 +10,7 @@ import json
 import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from sidecar import errors
@@ -19,8 +20,6 @@ from sidecar.transcripts.word_timing import split_columns, text_columns
 
 T = TypeVar("T")
 TranscriptFormatter = Callable[[Transcript, str], str]
-SUBTITLES = ("srt", "vtt")
-"""Formats that are better with word times."""
 _ARROW = re.compile("(?<!-)--+>")
 SHORT_RESULT = 500
 """Segments, words and hundreds of characters: about a millisecond, except as subtitles."""
@@ -59,7 +58,7 @@ def formatter_of(fmt: str) -> TranscriptFormatter:
         errors.FieldInvalid: there is no such format.
     """
     try:
-        return FORMATS[fmt]
+        return FORMATS[fmt].render
     except KeyError:
         raise errors.FieldInvalid(
             f"There is no format '{fmt}'.", hint=f"Use one of: {', '.join(FORMATS)}."
@@ -219,20 +218,36 @@ def to_rttm(transcript: Transcript, name: str) -> str:
     return _lines(rows)
 
 
-FORMATS: Mapping[str, TranscriptFormatter] = {
-    "text": to_text,
-    "json": to_json,
-    "srt": to_srt,
-    "vtt": to_vtt,
-    "tsv": to_tsv,
-    "rttm": to_rttm,
+@dataclass(frozen=True, slots=True)
+class OutputFormat:
+    """Output format. ``render`` takes the transcript and the recording's name; ``label``: what the
+    page calls it; ``by_words``: it is better with word times; ``extension``: of files, if it is not
+    the name."""
+
+    render: TranscriptFormatter
+    media_type: str
+    label: str
+    by_words: bool = False
+    extension: str = ""
+
+
+_TEXT, _UTF8 = "text/plain; charset=utf-8", "; charset=utf-8"
+FORMATS: Mapping[str, OutputFormat] = {
+    "text": OutputFormat(to_text, _TEXT, "Text with times", extension="txt"),
+    "json": OutputFormat(to_json, "application/json", "Everything"),
+    "srt": OutputFormat(to_srt, f"application/x-subrip{_UTF8}", "Subtitles", by_words=True),
+    "vtt": OutputFormat(to_vtt, f"text/vtt{_UTF8}", "Subtitles for the web", by_words=True),
+    "tsv": OutputFormat(to_tsv, f"text/tab-separated-values{_UTF8}", "Table"),
+    "rttm": OutputFormat(to_rttm, _TEXT, "Speaker turns"),
 }
-"""Formats by name; each function takes the transcript and the recording's name."""
+"""All formats by name: protocols, command line, clients and page read it."""
+SUBTITLES = tuple(name for name, one in FORMATS.items() if one.by_words)
 
 
 def file_extension(fmt: str) -> str:
     """Return the file extension of a format, without the dot."""
-    return "txt" if fmt == "text" else fmt
+    known = FORMATS.get(fmt)
+    return (known and known.extension) or fmt
 
 
 def _lines(lines: list[str]) -> str:

@@ -230,12 +230,16 @@ def test_clients_and_page_offer_every_format_and_the_docs_name_it():
         found = re.search(r"const FORMATS\b[^;]*?\[([^\]]*)\]", (root / source).read_text("utf-8"))
         assert found is not None, source
         assert set(json.loads(f"[{found[1]}]")) == set(FORMATS), source
+    for source in ("clients/js/src/calls.js", "clients/js/types/calls.d.ts"):
+        text = (root / source).read_text("utf-8")
+        (kinds,) = set(re.findall(r"(?:type Format = |typedef {)(\"json[^;}]+)", text))
+        assert {json.loads(one) for one in kinds.split(" | ")} == set(FORMATS), source
     page = (root / "sidecar/api/static/pane.js").read_text("utf-8")
-    assert all(f'["{fmt}", ' in page for fmt in FORMATS)
-    for page, item in (("queue", "- **The transcript**"), ("clients", "- **Formats**")):
-        lines = (root / f"docs/{page}.md").read_text("utf-8").splitlines()
-        (line,) = [line for line in lines if line.startswith(item)]
-        assert set(FORMATS) <= set(re.findall(r"[a-z]+", line)), page
+    for fmt, known in FORMATS.items():
+        assert f'["{fmt}", "{known.label}", "{file_extension(fmt)}"]' in page
+    lines = (root / "docs/queue.md").read_text("utf-8").splitlines()
+    (line,) = [line for line in lines if line.startswith("- **The transcript**")]
+    assert set(FORMATS) <= set(re.findall(r"[a-z]+", line))
 
 
 def test_file_extension_is_txt_for_text_and_the_name_of_any_other_format():
