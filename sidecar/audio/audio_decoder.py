@@ -132,12 +132,14 @@ class DecodedAudio(AbstractContextManager["DecodedAudio"]):
         max_s: float,
         mix: ChannelMix | None = None,
         reading: Reading = nullcontext,
+        skip_s: float = 0.0,
     ) -> None:
-        """``reading``: context of each read of the decoder."""
+        """``reading``: context of each read of the decoder. ``skip_s``: seconds at the beginning
+        that are silence for whoever iterates, so that what they find has its own time."""
         self.decoder, self._mix, self._reading = decoder, mix, reading
         self._rate = rate
         self._max_samples = int(max_s * rate)
-        self._samples = 0
+        self._samples, self._skipped_samples = 0, round(skip_s * rate)
         self._offset = DcOffsetRemover(rate)
         self.peaks = PeakMeter(rate)
         """Peak meter of the decoded audio."""
@@ -174,6 +176,8 @@ class DecodedAudio(AbstractContextManager["DecodedAudio"]):
                 raise errors.AudioTooLong()
             block = self._offset.remove(block)
             self.peaks.hear(block)
+            if (silent := len(block) - self._samples + self._skipped_samples) > 0:
+                block = np.concatenate([np.zeros_like(block[:silent]), block[silent:]])
             yield block
         self.peaks.end()
         if not self._samples:
@@ -193,25 +197,27 @@ def open_audio(
     channel: SelectedChannel | ChannelSurvey | None = None,
     links_within_s: float = LINK_SEARCH_LIMIT_S,
     reading: Reading = nullcontext,
+    skip_s: float = 0.0,
 ) -> DecodedAudio:
     """Decode an open file that `probe_audio` described, at ``rate`` Hz, up to ``max_s`` seconds.
 
     ``track``: number of the audio track, from 1; None: the first that can be decoded.
     ``channel``: the only one to decode, or the survey of all; None: they are mixed.
     ``links_within_s``: time limit for finding the links of a chained file; a probe can do without.
-    ``reading``: context of each read.
+    ``reading``: context of each read. ``skip_s``: as of `DecodedAudio`.
 
     Raises:
         errors.AudioUndecodable: the decoder cannot open it.
     """
     container = next(item for item in audio_format.CONTAINERS if item.name == info.container)
     mix = ChannelMix()
+    decoder: Decoder | None = None
     if info.decoder != FFMPEG_DECODER and (parts := readable_parts(fd, container)):
-        return DecodedAudio(WavDecoder(fd, parts, rate, channel or mix), rate, max_s, mix, reading)
-    decoder = ffmpeg.decode_with_ffmpeg(
+        decoder = WavDecoder(fd, parts, rate, channel or mix)
+    decoder = decoder or ffmpeg.decode_with_ffmpeg(
         fd, container, rate, max_s + 1.0, links_within_s, track, channel or mix
     )
-    return DecodedAudio(decoder, rate, max_s, mix, reading)
+    return DecodedAudio(decoder, rate, max_s, mix, reading, skip_s)
 
 
 def equal_blocks(blocks: Iterable[Block], samples: int) -> Iterator[Block]:

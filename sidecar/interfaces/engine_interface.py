@@ -192,7 +192,7 @@ class MemoryPlan:
     weight: int = 1
 
 
-_LATER_OPTIONS = "hotwords", "min_speakers", "max_speakers", "keeps_diarization"
+_LATER_OPTIONS = "hotwords", "min_speakers", "max_speakers", "keeps_diarization", "skip_seconds"
 
 
 @dataclass(frozen=True, slots=True)
@@ -241,6 +241,7 @@ class TranscribeOptions(WireValues):
     min_speakers: int | None = None
     max_speakers: int | None = None
     keeps_diarization: bool = False
+    skip_seconds: float = 0.0
 
     @property
     def prompt_with_hotwords(self) -> str:

@@ -18,6 +18,8 @@ MAX_SPEAKERS = 20
 MAX_TRACKS = 99
 MAX_CHANNELS = 8
 """Channels that are transcribed one by one: those of a recorder. Each is as much work."""
+MAX_SKIP_S = 86_400
+"""A day: no recording is longer."""
 MAX_TOKENS = 65_536
 """Positions of the model in all (64 K)."""
 
@@ -142,6 +144,11 @@ _ROWS = (
         "decoded.",
         help="Transcribe audio track N of a film.", shown={"metavar": "N", "min": 1},
         least=1, most=MAX_TRACKS, examples=(2,), estimate=True, **_OF_AUDIO),
+    _row("skip_seconds",
+        "Seconds at the beginning that the engine gets as silence, and so transcribes nothing of. "
+        "All times stay those of the whole recording.",
+        help="Begin behind the first N seconds.", shown={"metavar": "N"},
+        most=MAX_SKIP_S, examples=(90,), **_OF_AUDIO),
     _row("channels",
         "'separate' transcribes each channel for itself: for calls and interviews with a "
         "microphone for each person. Its speakers have the name of the channel, and words said at "

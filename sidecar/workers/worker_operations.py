@@ -190,6 +190,7 @@ class WorkerOperations:
                     track=options.track,
                     channel=channel,
                     reading=self.reads.reading,
+                    skip_s=options.skip_seconds,
                 )
 
         def events(

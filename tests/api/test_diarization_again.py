@@ -39,6 +39,25 @@ def test_mono_recording_with_separate_channels_can_be_diarized_again(embedded: S
     assert diarize(embedded, job_id, num_speakers=1).status_code == 200
 
 
+def test_recording_with_skipped_seconds_keeps_its_times_also_when_it_is_diarized_again(
+    embedded: Server, play_job: str
+) -> None:
+    skipped = 12.0
+    job_id = embedded.done(clip_wav("endgame_nagg_nell"), skip_seconds=skipped)
+    whole, rest = (embedded.transcript(one)["segments"] for one in (play_job, job_id))
+    assert skipped - 0.1 <= rest[0]["start_time"], "a segment begins a little before its speech"
+    behind = [one for one in whole if one["start_time"] > skipped + 1]
+    assert [one["text"] for one in rest][-len(behind) :] == [one["text"] for one in behind]
+    for one, same in zip(behind, rest[-len(behind) :], strict=True):
+        assert same["start_time"] == pytest.approx(one["start_time"], abs=0.3)
+    assert diarize(embedded, job_id, num_speakers=1).status_code == 200
+    again = embedded.transcript(job_id)["segments"]
+    assert (again[0]["start_time"], again[-1]["end_time"]) == (
+        rest[0]["start_time"],
+        rest[-1]["end_time"],
+    )
+
+
 def edit(server: Server, job_id: str, *operations: dict[str, Any]) -> httpx.Response:
     path, body = f"/v1/jobs/{job_id}/transcript", {"operations": [*operations]}
     return server.client.patch(path, json=body).raise_for_status()

@@ -92,6 +92,23 @@ def test_decoded_blocks_have_bounded_samples_and_the_decoded_seconds_are_counted
     assert max(sizes) <= 1 << 19
 
 
+def test_skipped_seconds_are_silence_and_all_else_is_as_in_the_whole(tmp_path: Path) -> None:
+    path = sine(tmp_path / "a.wav", rate=RATE)
+    with path.open("rb", buffering=0) as file:
+        facts = probe_audio(file.fileno(), 60.0)
+        heard, levels = [], []
+        for skip_s in (0.0, 0.75):
+            with open_audio(file.fileno(), facts, rate=RATE, max_s=60.0, skip_s=skip_s) as audio:
+                heard.append(np.concatenate(list(audio)))
+                levels.append(audio.peaks.since(0))
+    whole, rest = heard
+    first = round(0.75 * RATE)
+    assert not rest[:first].any()
+    assert np.array_equal(rest[first:], whole[first:])
+    assert whole[:first].any()
+    assert levels[0] == levels[1], "the strip of the player shows all of it"
+
+
 def test_wav_without_samples_is_refused_by_the_probe(tmp_path: Path) -> None:
     path = new_file(tmp_path / "a.wav", wav(b""))
     with path.open("rb") as file, pytest.raises(errors.AudioUndecodable):

@@ -23,6 +23,7 @@
  * @property {number} [max_tokens] Limit of the model's output (1 to 65536)
  * @property {"auto" | "parallel" | "single"} [windows] 'parallel' transcribes windows of about five minutes, several at once, if the memory suffices
  * @property {number} [track] Number of the audio track, for a film with several (1 to 99)
+ * @property {number} [skip_seconds] Seconds at the beginning that the engine gets as silence, and so transcribes nothing of (0 to 86400)
  * @property {"mix" | "separate"} [channels] 'separate' transcribes each channel for itself: for calls and interviews with a microphone for each person
  * @property {string | string[]} [channel_names] Names of separate channels in their order, separated by commas
  * @property {boolean} [words] Return word timestamps, also from an engine for which they are more work

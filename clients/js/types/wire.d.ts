@@ -82,6 +82,10 @@ export type Options = {
      */
     track?: number | undefined;
     /**
+     * Seconds at the beginning that the engine gets as silence, and so transcribes nothing of (0 to 86400)
+     */
+    skip_seconds?: number | undefined;
+    /**
      * 'separate' transcribes each channel for itself: for calls and interviews with a microphone for each person
      */
     channels?: "mix" | "separate" | undefined;

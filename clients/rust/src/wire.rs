@@ -140,6 +140,10 @@ pub struct Options {
     /// Number of the audio track, for a film with several (1 to 99).
     #[serde(skip_serializing_if = "Option::is_none")]
     pub track: Option<u32>,
+    /// Seconds at the beginning that the engine gets as silence, and so transcribes nothing of (0
+    /// to 86400).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub skip_seconds: Option<f64>,
     /// 'separate' transcribes each channel for itself: for calls and interviews with a microphone
     /// for each person: `mix`, `separate`.
     #[serde(skip_serializing_if = "Option::is_none")]
