@@ -27,13 +27,14 @@ from starlette.routing import Match, Route
 from sidecar import errors
 from sidecar.api.http import openapi
 from sidecar.api.http.auth_gate import sent_token
-from sidecar.api.http.openapi import PROBLEMS, RenderedBody, object_schema, request_body
+from sidecar.api.http.openapi import OPTIONS, PROBLEMS, RenderedBody, object_schema, request_body
 from sidecar.api.http.request_headers import accepts, identity_of
 from sidecar.api.http.responses import NO_STORE, json_response
 from sidecar.api.http.upload import read_json
 from sidecar.auth.authentication import CODE_LIFETIME_S, OneTimeCodes
 from sidecar.auth.identity import AuthMethod, Identity, Scope
 from sidecar.concurrency import ThreadLimiter
+from sidecar.interfaces.request_fields import followed_options
 from sidecar.service.facade import Service
 from sidecar.service.system_checks import CheckState, check_environment
 from sidecar.version import __version__
@@ -251,6 +252,9 @@ class PageInfo(BaseModel):
 
     version: str
     engine: PageEngine
+    options: dict[str, Any] = Field(
+        description="Schemas of the options of a recording that the engine follows, by name."
+    )
     may_reload: bool
     may_pull: bool = Field(description="True if the caller may download models.")
     keeps_seconds: float | None = Field(
@@ -316,6 +320,7 @@ def build_router(service: Service) -> APIRouter:
         body: dict[str, Any] = {
             "version": __version__,
             "engine": PageEngine.render(service.spec),
+            "options": {name: OPTIONS[name] for name in followed_options(service.spec)},
             "may_reload": Scope.RELOAD in identity.scopes,
             "may_pull": Scope.ADMIN in identity.scopes,
             "keeps_seconds": None if settings.retention_s == math.inf else settings.retention_s,

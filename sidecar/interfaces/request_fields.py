@@ -171,3 +171,9 @@ REQUEST_FIELDS: Mapping[str, RequestField] = {row.name: row for row in _ROWS}
 """All options by name, in the order of the documentation. 'openai=False' is also what that protocol
 takes under its own name (`plugins/openai/request.py`)."""
 SPEAKER_COUNT_FIELDS = "num_speakers", "speakers", "min_speakers", "max_speakers"
+
+
+def followed_options(spec: EngineSpec) -> list[str]:
+    """Return the options that have an effect with an engine."""
+    rows = REQUEST_FIELDS.items()
+    return [name for name, row in rows if row.follows is None or row.follows(spec)]

@@ -237,6 +237,13 @@ def test_page_gets_name_and_precisions_of_the_engine(server: Server) -> None:
     assert about["engine"]["precisions"] == ["fp32", "int8"]
 
 
+def test_page_gets_the_options_that_the_engine_follows_with_their_limits(server: Server) -> None:
+    options = server.client.get("/v1/page/about").json()["options"]
+    assert {"language", "channels", "track"} <= options.keys()
+    assert not {"num_speakers", "hotwords", "prompt", "temperature"} & options.keys()
+    assert options["track"]["maximum"] == 99
+
+
 @pytest.mark.parametrize(("peer", "topics"), [("127.0.0.1", {"uploads"}), ("192.0.2.7", set())])
 async def test_only_a_page_on_this_machine_is_told_of_faults_in_the_setup(
     peer: str, topics: set[str], tmp_path: Path

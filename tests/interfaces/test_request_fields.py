@@ -8,10 +8,11 @@ import pytest
 from sidecar.api.http.openapi import OPTIONS
 from sidecar.cli.request_flags import RequestFlags
 from sidecar.cli.transcribe import TranscribeCommandOptions
+from sidecar.engines import ENGINES
 from sidecar.errors import FieldInvalid
-from sidecar.interfaces.engine_interface import DiarizationEffort, TranscribeOptions
-from sidecar.interfaces.request_fields import REQUEST_FIELDS, RequestField
-from sidecar.interfaces.request_options import parse_options
+from sidecar.interfaces.engine_interface import DiarizationEffort, EngineSpec, TranscribeOptions
+from sidecar.interfaces.request_fields import REQUEST_FIELDS, RequestField, followed_options
+from sidecar.interfaces.request_options import ignored_fields, parse_options
 from sidecar.plugins.openai.request import KNOWN_FIELDS
 from sidecar.plugins.upstream.sidecar_dialect import OPTIONS as SENT_UPSTREAM
 
@@ -73,3 +74,19 @@ def test_each_flag_of_transcribe_is_sent_as_the_field_of_its_name() -> None:
 def test_protocols_take_the_rows_that_name_them() -> None:
     assert {row.name for row in ROWS if row.openai} <= KNOWN_FIELDS
     assert set(SENT_UPSTREAM) == {row.name for row in ROWS if row.upstream and not row.same_as}
+
+
+@pytest.mark.parametrize("spec", ENGINES, ids=lambda spec: spec.name)
+def test_option_is_followed_by_an_engine_or_named_in_its_notice(spec: EngineSpec) -> None:
+    for row in ROWS:
+        if row.same_as:
+            continue
+        options = parsed(**NEEDED.get(row.name, {}), **{row.name: value_of(row)})
+        ignored = "/".join(ignored_fields(spec, options)).split("/")
+        assert (row.name in followed_options(spec)) is (row.name not in ignored)
+
+
+def test_vibevoice_takes_words_to_expect_and_no_number_of_speakers() -> None:
+    followed = followed_options(next(spec for spec in ENGINES if spec.name == "vibevoice"))
+    assert {"hotwords", "prompt", "windows"} <= set(followed)
+    assert not {"num_speakers", "speakers", "min_speakers", "max_speakers"} & set(followed)

@@ -227,7 +227,8 @@ function Options({ state, store }) {
   };
   const count = Object.keys(options).length;
   const languages = about?.engine.languages ?? [];
-  const follows = (capability) => !about || about.engine.steerable || about.engine[capability];
+  const follows = (name) => !about || name in about.options;
+  const limits = ({ minimum: min, maximum: max } = {}) => ({ type: "number", min, max });
   const refusals = state.takes.filter((one) => one.error && one.options === options).map((one) => one.error);
   const refused = (name) => refusals.find(({ code, detail }) => code.startsWith(name) || detail.includes(`'${name}'`));
   const field = (name, label, more) => html`<label>${label}
@@ -239,7 +240,7 @@ function Options({ state, store }) {
     <div class="fields">
       ${languages.length !== 1 && field("language", "Language", { list: "languages", placeholder: "as it is heard" })}
       <datalist id="languages">${languages.map((tag) => html`<option value=${tag}></option>`)}</datalist>
-      ${follows("counted") && field("num_speakers", "How many people speak", { type: "number", min: 1, max: 20, placeholder: "unknown" })}
+      ${follows("num_speakers") && field("num_speakers", "How many people speak", { ...limits(about?.options.num_speakers), placeholder: "unknown" })}
       ${follows("hotwords") && field("hotwords", "Names and terms that may be said", { placeholder: "Nagg, Nell" })}
       <label class="check"><input type="checkbox" checked=${options.channels === "separate"} onChange=${(event) => set("channels", event.target.checked && "separate")} />
         One person on each channel, as in recorded calls</label>
