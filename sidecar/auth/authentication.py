@@ -95,10 +95,9 @@ class Authenticator:
         given = bearer_token(origin)
         if self.token is not None and hmac.compare_digest(given.encode(), self.token.encode()):
             return HOST
-        identity = None if self.verifier is None else self.verifier.verify(given)
-        if identity is None:
+        if self.verifier is None:
             raise errors.TokenInvalid()
-        return identity
+        return self.verifier.verify(given)
 
     def refusal(self, credential: SignedCredential) -> str | None:
         """Return why a credential is not valid any more, or `None` while it is valid."""

@@ -1,8 +1,9 @@
 """Signed tokens (JWT, ES256): public keys, verification, revocation list.
 
-The answer to a refused token does not say why. One signature is checked for every token; a
-malformed token is replaced by a decoy that fails. So refusing a token takes as long as accepting
-one. Only the signature of a token that was accepted is not checked again.
+The answer to a refused token says why only to its holder: of a token that a known key has signed,
+that it has expired or was revoked. One signature is checked for every token; a malformed token is
+replaced by a decoy that fails. So refusing a token takes as long as accepting one. Only the
+signature of a token that was accepted is not checked again.
 
 In the revocation list blank lines and lines that begin with `#` are ignored. A list with an error
 is not used in part: the last valid list stays in force.
@@ -24,7 +25,7 @@ from typing import TYPE_CHECKING, Any
 from sidecar import clock, files
 from sidecar.auth.identity import AuthMethod, Identity, Scope, SignedCredential
 from sidecar.bounded_dict import BoundedDict
-from sidecar.errors import SettingsInvalid
+from sidecar.errors import SettingsInvalid, TokenInvalid
 from sidecar.installation import needed_for
 from sidecar.observability.logs import ONCE_A_MINUTE
 
@@ -55,6 +56,7 @@ LEEWAY_S = 30
 """Tolerated clock difference."""
 MAX_TIMESTAMP_S = 253_402_300_800
 """The year 10000, in seconds since 1970; later dates are refused."""
+REPLACEMENT_HINT = "Ask the administrator of this service for a new one."
 _JOSE_FIELDS = frozenset({"alg", "kid", "typ"})
 """Allowed header fields: no key, URL of a key or extension is taken from a token."""
 _SIGNATURE_BYTES = 64
@@ -158,18 +160,28 @@ class TokenVerifier:
         self._accepted = BoundedDict[bytes, Identity](MAX_ACCEPTED)
         self._decoy = (jwt.encode(decoy_claims, signer, ALGORITHM), other.public_key())
 
-    def verify(self, token: str) -> Identity | None:
-        """Return the identity of a token, or `None` if it is invalid for any reason."""
+    def verify(self, token: str) -> Identity:
+        """Return the identity of a token.
+
+        Raises:
+            errors.TokenInvalid: it is not valid; it says that it has expired or was revoked if a
+                known key has signed it, else nothing.
+        """
         digest = hashlib.sha256(token.encode(errors="surrogatepass")).digest()
         identity = self._accepted.get(digest)
         if identity and identity.credential and self.refusal(identity.credential) is None:
             return identity
         identity = self._verified(token)
-        if identity is not None:
-            self._accepted[digest] = identity
+        if identity is None or identity.credential is None:
+            raise TokenInvalid()
+        if why := self.refusal(identity.credential):
+            raise TokenInvalid(f"This token {why}.", hint=REPLACEMENT_HINT)
+        self._accepted[digest] = identity
         return identity
 
     def _verified(self, token: str) -> Identity | None:
+        """Return the identity in a token that a known key has signed, whether it has expired or was
+        revoked, or not; `None` if it is none."""
         key_id = self._key_id_of(token)
         key = self._keys().get(key_id)
         known = key is not None
@@ -189,7 +201,7 @@ class TokenVerifier:
                 algorithms=[ALGORITHM],
                 audience=AUDIENCE,
                 leeway=LEEWAY_S,
-                options={"require": ["sub", "jti"], "strict_aud": True},
+                options={"require": ["sub", "jti"], "strict_aud": True, "verify_exp": False},
             )
         except (self._jwt.InvalidTokenError, *_CLAIM_TYPE_ERRORS) as error:
             log.debug("signed token rejected: %s", type(error).__name__ if known else "malformed")
@@ -210,7 +222,7 @@ class TokenVerifier:
         subject, token_id, scope = claims["sub"], claims["jti"], claims.get("scope", "")
         if not isinstance(scope, str) or not SUBJECT.fullmatch(subject):
             return None
-        if not TOKEN_ID.fullmatch(token_id) or token_id in self._revoked():
+        if not TOKEN_ID.fullmatch(token_id):
             return None
         if not all(_is_date(claims[name]) for name in ("exp", "nbf", "iat") if name in claims):
             return None

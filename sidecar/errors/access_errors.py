@@ -45,8 +45,8 @@ class TokenInvalid(Unauthorized, code="token_invalid"):
 
     default_detail = "The token is not valid for this service."
     default_hint = (
-        "A signed token has expired or was revoked: ask for a new one. A restarted service may "
-        "have another token: read its ready line again."
+        "Copy it again, whole: it was mistyped or cut, or is of another service. A restarted "
+        "service may have another token: read its ready line again."
     )
 
 

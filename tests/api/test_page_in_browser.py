@@ -3,6 +3,7 @@
 One browser for all.
 """
 
+import datetime
 import itertools
 import json
 import re
@@ -931,6 +932,38 @@ def test_sign_in_page_has_the_token_form_first_unless_opened_at_localhost(
     visitor.sees(".door", "vibevoice-asr open")
     tags = "return [...document.querySelector('.door').children].map((one) => one.tagName)"
     assert visitor.js(tags) == order
+
+
+def test_sign_in_says_over_the_field_why_a_token_is_not_accepted(
+    visitor: Visitor, start_server: StartServer
+) -> None:
+    issuer = TokenIssuer(visitor.folder / "tokens")
+    _, issue = issuer.create("anna")
+    token = issuer.create("ben")[0]
+    revoked, revoked_issue = issuer.create("clov")
+    issuer.revoke(revoked_issue.token_id)
+    past = TokenIssuer(issuer.folder, lambda: issue.issued - datetime.timedelta(days=9))
+    expired, _ = past.create("anna", lasts_s=60)
+    server = start_server(token_keys=issuer.keys.public)
+    visitor.opens(server)
+    for given, why in (
+        (expired, "has expired"),
+        (revoked, "was revoked"),
+        (token[:-9], "mistyped"),
+        ("naïve", "Copy it again"),
+    ):
+        field = visitor.sees(".door #token")
+        field.clear()
+        field.send_keys(given)
+        field.submit()
+        visitor.sees(".door form > :first-child .trouble", why)
+        assert visitor.js("return sessionStorage.getItem('vibevoice-token')") is None
+    assert visitor.findings() == []
+    field = visitor.sees(".door #token")
+    field.clear()
+    field.send_keys(f"Bearer {token}")
+    field.submit()
+    visitor.sees("h1", "Who said what")
 
 
 @pytest.mark.slow

@@ -1,4 +1,4 @@
-"""Signed tokens: what counts, what does not, and that nobody can tell why."""
+"""Signed tokens: what counts, what does not, and that only the holder of a token is told why."""
 
 import contextlib
 import sys
@@ -27,20 +27,28 @@ def verifier_of(issuer: TokenIssuer) -> signed_tokens.TokenVerifier:
     return signed_tokens.TokenVerifier(lambda: public, issuer.revoked)
 
 
+def verified(verifier: signed_tokens.TokenVerifier, token: str) -> Identity | None:
+    """Whom a token identifies; `None` if it is refused."""
+    try:
+        return verifier.verify(token)
+    except errors.TokenInvalid:
+        return None
+
+
 def test_unknown_key_is_logged_shortened_without_control_characters(
     attacker: Attacker, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     verifier = verifier_of(attacker.issuer)
     elsewhere = TokenIssuer(tmp_path / "other")
     token, issue = elsewhere.create("anna")
-    assert verifier.verify(token) is None
+    assert verified(verifier, token) is None
     assert f"signed by an unknown key, '{issue.key}'" in caplog.text
     caplog.clear()
     _, _, signature = token.partition(".")
     head = jwt.utils.base64url_encode(
         b'{"alg":"ES256","kid":"a\\nforged ' + 900 * b"b" + b'"}'
     ).decode()
-    assert verifier.verify(f"{head}.{signature}") is None
+    assert verified(verifier, f"{head}.{signature}") is None
     (said,) = caplog.messages
     assert len(said) < 250
     assert said.isprintable()
@@ -48,14 +56,14 @@ def test_unknown_key_is_logged_shortened_without_control_characters(
 
 def test_every_attack_is_refused_and_every_issued_token_accepted(attacker: Attacker) -> None:
     verifier = verifier_of(attacker.issuer)
-    let_in = [name for name, token in attacker.tokens().items() if verifier.verify(token)]
+    let_in = [name for name, token in attacker.tokens().items() if verified(verifier, token)]
     assert let_in == []
     # What the attacks are made of would do, but for what is wrong with each.
     for token, jti in (attacker.good, attacker.good_id), (attacker.signed({}), CLAIMS["jti"]):
-        found = verifier.verify(token)
+        found = verified(verifier, token)
         assert found == Identity("anna", AuthMethod.JWT)
         assert found.credential == SignedCredential(jti, attacker.kid)
-    assert verifier.verify(attacker.with_kid(attacker.kid))
+    assert verified(verifier, attacker.with_kid(attacker.kid))
 
 
 def test_accepted_token_is_refused_once_it_expires_is_revoked_or_its_key_is_removed(
@@ -64,7 +72,7 @@ def test_accepted_token_is_refused_once_it_expires_is_revoked_or_its_key_is_remo
     now = 1_800_000_000.0
     known, revoked = signed_tokens.read_public_keys(attacker.issuer.keys.public), set[str]()
     verifier = signed_tokens.TokenVerifier(lambda: known, lambda: frozenset(revoked), lambda: now)
-    claims = verifier.verify(attacker.signed({"exp": int(now)}))
+    claims = verified(verifier, attacker.signed({"exp": int(now)}))
     assert claims is not None
     assert claims.credential is not None
     assert claims.credential == SignedCredential(CLAIMS["jti"], attacker.kid, int(now))
@@ -77,6 +85,29 @@ def test_accepted_token_is_refused_once_it_expires_is_revoked_or_its_key_is_remo
     revoked.clear()
     known.clear()
     assert "key" in str(verifier.refusal(claims.credential))
+
+
+def test_refused_token_says_expired_or_revoked_only_if_a_known_key_has_signed_it(
+    attacker: Attacker,
+) -> None:
+    revoked = set[str]()
+    public = signed_tokens.read_public_keys(attacker.issuer.keys.public)
+    verifier = signed_tokens.TokenVerifier(lambda: public, lambda: frozenset(revoked))
+
+    def detail(token: str) -> str:
+        with pytest.raises(errors.TokenInvalid) as refused:
+            verifier.verify(token)
+        return refused.value.detail
+
+    old, good = attacker.signed({"exp": 1_000_000_000}), attacker.signed({})
+    assert detail(old) == "This token has expired."
+    assert detail(old[:-4]) == detail("x") == errors.TokenInvalid().detail
+    assert verifier.verify(good).subject == "anna"
+    revoked.add(CLAIMS["jti"])
+    assert detail(good) == "This token was revoked."
+    head, claims, _ = good.split(".")
+    forged = ".".join((head, claims, old.split(".")[2]))
+    assert detail(forged) == errors.TokenInvalid().detail
 
 
 def test_signature_of_an_accepted_token_is_verified_again_only_if_it_may_be_refused(
@@ -95,23 +126,23 @@ def test_signature_of_an_accepted_token_is_verified_again_only_if_it_may_be_refu
 
     monkeypatch.setattr(jwt.algorithms.ECAlgorithm, "verify", verify)
     token = attacker.signed({"exp": int(now) + 3600})
-    claims = verifier.verify(token)
+    claims = verified(verifier, token)
     assert claims is not None
-    assert (verifier.verify(token), checks) == (claims, 1)
+    assert (verified(verifier, token), checks) == (claims, 1)
     now += 3600 + LEEWAY_S
-    verifier.verify(token)
+    verified(verifier, token)
     assert checks == 2
     now -= 3600 + LEEWAY_S
     revoked.add(CLAIMS["jti"])
-    assert (verifier.verify(token), checks) == (None, 3)
+    assert (verified(verifier, token), checks) == (None, 3)
     revoked.clear()
     public.clear()
-    assert (verifier.verify(token), checks) == (None, 4)
+    assert (verified(verifier, token), checks) == (None, 4)
     public.update(known)
-    assert (verifier.verify(token), checks) == (claims, 4)
+    assert (verified(verifier, token), checks) == (claims, 4)
     for number in range(signed_tokens.MAX_ACCEPTED):
-        assert verifier.verify(attacker.signed({"sub": f"a{number}"}))
-    verifier.verify(token)
+        assert verified(verifier, attacker.signed({"sub": f"a{number}"}))
+    verified(verifier, token)
     assert checks == 5 + signed_tokens.MAX_ACCEPTED, "the oldest is forgotten"
 
 
@@ -133,7 +164,7 @@ def test_each_token_right_or_wrong_costs_one_signature_check_of_bounded_size(
     counts = Counter[int]()
     for token in [attacker.good, *attacker.tokens().values()]:
         checked.clear()
-        verifier.verify(token)
+        verified(verifier, token)
         counts[len(checked)] += 1
         assert all(size <= signed_tokens.MAX_TOKEN_CHARACTERS for size in checked)
     assert set(counts) == {1}
@@ -146,12 +177,12 @@ def test_new_key_signs_and_the_old_one_is_valid_until_deleted(tmp_path: Path) ->
     new, _ = issuer.create("anna")
     assert jwt.get_unverified_header(new)["kid"] == name != jwt.get_unverified_header(old)["kid"]
     verifier = verifier_of(issuer)
-    assert verifier.verify(old)
-    assert verifier.verify(new)
+    assert verified(verifier, old)
+    assert verified(verifier, new)
     sorted(issuer.keys.public.iterdir())[0].unlink()
     verifier = verifier_of(issuer)
-    assert verifier.verify(old) is None
-    assert verifier.verify(new)
+    assert verified(verifier, old) is None
+    assert verified(verifier, new)
 
 
 def test_signed_tokens_without_pyjwt_say_what_to_install(

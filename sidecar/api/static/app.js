@@ -75,7 +75,7 @@ function App() {
     <div inert=${Boolean(door)}>
     <a class="skip" href="#main">To the transcript</a>
     <${Bar} state=${state} recordings=${recordings} say=${say} />
-    ${state.arrival && html`<div class="banner"><${Trouble} error=${state.arrival} /></div>`}
+    ${state.arrival && !door && html`<div class="banner"><${Trouble} error=${state.arrival} /></div>`}
     <div class="page" data-view=${view} data-ready=${state.loaded ? "yes" : "no"}>
       <${Aside} state=${state} store=${store} recordings=${recordings} empty=${empty} say=${say} />
       ${take && html`<${TakePane} key=${take.id} take=${take} state=${state} recordings=${recordings} />`}
@@ -118,23 +118,32 @@ function Offer({ offer: { token, signed_in_as: name } }) {
   </div>`;
 }
 
-/** Where a token is wanted and none is here. */
+/** What was pasted, without what is not the token's. */
+const tokenIn = (text) => text.trim().replace(/^Bearer\s+/i, "").replace(/[\r\n]/g, "");
+
+/** Where a token is wanted and none is here. It is tried before the page goes on. */
 function Door({ state }) {
-  const enter = (event) => {
+  const [busy, setBusy] = useState(false);
+  const enter = async (event) => {
     event.preventDefault();
-    recordings.enter(new FormData(event.target).get("token").trim());
+    if (busy) return;
+    setBusy(true);
+    await recordings.enter(tokenIn(new FormData(event.target).get("token")));
+    setBusy(false);
   };
   const local = ["localhost", "127.0.0.1", "[::1]"].includes(location.hostname);
   const records = state.takes.some((one) => one.state === "recording");
+  const wrong = state.arrival;
   return html`<div class="door" role="dialog" aria-modal="true" aria-label="Sign in">
-    <h1>Sign in</h1>
+    <h1><span class="brand">vibevoice-asr</span> Sign in</h1>
     ${records && html`<p class="notice" role="status">The recording goes on. Its audio is kept in this browser.</p>`}
-    ${state.arrival && html`<${Trouble} error=${state.arrival} />`}
     ${local && html`<p>On this machine, type <code>vibevoice-asr open</code>: this page opens, signed in.</p>`}
     <form onSubmit=${enter}>
+      ${wrong && html`<div id="wrong"><${Trouble} error=${wrong} /></div>`}
       <label for="token">${local ? "Or enter" : "Enter"} your token, or the service's:</label>
-      <input id="token" name="token" type="password" autocomplete="off" required />
-      <button class="main" type="submit">Enter</button>
+      <input id="token" name="token" type="password" autocomplete="off" required aria-invalid=${String(Boolean(wrong))} aria-describedby=${wrong ? "wrong" : null} />
+      <button class="main" type="submit" aria-disabled=${String(busy)}>${busy ? "Trying the token" : "Enter"}</button>
+      ${busy && html`<p class="quiet" role="status">After several wrong tokens the answer takes up to 8 seconds.</p>`}
     </form>
     ${!local && html`<p>If you have none, ask the administrator of this service. On the machine where it runs, <code>vibevoice-asr open</code> signs in.</p>`}
     <p class="quiet">The token stays in this tab until you close it, and is never part of an address.</p>

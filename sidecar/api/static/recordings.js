@@ -8,7 +8,7 @@ import { isOver, newest, read } from "./reading.js";
 import { Recorder } from "./recorder.js";
 import { client, keep, token } from "./session.js";
 import { alone } from "./store.js";
-import { trouble } from "./words.js";
+import { spoken, trouble } from "./words.js";
 
 const BUSY_MS = 1000;
 const IDLE_MS = 4000;
@@ -77,6 +77,7 @@ export class Recordings {
   /** Go on with a token; what the page has of somebody else is hidden until they are signed in again. */
   async enter(given) {
     try {
+      if (!/^[ -~]+$/.test(given)) throw MISTYPED;
       const about = await client({}, undefined, given).question("/v1/page/about", { once: true });
       keep(given);
       const known = this.#store.state.about;
@@ -95,7 +96,7 @@ export class Recordings {
       await this.copies.refresh(about.owner);
       this.look();
     } catch (error) {
-      this.#store.set({ arrival: trouble(error) });
+      this.#store.set({ arrival: { ...trouble(error), hint: waits(error) || error.hint } });
     }
   }
 
@@ -162,7 +163,8 @@ export class Recordings {
       this.#copy(jobs);
       this.#attend(jobs);
     } catch (error) {
-      if (error.status === 401) this.#store.set({ locked: token() === asks, loaded: true });
+      if (error.status === 401 && token() === asks) this.#store.set({ locked: true, loaded: true, ...(error.code === "token_invalid" && !this.#store.state.locked ? { arrival: trouble(error) } : {}) });
+      else if (error.status === 401) this.#store.set({ locked: false, loaded: true });
       else if (error.code) this.#store.set({ offline: false, refused: error, loaded: true }); // it answers
       else if (!document.hidden) this.#store.set({ offline: true, loaded: true });
     }
@@ -317,6 +319,12 @@ export class Recordings {
     }
   }
 }
+
+/** Of a token that no request can carry. */
+const MISTYPED = { detail: "A token has only letters, digits and signs of the English keyboard.", hint: "Copy it again, whole." };
+
+/** When a token can be tried again, if the service says so. */
+const waits = ({ retryAfter }) => (retryAfter ? `Try again in ${spoken(Math.ceil(retryAfter))}.` : "");
 
 const LOST = {
   detail: "The service no longer has this recording.",
