@@ -9,7 +9,8 @@ import re
 from dataclasses import dataclass
 
 from sidecar import errors
-from sidecar.auth.identity import RequestOrigin, is_loopback_address
+from sidecar.auth.identity import RequestOrigin
+from sidecar.config.server_settings import is_loopback_address
 from sidecar.config.settings import Settings
 
 _HOST_HEADER = re.compile(

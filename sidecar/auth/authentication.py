@@ -35,10 +35,10 @@ from sidecar.auth.identity import (
     Scope,
     SignedCredential,
     bearer_token,
-    is_loopback_address,
 )
 from sidecar.auth.rate_limits import RateLimiter, RevocableStreams
 from sidecar.auth.token_issuing import SUBFOLDER
+from sidecar.config.server_settings import is_loopback_address
 from sidecar.config.settings import Settings
 from sidecar.file_watcher import FileWatcher
 from sidecar.observability.logs import ONCE_A_MINUTE, default_data_folder

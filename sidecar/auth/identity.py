@@ -6,13 +6,12 @@ the first argument of every method that touches a job, and authorizes there.
 
 from __future__ import annotations
 
-import ipaddress
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
-from functools import lru_cache
 
 from sidecar import errors
+from sidecar.config.server_settings import is_loopback_address
 
 PROXY_HEADER_PREFIXES = ("forwarded", "x-forwarded-", "x-real-ip")
 """Prefixes of the headers that proxies add."""
@@ -44,19 +43,6 @@ class RequestOrigin:
     def is_local(self) -> bool:
         """Return whether it was sent on this machine; an unknown peer is not local."""
         return self.peer is not None and is_loopback_address(self.peer) and not self.forwarded
-
-
-@lru_cache  # of each peer it is asked twice in a request
-def is_loopback_address(address: str) -> bool:
-    """Return whether a listener at the address can be reached from this machine only."""
-    if address.lower() == "localhost":
-        return True
-    try:
-        ip = ipaddress.ip_address(address)
-    except ValueError:
-        return False
-    mapped = ip.ipv4_mapped if isinstance(ip, ipaddress.IPv6Address) else None
-    return (mapped or ip).is_loopback
 
 
 class Scope(StrEnum):

@@ -21,9 +21,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sidecar import files
-from sidecar.auth.identity import is_loopback_address
 from sidecar.clock import utc_now
-from sidecar.config.server_settings import TLS_OFF, TLS_SELF_SIGNED
+from sidecar.config.server_settings import TLS_OFF, TLS_SELF_SIGNED, is_loopback_address
 from sidecar.config.settings import Settings
 from sidecar.errors import SettingsInvalid
 from sidecar.file_watcher import FileWatcher

@@ -14,6 +14,8 @@ from sidecar.interfaces.engine_interface import (
 
 DEFAULT_JOB_RETENTION_S = 600.0
 """Default retention of results in memory: long enough to fetch one after a network failure."""
+SHARED_JOB_RETENTION_S = 7 * 86_400.0
+"""The same of a service that several people use: a week, so that one who is away finds a result."""
 
 
 class EngineSettings(SettingsGroup):
@@ -110,8 +112,9 @@ class JobSettings(setting_types.SettingsGroup):
     job_retention: setting_types.OptionalDuration = setting(
         None,
         "Time that the result of a finished job can be fetched, from its end or from its "
-        "owner's last access. If unset: 10m (1d if 'open' or 'demo' starts the service); "
-        "unlimited with 'keep_jobs' or 'journal'.",
+        "owner's last access. If unset: 10m (1d if 'open' or 'demo' starts the service; 7d with "
+        "'token_keys' or a 'host' that other machines reach); unlimited with 'keep_jobs' or "
+        "'journal'.",
         ge=0,
     )
     job_retention_mb: int | None = setting(

@@ -1,5 +1,7 @@
 """Settings of the process, operations and access."""
 
+import ipaddress
+from functools import lru_cache
 from typing import Annotated, Literal
 
 from pydantic import BeforeValidator, SecretStr
@@ -15,6 +17,19 @@ ALL_PLUGINS = "all"
 MetricsOptions = Annotated[
     tuple[Literal["open", "owners"], ...], NoDecode, BeforeValidator(setting_types.parse_list)
 ]
+
+
+@lru_cache  # of each peer it is asked twice in a request
+def is_loopback_address(address: str) -> bool:
+    """Return whether a listener at the address can be reached from this machine only."""
+    if address.lower() == "localhost":
+        return True
+    try:
+        ip = ipaddress.ip_address(address)
+    except ValueError:
+        return False
+    mapped = ip.ipv4_mapped if isinstance(ip, ipaddress.IPv6Address) else None
+    return (mapped or ip).is_loopback
 
 
 class ProcessSettings(setting_types.SettingsGroup):

@@ -188,7 +188,12 @@ class Settings(
         deleted."""
         if self.job_retention is not None:
             return self.job_retention
-        return math.inf if self.keeps_jobs else engine_settings.DEFAULT_JOB_RETENTION_S
+        if self.keeps_jobs:
+            return math.inf
+        shared = self.token_keys is not None or not server_settings.is_loopback_address(self.host)
+        if shared:
+            return engine_settings.SHARED_JOB_RETENTION_S
+        return engine_settings.DEFAULT_JOB_RETENTION_S
 
     @property
     def encrypted(self) -> bool:

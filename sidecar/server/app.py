@@ -18,8 +18,8 @@ from typing import TYPE_CHECKING, Any
 
 from sidecar.auth import authentication
 from sidecar.auth.allowed_hosts import allowed_hosts_of
-from sidecar.auth.identity import is_loopback_address
 from sidecar.auth.rate_limits import MAX_OPEN_STREAMS, RateLimiter, RevocableStreams
+from sidecar.config.server_settings import is_loopback_address
 from sidecar.config.settings import Settings
 from sidecar.engines import engine_selection, engine_spec, missing_packages
 from sidecar.errors import SettingsInvalid

@@ -15,9 +15,10 @@ import uvicorn
 from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 
 from sidecar.accepted_sockets import ACCEPT_RETRY_S, accept_all
-from sidecar.auth.identity import AuthMethod, Identity, is_loopback_address
+from sidecar.auth.identity import AuthMethod, Identity
 from sidecar.auth.rate_limits import FairOwnerSemaphore, RateLimit, TokenBuckets, rate_limit_key
 from sidecar.concurrency import BackgroundTaskGroup
+from sidecar.config.server_settings import is_loopback_address
 from sidecar.server.listeners import BACKLOG
 
 MAX_CONNECTIONS_PER_ADDRESS = 10_000

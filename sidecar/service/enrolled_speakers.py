@@ -10,7 +10,8 @@ from importlib.util import find_spec
 
 from sidecar import clock, errors, files
 from sidecar.audio.audio_source import AudioSource
-from sidecar.auth.identity import Identity, Scope, is_loopback_address
+from sidecar.auth.identity import Identity, Scope
+from sidecar.config.server_settings import is_loopback_address
 from sidecar.config.settings import Settings
 from sidecar.interfaces.engine_interface import TranscribeOptions
 from sidecar.interfaces.live_options import LiveOptions

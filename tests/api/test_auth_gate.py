@@ -15,7 +15,7 @@ from service_process import Server, check_discreet, check_problem
 
 from sidecar.api.http.auth_gate import PROBES
 from sidecar.auth.authentication import AccessControl
-from sidecar.auth.identity import is_loopback_address
+from sidecar.config.server_settings import is_loopback_address
 from sidecar.config.settings import Settings
 from sidecar.file_watcher import FileWatcher
 from sidecar.server.app import create_access_control, create_app

@@ -69,6 +69,20 @@ def test_retention_of_persisted_jobs_is_unlimited_unless_set(config, tmp_path):
     assert load_settings(**kept, job_retention="2h").retention_s == 7200
 
 
+@pytest.mark.parametrize(
+    ("given", "days"),
+    [
+        ({"host": "0.0.0.0"}, 7),
+        ({"host": "192.0.2.7", "token": "correct-horse-battery-staple"}, 7),
+        ({"token_keys": "/tmp/public"}, 7),
+        ({"host": "127.0.0.1", "token": "correct-horse-battery-staple"}, 600 / 86_400),
+        ({"host": "0.0.0.0", "job_retention": "1d"}, 1),
+    ],
+)
+def test_results_of_a_service_for_several_people_stay_a_week_unless_set(config, given, days):
+    assert load_settings(**given).retention_s == days * 86_400
+
+
 NUMBERS = [
     name
     for name, field in settings_class().model_fields.items()

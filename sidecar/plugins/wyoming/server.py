@@ -27,8 +27,9 @@ from sidecar.audio.audio_format import WAV_HEAD_BYTES, wav_head
 from sidecar.audio.audio_source import AudioSource
 from sidecar.audio.upload_spool import UploadSpool
 from sidecar.auth.authentication import AccessControl
-from sidecar.auth.identity import AuthMethod, Identity, RequestOrigin, is_loopback_address
+from sidecar.auth.identity import AuthMethod, Identity, RequestOrigin
 from sidecar.concurrency import BackgroundTaskGroup
+from sidecar.config.server_settings import is_loopback_address
 from sidecar.config.settings import Settings
 from sidecar.interfaces.engine_interface import TranscribeOptions
 from sidecar.interfaces.live_options import WholeSamples
