@@ -340,7 +340,9 @@ def test_transcript_of_a_namesake_and_an_edited_one_are_kept_by_all_ways_to_tran
     out = terminal.home / "out"
     (out / "rec.txt").write_text("corrected by hand", "utf-8")
     again = terminal.run("transcribe", "mon/rec.wav", "--output", "out")
-    check_one_line(again, 0, "mon/rec.wav: rec.txt exists and is kept; the output is rec-3.txt.")
+    check_one_line(
+        again, 0, f"{Path('mon/rec.wav')}: rec.txt exists and is kept; the output is rec-3.txt."
+    )
     texts = {path.name: path.read_text("utf-8") for path in out.glob("[!.]*")}
     assert texts["rec.txt"] == "corrected by hand"
     assert len(set(texts.values())) == 3
