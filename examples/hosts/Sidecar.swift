@@ -47,8 +47,12 @@ final class Sidecar {
                                  headers: ["Prefer": "respond-async"])
         while ["queued", "running"].contains(job["state"] as? String ?? "") {
             onProgress((job["progress"] as? [String: Any])?["fraction"] as? Double)
-            try await Task.sleep(nanoseconds: 100_000_000)
-            job = try await call("GET", "/v1/jobs/\(job["id"]!)")
+            try? await Task.sleep(nanoseconds: 100_000_000)  // ends at once when the task is cancelled
+            let address = "/v1/jobs/\(job["id"]!)"
+            // A request of a cancelled task would not be sent; one of a task of its own is.
+            job = try await Task.isCancelled
+                ? Task.detached { try await self.call("DELETE", address + "?keep=true") }.value
+                : call("GET", address)
         }
         guard job["state"] as? String == "done" else {
             throw NSError(domain: "transcription", code: 1, userInfo: job)  // failed, or cancelled

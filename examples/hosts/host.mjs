@@ -61,11 +61,15 @@ export async function stop({ child, exited }) {
 }
 
 if (process.argv[1] && import.meta.url === pathToFileURL(process.argv[1]).href) {
+  const [, , recording, ...command] = process.argv;
+  const enter = new AbortController();
   try {
-    const sidecar = await start(process.argv.slice(3));
+    if (command.length === 0) throw new Error("usage: node host.mjs RECORDING COMMAND…, such as vibevoice-asr");
+    process.stdin.once("data", () => enter.abort());
+    const sidecar = await start(command);
     try {
       const onProgress = (fraction) => console.log("progress", fraction);
-      const result = await transcribe(sidecar, process.argv[2], { onProgress });
+      const result = await transcribe(sidecar, recording, { onProgress, signal: enter.signal });
       for (const { start_time, speaker, text } of result.segments) {
         console.log(`${start_time.toFixed(2).padStart(8)} ${speaker}: ${text}`);
       }
@@ -76,4 +80,5 @@ if (process.argv[1] && import.meta.url === pathToFileURL(process.argv[1]).href) 
     console.error(message);
     process.exitCode = 1;
   }
+  process.stdin.destroy();
 }

@@ -1,4 +1,5 @@
 import json
+import os
 import subprocess
 import sys
 import threading
@@ -68,14 +69,23 @@ class Sidecar:
         hint = "Is a proxy between? Its log says more."
         raise SpeechError({"detail": detail, "hint": hint, "code": "no_json"})
 
-    def transcribe(self, path: str, on_progress=lambda fraction: None, **options: object) -> dict:
+    def transcribe(
+        self,
+        path: str,
+        on_progress=lambda fraction: None,
+        cancelled=lambda: False,
+        **options: object,
+    ) -> dict:
         """Transcribe a file of this machine. `options`: language="en", diarize=False …"""
         body = {"audio_path": str(Path(path).resolve()), **options}  # it takes no relative path
         job = self.call("POST", "/transcribe", body, Prefer="respond-async")
         while job["state"] in ("queued", "running"):
             on_progress(job["progress"]["fraction"])
             time.sleep(0.1)
-            job = self.call("GET", f"/v1/jobs/{job['id']}")
+            if cancelled():
+                job = self.call("DELETE", f"/v1/jobs/{job['id']}?keep=true")
+            else:
+                job = self.call("GET", f"/v1/jobs/{job['id']}")
         return self.call("GET", f"/v1/jobs/{job['id']}/transcript")  # else why there is none
 
     def stop(self) -> int:
@@ -85,9 +95,15 @@ class Sidecar:
 
 
 if __name__ == "__main__":
+    if len(sys.argv) < 3:
+        sys.exit("usage: python host.py RECORDING COMMAND…, such as vibevoice-asr")
+    enter = threading.Event()
+    threading.Thread(target=lambda: os.read(0, 1) and enter.set(), daemon=True).start()
     sidecar = Sidecar(sys.argv[2:])
     try:
-        result = sidecar.transcribe(sys.argv[1], lambda fraction: print("progress", fraction))
+        result = sidecar.transcribe(
+            sys.argv[1], lambda fraction: print("progress", fraction), cancelled=enter.is_set
+        )
     except SpeechError as error:
         sidecar.stop()
         sys.exit(str(error))

@@ -2,7 +2,10 @@ use serde_json::{json, Value};
 use std::error::Error;
 use std::io::{BufRead, BufReader};
 use std::process::{Command, ExitCode, Stdio};
-use std::{thread::sleep, time::Duration};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::Arc;
+use std::thread::{sleep, spawn};
+use std::time::Duration;
 
 /// The body of an answer; of an error of the service, its text.
 fn answer(outcome: Result<ureq::Response, ureq::Error>) -> Result<Value, Box<dyn Error>> {
@@ -31,6 +34,15 @@ fn main() -> ExitCode {
 
 fn run() -> Result<(), Box<dyn Error>> {
     let words: Vec<String> = std::env::args().collect();
+    if words.len() < 3 {
+        return Err("usage: host RECORDING COMMAND…, such as vibevoice-asr".into());
+    }
+    let enter = Arc::new(AtomicBool::new(false));
+    let pressed = enter.clone();
+    spawn(move || {
+        let read = std::io::stdin().read_line(&mut String::new());
+        pressed.store(read.is_ok_and(|bytes| bytes > 0), Ordering::Relaxed);
+    });
     let path = std::env::current_dir()?.join(&words[1]); // the service takes no relative path
     let mut child = Command::new(&words[2])
         .args(&words[3..])
@@ -59,7 +71,12 @@ fn run() -> Result<(), Box<dyn Error>> {
     while job["state"] == "queued" || job["state"] == "running" {
         println!("progress {}", job["progress"]["fraction"]);
         sleep(Duration::from_millis(100));
-        job = answer(call("GET", &format!("/v1/jobs/{}", job["id"].as_str().unwrap())).call())?;
+        let address = format!("/v1/jobs/{}", job["id"].as_str().unwrap());
+        job = answer(if enter.load(Ordering::Relaxed) {
+            call("DELETE", &format!("{address}?keep=true")).call()
+        } else {
+            call("GET", &address).call()
+        })?;
     }
     let address = format!("/v1/jobs/{}/transcript", job["id"].as_str().unwrap());
     let result = answer(call("GET", &address).call())?; // else why there is none

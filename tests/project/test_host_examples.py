@@ -94,14 +94,17 @@ class Stage:
         )
 
     @contextlib.contextmanager
-    def start(self, command: list[str]) -> Iterator[subprocess.Popen[str]]:
+    def start(
+        self, command: list[str], stdin: int = subprocess.DEVNULL, stderr: int | None = None
+    ) -> Iterator[subprocess.Popen[str]]:
         """Start a host, and wait for its end; its standard error is that of the tests."""
         with subprocess.Popen(
             command,
             cwd=REPOSITORY,
             env=self.environment,
-            stdin=subprocess.DEVNULL,
+            stdin=stdin,
             stdout=subprocess.PIPE,
+            stderr=stderr,
             encoding="utf-8",
         ) as process:
             limit = threading.Timer(PATIENCE_S, process.kill)
@@ -234,6 +237,37 @@ def test_example_host_prints_reason_and_exit_code_of_failed_start_and_leaves_no_
     assert errors.CheckpointNotFound.default_detail[:30] in result.stdout + result.stderr
     assert re.search(r"exit (code|status):? 66", result.stdout + result.stderr)
     assert stage.left() == []
+
+
+@pytest.mark.slow_except("host.py")
+def test_example_host_cancels_its_job_once_enter_is_pressed_and_leaves_no_process(
+    host: list[str], stage: Stage, recording: Path
+) -> None:
+    stage.hold.touch()
+    command = [*host, str(recording), *SOURCE]
+    with stage.start(command, subprocess.PIPE, subprocess.STDOUT) as process:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        told: list[str] = []
+        for line in process.stdout:
+            told.append(line.rstrip())
+            if PROGRESS.match(line):
+                process.stdin.write("\n")
+                process.stdin.flush()
+                break
+        told += [line.rstrip() for line in process.stdout]
+    assert process.returncode == 1, told
+    assert [line for line in told if line.endswith("(job_cancelled)")], told
+    assert stage.left() == []
+
+
+def test_example_host_without_arguments_says_its_usage_in_one_line(
+    host: list[str], stage: Stage
+) -> None:
+    run = stage.run(*host)
+    assert run.returncode == 1
+    (line,) = run.stderr.splitlines()
+    assert line.startswith("usage: ")
 
 
 @pytest.mark.slow_except("host.py")
