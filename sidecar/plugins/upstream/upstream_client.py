@@ -57,8 +57,9 @@ HEALTH_PATH, MODELS_PATH = "/health", "/v1/models"
 UPSTREAM_ENGINE = "upstream"
 """Name of this engine: a server that runs it forwards recordings to others."""
 VIBEVOICE = "vibevoice"
-_AWAY = frozenset({502, 503, 504})
-"""Statuses of a proxy whose server is away, or of a server that starts."""
+_PASSING = frozenset({429, 500, 502, 503, 504})
+"""Statuses of a server in trouble or with too much to do, of a proxy whose server is away, and of a
+server that starts: they say nothing of what it is."""
 
 SPEECH_S = 1.0
 MAX_ANSWER_BYTES = 64 << 20
@@ -314,7 +315,7 @@ class UpstreamClient:
                         self._client, self._url + path, headers=self._headers
                     )
         except openai_http.RequestRefused as refused:
-            if refused.status in _AWAY:
+            if refused.status in _PASSING:
                 raise UpstreamUnreachable(f"The upstream answered {refused.status}.") from None
             return refused.status, refused.body
         except (UpstreamFailed, UpstreamTimeout):

@@ -25,6 +25,7 @@ from sidecar.plugins.upstream.errors import (
     UpstreamGarbled,
     UpstreamRefused,
     UpstreamRefusedRecording,
+    UpstreamUnreachable,
 )
 from sidecar.plugins.upstream.load_balancer import FailoverLimits
 from sidecar.plugins.upstream.openai_dialect import openai_dialect, parse_openai_answer
@@ -439,6 +440,27 @@ async def test_error_of_a_recording_for_a_second_of_speech_is_that_of_the_upstre
         with pytest.raises(UpstreamRefused, match="No") as caught:
             await upstream.probe(await upstream.known_dialect())
     assert caught.value.fault is Fault.UPSTREAM
+
+
+@pytest.mark.parametrize("status", [429, 500])
+async def test_upstream_in_trouble_while_it_is_detected_is_asked_again_and_then_known(
+    status: int,
+) -> None:
+    def answer(request: httpx.Request) -> httpx.Response:
+        assert request.url.path == "/health"
+        if statuses:
+            return httpx.Response(statuses.pop(), json={"code": "rate_limited"})
+        return httpx.Response(
+            200, json={"contract": 1, "engine": "moonshine", "engine_state": "ready"}
+        )
+
+    statuses = [status]
+    url, limits = "http://upstream:8765", FailoverLimits()
+    async with httpx.AsyncClient(transport=httpx.MockTransport(answer)) as http:
+        upstream = upstream_client.UpstreamClient(http, url, "", UpstreamOptions((url,)), limits)
+        with pytest.raises(UpstreamUnreachable, match=str(status)):
+            await upstream.known_dialect()
+        assert (await upstream.known_dialect()).name == "sidecar"
 
 
 @pytest.mark.parametrize(
