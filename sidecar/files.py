@@ -134,9 +134,9 @@ def remove(path: Path) -> bool:
 
 
 def unused_mark() -> str:
-    """Return text for the name of a file of this moment: names sort by their seconds in UTC. No
+    """Return text for the name of a file of this moment: names sort by their moment in UTC. No
     clock is exact enough to make them unique: that of Windows has steps of 15 ms."""
-    return f"{utc_now():%Y%m%d-%H%M%S}-{secrets.token_hex(4)}"
+    return f"{utc_now():%Y%m%d-%H%M%S-%f}-{secrets.token_hex(4)}"
 
 
 def _when_free(work: Callable[[], T], *busy: int) -> T:

@@ -47,7 +47,7 @@ def test_play_of_two_people_has_two_speakers(models: SpeakerModels, play: Block)
     assert seconds(turns, man, 23.8, 27.4) > 3.0
 
 
-@pytest.mark.slow_except("2-", "beckett")
+@pytest.mark.slow_except("[4")
 @pytest.mark.parametrize("people", [1, 3, 4, 5])
 def test_exact_number_of_a_clustering_anew_is_that_of_speakers_with_turns(
     models: SpeakerModels, play: Block, people: int
@@ -59,6 +59,7 @@ def test_exact_number_of_a_clustering_anew_is_that_of_speakers_with_turns(
     assert len({turn.label for turn in diarizer.turns}) == people
 
 
+@pytest.mark.slow_except("2-", "beckett")
 @pytest.mark.parametrize("name", ["beckett", "two_cities"])
 @pytest.mark.parametrize("num_speakers", [None, 2, 4])
 def test_single_reader_is_one_speaker_whatever_number_is_given(
