@@ -1,6 +1,6 @@
 """Which tests a run of CI leaves to another, for `VIBEVOICE_TEST_TURN=number`.
 
-A whole run takes two hours on a slow machine. So every sixth file of tests is a turn: a run has
+A whole run takes two hours on a slow machine. So every tenth file of tests is a turn: a run has
 the slow tests, Python for Windows, Python 3.14 and the stress round of the files whose turn it is,
 and of those that the change touches, unless these are more than a turn: then they wait for theirs.
 All fast tests always run. `make test-all` without a number leaves none.
@@ -18,7 +18,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 VARIABLE = "VIBEVOICE_TEST_TURN"
-TURNS = 6
+TURNS = 10
 CHANGE_S = 2 * 3600
 """Work before the last commit that counts as the change. In a shallow clone that is everything."""
 
@@ -31,7 +31,7 @@ def files_of_tests(root: Path = ROOT) -> list[str]:
 
 @functools.cache
 def files_of_turn(turn: int, root: Path = ROOT) -> frozenset[str]:
-    """Return every sixth file of tests, and those that the change touches if they are no more."""
+    """Return every tenth file of tests, and those that the change touches if they are no more."""
     files = files_of_tests(root)
     of_turn = frozenset(files[turn % TURNS :: TURNS])
     touched = _touched(root) & set(files)
