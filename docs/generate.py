@@ -238,6 +238,12 @@ in WebVTT: `<c.doubtful>less</c>`.
 embedded engine, and with VibeVoice-ASR the language that was asked for, else that of the text, if
 it has enough letters. `language_probability` is Whisper's mean over the windows in that language.
 
+**Chinese** has the script of the `language` that was asked for, from every engine, in recordings
+and live: `zh`, `zh-CN`, `zh-SG` and `zh-Hans` simplified, `zh-TW` and `zh-HK` traditional as there,
+`zh-Hant` traditional. With `auto` it stays as the model wrote it. Text and word times keep their
+places; only characters change. Names in text that is traditional already stay (范); a live partial
+changes character by character, its final by words (头发: 頭髮).
+
 **Overlap** (`overlap` in `flags`): by the diarizer another person speaks in the same channel while
 this segment lasts, half a second or more together; its words are then less certain. From
 `moonshine`, `whisper` and `transformers`, in the transcript of a recording with speakers. A second

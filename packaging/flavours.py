@@ -100,9 +100,10 @@ HEAVY = (
 FILES = {
     "moonshine_voice": ("assets/tiny-en/*", "assets/endgame_nagg_nell.wav"),
     "fastapi_offline": ("static/swagger-ui-bundle.js", "static/swagger-ui.css"),
+    "opencc": ("config/*.json", "dictionary/*.txt"),
     "sidecar": tuple(f"api/static/{part}*.*" for part in ("", "conversation/", "vendor/")),
 }
-"""Data by package: the weights and the sample; the pages at /docs and /."""
+"""Data by package: the weights and the sample; the pages at /docs and /; Chinese characters."""
 
 GPU_FILES = {"py3langid": ("data/*",)}
 """The model that knows which language a transcript is in."""

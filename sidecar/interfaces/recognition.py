@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from functools import partial
 
 from sidecar.audio import Block
 from sidecar.interfaces.engine_interface import CancelCheck
 from sidecar.interfaces.live_options import LiveOptions
+from sidecar.transcripts import chinese_script
 from sidecar.transcripts.language_detection import Confidence
 from sidecar.transcripts.speaker_turns import SpeakerTurn
 from sidecar.transcripts.transcript import WORDS_BY_ATTENTION, Word
@@ -79,6 +82,26 @@ class RecognitionHypothesis:
     earlier: tuple[tuple[int, RecognitionHypothesis], ...] = ()
     turns: tuple[SpeakerTurn, ...] = ()
     unheard: bool = False
+
+
+def in_chinese_script(
+    hypothesis: RecognitionHypothesis, script: chinese_script.ChineseScript, *, open_: bool
+) -> RecognitionHypothesis:
+    """Return a hypothesis in a script, unless it is in another language; ``open_``: its text goes
+    on, and what was said of it stays."""
+    whole = partial(chinese_script.in_script, script=script)
+    by_character = partial(chinese_script.in_script_by_character, script=script)
+    earlier = tuple((at, _changed(one, whole)) for at, one in hypothesis.earlier)
+    return replace(_changed(hypothesis, by_character if open_ else whole), earlier=earlier)
+
+
+def _changed(
+    hypothesis: RecognitionHypothesis, change: Callable[[str], str]
+) -> RecognitionHypothesis:
+    if not chinese_script.may_be_chinese(hypothesis.language):
+        return hypothesis
+    text, words = chinese_script.text_and_words(hypothesis.text, hypothesis.words, change)
+    return replace(hypothesis, text=text, words=words)
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,7 +10,7 @@ import zlib
 from base64 import b64decode, b64encode
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 import numpy as np
@@ -25,6 +25,7 @@ from sidecar.engines import create_engine
 from sidecar.interfaces import engine_interface
 from sidecar.serialization import from_plain
 from sidecar.transcripts import transcript
+from sidecar.transcripts.chinese_script import chinese_script, event_in_script, segment_in_script
 from sidecar.transcripts.transcript import ResumePoint, SpeakerEmbedding
 from sidecar.transcripts.word_timing import with_word_times
 from sidecar.workers.channel_transcription import (
@@ -278,10 +279,13 @@ def _diarize_again(kept: str, packed: str, count: Mapping[str, Any]) -> dict[str
 
     known = KeptDiarization.from_bytes(b64decode(kept))
     given = json.loads(zlib.decompress(b64decode(packed)))
-    word_ranges = given["places"]
+    word_ranges, current = given["places"], from_plain(transcript.Transcript, given["transcript"])
+    if script := chinese_script(current.language):  # what is kept is as the engine wrote it
+        uncut = [segment_in_script(one, script) for one in known.uncut_segments]
+        known = replace(known, uncut_segments=uncut)
     found = diarize_again(
         known,
-        from_plain(transcript.Transcript, given["transcript"]),
+        current,
         known.word_ranges if word_ranges is None else [WordRange(*one) for one in word_ranges],
         SpeakerCount(**count, exact=True) if count else None,
     )
@@ -298,6 +302,7 @@ class TranscribedRecording:
         options: engine_interface.TranscribeOptions,
     ) -> None:
         self._options = options
+        self._script = chinese_script(options.language)
         self._audio = audio
         self._progress_at = 0.0
         self._peaks_sent = 0
@@ -306,6 +311,8 @@ class TranscribedRecording:
         """Yield the messages about the events to the service: none of progress too soon after the
         last report. New peaks of the audio follow an event, or precede the last one."""
         for event in events:
+            if self._script is not None:
+                event = event_in_script(event, self._script)
             if self._options.words:
                 event = with_word_times(event)
             match event:

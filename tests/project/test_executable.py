@@ -234,6 +234,7 @@ def test_data_files_of_cpu_executable_include_models_sample_swagger_ui_and_ffmpe
     names = {path.name for path, _ in data}
     assert {"encoder_model.ort", "decoder_model_merged.ort", "tokenizer.bin"} <= names
     assert {sample().name, "swagger-ui-bundle.js", "swagger-ui.css"} <= names
+    assert {"tw2s.json", "STPhrases.txt", "TSCharacters.txt", "TWVariants.txt"} <= names
     assert "moonshine_voice/assets/tiny-en" in {folder for _, folder in data}
     assert flavours.ffmpeg().stat().st_size > 1_000_000
 

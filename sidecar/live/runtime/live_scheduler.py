@@ -40,6 +40,7 @@ from sidecar.interfaces.recognition import (
     PartialSchedule,
     RecognitionHypothesis,
     SegmentRequest,
+    in_chinese_script,
 )
 from sidecar.live.runtime import live_speaker_labels, load_shedding
 from sidecar.live.runtime.endpointing import FRAME_SAMPLES
@@ -53,6 +54,7 @@ from sidecar.live.runtime.recognition_plan import (
 )
 from sidecar.live.runtime.segment_embeddings import EmbeddingTask
 from sidecar.live.runtime.stream_recognizer import SessionInput, SessionTask, StreamRecognizer
+from sidecar.transcripts.chinese_script import chinese_script
 from sidecar.transcripts.speaker_turns import SpeakerTurn
 from sidecar.transcripts.transcript import SPEAKERS_UNAVAILABLE, Notice
 
@@ -107,11 +109,18 @@ class LiveRecognizers:
     ) -> RecognitionHypothesis | None:
         """Recognize a segment. Return None if the result is not wanted any more, or if recognition
         failed."""
+        open_ = urgency is RecognitionUrgency.PARTIAL
         try:
-            if urgency is RecognitionUrgency.PARTIAL:
+            if open_:
                 quick = replace(request.options, words=False, accurate=False)
-                return (self.glimpse or self.recognize)(replace(request, options=quick))
-            return self.recognize(request)
+                found = (self.glimpse or self.recognize)(replace(request, options=quick))
+            else:
+                found = self.recognize(request)
+            asked = request.options.language
+            is_chinese = asked[:2].lower() == "zh"  # others' path of live audio gets no longer
+            if found is None or not is_chinese or (script := chinese_script(asked)) is None:
+                return found
+            return in_chinese_script(found, script, open_=open_)
         except errors.DeviceLost:
             os._exit(1)  # this process cannot use the device any more; sessions resume in a new one
         except Exception:  # a fault of an engine costs one segment, not the other sessions
