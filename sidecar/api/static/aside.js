@@ -1,13 +1,14 @@
 /** What comes in and what is on its way: dropping, choosing, recording, the queue. */
 
 import { CONVERSATION } from "./conversations.js";
+import { fateOf } from "./deleted.js";
 import { keepsCopies } from "./memory.js";
 import { isOver } from "./reading.js";
 import { NO_SOUND } from "./microphone.js";
 import { UNREADABLE } from "./recorder.js";
 import { isListed } from "./states.js";
 import { html, icon, Meter, Sure, useAttempt, useRef, useState } from "./view.js";
-import { clock, counted, languageOf, mayBeRecording, sentAt, spoken, stateOf } from "./words.js";
+import { clock, counted, languageOf, mayBeRecording, spoken, stateOf, whenOf } from "./words.js";
 
 const KINDS = "audio/*,video/*,.opus,.amr,.caf,.mkv,.wma,.aiff,.flac";
 
@@ -67,6 +68,7 @@ export function Aside({ state, store, recordings, empty, say }) {
     ${group("Failed", unread.map(take), failed.map(item))}
     ${group("Done", those("sent", "done").reverse().map(take), ended.map(item))}
     ${group("Only in this browser", kept.map(take), copies.map((one) => item(one.job)))}
+    ${group("Deleted by the service", state.deleted.filter(({ id }) => !state.copies.has(id)).map((row) => html`<${Deleted} key=${row.id} row=${row} state=${state} recordings=${recordings} />`))}
     ${about?.keeps_seconds && !empty && html`<${Storing} key=${about.owner} about=${about} only=${copies.length} recordings=${recordings} />`}
   </div>`;
 }
@@ -76,8 +78,7 @@ function Storing({ about, only, recordings }) {
   const [wanted, setWanted] = useState(keepsCopies(about.owner));
   const allow = (those) => {
     setWanted(those);
-    recordings.copies.allow(those);
-    recordings.look();
+    recordings.allowCopies(those);
   };
   const change = (event) => {
     if (event.target.checked) return allow(true);
@@ -108,7 +109,7 @@ function repeatedNames(state, listed) {
 
 function Item({ job, state, repeated, recordings, say }) {
   const called = nameOf(state, job);
-  const sent = repeated.has(called) ? `, sent ${sentAt(job)}` : "";
+  const sent = repeated.has(called) ? `, sent ${whenOf(job.created, "medium")}` : "";
   const name = `${called}${sent}`;
   const over = isOver(job);
   const end = async () => {
@@ -138,6 +139,15 @@ const Pick = ({ id, name, how, state, recordings }) => html`<button type="button
 const Speaks = ({ state, recordings }) => html`<li class="job" data-state="live">
   <${Pick} id=${CONVERSATION} name="Conversation" how="In progress" state=${state} recordings=${recordings} />
 </li>`;
+
+/** A transcript that the service has deleted: what it was, when and why. */
+function Deleted({ row, state, recordings }) {
+  const name = nameOf(state, row);
+  return html`<li class="job" data-state="deleted">
+    <div class="pick"><span class="name">${name}</span><span class="how">${fateOf(row)}</span></div>
+    <button type="button" class="bare" aria-label=${`Remove ${name} from the list`} onClick=${() => recordings.forget(row.id)}>${icon("close")}</button>
+  </li>`;
+}
 
 /** What the same file fails with again. */
 const NO_REMEDY = new Set(["audio_empty", "audio_format_unsupported", "audio_undecodable", UNREADABLE.code]);

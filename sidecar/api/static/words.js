@@ -57,11 +57,11 @@ export function languageOf(tag) {
   }
 }
 
-/** When it was sent, to the second: "10:42:07 AM", on another day with the date. */
-export function sentAt(job) {
-  const at = new Date(job.created);
+/** A moment: "10:42 AM", with the seconds where `timeStyle` is "medium", on another day with the date. */
+export function whenOf(moment, timeStyle = "short") {
+  const at = new Date(moment);
   const today = at.toDateString() === new Date().toDateString();
-  return at.toLocaleString([], today ? { timeStyle: "medium" } : { dateStyle: "medium", timeStyle: "medium" });
+  return at.toLocaleString([], today ? { timeStyle } : { dateStyle: "medium", timeStyle });
 }
 
 /** Now, for the name of what begins. */
