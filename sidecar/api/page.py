@@ -224,10 +224,10 @@ _StateName = BeforeValidator(lambda state: state.name.lower())
 
 
 class PageFinding(RenderedBody):
-    """Finding: a missing or misconfigured feature, and its remedy."""
+    """Finding: a broken or misconfigured feature, and its remedy."""
 
     topic: str = Field(examples=["uploads"])
-    state: Annotated[Literal["absent", "warning", "bad"], _StateName]
+    state: Annotated[Literal["warning", "bad"], _StateName]
     text: str
     remedy: str
 
@@ -314,7 +314,7 @@ def build_router(service: Service) -> APIRouter:
         found: list[dict[str, Any]] = []
         if Scope.AUDIO_PATH in identity.scopes:
             checks = await check_threads.run(lambda: [*check_environment(service.settings)])
-            found = [PageFinding.render(one) for one in checks if one.state is not CheckState.GOOD]
+            found = [PageFinding.render(one) for one in checks if one.state >= CheckState.WARNING]
         settings, speakers = service.settings, service.enrolled_speakers
         asks = speakers.needs_consent and Scope.AUDIO_PATH in identity.scopes
         body: dict[str, Any] = {

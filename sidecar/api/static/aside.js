@@ -7,8 +7,8 @@ import { isOver } from "./reading.js";
 import { NO_SOUND } from "./microphone.js";
 import { UNREADABLE } from "./recorder.js";
 import { isListed } from "./states.js";
-import { html, icon, Meter, Sure, useAttempt, useRef, useState } from "./view.js";
-import { clock, counted, languageOf, mayBeRecording, spoken, stateOf, whenOf } from "./words.js";
+import { html, icon, Meter, Sure, useAttempt, useMemo, useRef, useState } from "./view.js";
+import { clock, counted, languageOf, mayBeRecording, namedLanguages, spoken, stateOf, whenOf } from "./words.js";
 
 const KINDS = "audio/*,video/*,.opus,.amr,.caf,.mkv,.wma,.aiff,.flac";
 
@@ -241,15 +241,22 @@ function Options({ state, store }) {
   const limits = ({ minimum: min, maximum: max } = {}) => ({ type: "number", min, max });
   const refusals = state.takes.filter((one) => one.error && one.options === options).map((one) => one.error);
   const refused = (name) => refusals.find(({ code, detail }) => code.startsWith(name) || detail.includes(`'${name}'`));
+  const wrong = (name) => refused(name) && html`<span class="trouble" role="alert">${refused(name).detail}</span>`;
+  const named = useMemo(() => namedLanguages(languages), [about]);
   const field = (name, label, more) => html`<label>${label}
     <input value=${options[name] ?? ""} onInput=${(event) => set(name, event.target.value)} ...${more} />
-    ${refused(name) && html`<span class="trouble" role="alert">${refused(name).detail}</span>`}
+    ${wrong(name)}
   </label>`;
   return html`<details class="options" open=${Object.keys(options).some(refused)}>
     <summary>Options${count > 0 && html` <span class="quiet">(${count} set)</span>`}</summary>
     <div class="fields">
-      ${languages.length !== 1 && field("language", "Language", { list: "languages", placeholder: "as it is heard" })}
-      <datalist id="languages">${languages.map((tag) => html`<option value=${tag}></option>`)}</datalist>
+      ${languages.length !== 1 && html`<label>Language
+        <select id="language" value=${options.language ?? ""} onChange=${(event) => set("language", event.target.value)}>
+          <option value="">as it is heard</option>
+          ${named.map(([tag, name]) => html`<option value=${tag}>${name}</option>`)}
+        </select>
+        ${wrong("language")}
+      </label>`}
       ${follows("num_speakers") && field("num_speakers", "How many people speak", { ...limits(about?.options.num_speakers), placeholder: "unknown" })}
       ${follows("hotwords") && field("hotwords", "Names and terms that may be said", { placeholder: "Nagg, Nell" })}
       <label class="check"><input type="checkbox" checked=${options.channels === "separate"} onChange=${(event) => set("channels", event.target.checked && "separate")} />

@@ -77,7 +77,7 @@ function Title({ job, stored, name, shown, recordings, say }) {
   const done = job?.state === "done";
   const said = shown?.final && shown.metadata;
   const facts = said
-    ? [clock(said.duration), said.diarized && shown.segments.length > 0 && counted(voices(shown.segments).length, "speaker"), said.language !== "auto" && !said.warnings.some(({ code }) => code === DOUBTFUL) && languageOf(said.language), `${said.engine}, ${said.model_precision}`, said.processing_time && `took ${about(said.processing_time)}`]
+    ? [clock(said.duration), said.diarized && shown.segments.length > 0 && counted(voices(shown.segments).length, "speaker"), said.language !== "auto" && !said.warnings.some(({ code }) => code === DOUBTFUL) && languageOf(said.language), said.engine, said.processing_time && `took ${about(said.processing_time)}`]
     : [job && stateOf(job)];
   const written = (format) => (stored || format === "plain" ? OWN_FORMATS[format](shown) : client().transcript(job.id, format));
   const download = (format) => async (ending) => {
