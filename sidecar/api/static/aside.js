@@ -7,7 +7,7 @@ import { isOver } from "./reading.js";
 import { NO_SOUND } from "./microphone.js";
 import { UNREADABLE } from "./recorder.js";
 import { isListed } from "./states.js";
-import { html, icon, Meter, Sure, useAttempt, useMemo, useRef, useState } from "./view.js";
+import { html, icon, Meter, Sure, Trouble, useAttempt, useMemo, useRef, useState } from "./view.js";
 import { clock, counted, languageOf, mayBeRecording, namedLanguages, spoken, stateOf, whenOf } from "./words.js";
 
 const KINDS = "audio/*,video/*,.opus,.amr,.caf,.mkv,.wma,.aiff,.flac";
@@ -216,10 +216,19 @@ function Intake({ state, store, recordings, empty, say }) {
       </div>
       <input ref=${files} class="unseen" id="files" type="file" multiple accept=${KINDS} tabindex="-1" aria-label="Recordings" onChange=${(event) => took(event, false)} />
       <input ref=${folder} class="unseen" id="folder" type="file" webkitdirectory tabindex="-1" aria-label="A folder of recordings" onChange=${(event) => took(event, true)} />
+      ${empty && state.about?.sample && html`<${Sample} recordings=${recordings} />`}
       ${empty && html`<p class="quiet">wav, mp3, m4a, ogg, flac, webm, mp4 and most others.${here(state)}</p>`}
     </div>
     <${Options} state=${state} store=${store} />
   </section>`;
+}
+
+/** For who has no recording at hand: the one that comes with the service. */
+function Sample({ recordings }) {
+  const [wrong, attempt, busy] = useAttempt();
+  return html`<p><button type="button" disabled=${Boolean(busy)} onClick=${() => attempt(() => recordings.trySample())}>Try a sample</button>
+    <span class="quiet">Two people, 28 seconds, in English.</span></p>
+    ${wrong && html`<${Trouble} error=${wrong} />`}`;
 }
 
 const here = ({ about }) =>

@@ -149,6 +149,14 @@ export class Recordings {
     this.look();
   }
 
+  /** Send the recording that comes with the service. */
+  async trySample() {
+    const how = token() ? { headers: { Authorization: `Bearer ${token()}` } } : {};
+    const answer = await fetch("/v1/page/sample", how);
+    if (!answer.ok) throw await answer.json();
+    this.recorder.add([new File([await answer.blob()], "sample.wav", { type: "audio/wav" })]);
+  }
+
   /** @param {string} id @param {File} file the recording itself, to be heard */
   attach(id, file) {
     this.files.set(id, file);
