@@ -95,7 +95,7 @@ function Storing({ about, only, recordings }) {
 /** Those that run go first, then as the queue has them. */
 const inLine = (one, other) => (one.position ?? -1) - (other.position ?? -1);
 
-export const nameOf = (state, job) => state.names.get(job.id) || `Recording of ${MINUTE.format(new Date(job.created))}`;
+export const nameOf = (state, job) => state.names.get(job.id) || job.name || `Recording of ${MINUTE.format(new Date(job.created))}`;
 
 /** The names that several recordings of the list have. */
 function repeatedNames(state, listed) {
