@@ -13,7 +13,8 @@ from typing import Any
 import torch
 
 from bench.serving import table
-from sidecar.engines.vibevoice.vibevoice_decoder import PromptContinuation, VibeVoiceDecoder
+from sidecar.engines.vibevoice.vibevoice_decoder import VibeVoiceDecoder
+from sidecar.engines.vibevoice.vibevoice_generation import PromptContinuation
 from sidecar.gpu_memory import cards
 from sidecar.gpu_memory.memory_footprint import reserve_bytes
 from sidecar.gpu_memory.memory_plan import GB, PREFERRED_PRECISIONS, DeviceRoom

@@ -334,7 +334,7 @@ class Watch:
 
 def watching(current: list[Watch]) -> None:
     """Have the engine's parts tell the last of ``current`` what they begin."""
-    from sidecar.engines.vibevoice.vibevoice_generation import TokenGeneration
+    from sidecar.engines.vibevoice.torch_generation import TokenGeneration
     from sidecar.engines.vibevoice.vibevoice_model import VibeVoiceAudioEncoder
 
     encode, begin = VibeVoiceAudioEncoder.encode, TokenGeneration.__init__

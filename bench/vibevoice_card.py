@@ -35,20 +35,20 @@ from transformers import (
 from bench.serving import median, table, verdict
 from sidecar import errors
 from sidecar.audio import VIBEVOICE_SAMPLE_RATE, Block
+from sidecar.engines.vibevoice.torch_generation import TokenGeneration
 from sidecar.engines.vibevoice.vibevoice_decoder import (
     GRAPH_POSITIONS,
     PlannedDecoder,
     VibeVoiceDecoder,
 )
-from sidecar.engines.vibevoice.vibevoice_generation import TokenGeneration
 from sidecar.engines.vibevoice.vibevoice_model import (
     LoadedVibeVoice,
     VibeVoiceAudioEncoder,
     VibeVoiceModel,
     build_prompt_ids,
     load_vibevoice,
-    token_count,
 )
+from sidecar.engines.vibevoice.vibevoice_prompt import token_count
 from sidecar.engines.vibevoice.vibevoice_transcription import JoinedTranscriptions
 from sidecar.gpu_memory.memory_plan import MAX_WINDOWS
 from sidecar.interfaces.engine_interface import MemoryPlan, Precision, TranscribeOptions

@@ -34,9 +34,9 @@ from sidecar.engines.vibevoice.vibevoice_decoder import (
     DRAFT_WIDTH_TOKENS,
     KeyValueCache,
     PlannedDecoder,
-    PromptContinuation,
     VibeVoiceDecoder,
 )
+from sidecar.engines.vibevoice.vibevoice_generation import PromptContinuation
 from sidecar.engines.vibevoice.vibevoice_model import VibeVoiceAudioEncoder
 from sidecar.gpu_memory.memory_footprint import ModelShape, RecordingWork
 from sidecar.gpu_memory.streaming_memory import SESSION_TOKENS, WINDOWS_AT_ONCE

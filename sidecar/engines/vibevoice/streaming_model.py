@@ -28,13 +28,13 @@ from sidecar.engines.vibevoice.streaming_checkpoint import (
     transformers_config,
     weight_names,
 )
+from sidecar.engines.vibevoice.torch_generation import log_likelihoods
 from sidecar.engines.vibevoice.vibevoice_decoder import (
     KeyValueCache,
     PlannedDecoder,
-    PromptContinuation,
     VibeVoiceDecoder,
 )
-from sidecar.engines.vibevoice.vibevoice_generation import log_likelihoods
+from sidecar.engines.vibevoice.vibevoice_generation import PromptContinuation
 from sidecar.gpu_memory.streaming_memory import REMEMBERED_CHUNKS
 from sidecar.interfaces.engine_interface import MemoryPlan, Precision
 from sidecar.transcripts.loop_guard import TokenRepetition

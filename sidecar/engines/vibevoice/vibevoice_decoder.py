@@ -7,7 +7,6 @@ same order with the same arithmetic, and gives the same tokens
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -15,6 +14,7 @@ from torch import Tensor
 from torch.nn import functional
 from torch.nn.attention.bias import causal_lower_right
 
+from sidecar.engines.vibevoice.vibevoice_generation import PromptContinuation
 from sidecar.gpu_memory.memory_footprint import CACHE_ROUND
 from sidecar.interfaces.engine_interface import MemoryPlan
 
@@ -75,14 +75,6 @@ class KeyValueCache:
                 new[:, :, : self.length] = old[:, :, : self.length]
                 tensors[layer] = new
                 del old
-
-
-@dataclass(frozen=True, slots=True)
-class PromptContinuation:
-    """Tokens to add after those that a cache holds."""
-
-    ids: Sequence[int]
-    cache: KeyValueCache
 
 
 class VibeVoiceDecoder:

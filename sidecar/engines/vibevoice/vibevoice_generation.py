@@ -3,26 +3,30 @@
 About every second token of a segment belongs to ``"},{"Start":``, ``,"End":`` and the like, and a
 segment mostly starts where the last one ended. The model verifies a proposal in one pass
 (speculative decoding, Leviathan et al. 2023, with a draft that is not a model). A right proposal
-saves passes, a wrong one changes nothing. Pure.
+saves passes, a wrong one changes nothing.
+
+This module does not import torch: docs/plugins.md lists it.
 """
 
+from __future__ import annotations
+
+import logging
+from abc import ABC, abstractmethod
 from bisect import bisect_left
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import chain
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
-import torch
 from tokenizers.decoders import DecodeStream
-from torch import Tensor
 
-from sidecar.engines.vibevoice import vibevoice_decoder
 from sidecar.interfaces.engine_interface import CancelCheck
 from sidecar.transcripts import loop_guard
 from sidecar.transcripts.transcript import LOOP_FLAG, Segment, TranscriptionEvent, mean_confidence
 from sidecar.transcripts.vibevoice_output import content_positions
 from sidecar.transcripts.word_timing import common_prefix_length
 
+log = logging.getLogger(__name__)
 TOP_P = 0.95
 
 MAX_DRAFT_TOKENS = 11
@@ -73,6 +77,16 @@ class SegmentTemplate:
         if known is None:
             known = self._opening[token] = (self._tokenizer.id_to_token(token) or "").endswith('{"')
         return known
+
+
+def segment_template_of(tokenizer: Any) -> SegmentTemplate | None:
+    """Return the format's template in a checkpoint's tokens; `None`, and no proposals, if the
+    tokenizer differs."""
+    try:
+        return SegmentTemplate(tokenizer)
+    except ValueError as error:
+        log.info("speculative decoding of the output format is off: %s", error)
+        return None
 
 
 class DraftProposals:
@@ -133,36 +147,69 @@ class DraftProposals:
         return (self._past[_SPEAKER] or [[]])[0] if self._key == _SPEAKER else []
 
 
-class TokenGeneration:
+class NonFiniteLogits(Exception):
+    """The first logits hold a NaN or an infinity: 16-bit floats overflowed (QwenLM/Qwen3#761)."""
+
+
+class CachedPositions(Protocol):
+    """Cache of keys and values; setting ``length`` goes back."""
+
+    length: int
+
+
+@dataclass(frozen=True, slots=True)
+class PromptContinuation:
+    """Tokens to add after those that a cache holds."""
+
+    ids: Sequence[int]
+    cache: Any
+
+
+class DraftedGeneration(ABC):
     """Answer to one prompt; ``ids`` are its tokens so far.
 
-    With a ``frame``, tokens that the format forces are proposed and verified: a pass of the decoder
-    may then confirm several tokens, each the likeliest. Nothing is proposed after a sampled token:
-    a pass of several rows gives other last digits than passes of one row, and sampling depends on
-    them.
+    With a ``template``, tokens that the format forces are proposed and verified: a pass of the
+    decoder may then confirm several tokens, each the likeliest. Nothing is proposed after a sampled
+    token: a pass of several rows gives other last digits than passes of one row, and sampling
+    depends on them.
+
+    A library's own class has what is abstract here; its logits are any sequence of rows.
     """
 
     def __init__(
-        self,
-        decoder: vibevoice_decoder.PlannedDecoder,
-        cache: vibevoice_decoder.KeyValueCache,
-        prompt_logits: Tensor,
-        template: SegmentTemplate | None = None,
+        self, cache: CachedPositions, prompt_logits: Any, template: SegmentTemplate | None = None
     ) -> None:
-        self._decoder = decoder
+        """``prompt_logits``: one row, after the prompt that ``cache`` holds."""
         self.cache = cache
         self._prompt_tokens = cache.length
-        self._prompt_logits = prompt_logits.unsqueeze(0)
+        self._prompt_logits = prompt_logits
         self._template = template
-        self._random = torch.Generator(device=prompt_logits.device).manual_seed(SEED)
         self._proposed: Sequence[int] = ()
         self._drawn = False
         self._row = 0
-        self._logits = self._prompt_logits
-        self._likeliest: list[tuple[int, float]] | None = None
+        self._logits = prompt_logits
+        self._likeliest: Sequence[tuple[int, float]] | None = None
         self.likelihood = 0.0
         """Natural logarithm of the probability of the last token, without a temperature."""
         self._settle([])
+
+    @property
+    @abstractmethod
+    def step(self) -> Callable[[Sequence[PromptContinuation]], Sequence[Any]]:
+        """Return the function that runs a pass over these tokens and others': it adds them to each
+        cache, and returns the logits after each of them."""
+
+    @abstractmethod
+    def append(self, ids: Sequence[int]) -> Any:
+        """Add tokens to the cache; return the logits after the last of them, one row."""
+
+    @abstractmethod
+    def likeliest(self, logits: Any) -> Sequence[tuple[int, float]]:
+        """Return the likeliest token of each row, and its `likelihood`."""
+
+    @abstractmethod
+    def draw(self, logits: Any, sampling: loop_guard.SamplingOptions) -> tuple[int, float]:
+        """Sample a token of one row of logits; return it, and its `likelihood`."""
 
     @property
     def ready(self) -> bool:
@@ -175,14 +222,10 @@ class TokenGeneration:
             decode_pass([self])
         if sampling is None:
             if self._likeliest is None:  # of all rows at once: each read waits for the GPU
-                best = self._logits.argmax(dim=-1)
-                likely = log_likelihoods(self._logits, best)
-                self._likeliest = [*zip(best.tolist(), likely.tolist(), strict=True)]
+                self._likeliest = self.likeliest(self._logits)
             token, self.likelihood = self._likeliest[self._row]
         else:
-            logits = self._logits[self._row]
-            token = sample_token(logits, sampling, self._random)
-            self.likelihood = float(log_likelihoods(logits, torch.tensor(token)))
+            token, self.likelihood = self.draw(self._logits[self._row], sampling)
         self._drawn = sampling is not None
         self.ids.append(token)
         if self._proposals is not None:
@@ -202,8 +245,7 @@ class TokenGeneration:
         self.cache.length = self._prompt_tokens + shared
         self._settle(list(ids))
         if ids:
-            rest = self._decoder.decoder.embed(torch.tensor(ids[shared:]))
-            self._show(self._decoder.prefill(rest, self.cache).unsqueeze(0))
+            self._show(self.append(ids[shared:]))
 
     def _settle(self, ids: list[int]) -> None:
         self.ids = ids
@@ -214,53 +256,27 @@ class TokenGeneration:
             for token in ids:
                 self._proposals.read(token)
 
-    @property
-    def step(self) -> Callable[[Sequence[vibevoice_decoder.PromptContinuation]], list[Tensor]]:
-        """Return the function that runs a pass of its decoder, over its own tokens and others'."""
-        return self._decoder.step
-
-    def wanted(self) -> vibevoice_decoder.PromptContinuation:
+    def wanted(self) -> PromptContinuation:
         """Return the input of the next pass: the last token, and the proposed tokens after it."""
         proposals = None if self._drawn else self._proposals
         self._proposed = proposals.next() if proposals is not None else ()
-        return vibevoice_decoder.PromptContinuation([self.ids[-1], *self._proposed], self.cache)
+        return PromptContinuation([self.ids[-1], *self._proposed], self.cache)
 
-    def take(self, logits: Tensor) -> None:
+    def take(self, logits: Any) -> None:
         """Set the logits ``(n, vocabulary)`` of the pass over `wanted`; `token` verifies them one
         by one."""
         self.cache.length -= len(logits) - 1
         self._show(logits)
 
-    def _show(self, logits: Tensor) -> None:
+    def _show(self, logits: Any) -> None:
         self._logits, self._row, self._likeliest = logits, 0, None
 
 
-def decode_pass(generations: Sequence[TokenGeneration]) -> None:
+def decode_pass(generations: Sequence[DraftedGeneration]) -> None:
     """Run one pass for all of them, by the `PlannedDecoder` of the first."""
     wanted = [generation.wanted() for generation in generations]
     for generation, logits in zip(generations, generations[0].step(wanted), strict=True):
         generation.take(logits)
-
-
-def log_likelihoods(logits: Tensor, tokens: Tensor) -> Tensor:
-    """Return the natural logarithms of the tokens' probabilities, shape (n,), from logits
-    ``(n, vocabulary)``."""
-    likely = logits.log_softmax(dim=-1, dtype=torch.float32)
-    return likely.gather(-1, tokens.to(likely.device).unsqueeze(-1)).squeeze(-1)
-
-
-def sample_token(
-    logits: Tensor, sampling: loop_guard.SamplingOptions, random: torch.Generator
-) -> int:
-    """Sample a token from logits ``(vocabulary,)``, among the likeliest that make up ``top_p``.
-
-    Nucleus sampling (Holtzman et al. 2020).
-    """
-    shares, order = torch.softmax(logits.float() / sampling.temperature, dim=-1).sort(
-        descending=True
-    )
-    shares[shares.cumsum(0) - shares >= sampling.top_p] = 0.0
-    return int(order[torch.multinomial(shares, 1, generator=random)])
 
 
 class WindowGeneration:
@@ -271,7 +287,7 @@ class WindowGeneration:
     """
 
     def __init__(
-        self, generation: TokenGeneration, tokenizer: Any, ends: frozenset[int], duration_s: float
+        self, generation: DraftedGeneration, tokenizer: Any, ends: frozenset[int], duration_s: float
     ) -> None:
         self.generation = generation
         self._tokenizer = tokenizer
@@ -410,7 +426,7 @@ def _lost_seconds(segments: Sequence[Segment]) -> float:
 class DecoderPass:
     """Pass of the decoder that these generations need to go on."""
 
-    generations: Sequence[TokenGeneration]
+    generations: Sequence[DraftedGeneration]
 
 
 Run = Generator[TranscriptionEvent | DecoderPass | None, None, None]
@@ -457,7 +473,7 @@ def interleave_runs(arrivals: Callable[[], Iterable[tuple[Key, Run]]]) -> Iterat
         running.update(arrivals())
         if not running:
             return
-        wanted: dict[Key, Sequence[TokenGeneration]] = {}
+        wanted: dict[Key, Sequence[DraftedGeneration]] = {}
         for key, run in list(running.items()):
             thrown = failed.pop(key, None)
             ended: Exception | None = None

@@ -3,6 +3,7 @@
 import logging
 from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar
@@ -38,9 +39,16 @@ from sidecar.checkpoints.checkpoint_variants import (
 )
 from sidecar.checkpoints.original_layout import weight_names
 from sidecar.engines.torch_build import cuda_build_hint, torch_obstacle
-from sidecar.engines.torch_inference import silence_libraries
-from sidecar.engines.vibevoice import vibevoice_decoder, vibevoice_generation
+from sidecar.engines.torch_inference import own_error, silence_libraries
+from sidecar.engines.vibevoice import SPEC, vibevoice_decoder, vibevoice_generation
 from sidecar.engines.vibevoice.original_processor import audio_token_ids, original_processor
+from sidecar.engines.vibevoice.torch_generation import TokenGeneration
+from sidecar.engines.vibevoice.vibevoice_prompt import (
+    HOP_SAMPLES,
+    loudness_factor,
+    token_count,
+    without_marks,
+)
 from sidecar.gpu_memory.gpu_devices import read_gpu_memory
 from sidecar.gpu_memory.memory_footprint import ModelShape
 from sidecar.interfaces.engine_interface import (
@@ -50,11 +58,6 @@ from sidecar.interfaces.engine_interface import (
     abbreviate_names,
 )
 
-HOP_SAMPLES = 3_200
-"""Samples per token (model card: 7.5 tokens per second)."""
-_LOUDNESS_BLOCK_SAMPLES = 1 << 20
-_DURATION_MARK = "<|AUDIO_DURATION|>"
-"""Mark in the template of the released processor, no token."""
 _CHUNK_ROUNDING_TOKENS = 5
 """Tokens to a multiple of which the last chunk is padded. On a CPU every length costs time and
 memory for new kernels (docs/decisions/vibevoice-engine.md)."""
@@ -83,27 +86,6 @@ _DTYPES = {
     Precision.BF16: torch.bfloat16,
     Precision.FP16: torch.float16,
 }
-
-
-def token_count(samples: int) -> int:
-    """Return the number of tokens of so many samples; the last one is padded."""
-    return -(-samples // HOP_SAMPLES)
-
-
-def loudness_factor(samples: Block, target_db: float, epsilon: float) -> float:
-    """Return the factor for a level of ``target_db`` dBFS without clipping.
-
-    The result is that of the checkpoint's feature extractor, without its copies of the recording.
-    """
-    energy, peak = 0.0, 0.0
-    for at in range(0, len(samples), _LOUDNESS_BLOCK_SAMPLES):
-        part = samples[at : at + _LOUDNESS_BLOCK_SAMPLES]
-        energy += float(np.dot(part.astype(np.float64), part))
-        peak = max(peak, float(np.abs(part).max()))
-    rms = (energy / max(1, len(samples))) ** 0.5
-    factor = float(10 ** (target_db / 20) / (rms + epsilon))
-    loudest = peak * factor
-    return factor / (loudest + epsilon) if loudest > 1.0 else factor
 
 
 class VibeVoiceAudioEncoder:
@@ -183,14 +165,7 @@ def build_prompt_ids(processor: Any, samples: int, context: str) -> Tensor:
 def sanitize_context(tokenizer: Any, context: str) -> str:
     """Return the lines of ``context``, without empty ones and without anything that the tokenizer
     or the template treats as a mark."""
-    marks = sorted({*tokenizer.all_special_tokens, *tokenizer.get_added_vocab(), _DURATION_MARK})
-    before = None
-    while before != context:  # removing a mark may form another
-        before = context
-        for mark in marks:
-            context = context.replace(mark, " ")
-    lines = (" ".join(line.split()) for line in context.splitlines())
-    return "\n".join(filter(None, lines))
+    return without_marks(context, {*tokenizer.all_special_tokens, *tokenizer.get_added_vocab()})
 
 
 def float_type(precision: Precision, device: torch.device) -> torch.dtype:
@@ -472,12 +447,12 @@ def quantization(
     return None
 
 
-class NonFiniteLogits(Exception):
-    """The first logits hold a NaN or an infinity: 16-bit floats overflowed (QwenLM/Qwen3#761)."""
-
-
 class VibeVoiceModel:
-    """Loaded model, for one thread at a time; the caller provides `torch.inference_mode`."""
+    """Loaded model (`vibevoice_transcription.WindowModel`), for one thread at a time; the caller
+    provides `torch.inference_mode`."""
+
+    spec = SPEC
+    out_of_memory = torch.OutOfMemoryError
 
     def __init__(self, loaded: LoadedVibeVoice) -> None:
         self.loaded = loaded
@@ -486,7 +461,9 @@ class VibeVoiceModel:
         self._ends = frozenset(ends if isinstance(ends, list) else [ends])
         self._decodings: WeakValueDictionary[tuple[int, int], vibevoice_decoder.PlannedDecoder]
         self._decodings = WeakValueDictionary()
-        self.frame = segment_template_of(loaded.processor.tokenizer.backend_tokenizer)
+        self.frame = vibevoice_generation.segment_template_of(
+            loaded.processor.tokenizer.backend_tokenizer
+        )
 
     @property
     def narrow(self) -> bool:
@@ -545,10 +522,8 @@ class VibeVoiceModel:
             cache = decoder.new_cache(plan, len(prompts[0]))
             logits = planned_decoder.prefill(prompts.pop(0), cache, check)
             if not bool(torch.isfinite(logits).all()):
-                raise NonFiniteLogits
-            generation = vibevoice_generation.TokenGeneration(
-                planned_decoder, cache, logits, self.frame
-            )
+                raise vibevoice_generation.NonFiniteLogits
+            generation = TokenGeneration(planned_decoder, cache, logits, self.frame)
             tokenizer = processor.tokenizer.backend_tokenizer
             answers.append(
                 vibevoice_generation.WindowGeneration(
@@ -556,6 +531,19 @@ class VibeVoiceModel:
                 )
             )
         return answers
+
+    def inference(self) -> AbstractContextManager[Any]:
+        """Return the context in which it computes."""
+        return torch.inference_mode()
+
+    def own_error(self, error: Exception) -> Exception:
+        """Return an error of the device as ours."""
+        return own_error(error)
+
+    def free_memory(self) -> None:
+        """Return memory of ended work to the device."""
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
 
     def widen(self) -> None:
         """Convert fp16 to bf16, which has the range of fp32; quantized weights stay as they are."""
@@ -584,13 +572,3 @@ class VibeVoiceModel:
         inner.acoustic_tokenizer_encoder.to(device)
         inner.semantic_tokenizer_encoder.to(device)
         inner.multi_modal_projector.to(device)
-
-
-def segment_template_of(tokenizer: Any) -> vibevoice_generation.SegmentTemplate | None:
-    """Return the format's template in a checkpoint's tokens; `None`, and no proposals, if the
-    tokenizer differs."""
-    try:
-        return vibevoice_generation.SegmentTemplate(tokenizer)
-    except ValueError as error:
-        log.info("speculative decoding of the output format is off: %s", error)
-        return None

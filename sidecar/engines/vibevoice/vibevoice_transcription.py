@@ -1,4 +1,8 @@
-"""Transcription of one recording by VibeVoice-ASR."""
+"""Transcription of one recording by VibeVoice-ASR.
+
+This module does not import torch, and knows of the model what `WindowModel` has: docs/plugins.md
+lists it.
+"""
 
 import contextlib
 import dataclasses
@@ -10,14 +14,12 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 from itertools import chain, count, islice
 from math import ceil
-
-import torch
+from typing import Any, Protocol
 
 from sidecar import errors
 from sidecar.audio import VIBEVOICE_SAMPLE_RATE, Block
 from sidecar.diarization.speaker_identification import DiarizedSpeakers, identify_speakers
-from sidecar.engines.torch_inference import own_error
-from sidecar.engines.vibevoice import SPEC, vibevoice_generation, vibevoice_model
+from sidecar.engines.vibevoice import vibevoice_generation
 from sidecar.engines.vibevoice.vibevoice_coverage import (
     LEAST_AGAIN_S,
     MissedSpeech,
@@ -33,7 +35,12 @@ from sidecar.engines.vibevoice.vibevoice_windows import (
     detect_window_speech,
 )
 from sidecar.interfaces import engine_interface
-from sidecar.interfaces.engine_interface import MemoryPlan, TranscribeOptions
+from sidecar.interfaces.engine_interface import (
+    EngineSpec,
+    MemoryPlan,
+    Precision,
+    TranscribeOptions,
+)
 from sidecar.transcripts.language_detection import detect_language
 from sidecar.transcripts.loop_guard import SamplingOptions, loop_notices
 from sidecar.transcripts.speaker_turns import number_speakers_by_appearance, speaker_turns_of
@@ -56,7 +63,6 @@ from sidecar.transcripts.word_timing import estimate_word_times
 
 log = logging.getLogger(__name__)
 
-NAME = "vibevoice"
 SMALLER_PLAN = Notice("smaller_memory_plan", "Memory ran out once; a smaller plan was used.")
 FP16_OVERFLOW = Notice("fp16_overflow", "This checkpoint overflows in fp16; bf16 was used.")
 
@@ -65,6 +71,77 @@ ALL_PLACES = 1 << 16
 _Inbox = queue.SimpleQueue["TranscriptionEvent | Exception | None"]
 TOKENS_PER_SECOND, MIN_ANSWER_TOKENS = 12, 256
 """Limit of an answer's tokens; the model page's dense sample has 8.5 a second."""
+
+
+class DeviceName(Protocol):
+    """Device of a model; ``type`` is that of a transcript, such as 'cpu'."""
+
+    @property
+    def type(self) -> str:
+        """Return its kind."""
+
+
+class LoadedWeights(Protocol):
+    """What a transcript says of a loaded model."""
+
+    @property
+    def precision(self) -> Precision:
+        """Return the precision of its weights."""
+
+    @property
+    def device(self) -> DeviceName:
+        """Return its device."""
+
+
+class WindowModel(Protocol):
+    """Loaded model that answers windows of audio, for one thread at a time."""
+
+    @property
+    def spec(self) -> EngineSpec:
+        """Return the spec of its engine."""
+
+    @property
+    def loaded(self) -> LoadedWeights:
+        """Return what a transcript says of it."""
+
+    @property
+    def narrow(self) -> bool:
+        """Return whether it computes in fp16, which may overflow."""
+
+    @property
+    def out_of_memory(self) -> type[Exception]:
+        """Return the error of the library for memory that ran out."""
+
+    def inference(self) -> contextlib.AbstractContextManager[Any]:
+        """Return the context in which it computes."""
+
+    def own_error(self, error: Exception) -> Exception:
+        """Return an error of the device as one of `errors`, and others as they are."""
+
+    def free_memory(self) -> None:
+        """Return memory of ended work to the device."""
+
+    def decoding(self, plan: MemoryPlan) -> Any:
+        """Return the decoder of all answers with such a plan."""
+
+    def answers(
+        self,
+        windows: Sequence[Block],
+        plan: MemoryPlan,
+        check: Callable[[], None],
+        planned_decoder: Any,
+        context: str = "",
+        drawn: bool = False,
+    ) -> Sequence[vibevoice_generation.WindowGeneration]:
+        """Encode windows (24 kHz mono) and begin to answer; ``check`` may raise to stop it.
+        ``context``: the text beside the audio. ``drawn``: its latents have noise.
+
+        Raises:
+            vibevoice_generation.NonFiniteLogits: its type is too narrow; `widen` helps.
+        """
+
+    def widen(self) -> None:
+        """Convert fp16 to a type that does not overflow."""
 
 
 class _VibeVoiceCancelled(Exception):
@@ -132,7 +209,7 @@ class VibeVoiceTranscription:
 
     def __init__(
         self,
-        model: vibevoice_model.VibeVoiceModel,
+        model: WindowModel,
         request: engine_interface.TranscriptionRequest,
         slots: WindowSlots | None = None,
         resume_points: Sequence[ResumePoint] | None = None,
@@ -164,7 +241,7 @@ class VibeVoiceTranscription:
     def events(self) -> Iterator[TranscriptionEvent]:
         """Run the transcription."""
         runs = [(None, self.steps())]
-        for _, event in transcribe_in_step(lambda: [runs.pop()] if runs else []):
+        for _, event in transcribe_in_step(self._model, lambda: [runs.pop()] if runs else []):
             if isinstance(event, Exception):
                 raise event
             if event is not None:
@@ -215,7 +292,7 @@ class VibeVoiceTranscription:
         yield from map(SegmentReady, count(self._announced), late)
         yield Progress(done_s, done_s)
         yield finished(
-            NAME,
+            self._model.spec.name,
             self._model.loaded,
             segments,
             done_s,
@@ -239,7 +316,7 @@ class VibeVoiceTranscription:
         numbers = range(self._in_resume_points, self._announced)
         self._in_resume_points = self._announced
         segments = tuple(self._reported[number] for number in numbers)
-        return ResumePoint(start / VIBEVOICE_SAMPLE_RATE, SPEC.resumes, segments, state)
+        return ResumePoint(start / VIBEVOICE_SAMPLE_RATE, self._model.spec.resumes, segments, state)
 
     def _go_on(self, resume_points: Sequence[ResumePoint]) -> None:
         """Restore the state of the last one."""
@@ -269,7 +346,7 @@ class VibeVoiceTranscription:
         settled_before = self._settled
         try:
             yield from self._attempt(windows)
-        except torch.OutOfMemoryError as error:
+        except self._model.out_of_memory as error:
             if self._options.memory_fallback is None:
                 raise errors.GpuOutOfMemory() from None
             log.warning(
@@ -280,8 +357,7 @@ class VibeVoiceTranscription:
             yield from self._fill_gaps()
             return
         self._fall_back()
-        if torch.cuda.is_available():
-            torch.cuda.empty_cache()
+        self._model.free_memory()
         self._notices[SMALLER_PLAN.code] = SMALLER_PLAN
         if len(windows) == 1:
             self._windows.again(self._options.memory.window_s)
@@ -303,7 +379,7 @@ class VibeVoiceTranscription:
             try:
                 for window in missed.windows(VIBEVOICE_SAMPLE_RATE, detect_window_speech):
                     yield from self._attempt([window], missed_speech=missed)
-            except torch.OutOfMemoryError as error:
+            except self._model.out_of_memory as error:
                 log.warning("out of GPU memory; missed speech is not transcribed again: %s", error)
                 error.__traceback__ = None  # its frames hold the tensors to be freed
                 self._wordless.append((missed.start_s, missed.speech_s))
@@ -358,7 +434,7 @@ class VibeVoiceTranscription:
                 drawn,
             )
             return [*map(_WindowInProgress, windows, answers)]
-        except vibevoice_model.NonFiniteLogits:
+        except vibevoice_generation.NonFiniteLogits:
             if not self._model.narrow:
                 raise errors.EngineFailed("The output of the model is not finite.") from None
         self._model.widen()
@@ -432,6 +508,7 @@ class VibeVoiceTranscription:
 
 
 def transcribe_in_step(
+    model: WindowModel,
     arrivals: Callable[[], Iterable[tuple[Key, vibevoice_generation.Run]]],
 ) -> Iterator[vibevoice_generation.RunEvent[Key]]:
     """Yield the events of the transcriptions that ``arrivals`` returns, which are decoded in step:
@@ -439,16 +516,16 @@ def transcribe_in_step(
 
     The error `errors.DeviceLost` says that nothing in this process can use the device again.
     """
-    with torch.inference_mode():
+    with model.inference():
         for key, event in vibevoice_generation.interleave_runs(arrivals):
-            yield key, own_error(event) if isinstance(event, Exception) else event
+            yield key, model.own_error(event) if isinstance(event, Exception) else event
 
 
 class JoinedTranscriptions:
     """Transcriptions of several threads, which one thread decodes in step: a request joins those
     that run before their next pass, and gets windows as they become free."""
 
-    def __init__(self, model: vibevoice_model.VibeVoiceModel) -> None:
+    def __init__(self, model: WindowModel) -> None:
         self._model, self._slots = model, WindowSlots()
         self._arrived: queue.SimpleQueue[tuple[_Inbox, vibevoice_generation.Run]]
         self._arrived = queue.SimpleQueue()
@@ -491,7 +568,7 @@ class JoinedTranscriptions:
         while True:
             first = [self._arrived.get()]
             with self._turn:
-                for inbox, event in transcribe_in_step(partial(self._arrivals, first)):
+                for inbox, event in transcribe_in_step(self._model, partial(self._arrivals, first)):
                     inbox.put(event)
 
     def _arrivals(
@@ -523,7 +600,7 @@ def described(
 
 def finished(
     engine: str,
-    loaded: vibevoice_model.LoadedVibeVoice,
+    loaded: LoadedWeights,
     segments: Sequence[Segment],
     duration_s: float,
     options: TranscribeOptions,

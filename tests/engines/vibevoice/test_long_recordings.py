@@ -19,7 +19,8 @@ pytest.importorskip("torch", reason="the extra 'vibevoice' is not installed")
 import torch
 
 from sidecar.audio import Block
-from sidecar.engines.vibevoice import vibevoice_transcription
+from sidecar.engines.vibevoice import SPEC, vibevoice_transcription
+from sidecar.engines.vibevoice.vibevoice_model import VibeVoiceModel
 from sidecar.engines.vibevoice.vibevoice_transcription import VibeVoiceTranscription
 from sidecar.interfaces.engine_interface import MemoryPlan, Precision, TranscribeOptions
 from sidecar.transcripts.loop_guard import SkippedAudio
@@ -105,6 +106,9 @@ class Forgetful:
 class Model:
     """Answers, and notes the lengths that it was given; may run out of memory over a length."""
 
+    spec, out_of_memory = SPEC, torch.OutOfMemoryError
+    inference, free_memory = VibeVoiceModel.inference, VibeVoiceModel.free_memory
+    own_error = VibeVoiceModel.own_error
     loaded = SimpleNamespace(precision=Precision.BF16, device=torch.device("cpu"))
 
     def __init__(

@@ -22,9 +22,9 @@ from tokenizers import models, pre_tokenizers
 from sidecar.engines.vibevoice.vibevoice_decoder import DRAFT_WIDTH_TOKENS
 from sidecar.engines.vibevoice.vibevoice_generation import (
     MAX_DRAFT_TOKENS,
+    DraftedGeneration,
     DraftProposals,
     SegmentTemplate,
-    TokenGeneration,
     WindowGeneration,
 )
 from sidecar.transcripts.loop_guard import RETRIES, SamplingOptions
@@ -91,7 +91,7 @@ def run(
     """An answer, which is cancelled after ``most`` tokens."""
     model = MadeUpModel(tokenizer, writes)
     ends = frozenset([tokenizer.token_to_id(END)])
-    answer = WindowGeneration(cast(TokenGeneration, cast(Any, model)), tokenizer, ends, seconds)
+    answer = WindowGeneration(cast(DraftedGeneration, cast(Any, model)), tokenizer, ends, seconds)
     written = answer.run(None, limit, lambda: model.spent >= most)
     closed = [index for index in written if index is not None]
     return answer, model, closed

@@ -16,16 +16,16 @@ from typing import Any
 import torch
 
 from sidecar.engines.vibevoice import vibevoice_decoder
+from sidecar.engines.vibevoice.torch_generation import TokenGeneration
 from sidecar.engines.vibevoice.vibevoice_decoder import (
     CudaGraphSteps,
     KeyValueCache,
     PlannedDecoder,
-    PromptContinuation,
     VibeVoiceDecoder,
 )
 from sidecar.engines.vibevoice.vibevoice_generation import (
+    PromptContinuation,
     SegmentTemplate,
-    TokenGeneration,
     decode_pass,
 )
 from sidecar.engines.vibevoice.vibevoice_model import (
@@ -33,8 +33,8 @@ from sidecar.engines.vibevoice.vibevoice_model import (
     VibeVoiceAudioEncoder,
     build_prompt_ids,
     load_vibevoice,
-    token_count,
 )
+from sidecar.engines.vibevoice.vibevoice_prompt import token_count
 from sidecar.interfaces.engine_interface import MemoryPlan, Precision
 from sidecar.transcripts.loop_guard import SamplingOptions
 

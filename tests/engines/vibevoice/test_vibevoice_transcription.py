@@ -22,12 +22,13 @@ import torch
 from sidecar import errors
 from sidecar.audio import Block
 from sidecar.engines.vibevoice import vibevoice_generation
+from sidecar.engines.vibevoice.torch_generation import TokenGeneration
 from sidecar.engines.vibevoice.vibevoice_decoder import (
     KeyValueCache,
     PlannedDecoder,
     VibeVoiceDecoder,
 )
-from sidecar.engines.vibevoice.vibevoice_generation import TokenGeneration, decode_pass
+from sidecar.engines.vibevoice.vibevoice_generation import decode_pass
 from sidecar.engines.vibevoice.vibevoice_model import (
     VibeVoiceAudioEncoder,
     VibeVoiceModel,
@@ -226,14 +227,18 @@ class Broken(SampleStream):
         raise errors.AudioUndecodable()
 
 
-def all_events(work: list[VibeVoiceTranscription], apart: int = 0) -> list[list[Any]]:
+def all_events(
+    model: VibeVoiceModel, work: list[VibeVoiceTranscription], apart: int = 0
+) -> list[list[Any]]:
     events: list[list[Any]] = [[] for _ in work]
-    for number, event in in_step(work, apart):
+    for number, event in in_step(model, work, apart):
         events[number].append(event)
     return events
 
 
-def in_step(work: list[VibeVoiceTranscription], apart: int = 0) -> Iterator[tuple[int, Any]]:
+def in_step(
+    model: VibeVoiceModel, work: list[VibeVoiceTranscription], apart: int = 0
+) -> Iterator[tuple[int, Any]]:
     """The events of all, which arrive ``apart`` passes of the decoder one after the other."""
     runs = deque((number, one.steps()) for number, one in enumerate(work))
     passes = itertools.count()
@@ -243,7 +248,7 @@ def in_step(work: list[VibeVoiceTranscription], apart: int = 0) -> Iterator[tupl
         while runs and runs[0][0] * apart <= now:
             yield runs.popleft()
 
-    return ((number, event) for number, event in transcribe_in_step(arrivals) if event is not None)
+    return ((key, one) for key, one in transcribe_in_step(model, arrivals) if one is not None)
 
 
 @pytest.mark.parametrize("apart", [0, 15])
@@ -262,7 +267,7 @@ def test_batched_recordings_share_decoder_passes_and_have_the_events_of_single_o
     tokens = len(sizes)
     sizes.clear()
     work = [begun(model, name) for name in tiny_vibevoice.CLIPS]
-    assert all_events(work, apart) == alone
+    assert all_events(model, work, apart) == alone
     assert sum(sizes) == tokens
     assert max(sizes) == len(work)
 
@@ -292,7 +297,7 @@ def test_short_recordings_that_join_a_long_one_end_first_in_planned_windows_with
     monkeypatch.setattr(VibeVoiceDecoder, "new_cache", counted)
     slots = WindowSlots()
     work = [long(slots), *(begun(model, name, plan, slots=slots) for name in names)]
-    told = [*in_step(work, 5)]
+    told = [*in_step(model, work, 5)]
     ends = [number for number, event in told if isinstance(event, Finished)]
     assert max(alive) == 3
     assert sorted(ends) == [0, 1, 2, 3]
@@ -435,7 +440,7 @@ def test_recording_cancelled_in_a_batch_does_not_change_the_others(model: VibeVo
     names = ("endgame_nagg_nell", "two_cities")
     work = [begun(model, names[0], cancelled=lambda: len(heard) > 0), begun(model, names[1])]
     other: list[Any] = []
-    for number, event in in_step(work):
+    for number, event in in_step(model, work):
         (other if number else heard).append(event)
     assert other == alone
     assert [type(event) for event in heard[:1]] == [SegmentReady]
@@ -445,7 +450,7 @@ def test_recording_cancelled_in_a_batch_does_not_change_the_others(model: VibeVo
 def test_undecodable_recording_fails_alone_in_batch(model: VibeVoiceModel) -> None:
     sound = Broken(tiny_vibevoice.clip_24k("beckett"), tiny_vibevoice.RATE)
     broken = VibeVoiceTranscription(model, request_of(sound))
-    mine, other = all_events([broken, begun(model, "beckett")])
+    mine, other = all_events(model, [broken, begun(model, "beckett")])
     assert [type(event) for event in mine] == [errors.AudioUndecodable]
     assert transcript_of(other).segments
 
@@ -470,7 +475,7 @@ def test_out_of_memory_in_batch_moves_all_to_fallback_plan(
     options = TranscribeOptions(memory_fallback=SMALL)
     names = ("beckett", "two_cities")
     for name, events in zip(
-        names, all_events([begun(model, name, options) for name in names]), strict=True
+        names, all_events(model, [begun(model, name, options) for name in names]), strict=True
     ):
         expected = transcribe(model, name)
         assert transcript_of(events).segments == expected.segments
@@ -505,5 +510,5 @@ def test_repeated_out_of_memory_in_batch_fails_each_recording(
 
     monkeypatch.setattr(vibevoice_generation, "decode_pass", full)
     options = TranscribeOptions(memory_fallback=SMALL)
-    for events in all_events([begun(model, "beckett", options) for _ in range(2)]):
+    for events in all_events(model, [begun(model, "beckett", options) for _ in range(2)]):
         assert [type(event) for event in events] == [errors.GpuOutOfMemory]
