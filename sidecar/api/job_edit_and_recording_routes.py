@@ -15,7 +15,12 @@ from sidecar import clock, errors
 from sidecar.api import job_schemas
 from sidecar.api.http.error_responses import problem
 from sidecar.api.http.request_headers import identity_of
-from sidecar.api.http.responses import StreamedResponse, json_response, send_until_disconnect
+from sidecar.api.http.responses import (
+    StreamedResponse,
+    content_disposition,
+    json_response,
+    send_until_disconnect,
+)
 from sidecar.api.http.upload import close_on_error, read_json
 from sidecar.audio.audio_format import SNIFF_BYTES, media_type_of
 from sidecar.auth.identity import Identity
@@ -250,17 +255,20 @@ def add_recording_routes(router: APIRouter, service: Service) -> None:
     @router.get("/{job_id}/audio", responses=job_schemas.AUDIO, openapi_extra=job_schemas.RANGE)
     async def audio(request: Request, job_id: str) -> Response:
         """The recording, if it is kept."""
+        job = await service.owned.job(identity_of(request), job_id)
         file = await service.recordings.open(identity_of(request), job_id)
         with close_on_error(file):
-            return await _answer(request, service, job_id, file)
+            return await _answer(request, service, job, file)
 
 
-async def _answer(request: Request, service: Service, job_id: str, file: EncryptedFile) -> Response:
+async def _answer(
+    request: Request, service: Service, job: JobRecord, file: EncryptedFile
+) -> Response:
     media_type, ending = media_type_of(await service.recordings.read(file, 0, SNIFF_BYTES))
-    tag = f'"{job_id}"'  # a recording never changes
+    tag = f'"{job.id}"'  # a recording never changes
     headers = {
         "Accept-Ranges": "bytes",
-        "Content-Disposition": f'attachment; filename="recording-{job_id[:8]}.{ending}"',
+        "Content-Disposition": content_disposition("attachment", job, "recording", ending),
         "Content-Type": media_type,
         "ETag": tag,
         **DOWNLOAD_HEADERS,

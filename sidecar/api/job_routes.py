@@ -37,6 +37,7 @@ from sidecar.transcripts.edit_serialization import edit_step_to_json
 from sidecar.transcripts.transcript import Finished, Peaks, Progress, ResumePoint, SegmentReady
 from sidecar.transcripts.transcript_formats import (
     FORMATS,
+    file_extension,
     formatter_of,
     render_transcript,
     segment_body,
@@ -372,6 +373,9 @@ def _add_result_routes(router: APIRouter, service: Service) -> None:
         noted = service.noted(finished, job.options, edited=job.history.revision > 0)
         body = await service.owned.written(
             identity, job, lambda: render_transcript(noted, fmt, job.id).encode()
+        )
+        headers["Content-Disposition"] = responses.content_disposition(
+            "inline", job, "transcript", file_extension(fmt)
         )
         return Response(body, media_type=FORMATS[fmt].media_type, headers=headers)
 

@@ -55,6 +55,11 @@ class JobRecordBody(openapi.RenderedBody):
         description="Number of edits of its transcript; part of the ETag.",
         validation_alias=AliasPath("history", "revision"),
     )
+    name: str = Field(
+        "",
+        examples=["meeting.m4a"],
+        description="Name of its file, as the client has it; left out if it sent none.",
+    )
     channels: int = Field(
         1,
         description="Channels that are transcribed one by one; left out if it is 1.",

@@ -22,6 +22,7 @@ from fastapi import APIRouter, FastAPI, Request, Response
 from pydantic import BaseModel, BeforeValidator, Field
 from starlette import types
 from starlette.datastructures import Headers
+from starlette.responses import FileResponse
 from starlette.routing import Match, Route
 
 from sidecar import errors
@@ -31,6 +32,7 @@ from sidecar.api.http.openapi import OPTIONS, PROBLEMS, RenderedBody, object_sch
 from sidecar.api.http.request_headers import accepts, identity_of
 from sidecar.api.http.responses import NO_STORE, json_response
 from sidecar.api.http.upload import read_json
+from sidecar.audio.sample_recording import find_sample
 from sidecar.auth.authentication import CODE_LIFETIME_S, OneTimeCodes
 from sidecar.auth.identity import AuthMethod, Identity, Scope
 from sidecar.concurrency import ThreadLimiter
@@ -224,10 +226,10 @@ _StateName = BeforeValidator(lambda state: state.name.lower())
 
 
 class PageFinding(RenderedBody):
-    """Finding: a missing or misconfigured feature, and its remedy."""
+    """Finding: a broken or misconfigured feature, and its remedy."""
 
     topic: str = Field(examples=["uploads"])
-    state: Annotated[Literal["absent", "warning", "bad"], _StateName]
+    state: Annotated[Literal["warning", "bad"], _StateName]
     text: str
     remedy: str
 
@@ -272,6 +274,7 @@ class PageInfo(BaseModel):
         description="Opaque id of the owner, which separates the copies of several owners in one "
         "browser."
     )
+    sample: bool = Field(description="True if there is a recording to try: /v1/page/sample.")
     findings: list[PageFinding] = Field(
         description="Findings, only for clients on this machine: they name folders of it."
     )
@@ -281,6 +284,9 @@ class PageInfo(BaseModel):
 SESSION: dict[str, Any] = request_body(
     object_schema({"word": openapi.text("Of the link.")}, ["word"]), example={"word": "9s2…"}
 )
+SAMPLE: dict[int | str, dict[str, Any]] = {
+    200: {"content": {"audio/wav": {"schema": {"type": "string", "format": "binary"}}}}
+}
 OPEN_FRAGMENT = "/#open="
 """Prefix of the code in a link: browsers do not send the text after a '#', so it is in no log."""
 
@@ -314,7 +320,7 @@ def build_router(service: Service) -> APIRouter:
         found: list[dict[str, Any]] = []
         if Scope.AUDIO_PATH in identity.scopes:
             checks = await check_threads.run(lambda: [*check_environment(service.settings)])
-            found = [PageFinding.render(one) for one in checks if one.state is not CheckState.GOOD]
+            found = [PageFinding.render(one) for one in checks if one.state >= CheckState.WARNING]
         settings, speakers = service.settings, service.enrolled_speakers
         asks = speakers.needs_consent and Scope.AUDIO_PATH in identity.scopes
         body: dict[str, Any] = {
@@ -330,10 +336,18 @@ def build_router(service: Service) -> APIRouter:
             "people_consent": asks,
             "longest_audio_seconds": settings.max_audio_hours * 3600,
             "owner": hashlib.sha256(identity.owner.encode()).hexdigest()[:32],
+            "sample": find_sample() is not None,
             "findings": found,
             **_signed_in_as(identity),
         }
         return json_response(body, headers=NO_STORE)
+
+    @router.get("/v1/page/sample", response_class=FileResponse, responses=SAMPLE)
+    async def sample() -> Response:
+        """Return a recording to try the service with: two speakers, 28 seconds of English."""
+        if (path := find_sample()) is None:
+            raise errors.AudioPathNotFound("The sample recording is not installed.")
+        return FileResponse(path, media_type="audio/wav", headers=NO_STORE)
 
     return router
 

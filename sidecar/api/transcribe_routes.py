@@ -15,7 +15,7 @@ from math import ceil
 from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Request, Response
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema
 
 from sidecar.api.http import error_responses, middleware, openapi, responses, upload
 from sidecar.api.http.request_headers import accepts, identity_of, wants_async
@@ -33,7 +33,7 @@ from sidecar.interfaces.request_fields import REQUEST_FIELDS
 from sidecar.jobs.job_record import JobRecord
 from sidecar.jobs.job_runner import Job
 from sidecar.service.facade import Service
-from sidecar.transcripts.transcript import Transcript
+from sidecar.transcripts.transcript import SEGMENT_FLAGS, Transcript
 from sidecar.transcripts.transcript_formats import render_result, segment_body, transcript_body
 
 
@@ -50,34 +50,42 @@ class TranscribeWord(BaseModel):
     )
 
 
+_FLAGS = {"type": "array", "items": {"type": "string", "enum": [*SEGMENT_FLAGS]}}
+
+
 class TranscribeSegment(BaseModel):
     """Segment: speech of one speaker."""
 
     speaker: str = Field(
         examples=["Speaker_0"],
-        description="'Speaker_0' is also that of a segment without a speaker, such as music.",
+        description="Label of its speaker, 'Speaker_0', 'Speaker_1' and so on: if there is none "
+        "or it is unknown, the first, and a flag says so.",
     )
     name: str | None = Field(None, description="Name of the identified speaker, or channel.")
     start_time: float = Field(examples=[0.07], description="Seconds from the start.")
-    end_time: float = Field(examples=[0.93])
-    text: str = Field(examples=["Do you hear me?"])
-    words: list[TranscribeWord] = []
+    end_time: float = Field(examples=[0.93], description="Seconds from the start.")
+    text: str = Field(examples=["Do you hear me?"], description="What is said.")
+    words: list[TranscribeWord] = Field([], description="Its words, if they were asked for.")
     words_by: str = Field(
         default="",
         examples=["attention"],
         description="Source of word times: 'attention' (of the model), 'server' (of an upstream), "
         "'aligned' (at pauses and changes of sound), 'spread' (evenly, a guess).",
     )
-    flags: list[str] = Field(
+    flags: Annotated[list[str], WithJsonSchema(_FLAGS)] = Field(
         [],
-        description="'non_speech' is music or noise, 'loop' audio that the model cannot "
-        "transcribe: it repeats itself, and 'overlap' speech while another person speaks.",
+        description="What is unusual about it: "
+        + ", ".join(f"'{flag}' ({meaning})" for flag, meaning in SEGMENT_FLAGS.items()),
     )
-    confidence: float | None = Field(None, examples=[0.91], description="As of a word.")
+    confidence: float | None = Field(
+        None, examples=[0.91], description="How sure the engine is, up to 1."
+    )
     no_speech_probability: float | None = Field(
-        None, examples=[0.04], description="That nobody speaks in it; omitted if unknown."
+        None,
+        examples=[0.04],
+        description="Probability that nobody speaks in it; omitted if unknown.",
     )
-    language: str = Field("", examples=["en"], description="Omitted if unknown.")
+    language: str = Field("", examples=["en"], description="Language tag; omitted if unknown.")
 
 
 class TranscribeSpeaker(BaseModel):

@@ -39,9 +39,12 @@ class AudioSource:
         *,
         spooled: bool,
         path: str | None = None,
+        name: str = "",
         status: os.stat_result | None = None,
     ) -> None:
         self._fd: int | None = fd
+        self.name = name
+        """Name of the file as the client has it, '' if unknown: for display only, never a path."""
         self.status = status
         """Status of a client's file as it was opened, since its disk may not answer later."""
         self.path = path
@@ -111,7 +114,7 @@ def open_recording_file(path: str, roots: Sequence[Path] = ()) -> AudioSource:
             if roots and not _is_inside_roots(_real_path(fd, path), roots):
                 raise _outside_roots_error()  # a link has changed
             undone.pop_all()
-            return AudioSource(fd, spooled=False, path=path, status=status)
+            return AudioSource(fd, spooled=False, path=path, name=Path(path).name, status=status)
     except (FileNotFoundError, NotADirectoryError):
         raise errors.AudioPathNotFound() from None
     except files.FileInUse:

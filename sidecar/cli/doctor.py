@@ -78,6 +78,8 @@ def next_step(findings: Sequence[CheckFinding]) -> str:
 def examine(light_engines: Collection[str] = LIGHT_ENGINES) -> Iterator[CheckFinding]:
     """Yield all findings, in the order in which they are shown. ``light_engines``: those that are
     loaded."""
+    from sidecar.engines import engine_selection
+
     text = f"{__version__}, Python {platform.python_version()}, {platform.platform(terse=True)}"
     yield CheckFinding("version", CheckState.GOOD, text)
     settings, finding = _settings()
@@ -86,6 +88,7 @@ def examine(light_engines: Collection[str] = LIGHT_ENGINES) -> Iterator[CheckFin
         yield CheckFinding("plugins", CheckState.GOOD, f"of others: {', '.join(others)}")
     for wrong, remedy in unknown_variables(settings, settings_of_plugins_off(type(settings))):
         yield CheckFinding("settings", CheckState.WARNING, wrong, remedy)
+    engine_selection.unpack_packaged_model(settings)  # as the service does at its start
     yield from examine_engines(settings, light_engines)
     yield system_checks.check_live_engine(settings)
     for plugin in enabled(settings):

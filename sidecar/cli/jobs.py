@@ -65,7 +65,8 @@ async def _list(
     *,
     target: ServiceTarget,
 ) -> None:
-    """List your jobs, oldest first: id, state, submission time, seconds, progress."""
+    """List your jobs, oldest first: id, state, submission time, seconds, progress, name of the
+    file."""
     async with client_of(target) as client:
         async for job in _jobs(client, state):
             print_text(f"{job_line(job)}\n")
@@ -139,7 +140,8 @@ async def _job_of(client: AsyncClient, given: str, least: int = 1) -> Job:
 
 
 def job_line(job: Job) -> str:
-    """Return a job as columns for people and for `awk`; the last is its progress or error."""
+    """Return a job as columns for people and for `awk`: the last before the name of its file, which
+    may have spaces, is its progress or error."""
     fields = job.raw
     seconds = fields.get("duration")
     length = "-" if seconds is None else f"{seconds:.1f} s"
@@ -152,7 +154,7 @@ def job_line(job: Job) -> str:
     elif job.progress.fraction is not None:
         about = f"{100 * job.progress.fraction:.0f} %"
     columns = job.id, f"{job.state:<9}", str(fields.get("created", "-")), f"{length:>10}", about
-    return printable("  ".join(columns))
+    return printable("  ".join((*columns, job.name))).rstrip()
 
 
 def _backup(

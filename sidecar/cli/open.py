@@ -3,10 +3,10 @@
 import asyncio
 import html
 from collections.abc import Mapping
-from importlib.util import find_spec
 from pathlib import Path
 
 from sidecar import errors, files
+from sidecar.audio.sample_recording import find_sample
 from sidecar.cli import transcribe
 from sidecar.cli.backends import (
     ServiceTarget,
@@ -135,8 +135,6 @@ HANDOVER = """<!doctype html>
 <p><a href="{link}">Open the page</a></p>
 """
 """Page that leads to a link. It needs no script."""
-SAMPLE = "assets/endgame_nagg_nell.wav"
-"""Two speakers, 28 seconds, in the wheel of the embedded engine."""
 
 
 def demo(
@@ -145,16 +143,24 @@ def demo(
     ),
     language: str | None = setting_option("language"),
     port: str | None = setting_option("port"),
+    save: Path | None = option(
+        None, "Only write the included sample to this file.", "--save", metavar="FILE"
+    ),
 ) -> int:
     """Start the service, transcribe a recording through it, and keep serving.
 
-    Without FILE, the included sample is transcribed.
+    Without FILE, the included sample is transcribed: two speakers, 28 seconds of English. With
+    --save no service is started.
 
     Examples:
 
+    * `vibevoice-asr demo`
+    * `vibevoice-asr demo --save talk.wav`
     * `vibevoice-asr demo meeting.m4a`
     * `vibevoice-asr demo besprechung.m4a --language de`
     """
+    if save is not None:
+        return _save_sample(save)
     flags = {"language": language, "port": port}
     given = settings_for_person({name: value for name, value in flags.items() if value})
     is_sample, audio = audio is None, audio or sample()
@@ -184,11 +190,29 @@ def sample() -> Path:
     Raises:
         errors.AudioPathNotFound: it is missing.
     """
-    library = find_spec("moonshine_voice")
-    for folder in (library and library.submodule_search_locations) or []:
-        path = Path(folder) / SAMPLE
-        if path.is_file():
-            return path
-    raise errors.AudioPathNotFound(
-        "The sample recording is missing.", hint="Name a recording: vibevoice-asr demo FILE"
-    )
+    if (path := find_sample()) is None:
+        raise errors.AudioPathNotFound(
+            "The sample recording is missing.", hint="Name a recording: vibevoice-asr demo FILE"
+        )
+    return path
+
+
+def _save_sample(target: Path) -> int:
+    """Write the sample to a file that is not there yet, or has it already; print its path.
+
+    Raises:
+        errors.AudioPathNotFound: the sample is missing.
+    """
+    sound = sample().read_bytes()
+    try:
+        if not (target.exists() and target.read_bytes() == sound):
+            with target.open("xb") as file:
+                file.write(sound)
+    except FileExistsError:
+        print_error_line(f"{target} is there already, and is not the sample. Name another file.")
+        return 1
+    except OSError as error:
+        print_error_line(f"{target}: cannot be written: {error.strerror}.")
+        return 1
+    print_text(f"{target}\n")
+    return 0

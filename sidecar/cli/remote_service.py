@@ -22,13 +22,13 @@ from sidecar.config.secret_settings import CLIENT_TOKEN_VARIABLE, read_secret, s
 from sidecar.interfaces import live_events
 from sidecar.live.sessions.event_log import NumberedEvent
 from sidecar.transcripts.transcript import (
-    NON_SPEECH_FLAG,
     Notice,
     Segment,
     SpeakerProfile,
     Transcript,
     Word,
 )
+from sidecar.transcripts.transcript_formats import parse_flags
 
 if TYPE_CHECKING:
     from sidecar.config.settings import Settings
@@ -220,14 +220,14 @@ def _number(speaker: str) -> int | None:
 
 
 def _segment(segment: asr_client.models.Segment, *, diarized: bool) -> Segment:
+    flags, has_speaker = parse_flags(segment.flags)
     return Segment(
         segment.start,
         segment.end,
         segment.text,
-        # music has a label, but no speaker
-        _number(segment.speaker) if diarized and NON_SPEECH_FLAG not in segment.flags else None,
+        _number(segment.speaker) if diarized and has_speaker else None,
         tuple(Word(word.start, word.end, word.text, word.confidence) for word in segment.words),
-        segment.flags,
+        flags,
         segment.words_by,
         segment.confidence,
         segment.language,

@@ -214,7 +214,8 @@ class JobRecord:
 
     ``owner``: by `auth.identity`. ``audio``: reference of its recording, as long as it exists.
     ``kept``: whether its result is fetched later; otherwise it is private: its result is for the
-    client that waits, and it is not listed. ``created``, ``begun`` (its first attempt, whatever its
+    client that waits, and it is not listed. ``name``: of its file as the client has it, '' if
+    unknown. ``created``, ``begun`` (its first attempt, whatever its
     result) and ``ended``: seconds since 1970. ``attempts``: those that count, including the one
     that runs. ``alone``: whether it runs beside no other, as the engine or the service died in it;
     ``ends_worker``: also at a remote engine, whose worker process ended in it.
@@ -239,6 +240,7 @@ class JobRecord:
     priority: Priority = Priority.INTERACTIVE
     key: IdempotencyKey | None = None
     durable: bool = False
+    name: str = ""
     state: JobState = JobState.QUEUED
     attempts: int = 0
     alone: bool = False
@@ -272,10 +274,11 @@ class JobRecord:
         priority: Priority = Priority.INTERACTIVE,
         key: IdempotencyKey | None = None,
         durable: bool = False,
+        name: str = "",
     ) -> Self:
         """Return a new job, submitted ``at`` this time."""
         progress = Progress(0.0, audio_info.total_s)
-        about = audio, options, audio_info, progress, kept, priority, key, durable
+        about = audio, options, audio_info, progress, kept, priority, key, durable, name
         return cls(uuid.uuid4().hex, owner, at, *about)
 
     @property

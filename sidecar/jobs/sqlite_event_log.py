@@ -72,7 +72,7 @@ PLAIN_CHANGES: dict[str, Callable[..., JobChange]] = {
     "cancelled": job_record.CancelledChange,
 }
 _REF_NAMES = {kind: name for name, kind in RECORDING_REFS.items()}
-_AS_SUBMITTED = "id", "owner", "created", "kept", "durable", "alone", "seq"
+_AS_SUBMITTED = "id", "owner", "created", "kept", "durable", "name", "alone", "seq"
 """Other fields of a submitted record; the rest comes from events."""
 STOP_NOTE = "stopped"
 """File of a service that was told to stop."""
@@ -87,6 +87,8 @@ class UnreadableRecord(Exception):
 def serialize_record(record: JobRecord) -> bytes:
     """Serialize a record as it was submitted."""
     plain = {name: getattr(record, name) for name in _AS_SUBMITTED}
+    if not record.name:  # as earlier releases wrote it
+        del plain["name"]
     more = {
         "audio": {"ref": _REF_NAMES[type(record.audio)], **to_plain(record.audio)},
         "options": record.options.to_wire(),

@@ -189,6 +189,7 @@ class JobSubmissions:
                     priority=priority,
                     key=key,
                     durable=recordings is not None,
+                    name=source.name,
                 )
                 job = Job(source, record)
                 if self.observer is not None:

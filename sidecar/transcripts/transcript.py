@@ -17,13 +17,16 @@ from sidecar.errors import EngineFailed
 from sidecar.serialization import OMITTED_IF_NONE, from_plain, to_plain
 from sidecar.transcripts.scripts import are_joined
 
-NON_SPEECH_FLAG = "non_speech"
-"""Flag of a segment without words: music, silence, noise."""
-LOOP_FLAG = "loop"
-"""Flag of a segment that stands for audio that the model could not transcribe."""
-OVERLAP_FLAG = "overlap"
-"""Flag of a segment in which another person speaks at the same time in the same channel, by the
-diarizer."""
+NON_SPEECH_FLAG, LOOP_FLAG, OVERLAP_FLAG = "non_speech", "loop", "overlap"
+SPEAKER_UNKNOWN_FLAG = "speaker_unknown"
+SEGMENT_FLAGS = {
+    NON_SPEECH_FLAG: "music, noise or silence: nobody speaks",
+    LOOP_FLAG: "audio that the model could not transcribe: it repeats itself",
+    OVERLAP_FLAG: "another person speaks at the same time in the same channel, by the diarizer",
+    SPEAKER_UNKNOWN_FLAG: "speech of somebody who was not told apart",
+}
+"""Flags of a segment with their meaning. `SPEAKER_UNKNOWN_FLAG` is on the wire only: a `Segment`
+has the speaker None instead."""
 UNINTELLIGIBLE = "[Unintelligible Speech]"
 """Text of a segment with `LOOP_FLAG`."""
 TRUNCATED = "output_truncated"

@@ -15,7 +15,13 @@ from typing import Any, TypeVar
 
 from sidecar import errors
 from sidecar.transcripts.subtitle_cues import MAX_PREFIX_COLUMNS, build_cues, to_ms
-from sidecar.transcripts.transcript import Segment, Transcript, Word
+from sidecar.transcripts.transcript import (
+    NON_SPEECH_FLAG,
+    SPEAKER_UNKNOWN_FLAG,
+    Segment,
+    Transcript,
+    Word,
+)
 from sidecar.transcripts.word_timing import split_columns, text_columns
 
 T = TypeVar("T")
@@ -36,7 +42,7 @@ async def render_result(
 
 
 def speaker_label(index: int | None) -> str:
-    """Return the label of a speaker; without diarization it is the first."""
+    """Return the label of a speaker; None has that of the first, and `segment_body` a flag."""
     return f"Speaker_{index or 0}"
 
 
@@ -150,9 +156,18 @@ def segment_body(segment: Segment, name: str | None = None) -> dict[str, Any]:
         body["no_speech_probability"] = segment.no_speech_probability
     if segment.language:
         body["language"] = segment.language
-    if segment.flags:
-        body["flags"] = list(segment.flags)
+    unknown = segment.speaker is None and segment.is_speech
+    if flags := [*segment.flags, *[SPEAKER_UNKNOWN_FLAG] * unknown]:
+        body["flags"] = flags
     return body
+
+
+def parse_flags(on_wire: Iterable[object]) -> tuple[tuple[str, ...], bool]:
+    """Return the flags of a segment from those of `segment_body`, and whether its label is that of
+    a speaker."""
+    said = tuple(map(str, on_wire))
+    flags = tuple(flag for flag in said if flag != SPEAKER_UNKNOWN_FLAG)
+    return flags, flags == said and NON_SPEECH_FLAG not in said
 
 
 def to_srt(transcript: Transcript, name: str) -> str:

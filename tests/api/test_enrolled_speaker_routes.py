@@ -302,9 +302,12 @@ def test_people_routes_without_the_people_setting_are_refused_with_a_remedy(
     assert "speakers" not in said["metadata"]
 
 
-def test_service_with_people_setting_and_without_journal_key_does_not_start(tmp_path: Path) -> None:
+def test_service_with_people_setting_and_without_key_or_keyring_does_not_start(
+    tmp_path: Path,
+) -> None:
     env = {"PATH": "", "HOME": str(tmp_path), "VIBEVOICE_CONFIG": str(tmp_path / "none.toml"),
-           "VIBEVOICE_ENGINE": "scripted", "VIBEVOICE_PORT": "0"}  # fmt: skip
+           "VIBEVOICE_ENGINE": "scripted", "VIBEVOICE_PORT": "0",
+           "PYTHON_KEYRING_BACKEND": "keyring.backends.fail.Keyring"}  # fmt: skip
     command = [sys.executable, "-m", "sidecar.main", "--people", "--data-dir", tmp_path]
     done = run_command(command, env=env, text=True)
     assert done.returncode != 0

@@ -1411,9 +1411,33 @@ def test_precision_is_changed_on_the_page_after_its_memory_plan_is_shown(
     other = "int8" if before == "fp32" else "fp32"
     visitor.one(f".plan input[value={other}]").click()
     visitor.sees(".precision button", f"Load {other}").click()
-    visitor.sees(".status", f"scripted, {other}")
+    visitor.sees(".facts", f"yes, in {other}")
     assert server.health()["precision"] == other
     server.client.post("/reload-model", json={"precision": before})  # others share the server
+
+
+def test_languages_are_named_and_one_is_chosen_by_name(visitor: Visitor, server: Server) -> None:
+    def said(expression: str, *tags: str) -> Any:
+        return worked_out(visitor, "words.js", expression, tags)
+
+    visitor.opens(server)
+    assert said("the.languagesOf(given)") == "any language"
+    assert said("the.languagesOf(given)", "de") == "German"
+    assert said("the.languagesOf(given)", "af", "de", "en") == "English and 2 more"
+    assert said("the.namedLanguages(given)", "fr", "en") == [["en", "English"], ["fr", "French"]]
+    named = dict(said("the.namedLanguages(given)"))
+    assert named["de"] == "German"
+    assert all(tag != name for tag, name in named.items()), "each has a name"
+    visitor.sees(".options summary").click()
+    names = "return [...document.querySelectorAll('#language option')].map((one) => one.text)"
+    assert visitor.js(names)[:2] == ["as it is heard", min(named.values())]
+    visitor.sees("#language").send_keys("German")
+    assert visitor.js("return document.querySelector('#language').value") == "de"
+    visitor.sends_tone("talk.wav", 2)
+    visitor.has_rows(2)
+    (job,) = server.jobs()
+    found = server.client.get(f"/v1/jobs/{job['id']}/transcript").json()
+    assert found["metadata"]["language"] == "de"
 
 
 @pytest.mark.slow

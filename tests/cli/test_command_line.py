@@ -47,6 +47,7 @@ from service_process import (
 from systems import IN_WINDOWS, IN_WINE
 
 from sidecar import cli, errors
+from sidecar.checkpoints import packaged_model
 from sidecar.cli import doctor
 from sidecar.cli.backends import settings_for_person, start_child_service
 from sidecar.cli.doctor import READY, next_step
@@ -713,17 +714,27 @@ def test_doctor_reports_faults_with_remedies_and_fails_on_fatal_ones(
 
 def test_doctor_reports_what_is_installed_and_the_next_step(terminal):
     port = free_port()
-    run = terminal.run("doctor", VIBEVOICE_ENGINE="auto", VIBEVOICE_PORT=str(port))
+    settings = {"ENGINE": "auto", "PORT": str(port), "WHISPER_MODEL": "base"}
+    given = {f"VIBEVOICE_{name}": value for name, value in settings.items()}
+    run = terminal.run("doctor", **given)
     assert (run.returncode, run.stderr) == (0, "")
-    assert "transcribes recordings and live audio" in run.stdout
-    for part in ("moonshine", "(serves)", "voice", "GPU", "ffmpeg version", "checkpoint"):
+    for part in (
+        "live       moonshine (auto): ",
+        "(serves)",
+        "voice",
+        "GPU",
+        "ffmpeg version",
+        "checkpoint",
+    ):
         assert part in run.stdout
     assert f"{port} on" in run.stdout
     assert run.stdout.splitlines()[-1].startswith("Next: ")
     assert run.stdout.startswith("Ready: ")
     needed, optional = run.stdout.split("\nOptional, not here:\n")
     assert "--  " not in needed
-    assert "whisper" not in needed
+    served = next(line for line in needed.splitlines() if "(serves)" in line)
+    packaged = packaged_model.is_installed()  # unpacked as by the first start of a service
+    assert ("Whisper" in served) is packaged, served
     assert {line[:4] for line in optional.splitlines()[:-2]} == {"--  "}
 
 

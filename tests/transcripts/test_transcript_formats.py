@@ -8,9 +8,12 @@ import pytest
 from vibevoice_asr_client import calls, models
 
 from sidecar import errors
+from sidecar.api.transcribe_routes import TranscribeSegment
 from sidecar.cli.remote_service import convert_transcript
+from sidecar.plugins.upstream.sidecar_dialect import parse_sidecar_answer
 from sidecar.transcripts.transcript import (
     NON_SPEECH_FLAG,
+    SEGMENT_FLAGS,
     Notice,
     Segment,
     SpeakerProfile,
@@ -215,6 +218,20 @@ def test_music_segment_has_no_speaker_in_any_format_and_no_rttm_line():
     assert (played.text, played.num_speakers) == ("Welcome.", 1)
     only = json.loads(render_transcript(transcript(music), "json"))["metadata"]
     assert (only["no_speech"], only["num_speakers"]) == (True, 0)
+
+
+def test_speech_that_was_not_told_apart_says_so_and_is_read_back_as_nobodys():
+    mixed = transcript(Segment(0.0, 1.0, "Who?"), Segment(1.0, 2.0, "Me.", 0))
+    body = json.loads(render_transcript(mixed, "json"))
+    assert [(one["speaker"], one.get("flags")) for one in body["segments"]] == [
+        ("Speaker_0", ["speaker_unknown"]),
+        ("Speaker_0", None),
+    ]
+    assert convert_transcript(models.transcript_of(body)) == mixed
+    assert parse_sidecar_answer(body, 2.0).segments == mixed.segments
+    said = TranscribeSegment.model_json_schema()["properties"]["flags"]
+    assert said["items"]["enum"] == list(SEGMENT_FLAGS)
+    assert all(f"'{flag}'" in said["description"] for flag in SEGMENT_FLAGS)
 
 
 def test_unknown_format_is_refused_with_the_known_ones_in_the_hint():

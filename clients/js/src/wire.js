@@ -36,17 +36,17 @@
  * One stretch of speech by one speaker (`Speaker_0`); times in seconds.
  *
  * @typedef {object} Segment
- * @property {string} speaker
- * @property {number} start_time
- * @property {number} end_time
- * @property {string} text
- * @property {Word[]} [words]
- * @property {string} [words_by] how their times were found: "attention", "server", "aligned" or "spread"
- * @property {string[]} [flags]
- * @property {string} [name] who that is, where somebody was recognised
- * @property {number} [confidence] up to 1, where the engine says
- * @property {number} [no_speech_probability] that nobody speaks in it, where the engine says
- * @property {string} [language]
+ * @property {string} speaker Label of its speaker, 'Speaker_0', 'Speaker_1' and so on: if there is none or it is unknown, the first, and a flag says so.
+ * @property {string} [name] Name of the identified speaker, or channel.
+ * @property {number} start_time Seconds from the start.
+ * @property {number} end_time Seconds from the start.
+ * @property {string} text What is said.
+ * @property {Word[]} [words] Its words, if they were asked for.
+ * @property {string} [words_by] Source of word times: 'attention' (of the model), 'server' (of an upstream), 'aligned' (at pauses and changes of sound), 'spread' (evenly, a guess).
+ * @property {("non_speech" | "loop" | "overlap" | "speaker_unknown")[]} [flags] What is unusual about it: 'non_speech' (music, noise or silence: nobody speaks), 'loop' (audio that the model could not transcribe: it repeats itself), 'overlap' (another person speaks at the same time in the same channel, by the diarizer), 'speaker_unknown' (speech of somebody who was not told apart)
+ * @property {number} [confidence] How sure the engine is, up to 1.
+ * @property {number} [no_speech_probability] Probability that nobody speaks in it; omitted if unknown.
+ * @property {string} [language] Language tag; omitted if unknown.
  */
 
 /**
@@ -102,6 +102,7 @@
  * @property {number} revision how often its transcript was edited
  * @property {boolean} recording whether its recording is kept
  * @property {number} [channels] that are transcribed one by one; left out if it is 1
+ * @property {string} [name] of its file, where it was sent
  */
 
 /** @typedef {{ jobs: Job[], next: string | null }} JobPage */

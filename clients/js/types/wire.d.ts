@@ -112,28 +112,49 @@ export type Word = {
  * One stretch of speech by one speaker (`Speaker_0`); times in seconds.
  */
 export type Segment = {
-    speaker: string;
-    start_time: number;
-    end_time: number;
-    text: string;
-    words?: Word[] | undefined;
     /**
-     * how their times were found: "attention", "server", "aligned" or "spread"
+     * Label of its speaker, 'Speaker_0', 'Speaker_1' and so on: if there is none or it is unknown, the first, and a flag says so.
      */
-    words_by?: string | undefined;
-    flags?: string[] | undefined;
+    speaker: string;
     /**
-     * who that is, where somebody was recognised
+     * Name of the identified speaker, or channel.
      */
     name?: string | undefined;
     /**
-     * up to 1, where the engine says
+     * Seconds from the start.
+     */
+    start_time: number;
+    /**
+     * Seconds from the start.
+     */
+    end_time: number;
+    /**
+     * What is said.
+     */
+    text: string;
+    /**
+     * Its words, if they were asked for.
+     */
+    words?: Word[] | undefined;
+    /**
+     * Source of word times: 'attention' (of the model), 'server' (of an upstream), 'aligned' (at pauses and changes of sound), 'spread' (evenly, a guess).
+     */
+    words_by?: string | undefined;
+    /**
+     * What is unusual about it: 'non_speech' (music, noise or silence: nobody speaks), 'loop' (audio that the model could not transcribe: it repeats itself), 'overlap' (another person speaks at the same time in the same channel, by the diarizer), 'speaker_unknown' (speech of somebody who was not told apart)
+     */
+    flags?: ("non_speech" | "loop" | "overlap" | "speaker_unknown")[] | undefined;
+    /**
+     * How sure the engine is, up to 1.
      */
     confidence?: number | undefined;
     /**
-     * that nobody speaks in it, where the engine says
+     * Probability that nobody speaks in it; omitted if unknown.
      */
     no_speech_probability?: number | undefined;
+    /**
+     * Language tag; omitted if unknown.
+     */
     language?: string | undefined;
 };
 /**
@@ -241,6 +262,10 @@ export type Job = {
      * that are transcribed one by one; left out if it is 1
      */
     channels?: number | undefined;
+    /**
+     * of its file, where it was sent
+     */
+    name?: string | undefined;
 };
 export type JobPage = {
     jobs: Job[];

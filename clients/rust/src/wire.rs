@@ -173,27 +173,38 @@ pub struct Word {
 /// One stretch of speech by one speaker; times in seconds.
 #[derive(Clone, Debug, Deserialize, Serialize)]
 pub struct Segment {
-    /// `Speaker_0`, `Speaker_1`, …
+    /// Label of its speaker, 'Speaker_0', 'Speaker_1' and so on: if there is none or it is unknown,
+    /// the first, and a flag says so.
     pub speaker: String,
-    /// Name of the enrolled speaker that was identified.
+    /// Name of the identified speaker, or channel.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub name: Option<String>,
-    /// Where it begins.
+    /// Seconds from the start.
     pub start_time: f64,
-    /// Where it ends.
+    /// Seconds from the start.
     pub end_time: f64,
     /// What is said.
     pub text: String,
-    /// Its words, where they were asked for.
+    /// Its words, if they were asked for.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub words: Option<Vec<Word>>,
-    /// How sure the engine was, up to 1.
+    /// Source of word times: 'attention' (of the model), 'server' (of an upstream), 'aligned' (at
+    /// pauses and changes of sound), 'spread' (evenly, a guess).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub words_by: Option<String>,
+    /// What is unusual about it: 'non_speech' (music, noise or silence: nobody speaks), 'loop'
+    /// (audio that the model could not transcribe: it repeats itself), 'overlap' (another person
+    /// speaks at the same time in the same channel, by the diarizer), 'speaker_unknown' (speech of
+    /// somebody who was not told apart)
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub flags: Option<Vec<String>>,
+    /// How sure the engine is, up to 1.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub confidence: Option<f64>,
-    /// Probability that nobody speaks in it, if that is known.
+    /// Probability that nobody speaks in it; omitted if unknown.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub no_speech_probability: Option<f64>,
-    /// Its language, if that is known.
+    /// Language tag; omitted if unknown.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub language: Option<String>,
 }
@@ -306,6 +317,9 @@ pub struct Job {
     /// Channels that are transcribed one by one; `None` if there is one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub channels: Option<u32>,
+    /// Name of its file, where it was sent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub name: Option<String>,
 }
 
 /// A name of the loaded model (`GET /v1/models`).

@@ -11,7 +11,9 @@ import asyncio
 import json
 from collections.abc import AsyncGenerator, Callable, Coroutine, Iterator, Mapping
 from contextlib import aclosing, suppress
+from pathlib import PurePath
 from typing import Any
+from urllib.parse import quote
 
 from starlette.responses import Response
 from starlette.types import Message, Receive, Scope, Send
@@ -37,6 +39,17 @@ def json_response(
         media_type="application/json",
         headers=dict(headers or {}),
     )
+
+
+def content_disposition(kind: str, job: JobRecord, noun: str, extension: str) -> str:
+    """Return the header (RFC 6266) that names a file of a job like the job's own, if that has a
+    name, with another extension; clients that know ASCII only get ``noun`` and the id.
+
+    ``kind``: inline or attachment.
+    """
+    plain = f'{kind}; filename="{noun}-{job.id[:8]}.{extension}"'
+    stem = PurePath(job.name).stem
+    return f"{plain}; filename*=UTF-8''{quote(f'{stem}.{extension}', safe='')}" if stem else plain
 
 
 NO_STORE = {"Cache-Control": "no-store"}

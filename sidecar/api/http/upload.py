@@ -5,6 +5,7 @@ comes from python-multipart's push parser and goes straight into the spool.
 """
 
 import asyncio
+import re
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -29,6 +30,9 @@ MAX_JSON_BYTES = 64 << 10
 MAX_PART_HEADER_BYTES = 4 << 10
 MAX_FIELD_BYTES = 16 << 10
 """Enough for the longest prompt in any script, in UTF-8."""
+MAX_FILE_NAME_CHARACTERS = 255
+"""As many as the names of most file systems have."""
+_JOINERS = "\N{ZERO WIDTH NON-JOINER}\N{ZERO WIDTH JOINER}"
 MAX_PARTS = 64
 MAX_PREAMBLE_BYTES = 4 << 10
 """Maximum of the text before the first boundary, which is ignored (RFC 2046, 5.1.1)."""
@@ -53,19 +57,14 @@ FORM_OVERHEAD_BYTES = 1 << 20
 class UploadForm:
     """Uploaded form: the recording and the text fields.
 
-    ``part``: the name of the recording's part. ``file_name``: the client's name for the file, '' if
-    it sends none: for display only, never a path. ``lists``: all values of every field, in order.
+    ``part``: the name of the recording's part. ``fields``: the last value of every field;
+    ``lists``: all of them, in order.
     """
 
     source: AudioSource
+    part: str
+    fields: dict[str, str]
     lists: dict[str, list[str]]
-    part: str = ""
-    file_name: str = ""
-
-    @property
-    def fields(self) -> dict[str, str]:
-        """Return the last value of every field."""
-        return {name: values[-1] for name, values in self.lists.items()}
 
 
 async def read_fields(request: Request, service: Service) -> tuple[Fields, AudioSource | None]:
@@ -227,6 +226,15 @@ async def read_body(request: Request, take: Callable[[bytes], Awaitable[None]]) 
         raise errors.UploadStalled() from None
 
 
+def file_name(sent: str) -> str:
+    """Return the name of a client's file for display: without folders, which some browsers and
+    programs send, and without characters that are not printable, but for the joiners of scripts
+    that need them; of a name that is too long the end, which has the extension."""
+    name = re.split(r"[/\\]", sent)[-1].strip()
+    shown = [one for one in name if one.isprintable() or one in _JOINERS]
+    return "".join(shown[-MAX_FILE_NAME_CHARACTERS:])
+
+
 def is_raw_recording(request: Request) -> bool:
     """Return whether the body of a request is a recording and nothing else, by its Content-Type."""
     kind = request.headers.get("content-type", "").strip().lower()
@@ -262,8 +270,8 @@ class _UploadBody:
     def __init__(self, service: Service, part: str, query: Iterable[tuple[str, str]]) -> None:
         self.spool = UploadSpool(service.settings.spool_dir)
         self._threads = service.spool_threads
-        self._file = part, ""
-        """Name of the recording's part, and its file name."""
+        self._file, self._file_name = part, ""
+        """Name of the recording's part, and that of the client's file."""
         self._lists: dict[str, list[str]] = {}
         for name, value in query:
             self._lists.setdefault(name, []).append(value)
@@ -278,7 +286,9 @@ class _UploadBody:
         """Return the recording and the fields."""
         spool = self.spool
         source = spool.finish() if spool.in_memory else await self._threads.run(spool.finish)
-        return UploadForm(source, self._lists, *self._file)
+        source.name = file_name(self._file_name)
+        fields = {name: values[-1] for name, values in self._lists.items()}
+        return UploadForm(source, self._file, fields, self._lists)
 
     def _parse(self, chunk: bytes) -> None:
         self.spool.add(chunk)
@@ -397,7 +407,8 @@ class _MultipartForm(_UploadBody):
             if self._has_file:
                 raise errors.MultipleFiles()
             self._has_file = True
-            self._file = part.name, options.get(b"filename", b"").decode("utf-8", "replace")
+            self._file = part.name
+            self._file_name = options.get(b"filename", b"").decode("utf-8", "replace")
 
     def _part_data(self, data: bytes, start: int, end: int) -> None:
         if self._part.is_file:

@@ -18,6 +18,7 @@ const store = new Store({
   arrival: null,
   conversation: null,
   copies: new Map(),
+  deleted: [],
   health: null,
   jobs: [],
   loaded: false,
@@ -66,7 +67,7 @@ function App() {
     },
   });
   const speaks = state.selected === CONVERSATION;
-  const empty = state.loaded && !speaks && !state.jobs.length && !state.takes.some(isListed) && !state.copies.size;
+  const empty = state.loaded && !speaks && !state.jobs.length && !state.takes.some(isListed) && !state.copies.size && !state.deleted.length;
   const take = state.takes.find((one) => one.id === state.selected);
   const door = state.offer ? html`<${Offer} offer=${state.offer} />` : state.locked && html`<${Door} state=${state} />`;
   const view = empty ? "empty" : state.selected ? "transcript" : "list";

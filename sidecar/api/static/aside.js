@@ -1,13 +1,14 @@
 /** What comes in and what is on its way: dropping, choosing, recording, the queue. */
 
 import { CONVERSATION } from "./conversations.js";
+import { fateOf } from "./deleted.js";
 import { keepsCopies } from "./memory.js";
 import { isOver } from "./reading.js";
 import { NO_SOUND } from "./microphone.js";
 import { UNREADABLE } from "./recorder.js";
 import { isListed } from "./states.js";
-import { html, icon, Meter, Sure, useAttempt, useRef, useState } from "./view.js";
-import { clock, counted, languageOf, mayBeRecording, sentAt, spoken, stateOf } from "./words.js";
+import { html, icon, Meter, Sure, Trouble, useAttempt, useMemo, useRef, useState } from "./view.js";
+import { clock, counted, languageOf, mayBeRecording, namedLanguages, spoken, stateOf, whenOf } from "./words.js";
 
 const KINDS = "audio/*,video/*,.opus,.amr,.caf,.mkv,.wma,.aiff,.flac";
 
@@ -67,6 +68,7 @@ export function Aside({ state, store, recordings, empty, say }) {
     ${group("Failed", unread.map(take), failed.map(item))}
     ${group("Done", those("sent", "done").reverse().map(take), ended.map(item))}
     ${group("Only in this browser", kept.map(take), copies.map((one) => item(one.job)))}
+    ${group("Deleted by the service", state.deleted.filter(({ id }) => !state.copies.has(id)).map((row) => html`<${Deleted} key=${row.id} row=${row} state=${state} recordings=${recordings} />`))}
     ${about?.keeps_seconds && !empty && html`<${Storing} key=${about.owner} about=${about} only=${copies.length} recordings=${recordings} />`}
   </div>`;
 }
@@ -76,8 +78,7 @@ function Storing({ about, only, recordings }) {
   const [wanted, setWanted] = useState(keepsCopies(about.owner));
   const allow = (those) => {
     setWanted(those);
-    recordings.copies.allow(those);
-    recordings.look();
+    recordings.allowCopies(those);
   };
   const change = (event) => {
     if (event.target.checked) return allow(true);
@@ -94,7 +95,7 @@ function Storing({ about, only, recordings }) {
 /** Those that run go first, then as the queue has them. */
 const inLine = (one, other) => (one.position ?? -1) - (other.position ?? -1);
 
-export const nameOf = (state, job) => state.names.get(job.id) || `Recording of ${MINUTE.format(new Date(job.created))}`;
+export const nameOf = (state, job) => state.names.get(job.id) || job.name || `Recording of ${MINUTE.format(new Date(job.created))}`;
 
 /** The names that several recordings of the list have. */
 function repeatedNames(state, listed) {
@@ -108,7 +109,7 @@ function repeatedNames(state, listed) {
 
 function Item({ job, state, repeated, recordings, say }) {
   const called = nameOf(state, job);
-  const sent = repeated.has(called) ? `, sent ${sentAt(job)}` : "";
+  const sent = repeated.has(called) ? `, sent ${whenOf(job.created, "medium")}` : "";
   const name = `${called}${sent}`;
   const over = isOver(job);
   const end = async () => {
@@ -138,6 +139,15 @@ const Pick = ({ id, name, how, state, recordings }) => html`<button type="button
 const Speaks = ({ state, recordings }) => html`<li class="job" data-state="live">
   <${Pick} id=${CONVERSATION} name="Conversation" how="In progress" state=${state} recordings=${recordings} />
 </li>`;
+
+/** A transcript that the service has deleted: what it was, when and why. */
+function Deleted({ row, state, recordings }) {
+  const name = nameOf(state, row);
+  return html`<li class="job" data-state="deleted">
+    <div class="pick"><span class="name">${name}</span><span class="how">${fateOf(row)}</span></div>
+    <button type="button" class="bare" aria-label=${`Remove ${name} from the list`} onClick=${() => recordings.forget(row.id)}>${icon("close")}</button>
+  </li>`;
+}
 
 /** What the same file fails with again. */
 const NO_REMEDY = new Set(["audio_empty", "audio_format_unsupported", "audio_undecodable", UNREADABLE.code]);
@@ -206,10 +216,19 @@ function Intake({ state, store, recordings, empty, say }) {
       </div>
       <input ref=${files} class="unseen" id="files" type="file" multiple accept=${KINDS} tabindex="-1" aria-label="Recordings" onChange=${(event) => took(event, false)} />
       <input ref=${folder} class="unseen" id="folder" type="file" webkitdirectory tabindex="-1" aria-label="A folder of recordings" onChange=${(event) => took(event, true)} />
+      ${empty && state.about?.sample && html`<${Sample} recordings=${recordings} />`}
       ${empty && html`<p class="quiet">wav, mp3, m4a, ogg, flac, webm, mp4 and most others.${here(state)}</p>`}
     </div>
     <${Options} state=${state} store=${store} />
   </section>`;
+}
+
+/** For who has no recording at hand: the one that comes with the service. */
+function Sample({ recordings }) {
+  const [wrong, attempt, busy] = useAttempt();
+  return html`<p><button type="button" disabled=${Boolean(busy)} onClick=${() => attempt(() => recordings.trySample())}>Try a sample</button>
+    <span class="quiet">Two people, 28 seconds, in English.</span></p>
+    ${wrong && html`<${Trouble} error=${wrong} />`}`;
 }
 
 const here = ({ about }) =>
@@ -231,15 +250,22 @@ function Options({ state, store }) {
   const limits = ({ minimum: min, maximum: max } = {}) => ({ type: "number", min, max });
   const refusals = state.takes.filter((one) => one.error && one.options === options).map((one) => one.error);
   const refused = (name) => refusals.find(({ code, detail }) => code.startsWith(name) || detail.includes(`'${name}'`));
+  const wrong = (name) => refused(name) && html`<span class="trouble" role="alert">${refused(name).detail}</span>`;
+  const named = useMemo(() => namedLanguages(languages), [about]);
   const field = (name, label, more) => html`<label>${label}
     <input value=${options[name] ?? ""} onInput=${(event) => set(name, event.target.value)} ...${more} />
-    ${refused(name) && html`<span class="trouble" role="alert">${refused(name).detail}</span>`}
+    ${wrong(name)}
   </label>`;
   return html`<details class="options" open=${Object.keys(options).some(refused)}>
     <summary>Options${count > 0 && html` <span class="quiet">(${count} set)</span>`}</summary>
     <div class="fields">
-      ${languages.length !== 1 && field("language", "Language", { list: "languages", placeholder: "as it is heard" })}
-      <datalist id="languages">${languages.map((tag) => html`<option value=${tag}></option>`)}</datalist>
+      ${languages.length !== 1 && html`<label>Language
+        <select id="language" value=${options.language ?? ""} onChange=${(event) => set("language", event.target.value)}>
+          <option value="">as it is heard</option>
+          ${named.map(([tag, name]) => html`<option value=${tag}>${name}</option>`)}
+        </select>
+        ${wrong("language")}
+      </label>`}
       ${follows("num_speakers") && field("num_speakers", "How many people speak", { ...limits(about?.options.num_speakers), placeholder: "unknown" })}
       ${follows("hotwords") && field("hotwords", "Names and terms that may be said", { placeholder: "Nagg, Nell" })}
       <label class="check"><input type="checkbox" checked=${options.channels === "separate"} onChange=${(event) => set("channels", event.target.checked && "separate")} />

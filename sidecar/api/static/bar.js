@@ -4,7 +4,7 @@ import { look, theme } from "./memory.js";
 import { Models } from "./models.js";
 import { client } from "./session.js";
 import { html, icon, Trouble, useAttempt, useEffect, useRef, useState } from "./view.js";
-import { counted, languageOf, spoken, gigabytes, trouble } from "./words.js";
+import { counted, languagesOf, spoken, gigabytes, trouble } from "./words.js";
 
 const NEXT = { auto: "dark", dark: "light", light: "auto" };
 const SAID = { auto: "system default", dark: "dark", light: "light" };
@@ -24,11 +24,10 @@ export function standing({ health, offline }) {
   return ["Ready", "good"];
 }
 
-/** Which language is understood, and where. */
+/** Which languages are understood, and where. */
 function where({ engine }) {
-  const [only, other] = engine.languages;
   const place = engine.name === "upstream" ? "sent to another server" : HERE.test(location.hostname) ? "on this computer" : "on the server";
-  return only && !other ? `${languageOf(only)}, ${place}` : place[0].toUpperCase() + place.slice(1);
+  return engine.languages.length ? `${languagesOf(engine.languages)}, ${place}` : place[0].toUpperCase() + place.slice(1);
 }
 
 export function Bar({ state, recordings, say }) {
@@ -36,7 +35,7 @@ export function Bar({ state, recordings, say }) {
   const [open, setOpen] = useState(false);
   const [looks, setLooks] = useState(theme());
   const [text, mood] = standing(state);
-  const serious = (state.about?.findings ?? []).filter((one) => one.state !== "absent").length;
+  const serious = state.about?.findings.length ?? 0;
   const show = () => {
     setOpen(true);
     dialog.current.showModal();
@@ -50,7 +49,7 @@ export function Bar({ state, recordings, say }) {
     <p class="brand">vibevoice-asr</p>
     <button type="button" class="status" data-mood=${mood} onClick=${show} aria-haspopup="dialog">
       <span class="dot" aria-hidden="true"></span>${text}
-      ${state.health && !state.offline && html`<span class="quiet">${state.about && `${where(state.about)} · `}${state.health.engine}, ${state.health.precision}</span>`}
+      ${state.about && state.health && !state.offline && html`<span class="quiet">${where(state.about)}</span>`}
       ${serious > 0 && html`<span class="count">${counted(serious, "finding")}</span>`}
     </button>
     <button type="button" class="bare" onClick=${turn} aria-label=${`Colors: ${SAID[looks]}. Change`}>${icon(looks === "dark" ? "moon" : "sun")}</button>
@@ -74,7 +73,7 @@ function Engine({ state, recordings, say, close }) {
       <dt>Loaded</dt><dd>${health.model_loaded ? `yes, in ${health.precision}` : "no; it loads with the next recording"}</dd>
       <dt>Now</dt><dd>${standing(state)[0]}</dd>
       <dt>Waiting</dt><dd>${counted(health.jobs_waiting, "recording")}</dd>
-      ${memory && html`<dt>Graphics memory</dt><dd><meter min="0" max=${memory} value=${health.vram_used_mb} aria-label="Graphics memory used"></meter> ${gigabytes(health.vram_used_mb)} of ${gigabytes(memory)}</dd>`}
+      ${memory && html`<dt>GPU memory</dt><dd><meter min="0" max=${memory} value=${health.vram_used_mb} aria-label="GPU memory used"></meter> ${gigabytes(health.vram_used_mb)} of ${gigabytes(memory)}</dd>`}
       <dt>Keeps</dt><dd>${about.keeps_jobs ? `jobs and transcripts${about.keeps_recordings ? ", and recordings to be listened to," : ""} on disk, also over a restart` : `transcripts for ${spoken(about.keeps_seconds)} after they were last read or edited, in memory`}</dd>
       ${about.signed_in_as && html`<dt>Signed in as</dt><dd>${about.signed_in_as}</dd>`}
       <dt>Version</dt><dd>${about.version}</dd>
@@ -83,7 +82,7 @@ function Engine({ state, recordings, say, close }) {
     ${about.may_pull && html`<${Models} may_reload=${about.may_reload} recordings=${recordings} say=${say} />`}
     <h3>Findings</h3>
     ${about.findings.length ? html`<ul class="findings">${about.findings.map((one) => html`<li data-state=${one.state}>
-      <strong>${{ absent: "Missing", warning: "Warning", bad: "Error" }[one.state]}: ${one.topic}</strong> ${one.text}
+      <strong>${{ warning: "Warning", bad: "Error" }[one.state]}: ${one.topic}</strong> ${one.text}
       ${one.remedy && html`<br /><span class="remedy">${one.remedy}</span>`}
     </li>`)}</ul>` : html`<p>Nothing.</p>`}
   `;

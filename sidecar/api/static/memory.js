@@ -37,6 +37,9 @@ export function call(id, name) {
   write(NAMES, [...known].slice(-MOST));
 }
 
+/** What was seen of jobs: `deleted.js`. */
+export const [jobsSeen, keepJobsSeen] = setting("vibevoice-jobs", []);
+
 /** Whether live talks become jobs of the service: only if somebody said so. */
 export const [keepsTalks, keepTalks] = setting("vibevoice-keeps-talks", false);
 

@@ -2,7 +2,7 @@
 
 import { client } from "./session.js";
 import { html, Trouble, useAttempt, useEffect, useState } from "./view.js";
-import { counted, languageOf, trouble } from "./words.js";
+import { languagesOf, trouble } from "./words.js";
 
 /** Downloads that run, by name; they go on while the dialog is closed, and end with the page. */
 const downloads = new Map();
@@ -12,9 +12,7 @@ const size = (bytes) => (bytes ? `${(bytes / 1e9).toFixed(bytes < 1e9 ? 2 : 1)} 
 
 /** What a model is for, in a few words. */
 function abilities({ languages, live, recordings, download_bytes, bytes }) {
-  const [only, other] = languages;
-  const spoken = !only ? "any language" : other ? counted(languages.length, "language") : languageOf(only);
-  return [spoken, !live ? "not live" : recordings ? "" : "live only", size(bytes || download_bytes)].filter(Boolean).join(" · ");
+  return [languagesOf(languages), !live ? "not live" : recordings ? "" : "live only", size(bytes || download_bytes)].filter(Boolean).join(" · ");
 }
 
 /** What the service transcribes with it now; one of an older release does not say. */

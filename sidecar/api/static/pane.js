@@ -1,6 +1,7 @@
 /** One recording: what was said, its timeline, and the sound of it where there is one. */
 
 import { nameOf } from "./aside.js";
+import { fateOf } from "./deleted.js";
 import { Chosen, NotDone, Steps } from "./editing.js";
 import { doubtfulOf } from "./marks.js";
 import { Player } from "./player.js";
@@ -40,14 +41,15 @@ export function Pane({ state, recordings, say }) {
   const copy = there ? null : state.copies.get(state.selected);
   const job = there ?? (copy && { ...copy.job, recording: false, gone: true });
   const { shown, problem } = state;
+  const row = there ? null : state.deleted.find((one) => one.id === state.selected);
   if (!state.selected || (!job && !problem))
     return html`<main class="pane quietly" id="main" tabindex="-1"><p class="quiet">${state.loaded ? "Choose a recording to read its transcript." : ""}</p></main>`;
   const name = job ? nameOf(state, job) : "A recording";
   return html`<main class="pane" id="main" tabindex="-1" aria-label=${name}>
     <${Title} job=${job} stored=${copy} name=${name} shown=${shown} recordings=${recordings} say=${say} />
-    ${copy && html`<p class="notice" role="status">The service does not have this transcript any more. ${copy.kept ? "This copy is stored in this browser." : "It is in this tab only: download it to keep it."}</p>`}
+    ${copy && html`<p class="notice" role="status">The service does not have this transcript any more. ${row ? `It ${fateOf(row)} ` : ""}${copy.kept ? "This copy is stored in this browser." : "It is in this tab only: download it to keep it."}</p>`}
     ${there && html`<${Expiry} job=${there} keeps=${state.about?.keeps_seconds} recordings=${recordings} />`}
-    ${problem && html`<${Trouble} error=${problem} />`}
+    ${problem && html`<${Trouble} error=${row ? { ...problem, detail: `It ${fateOf(row)}` } : problem} />`}
     ${shown?.error && shown.error.code !== "job_cancelled" && html`<${Trouble} error=${shown.error} />`}
     ${shown?.error?.code === "job_cancelled" && html`<p class="quiet">It was cancelled. What had been transcribed until then is gone.</p>`}
     ${shown?.metadata?.warnings.map((one) => html`<p class="notice">${ADVICE[one.code] ?? one.message}</p>`)}
@@ -75,7 +77,7 @@ function Title({ job, stored, name, shown, recordings, say }) {
   const done = job?.state === "done";
   const said = shown?.final && shown.metadata;
   const facts = said
-    ? [clock(said.duration), said.diarized && shown.segments.length > 0 && counted(voices(shown.segments).length, "speaker"), said.language !== "auto" && !said.warnings.some(({ code }) => code === DOUBTFUL) && languageOf(said.language), `${said.engine}, ${said.model_precision}`, said.processing_time && `took ${about(said.processing_time)}`]
+    ? [clock(said.duration), said.diarized && shown.segments.length > 0 && counted(voices(shown.segments).length, "speaker"), said.language !== "auto" && !said.warnings.some(({ code }) => code === DOUBTFUL) && languageOf(said.language), said.engine, said.processing_time && `took ${about(said.processing_time)}`]
     : [job && stateOf(job)];
   const written = (format) => (stored || format === "plain" ? OWN_FORMATS[format](shown) : client().transcript(job.id, format));
   const download = (format) => async (ending) => {

@@ -2,6 +2,7 @@
 
 import { CONVERSATION, Conversations } from "./conversations.js";
 import { Copies } from "./copies.js";
+import { forget, note } from "./deleted.js";
 import { Editing } from "./editing.js";
 import { names, call, lastShown, showLast } from "./memory.js";
 import { isOver, newest, read } from "./reading.js";
@@ -89,7 +90,7 @@ export class Recordings {
         const { talks = this.#talks(), conversation = null } = this.parted.get(about.owner) ?? {};
         this.parted.delete(about.owner);
         this.conversations = talks;
-        this.#store.set({ jobs: [], conversation, options: {} });
+        this.#store.set({ jobs: [], deleted: [], conversation, options: {} });
       }
       this.#store.set({ about, arrival: null, locked: false });
       this.recorder.enter(about.owner);
@@ -126,12 +127,34 @@ export class Recordings {
   async end(id) {
     if (this.#store.state.jobs.some((job) => job.id === id)) await client().cancel(id);
     call(id, null);
+    this.forget(id);
     this.files.delete(id);
     this.editing.fields.delete(id);
     if (this.#store.state.selected === id) this.select("");
     this.#store.set({ jobs: this.#store.state.jobs.filter((job) => job.id !== id) });
     await this.copies.drop(id); // now: none that was on its way comes after it
     this.look();
+  }
+
+  /** Nobody is told any more that the service deleted these. */
+  forget(...ids) {
+    forget(...ids);
+    this.#store.set({ deleted: this.#store.state.deleted.filter(({ id }) => !ids.includes(id)) });
+  }
+
+  /** @param {boolean} wanted whether this browser stores copies; whoever deletes them deletes their names, too */
+  allowCopies(wanted) {
+    if (!wanted) this.forget(...this.#store.state.copies.keys());
+    this.copies.allow(wanted);
+    this.look();
+  }
+
+  /** Send the recording that comes with the service. */
+  async trySample() {
+    const how = token() ? { headers: { Authorization: `Bearer ${token()}` } } : {};
+    const answer = await fetch("/v1/page/sample", how);
+    if (!answer.ok) throw await answer.json();
+    this.recorder.add([new File([await answer.blob()], "sample.wav", { type: "audio/wav" })]);
   }
 
   /** @param {string} id @param {File} file the recording itself, to be heard */
@@ -147,7 +170,7 @@ export class Recordings {
       const asked = performance.now();
       const health = await asking.health();
       this.#store.set({ health, offline: false });
-      this.#learn(`${health.instance} ${health.engine}`);
+      this.#learn(startOf(health));
       const listed = await allJobs(asking);
       if (token() !== asks) return; // it is of who was signed in before
       const jobs = newest(this.#store.state.jobs, listed).map(dated);
@@ -156,6 +179,7 @@ export class Recordings {
       const forgot = !first && this.#instance !== health.instance && !about?.keeps_jobs; // of one that keeps its jobs there may be several
       this.#instance = health.instance; // only now: had there been no list, it would still be new
       this.#hold(jobs);
+      this.#note(jobs, health);
       this.#set(jobs, { names: names(), locked: false, loaded: true, refused: null });
       this.recorder.look(jobs, asked, forgot);
       this.#reconcile(jobs);
@@ -180,6 +204,7 @@ export class Recordings {
     this.#learnt = engine;
     this.recorder.enter(about.owner);
     await this.copies.refresh(about.owner);
+    this.look();
   });
 
   /** The jobs as they are now; what has ended meanwhile is said, once. */
@@ -191,6 +216,14 @@ export class Recordings {
       this.#say(job.state === "done" ? `${name} is done.` : `${name}: ${job.state}.`);
     }
     this.#store.set({ jobs, ...more });
+  }
+
+  /** What the service has deleted since it was seen last; of its settings the page may not know yet. */
+  #note(jobs, health) {
+    const { about, takes } = this.#store.state;
+    if (this.#learnt !== startOf(health)) return;
+    const sent = new Set(takes.filter((one) => one.state === "sent").map((one) => one.job));
+    this.#store.set({ deleted: note(jobs, about, health.instance, sent) });
   }
 
   /** What is shown and was deleted by the service stays: it is this page's now. In the browser no copy
@@ -328,12 +361,15 @@ const waits = ({ retryAfter }) => (retryAfter ? `Try again in ${spoken(Math.ceil
 
 const LOST = {
   detail: "The service no longer has this recording.",
-  hint: "It was deleted, its retention ended, or the service was restarted. Upload the recording again.",
+  hint: "Upload the recording again.",
   code: "job_not_found",
 };
 
 /** A job with when, by this page's clock, the service deletes it. */
 const dated = (job) => ({ ...job, expires_at: typeof job.expires_in === "number" ? performance.now() + job.expires_in * 1000 : null });
+
+/** A start of the service, with its engine. */
+const startOf = ({ instance, engine }) => `${instance} ${engine}`;
 
 async function allJobs(asking) {
   const jobs = [];

@@ -57,11 +57,27 @@ export function languageOf(tag) {
   }
 }
 
-/** When it was sent, to the second: "10:42:07 AM", on another day with the date. */
-export function sentAt(job) {
-  const at = new Date(job.created);
+/** ["en", "de", "fr"] → "English and 2 more"; "any language" where there is no list. English and what is alone go first. */
+export function languagesOf(tags) {
+  if (!tags.length) return "any language";
+  const first = languageOf(tags.includes("en") ? "en" : tags[0]);
+  return tags.length === 1 ? first : `${first} and ${tags.length - 1} more`;
+}
+
+const LETTERS = [..."abcdefghijklmnopqrstuvwxyz"];
+
+/** Tags with their names, in the order of the names; where there is no list, of all that have a tag of two letters. */
+export function namedLanguages(tags) {
+  const known = new Intl.DisplayNames(["en"], { type: "language", fallback: "none" });
+  const all = tags.length ? tags : LETTERS.flatMap((one) => LETTERS.map((other) => one + other)).filter((tag) => known.of(tag));
+  return all.map((tag) => [tag, languageOf(tag)]).sort(([, one], [, other]) => one.localeCompare(other));
+}
+
+/** A moment: "10:42 AM", with the seconds where `timeStyle` is "medium", on another day with the date. */
+export function whenOf(moment, timeStyle = "short") {
+  const at = new Date(moment);
   const today = at.toDateString() === new Date().toDateString();
-  return at.toLocaleString([], today ? { timeStyle: "medium" } : { dateStyle: "medium", timeStyle: "medium" });
+  return at.toLocaleString([], today ? { timeStyle } : { dateStyle: "medium", timeStyle });
 }
 
 /** Now, for the name of what begins. */

@@ -23,6 +23,7 @@ from sidecar.plugins.upstream.upstream_dialect import (
     UpstreamRequest,
 )
 from sidecar.transcripts import transcript
+from sidecar.transcripts.transcript_formats import parse_flags
 
 TRANSCRIBE_PATH = "/transcribe"
 NDJSON = "application/x-ndjson"
@@ -152,10 +153,9 @@ def parse_problem(body: bytes) -> errors.SidecarError | None:
 
 
 def _segment(one: Mapping[str, Any], duration_s: float, diarized: bool) -> transcript.Segment:
-    flags = tuple(map(str, one.get("flags", ())))
-    # music has a speaker label on the wire, but no speaker
-    has_speaker = diarized and transcript.NON_SPEECH_FLAG not in flags
-    speaker = _SPEAKER.fullmatch(str(one["speaker"])) if has_speaker else None
+    flags, has_speaker = parse_flags(one.get("flags", ()))
+    labelled = diarized and has_speaker  # an older release has no flag without diarization
+    speaker = _SPEAKER.fullmatch(str(one["speaker"])) if labelled else None
     words = tuple(
         transcript.Word(*_span(word, duration_s), str(word["text"]), _confidence(word))
         for word in one.get("words", ())

@@ -6,7 +6,6 @@ import asyncio
 import ssl
 from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
@@ -15,6 +14,7 @@ import numpy as np
 
 from sidecar import errors, openai_http
 from sidecar.audio import SAMPLE_RATE, VIBEVOICE_SAMPLE_RATE
+from sidecar.audio.sample_recording import find_sample
 from sidecar.concurrency import retrieve_exception
 from sidecar.config.secret_settings import host_of
 from sidecar.interfaces.engine_interface import AUTO, TranscribeOptions, UpstreamOptions
@@ -77,10 +77,9 @@ def second_of_speech() -> bytes:
     import soundfile
 
     rate = VIBEVOICE_SAMPLE_RATE
-    samples, spec = np.zeros(round(SPEECH_S * rate), np.int16), find_spec("moonshine_voice")
+    samples = np.zeros(round(SPEECH_S * rate), np.int16)
     with suppress(OSError, soundfile.LibsndfileError):
-        for folder in (spec and spec.submodule_search_locations) or ():
-            path = Path(folder) / "assets" / "endgame_nagg_nell.wav"
+        if (path := find_sample()) is not None:
             samples, rate = soundfile.read(path, len(samples), rate, dtype="int16")
     return AudioChunk(0.0, samples, rate, last=True).flac()
 

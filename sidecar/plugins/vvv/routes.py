@@ -291,7 +291,7 @@ async def _submit(request: Request, service: Service, identity: Identity) -> Job
         with close_on_error(upload.source):
             if upload.part != "audio":
                 raise errors.FileMissing()
-            check_file_name(upload.file_name)
+            check_file_name(upload.source.name)
             in_query = request.query_params.get("hotwords", "")
             hotwords = upload.fields.get("hotwords", "").strip() or in_query
             options = service.options({"hotwords": hotwords})

@@ -112,7 +112,8 @@ class Progress:
 @dataclass(frozen=True)
 class Job:
     """A job as it stands. ``state``: queued, running, done, failed or cancelled. ``channels``:
-    those that are transcribed one by one; 1: they are mixed."""
+    those that are transcribed one by one; 1: they are mixed. ``name``: of its file, '' if the
+    service does not know it."""
 
     id: str
     state: str
@@ -121,6 +122,7 @@ class Job:
     error: Optional[ServiceError] = None
     raw: Mapping[str, Any] = field(default_factory=dict, repr=False, compare=False)
     channels: int = 1
+    name: str = ""
 
     @property
     def ended(self) -> bool:
@@ -179,6 +181,7 @@ def job_of(body: Mapping[str, Any]) -> Job:
             error=error_of(error) if error else None,
             raw=body,
             channels=int(body.get("channels", 1)),
+            name=str(body.get("name", "")),
         )
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise _strange("job", error) from None

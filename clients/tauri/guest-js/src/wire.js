@@ -27,9 +27,19 @@
  *
  * @typedef {{ start_time: number, end_time: number, text: string, confidence?: number }} Word
  *
- * One stretch of speech by one speaker (`Speaker_0`); `name` if it is an enrolled one. Times in seconds.
- * @typedef {{ speaker: string, name?: string, start_time: number, end_time: number, text: string,
- *   words?: Word[], confidence?: number, no_speech_probability?: number, language?: string }} Segment
+ * One stretch of speech by one speaker; times in seconds.
+ * @typedef {object} Segment
+ * @property {string} speaker Label of its speaker, 'Speaker_0', 'Speaker_1' and so on: if there is none or it is unknown, the first, and a flag says so.
+ * @property {string} [name] Name of the identified speaker, or channel.
+ * @property {number} start_time Seconds from the start.
+ * @property {number} end_time Seconds from the start.
+ * @property {string} text What is said.
+ * @property {Word[]} [words] Its words, if they were asked for.
+ * @property {string} [words_by] Source of word times: 'attention' (of the model), 'server' (of an upstream), 'aligned' (at pauses and changes of sound), 'spread' (evenly, a guess).
+ * @property {("non_speech" | "loop" | "overlap" | "speaker_unknown")[]} [flags] What is unusual about it: 'non_speech' (music, noise or silence: nobody speaks), 'loop' (audio that the model could not transcribe: it repeats itself), 'overlap' (another person speaks at the same time in the same channel, by the diarizer), 'speaker_unknown' (speech of somebody who was not told apart)
+ * @property {number} [confidence] How sure the engine is, up to 1.
+ * @property {number} [no_speech_probability] Probability that nobody speaks in it; omitted if unknown.
+ * @property {string} [language] Language tag; omitted if unknown.
  *
  * @typedef {{ duration: number, language: string, language_probability?: number, num_speakers: number,
  *   engine: string, model_precision: string, warnings: { code: string, message: string }[] }} Metadata

@@ -96,15 +96,50 @@ export type Word = {
  * What a transcription may ask for (docs/http-api.md). What is left out is as the service has it.
  */
 export type Segment = {
+    /**
+     * Label of its speaker, 'Speaker_0', 'Speaker_1' and so on: if there is none or it is unknown, the first, and a flag says so.
+     */
     speaker: string;
-    name?: string;
+    /**
+     * Name of the identified speaker, or channel.
+     */
+    name?: string | undefined;
+    /**
+     * Seconds from the start.
+     */
     start_time: number;
+    /**
+     * Seconds from the start.
+     */
     end_time: number;
+    /**
+     * What is said.
+     */
     text: string;
-    words?: Word[];
-    confidence?: number;
-    no_speech_probability?: number;
-    language?: string;
+    /**
+     * Its words, if they were asked for.
+     */
+    words?: Word[] | undefined;
+    /**
+     * Source of word times: 'attention' (of the model), 'server' (of an upstream), 'aligned' (at pauses and changes of sound), 'spread' (evenly, a guess).
+     */
+    words_by?: string | undefined;
+    /**
+     * What is unusual about it: 'non_speech' (music, noise or silence: nobody speaks), 'loop' (audio that the model could not transcribe: it repeats itself), 'overlap' (another person speaks at the same time in the same channel, by the diarizer), 'speaker_unknown' (speech of somebody who was not told apart)
+     */
+    flags?: ("non_speech" | "loop" | "overlap" | "speaker_unknown")[] | undefined;
+    /**
+     * How sure the engine is, up to 1.
+     */
+    confidence?: number | undefined;
+    /**
+     * Probability that nobody speaks in it; omitted if unknown.
+     */
+    no_speech_probability?: number | undefined;
+    /**
+     * Language tag; omitted if unknown.
+     */
+    language?: string | undefined;
 };
 /**
  * What a transcription may ask for (docs/http-api.md). What is left out is as the service has it.

@@ -1,0 +1,131 @@
+"""The page tells what the service has deleted, when and why."""
+
+import datetime
+import re
+
+import httpx
+from browser_visitor import Visitor
+from service_clock import AHEAD_S, clocked_command, put_ahead
+from service_process import Server, StartServer, wait_until
+from test_page_in_browser import copies_stored
+
+AWAY = f"const now = Date.now; Date.now = () => now() + {1000 * AHEAD_S};"
+"""Script of a page that is opened an hour later."""
+ROWS = """
+  return [...document.querySelectorAll(".job[data-state=deleted]")].map((one) => one.innerText);
+"""
+SEEN = "return JSON.parse(localStorage.getItem('vibevoice-jobs') ?? '[]')"
+
+
+def noted(visitor: Visitor, jobs: int) -> None:
+    """Wait until the browser has seen the end of so many jobs."""
+    wait_until(
+        lambda: [bool(one["ended"]) for one in visitor.js(SEEN)] == [True] * jobs, "they are noted"
+    )
+
+
+def an_hour_goes_by(server: Server) -> None:
+    """Put the service's clock ahead, by which it deletes its transcripts."""
+    put_ahead(server)
+
+    def is_empty() -> bool:
+        try:
+            return not server.jobs()
+        except httpx.TransportError:  # connections are an hour old, too
+            return False
+
+    wait_until(is_empty, "it is deleted")
+
+
+def stores_no_copies(visitor: Visitor) -> None:
+    """Have the browser store no copies of transcripts."""
+    visitor.sees(".storing input").click()
+    visitor.sees("dialog[open] .danger").click()
+    visitor.sees(".storing", "No copies are stored")
+
+
+def test_transcript_that_expired_while_the_page_was_closed_is_told_with_when_and_why(
+    visitor: Visitor, start_server: StartServer
+) -> None:
+    server = start_server(command=clocked_command(visitor.folder), job_retention="1h")
+    visitor.reads(server, "talk.wav", 4)
+    stores_no_copies(visitor)
+    ended = datetime.datetime.fromisoformat(server.jobs()[0]["ended"]).timestamp()
+    noted(visitor, 1)
+    visitor.driver.get("about:blank")
+    an_hour_goes_by(server)
+    with visitor.before(AWAY):
+        visitor.opens(server)
+        visitor.sees(".side h2", "Deleted by the service")
+        (told,) = visitor.js(ROWS)
+        time = r"\d{1,2}:\d\d\W[AP]M"
+        why = "1 hour after it was last read or edited"
+        sentence = rf"was done at {time}; the service deleted it at .*{time}, {why}\."
+        name, fate = told.split("\n")
+        assert name == "talk.wav"
+        assert re.fullmatch(sentence, fate), fate
+        (row,) = visitor.js(SEEN)
+        assert row["gone"]["at"] / 1000 >= ended + AHEAD_S - 2
+        assert visitor.findings() == []
+        visitor.sees("[aria-label='Remove talk.wav from the list']").click()
+        visitor.sees("h1", "Who said what")
+        visitor.opens(server)
+        assert visitor.js(ROWS) == []
+        assert visitor.js(SEEN) == []
+
+
+def test_copy_of_an_expired_transcript_says_when_the_service_deleted_its_own(
+    visitor: Visitor, start_server: StartServer
+) -> None:
+    server = start_server(command=clocked_command(visitor.folder), job_retention="1h")
+    visitor.reads(server, "talk.wav", 4)
+    noted(visitor, 1)
+    visitor.comes_back_until(lambda: copies_stored(visitor) == 1, "it is copied")
+    visitor.driver.get("about:blank")
+    an_hour_goes_by(server)
+    with visitor.before(AWAY):
+        visitor.opens(server)
+        visitor.sees(".job .pick", "talk.wav").click()
+        visitor.sees("#main .notice", "It was done at ")
+        visitor.sees("#main .notice", "1 hour after it was last read or edited.")
+        visitor.sees("#main .notice", "This copy is stored in this browser.")
+        assert visitor.js(ROWS) == [], "it is in the list already"
+
+
+def test_transcripts_that_a_restart_lost_are_told_and_what_was_not_done_as_such(
+    visitor: Visitor,
+) -> None:
+    hold = visitor.folder / "hold"
+    with Server(visitor.folder / "before", scripted_hold=hold) as server:
+        port = server.port
+        visitor.opens(server)
+        server.done(visitor.tone("one.wav", 2).read_bytes())
+        hold.write_text("1")
+        server.submit(visitor.tone("two.wav", 60).read_bytes())
+        wait_until(lambda: len(visitor.js(SEEN)) == 2, "both are noted")
+        stores_no_copies(visitor)
+        wait_until(lambda: len(visitor.js(SEEN)) == 2, "both are noted again")
+    with Server(visitor.folder / "after", port=port):
+        visitor.comes_back_until(lambda: len(visitor.js(ROWS)) == 2, "both are told")
+        fates = sorted(one.split("\n")[1] for one in visitor.js(ROWS))
+    since = "; the service was restarted since, and had not stored it."
+    assert fates[1] == f"was not done yet{since}"
+    assert re.fullmatch(rf"was done at .*M{re.escape(since)}", fates[0]), fates
+
+
+def test_job_that_its_owner_deleted_elsewhere_is_not_told(
+    visitor: Visitor, start_server: StartServer
+) -> None:
+    server = start_server()
+    visitor.opens(server)
+    first = server.done(visitor.tone("one.wav", 2).read_bytes())
+    second = server.done(visitor.tone("two.wav", 3).read_bytes())
+    visitor.comes_back_until(lambda: len(visitor.js(SEEN)) == 2, "both are noted")
+    stores_no_copies(visitor)
+    server.client.delete(f"/v1/jobs/{first}").raise_for_status()
+    ids = "return JSON.parse(localStorage.getItem('vibevoice-jobs')).map((one) => one.id)"
+    visitor.comes_back_until(lambda: visitor.js(ids) == [second], "the first is forgotten")
+    assert visitor.js(ROWS) == []
+    server.client.delete("/v1/data").raise_for_status()
+    visitor.sees("h1", "Who said what")
+    assert visitor.js(SEEN) == []
