@@ -47,9 +47,12 @@ def pull(server: Server, name: str, **more: str) -> list[sse_reader.Event]:
 
 
 def listed(server: Server) -> dict[str, dict[str, Any]]:
-    """The models by their names."""
-    answer = server.client.get("/v1/models").raise_for_status().json()
-    return {model["name"]: model for model in answer["models"]}
+    """The models by their names, once the disk answers in time: a busy machine may not."""
+    get = server.client.get
+    models = wait_until(
+        lambda: get("/v1/models").raise_for_status().json().get("models"), "the list of models"
+    )
+    return {model["name"]: model for model in models}
 
 
 def check_problem(answer: httpx.Response, status: int, code: str) -> None:
