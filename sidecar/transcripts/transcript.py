@@ -9,7 +9,7 @@ from __future__ import annotations
 import base64
 import math
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -44,6 +44,8 @@ WORDS_BY = "spread", "aligned", "server", "attention"
 whose method is unknown. attention: a model's attention (exact to some hundredths of a second)."""
 WORDS_BY_RULE, WORDS_BY_ALIGNMENT, WORDS_BY_SERVER, WORDS_BY_ATTENTION = WORDS_BY
 MAX_NAME_CHARACTERS = 200
+PART_CHARACTERS = 12_000
+"""Text of a part of a transcript: with words and embeddings some 300 KB in a message."""
 
 
 _MARKS = ",;:.!?…"
@@ -232,6 +234,18 @@ class Transcript:
         ways = {segment.words_by for segment in self.segments}
         return next((way for way in WORDS_BY if way in ways), "")
 
+    def parts(self) -> Iterator[Transcript]:
+        """Yield it in parts, each with the next segments and their embeddings, of about
+        `PART_CHARACTERS`; `join_parts` makes it whole."""
+        begin = characters = 0
+        for end, segment in enumerate(self.segments):
+            if characters > PART_CHARACTERS:
+                part = slice(begin, end)
+                yield replace(self, segments=self.segments[part], prints=self.prints[part])
+                begin, characters = end, 0
+            characters += 1 + len(segment.text)
+        yield replace(self, segments=self.segments[begin:], prints=self.prints[begin:])
+
     def with_notice(self, *notices: Notice) -> Transcript:
         """Return the transcript with more notices."""
         return replace(self, notices=(*self.notices, *notices))
@@ -241,6 +255,15 @@ class Transcript:
         """Return the number of speakers; 1 if there is speech without diarization."""
         named = {segment.speaker for segment in self.segments if segment.speaker is not None}
         return len(named) or int(self.has_speech)
+
+
+def join_parts(parts: Sequence[Transcript]) -> Transcript:
+    """Return the transcript of `Transcript.parts`; of all else the last part decides."""
+    *_, last = parts
+    segments = tuple(segment for part in parts for segment in part.segments)
+    return replace(
+        last, segments=segments, prints=tuple(one for part in parts for one in part.prints)
+    )
 
 
 def join_texts(pieces: Iterable[str]) -> str:

@@ -121,7 +121,7 @@ class AudioProbe:
             facts = await _within(self.probe_s, run, read, errors.AudioDecodeTimeout())
         if facts is not None:
             return facts
-        arguments = {"max_s": max_s, "track": track}
+        arguments: dict[str, Any] = {"max_s": max_s, "track": track}
         found = await self._ask(identity, "probe", self.probe_s, [source.fd], **arguments)
         return AudioInfo.from_wire(found)
 
@@ -149,8 +149,9 @@ class AudioProbe:
         Raises:
             errors.EngineFailed, errors.MachineBusy: no process could do it.
         """
-        plain = [one and asdict(one) for one in embeddings]
-        found = await self._ask(identity, "part", self.embedding_s, prints=plain, into=into)
+        given: dict[str, Any] = {"prints": len(embeddings), "into": into}
+        prints = [{"print": one and asdict(one)} for one in embeddings]
+        found = await self._ask(identity, "part", self.embedding_s, following=prints, **given)
         return (found["groups"], found["likeness"]) if found else None
 
     async def diarized(
@@ -187,6 +188,7 @@ class AudioProbe:
         operation: str,
         timeout_s: float,
         fds: Sequence[int] = (),
+        following: Sequence[dict[str, Any]] = (),
         **arguments: Any,
     ) -> dict[str, Any]:
         """Return the answer of a process; retry in a fresh one if an idle one has died. The timeout
@@ -210,7 +212,7 @@ class AudioProbe:
                             late = errors.AudioDecodeTimeout()
                             died = errors.AudioUndecodable("The audio crashed its decoder.")
                         async with asyncio.timeout(timeout_s):
-                            return await worker.ask(operation, fds, **arguments)
+                            return await worker.ask(operation, fds, following, **arguments)
                     except (TimeoutError, errors.MachineBusy) as error:
                         worker.kill()
                         raise late if isinstance(error, TimeoutError) else error from None

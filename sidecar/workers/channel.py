@@ -23,7 +23,8 @@ FULL_SOCKET_PAUSE_S = 0.002
 
 HEADER = struct.Struct("!II")
 MAX_FRAME_BYTES = 1 << 26
-"""Maximum bytes of a frame; the transcript of a day takes a few MiB."""
+"""Maximum bytes of a frame. What grows with a recording goes in several: its resume points and
+embeddings as input behind a call, its transcript in parts."""
 _PART_BYTES = 1 << 20
 """Maximum bytes of a read."""
 _SHARE = struct.Struct("!I")

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import base64
 from collections import defaultdict
-from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from itertools import zip_longest
@@ -49,6 +49,7 @@ from sidecar.transcripts.transcript import (
     Transcript,
     TranscriptionEvent,
     from_wire,
+    join_parts,
     to_wire,
 )
 
@@ -81,18 +82,14 @@ class _DoneChannel:
     transcript: Transcript
     peaks: bytes
 
-    def to_state(self) -> dict[str, Any]:
-        """Return the state of a resume point."""
-        finished = to_wire(Finished(self.transcript))
+    def to_states(self) -> Iterator[dict[str, Any]]:
+        """Yield the states of resume points, each with a part of the transcript; only the last has
+        the peaks."""
+        *parts, last = map(to_wire, map(Finished, self.transcript.parts()))
+        for index, part in enumerate(parts):
+            yield {"channel": self.number, "part": index, "finished": part}
         peaks = base64.b64encode(self.peaks).decode()
-        return {"channel": self.number, "finished": finished, "peaks": peaks}
-
-    @classmethod
-    def of_state(cls, state: Mapping[str, Any]) -> _DoneChannel:
-        """Return the channel of `to_state`."""
-        finished = cast(Finished, from_wire(state["finished"]))
-        peaks = base64.b64decode(state["peaks"])
-        return cls(state["channel"], finished.transcript, peaks)
+        yield {"channel": self.number, "part": len(parts), "finished": last, "peaks": peaks}
 
 
 class ChannelTranscription:
@@ -170,18 +167,27 @@ class ChannelTranscription:
         """Yield the resume points of channels that are done, once the engine's format is known."""
         while self._form and self._owed:
             at_s = self._progress(0.0).audio_s_done
-            yield ResumePoint(at_s, self._form, state=self._owed.pop(0).to_state())
+            for state in self._owed.pop(0).to_states():
+                yield ResumePoint(at_s, self._form, state=state)
 
     def _restore(self, resume_points: Sequence[ResumePoint]) -> defaultdict[int, list[ResumePoint]]:
         """Restore the channels that are done. Return the resume points of each of the others: an
         engine may have made none in a channel that was done before."""
         points = defaultdict[int, list[ResumePoint]](list)
+        parts = defaultdict[int, list[Transcript]](list)
         for one in resume_points:
-            self._form, number = one.form, one.state["channel"]
-            if "point" in one.state:
-                points[number].append(cast(ResumePoint, from_wire(one.state["point"])))
-            else:
-                self._done.append(_DoneChannel.of_state(one.state))
+            self._form, state = one.form, one.state
+            number: int = state["channel"]
+            if "point" in state:
+                points[number].append(cast(ResumePoint, from_wire(state["point"])))
+                continue
+            # an attempt that ended among the parts is followed by one with all of them
+            parts[number][state["part"] :] = [
+                cast(Finished, from_wire(state["finished"])).transcript
+            ]
+            if "peaks" in state:
+                peaks = base64.b64decode(state["peaks"])
+                self._done.append(_DoneChannel(number, join_parts(parts[number]), peaks))
         return points
 
     def _events_of_channel(

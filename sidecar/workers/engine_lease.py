@@ -9,7 +9,15 @@ from typing import Any, NamedTuple
 from sidecar.audio.audio_info import AudioInfo
 from sidecar.audio.audio_source import AudioSource
 from sidecar.interfaces.engine_interface import MemoryPlan, Precision, TranscribeOptions
-from sidecar.transcripts.transcript import ResumePoint, TranscriptionEvent, from_wire, to_wire
+from sidecar.transcripts.transcript import (
+    Finished,
+    ResumePoint,
+    Transcript,
+    TranscriptionEvent,
+    from_wire,
+    join_parts,
+    to_wire,
+)
 from sidecar.workers import worker_process
 from sidecar.workers.rpc_client import RpcCall
 from sidecar.workers.worker_environment import WorkerOptions
@@ -74,13 +82,22 @@ class EngineLease:
             "facts": recording.audio_info.to_wire(),
             "options": recording.options.to_wire(),
             "max_s": max_s,
-            "settled": None if resume_points is None else [to_wire(one) for one in resume_points],
+            "resume_points": None if resume_points is None else len(resume_points),
         }
         fds = [recording.source.fd]
         beside = {"beside": True} if self.beside else {}
         async with self.calling("transcribe", fds, **wanted, **beside) as call:
+            if resume_points:
+                await call.send_all(map(to_wire, resume_points))
+            parts: list[Transcript] = []
             async for frame, _ in call.answers():
-                yield from_wire(frame["event"])
+                event = from_wire(frame.get("part") or frame["event"])
+                if isinstance(event, Finished):
+                    parts.append(event.transcript)
+                    if "part" in frame:
+                        continue
+                    event = Finished(join_parts(parts)) if len(parts) > 1 else event
+                yield event
 
 
 class EngineState(StrEnum):

@@ -10,7 +10,8 @@ from __future__ import annotations
 import asyncio
 import socket
 import sys
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from contextlib import suppress
 from typing import Any, cast
 
 from sidecar import errors
@@ -77,6 +78,13 @@ class RpcCall:
             raise self._wrong if isinstance(self._wrong, channel.ChannelClosed) else RpcCallEnded()
         self._credit.sent(size)
         await self._connection.send(frame)
+
+    async def send_all(self, messages: Iterable[dict[str, Any]]) -> None:
+        """Send what may be too much for a frame, as `send`; of a call that has ended, the answers
+        have the error."""
+        with suppress(RpcCallEnded):
+            for message in messages:
+                await self.send(message)
 
     def cancel(self) -> None:
         """Ask the worker to stop the call."""

@@ -91,6 +91,21 @@ class RpcRequest:
                 self._taken_bytes += frame.size + channel.FRAME_OVERHEAD_BYTES
             yield frame.message["told"], frame.raw
 
+    def take(self, count: int) -> Iterator[dict[str, Any]]:
+        """Yield the next ``count`` messages of input; wait for each.
+
+        Raises:
+            CallCancelled: the call is cancelled.
+            channel.ChannelClosed: the other side is gone.
+        """
+        for _ in range(count):
+            with self._changed:
+                self._changed.wait_for(lambda: self._received or self._cancelled)
+            if self._cancelled:
+                raise CallCancelled
+            yield next(self.received())[0]
+            self.acknowledge()
+
     def acknowledge(self) -> None:
         """Grant the service credit for what was taken.
 

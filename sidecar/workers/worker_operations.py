@@ -128,8 +128,8 @@ class WorkerOperations:
                 yield audio_decoder.probe_audio(request.fds[0], max_s, track).to_wire()
             case {"operation": "voice", "max_s": max_s} if request.fds:
                 yield _clip_embedding(request.fds[0], max_s)
-            case {"operation": "part", "prints": prints, "into": into}:
-                yield _split_speaker(prints, into)
+            case {"operation": "part", "prints": count, "into": into}:
+                yield _split_speaker([one["print"] for one in request.take(count)], into)
             case {"operation": "diarize", "kept": kept, "packed": packed, "count": count}:
                 yield _diarize_again(kept, packed, count)
             case {"operation": "load", "engine": factory, "options": options}:
@@ -176,8 +176,10 @@ class WorkerOperations:
         message = request.message
         facts = AudioInfo.from_wire(message["facts"])
         options = engine_interface.TranscribeOptions.from_wire(message["options"])
-        settled = message.get("settled")
-        points = settled and [cast(ResumePoint, transcript.from_wire(one)) for one in settled]
+        points: list[ResumePoint] | None = None
+        if (count := message.get("resume_points")) is not None:
+            given = request.take(count)
+            points = [cast(ResumePoint, transcript.from_wire(one)) for one in given]
 
         def open_audio(
             channel: SelectedChannel | ChannelSurvey | None = None,
@@ -324,7 +326,10 @@ class TranscribedRecording:
                     self._peaks_sent = first + len(levels)
                 case transcript.Finished(found):
                     yield from self._new_peaks(1)
-                    event = transcript.Finished(found.with_notice(*self._notices()))
+                    *parts, rest = found.with_notice(*self._notices()).parts()
+                    for part in map(transcript.Finished, parts):
+                        yield {"part": transcript.to_wire(part)}
+                    event = transcript.Finished(rest)
             yield {"event": transcript.to_wire(event)}
             yield from self._new_peaks(MIN_PEAKS_PER_REPORT)
 

@@ -197,14 +197,20 @@ class WorkerProcess:
                 self._connection.forget(call)
 
     async def ask(
-        self, operation: str, fds: Sequence[int] = (), **arguments: Any
+        self,
+        operation: str,
+        fds: Sequence[int] = (),
+        following: Sequence[dict[str, Any]] = (),
+        **arguments: Any,
     ) -> dict[str, Any]:
         """Run one operation and return its last answer, empty if it has none; as `calling`.
+        ``following``: messages that it reads.
 
         Raises:
             errors.SidecarError: the operation failed.
         """
         async with self.calling(operation, fds, **arguments) as call:
+            await call.send_all(following)
             answers = [answer async for answer, _ in call.answers()]
         return answers[-1] if answers else {}
 

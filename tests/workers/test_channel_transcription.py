@@ -2,6 +2,8 @@
 
 import random
 from collections.abc import Callable, Container, Iterator, Sequence
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -62,8 +64,10 @@ def transcribe(stereo: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Transc
             points: Sequence[ResumePoint] | None = (),
             cancelled: Callable[[], bool] = lambda: False,
             pointless: Container[int] = (),
+            characters: int = 0,
         ) -> list[TranscriptionEvent]:
-            """``pointless``: channels in which the engine makes no resume point."""
+            """``pointless``: channels in which the engine makes no resume point. ``characters``:
+            of a segment, at least."""
             opened = list[int]()
 
             def open_numbered(channel: SelectedChannel | ChannelSurvey) -> DecodedAudio:
@@ -79,7 +83,21 @@ def transcribe(stereo: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Transc
                 request = request_of(audio, options, cancelled)
                 if points is None or opened[-1] in pointless:
                     return engine.transcribe(request)
-                return engine.transcribe_from(points, request)
+                return (
+                    replace(
+                        event,
+                        transcript=replace(
+                            event.transcript,
+                            segments=tuple(
+                                replace(one, text=one.text.ljust(characters, "."))
+                                for one in event.transcript.segments
+                            ),
+                        ),
+                    )
+                    if isinstance(event, Finished)
+                    else event
+                    for event in engine.transcribe_from(points, request)
+                )
 
             options = TranscribeOptions(channel_names=("Agent", "Caller"))
             work = ChannelTranscription(
@@ -141,6 +159,21 @@ def test_every_resume_point_leads_to_the_same_transcript_and_nothing_before_it_i
         assert reported == [*finished(events).segments]
         more = [one for one in again if isinstance(one, ResumePoint)]
         assert more == points[count:], "nothing is done again"
+
+
+def test_attempt_that_ended_between_the_parts_of_a_done_channel_is_followed_by_the_same_transcript(
+    transcribe: Transcribe,
+) -> None:
+    long = partial(transcribe, characters=5000)
+    events = long()
+    points = [one for one in events if isinstance(one, ResumePoint)]
+    parts = [at for at, one in enumerate(points, 1) if "finished" in one.state]
+    assert len(parts) > 2
+    for count in parts:
+        again = long(points[:count])
+        assert finished(again) == finished(events)
+        more = [one for one in again if isinstance(one, ResumePoint)]
+        assert finished(long([*points[:count], *more])) == finished(events)
 
 
 def test_channel_without_resume_points_is_redone_and_the_next_resumes_from_its_own(

@@ -342,6 +342,24 @@ async def test_call_takes_input_until_it_ends_then_send_raises(ends: Ends) -> No
     assert not asked.is_cancelled()
 
 
+async def test_worker_waits_for_input_that_it_takes_and_stops_waiting_if_its_call_is_cancelled(
+    ends: Ends,
+) -> None:
+    call, asked = await ends.begun()
+    taken = list[dict[str, Any]]()
+    taking = asyncio.ensure_future(in_thread(lambda: taken.extend(asked.take(2))))
+    await call.send_all([{"n": 0, "long": "s" * 3 * CREDIT_WINDOW_BYTES}, {"n": 1}])
+    await taking
+    assert [one["n"] for one in taken] == [0, 1]
+    taking = asyncio.ensure_future(in_thread(lambda: taken.extend(asked.take(1))))
+    call.cancel()
+    with pytest.raises(CallCancelled):
+        await taking
+    asked.end(done=True)
+    await call.over.wait()
+    await call.send_all([{"n": 2}])  # it has ended: the answers say why
+
+
 async def test_frame_larger_than_window_arrives_behind_read_ungranted_frames(ends: Ends) -> None:
     call, asked = await ends.begun()
 
