@@ -3,17 +3,19 @@
 import json
 import os
 import re
+import shlex
 import shutil
 import subprocess
 import sys
+import tarfile
 from ctypes.util import find_library
 from pathlib import Path
 
 import httpx
 import pytest
 from not_tested import missing
-from recordings import Studio
-from service_process import PATIENCE_S, Server, told_by, wait_until
+from recordings import Studio, wav
+from service_process import PATIENCE_S, Server, new_file, told_by, wait_until
 
 from sidecar.cli.common_options import describe
 from sidecar.cli.output import EXIT_CODES
@@ -26,6 +28,8 @@ SYSTEM = DEPLOY / "systemd/system/vibevoice-asr.service"
 USER = DEPLOY / "systemd/user/vibevoice-asr.service"
 SOCKET = DEPLOY / "systemd/vibevoice-asr.socket"
 CLUSTER = SYSTEM.with_name("cluster.conf")
+BACKUP = DEPLOY / "systemd/backup.sh"
+posix = pytest.mark.posix("programs for Linux")
 EXPOSURE = {SYSTEM: 12, USER: 63}
 """Tenths, at most; systemd 252 says 1.0 and 6.3."""
 
@@ -187,6 +191,44 @@ def test_systemd_security_exposure_of_unit_is_at_most_its_threshold(
         runtime=tmp_path,
     )  # fmt: skip
     assert done.returncode == 0, done.stdout.splitlines()[-1]
+
+
+@posix
+def test_nightly_backup_has_the_kept_jobs_and_deletes_backups_of_more_than_two_weeks(
+    tmp_path: Path,
+) -> None:
+    """As root would run it; here the user and the places are this test's."""
+    folder, programs = tmp_path / "state", tmp_path / "bin"
+    programs.mkdir()
+    command = shlex.join([sys.executable, "-m", "sidecar.main"])
+    for name, does in {
+        "runuser": 'shift 3; exec "$@"',
+        "chown": "",
+        "asr": f'{command} "$@"',
+    }.items():
+        new_file(programs / name, f"#!/bin/sh\n{does}\n", 0o755)
+    text = BACKUP.read_text("utf-8").replace("/var/lib/vibevoice-asr", str(folder))
+    text = text.replace("/opt/vibevoice-asr/bin/vibevoice-asr", str(programs / "asr"))
+    script = new_file(tmp_path / "backup", text, 0o755)
+    paths = {"PATH": f"{programs}:{os.environ['PATH']}", "PYTHONPATH": os.environ["PYTHONPATH"]}
+
+    def backed_up() -> list[str]:
+        done = told_by([str(script)], env=paths, cwd=tmp_path)
+        assert done.returncode == 0, done.stderr
+        return sorted(path.name for path in folder.glob("backups/*"))
+
+    assert backed_up() == [], "no jobs are kept"
+    with Server(folder, keep_jobs=1, data_dir=folder, journal_key="0123456789abcdef" * 4) as server:
+        job = server.submit(wav(bytes(32_000)))
+        server.wait_state(job, "done")
+        (today,) = backed_up()
+        old, recent = (folder / f"backups/jobs-{name}.tar" for name in ("old", "recent"))
+        for path, days in ((old, 20), (recent, 5)):
+            path.touch()
+            os.utime(path, (at := path.stat().st_mtime - days * 86_400, at))
+        assert backed_up() == [today, recent.name]
+    with tarfile.open(folder / "backups" / today) as backup:
+        assert backup.getnames()
 
 
 def test_cluster_drop_in_restarts_service_after_exit_for_invalid_settings(tmp_path: Path) -> None:

@@ -9,13 +9,12 @@ import signal
 import subprocess
 import sys
 import tomllib
-import wave
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from importlib.util import find_spec
+from itertools import pairwise
 from pathlib import Path
 
-import moonshine_voice
 import psutil
 import pytest
 from not_tested import missing
@@ -34,10 +33,6 @@ from sidecar.cli.command_table import build_command
 
 FOLDER = REPOSITORY / "docs/start"
 PAGES = sorted(path.name for path in FOLDER.glob("*.md"))
-RECORDING = Path(moonshine_voice.get_assets_path()) / "two_cities.wav"
-SECONDS = 6
-"""As much of the recording as a guide hears."""
-
 PACKAGES = "half a gigabyte from an index; test_install_command.py installs the wheel"
 SYSTEMD = "no systemd runs here; test_deploy_folder.py has the units checked by systemd-analyze"
 NOT_EXECUTED: Mapping[str, str] = {
@@ -46,7 +41,7 @@ NOT_EXECUTED: Mapping[str, str] = {
     "pip install .": PACKAGES,
     "pip install '.[auth]'": PACKAGES,
     "pip install '.[auth,postgres]'": PACKAGES,
-    "pip install '.[espeak]'": PACKAGES,
+    "pip install '.[espeak,microphone]'": PACKAGES,
     "pip install '.[languages]'": PACKAGES,
     "pip install '.[people]'": PACKAGES,
     "make exe": "minutes; test_executable.py tries the executable out",
@@ -60,6 +55,11 @@ NOT_EXECUTED: Mapping[str, str] = {
     "install -D -m 600 deploy/env.example /etc/vibevoice-asr/env": SYSTEMD,
     "systemctl daemon-reload": SYSTEMD,
     "systemctl enable --now vibevoice-asr": SYSTEMD,
+    "systemctl restart vibevoice-asr": SYSTEMD,
+    "install -m 755 deploy/systemd/backup.sh /etc/cron.daily/vibevoice-asr": SYSTEMD,
+    "vibevoice-asr live --server http://127.0.0.1:8765": (
+        "no microphone here; test_live_command.py has one that plays a recording"
+    ),
     "VIBEVOICE_TOKEN=$(openssl rand -hex 32) docker compose up --build": (
         "no container engine runs here; test_container.py does its steps in a folder"
     ),
@@ -68,19 +68,41 @@ NOT_EXECUTED: Mapping[str, str] = {
     ),
 }
 PROGRAMS = r"vibevoice-asr|pip|python3?|make|curl|psql|docker|kubectl|systemctl|install|export|cp"
+PRINTS = "# → "
+"""Before the line that the command above it should print; "…" in it stands for anything."""
+
+
+def _lines_of(page: str) -> list[str]:
+    blocks = re.findall(r"```sh\n(.*?)```", (FOLDER / page).read_text("utf-8"), re.DOTALL)
+    return [line for block in blocks for line in block.replace("\\\n", " ").splitlines() if line]
 
 
 def commands_of(page: str) -> list[str]:
     """The commands of a guide, in order."""
-    blocks = re.findall(r"```sh\n(.*?)```", (FOLDER / page).read_text("utf-8"), re.DOTALL)
-    return [line for block in blocks for line in block.replace("\\\n", " ").splitlines() if line]
+    return [line for line in _lines_of(page) if not line.startswith(PRINTS)]
+
+
+def printed_by(page: str) -> dict[str, str]:
+    """The lines that commands of a guide should print."""
+    lines = _lines_of(page)
+    return {
+        before: line.removeprefix(PRINTS)
+        for before, line in pairwise(lines)
+        if line.startswith(PRINTS)
+    }
+
+
+def is_in(expected: str, printed: str) -> bool:
+    """Return whether a line of ``printed`` is as ``expected`` says."""
+    pattern = ".*".join(re.escape(" ".join(part.split())) for part in expected.split("…"))
+    return any(re.fullmatch(pattern, " ".join(line.split())) for line in printed.splitlines())
 
 
 class Terminals:
     """A shell that runs a guide: services go on in the background, as in terminals of their own."""
 
     def __init__(self, page: str, home: Path, replaced: Mapping[str, str]) -> None:
-        self.page, self.home = page, home
+        self.page, self.home, self._prints = page, home, printed_by(page)
         self.out: dict[str, str] = {}
         self.services: dict[str, psutil.Process] = {}
         self._replaced = {str(port): str(free_port()) for port in (8765, 8766, 8767)} | replaced
@@ -156,9 +178,8 @@ class Terminals:
 
         def serves() -> bool:
             assert runs(process.pid), f"{command}: {[path.read_text('utf-8') for path in logs]}"
-            if command.endswith(" open"):
-                return "Serving at" in logs[1].read_text("utf-8")
-            return '"event": "ready"' in logs[0].read_text("utf-8")
+            printed = "".join(path.read_text("utf-8") for path in logs)
+            return is_in(self._here(self._prints[command]), printed)
 
         wait_until(serves, command)
 
@@ -167,11 +188,13 @@ class Terminals:
         for command in commands_of(self.page):
             if command in NOT_EXECUTED:
                 continue
-            if re.match(r"vibevoice-asr (serve|node|open)\b", command):
+            if re.match(r"vibevoice-asr (serve|node)\b|vibevoice-asr open$", command):
                 self.serve(command)
             else:
                 code, said = self.run(command)
                 assert code == 0, f"{command}: {said}"
+                if (expected := self._prints.get(command)) is not None:
+                    assert is_in(self._here(expected), said), f"{command}: {said}"
 
     def stop(self, command: str) -> None:
         """End a service, as Ctrl-C in its terminal would."""
@@ -200,9 +223,6 @@ def follow(tmp_path: Path) -> Iterator[Callable[..., Terminals]]:
     begun: list[Terminals] = []
 
     def followed(page: str, **replaced: str) -> Terminals:
-        with wave.open(str(RECORDING)) as whole, wave.open(str(tmp_path / "talk.wav"), "w") as part:
-            part.setparams(whole.getparams())
-            part.writeframes(whole.readframes(SECONDS * whole.getframerate()))
         begun.append(Terminals(page, tmp_path, replaced))
         begun[0].do_all()
         return begun[0]
@@ -254,7 +274,6 @@ def test_guide_of_desktop_app_transcribes_and_leaves_no_process(
     follow: Callable[..., Terminals],
 ) -> None:
     done = follow("desktop-app.md")
-    assert re.search(r"Speaker_\d: .*times", done.out["python3 host.py talk.wav"])
     wait_until(lambda: not [*done.others()], "no process is left")
 
 
@@ -262,10 +281,7 @@ def test_guide_of_desktop_app_transcribes_and_leaves_no_process(
 def test_guide_of_page_loads_page_and_writes_subtitles(follow: Callable[..., Terminals]) -> None:
     done = follow("page.md")
     assert "<html" in (done.home / "page.html").read_text("utf-8"), "the browser has the page"
-    assert "moonshine" in done.out["vibevoice-asr doctor"]
     assert re.match(r"\s*1\n00:00:0\d,\d+ --> ", done.out["cat subtitles/talk.srt"])
-    (url,) = {line for line in done.out["vibevoice-asr status"].splitlines() if "http" in line}
-    assert str(done.port) in url
 
 
 @pytest.mark.slow
@@ -275,9 +291,6 @@ def test_guide_of_team_server_transcribes_until_token_is_revoked(
     done = follow("team-server.md")
     (asks,) = (command for command in done.out if command.startswith("curl"))
     (transcribes,) = (one for one in done.out if one.startswith("vibevoice-asr transcribe"))
-    assert '"status":"success"' in done.out[asks].replace(" ", "")
-    assert "times" in done.out[transcribes]
-    assert "anna" in done.out["vibevoice-asr token list"]
     refused = lambda: "token_invalid" in done.run(asks)[1]  # noqa: E731
     wait_until(refused, "the revoked token stops working")
     code, said = done.run(transcribes)
@@ -293,16 +306,15 @@ def test_guide_of_cluster_transcribes_before_and_after_one_node_stops(
         pytest.skip(missing("psql", "postgresql-client"))
     with cluster() as server:
         at = f"127.0.0.1:{server.port}"
-        done = follow("cluster.md", **{"postgres@db.example": f"vibevoice@{at}", "db.example": at})
+        administers = f"psql postgresql://vibevoice@{at}/postgres"
+        done = follow("cluster.md", **{"sudo -u postgres psql": administers, "db.example": at})
         transcribes = "vibevoice-asr transcribe talk.wav --server http://127.0.0.1:8765"
         (table,) = (said for command, said in done.out.items() if "vibevoice.services" in command)
-        assert re.findall(r"\| (t|f) +\|", table).count("t") == 2
-        assert re.findall(r"\| (t|f) +\|", table).count("f") == 1
-        assert "times" in done.out[transcribes]
+        assert re.findall(r"\| (front|node) +\|", table) == ["front", "node", "node"]
         assert web.get(f"http://127.0.0.1:{done.port}/health").json()["engine_state"] == "absent"
         done.stop("vibevoice-asr node --port 8766")
         code, said = done.run(transcribes)
-        assert (code, "times" in said) == (0, True)
+        assert (code, "Do you hear me?" in said) == (0, True)
         done.close()
 
 
@@ -325,11 +337,5 @@ def test_guide_of_live_audio_and_conversations_prints_captions_and_answers(
     follow: Callable[..., Terminals],
 ) -> None:
     done = follow("live-and-talk.md")
-    (live,) = (said for command, said in done.out.items() if "asr live " in command)
-    (talked,) = (said for command, said in done.out.items() if "asr talk " in command)
-    assert "times" in live
-    assert re.search(r"Speaker_\d .*times", done.out["python3 captions.py"])
-    assert "How are you?" in talked
-    assert "How are you?" in done.out["python3 conversation.py"]
     spoken = (done.home / "answer.pcm").stat().st_size
     assert bool(spoken) == bool(find_spec("espeakng_loader"))
