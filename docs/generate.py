@@ -52,7 +52,7 @@ def settings_page() -> str:
     return f"""{MARK}
 # Settings
 
-The setting `live_grace`, for example, is
+For operators, hosts and users. The setting `live_grace`, for example, is
 
 - a flag of `vibevoice-asr serve`: `--live-grace 30s` (of yes/no: `--keep-jobs`, `--no-keep-jobs`);
 - a variable: `VIBEVOICE_LIVE_GRACE=30s`;
@@ -104,10 +104,10 @@ def errors_page() -> str:
     return f"""{MARK}
 # Errors
 
-Over HTTP an error is `application/problem+json` (RFC 9457)
-with a `code` that does not change, a `detail` (what was wrong; below as it usually is) and a `hint`
-(what to do); if it will pass, a `Retry-After` header says when. The number is the HTTP status; on
-`/admin` and other foreign protocols codes are theirs ([operations.md](operations.md)).
+For developers of clients, and whoever meets one. Over HTTP an error is `application/problem+json`
+(RFC 9457) with a `code` that does not change, a `detail` (what was wrong; below as it usually is)
+and a `hint` (what to do); if it will pass, a `Retry-After` header says when. The number is the HTTP
+status; on `/admin` and other foreign protocols codes are theirs ([operations.md](operations.md)).
 
 On the command line an error is one line on stderr. The exit code is 1; of a command line that is
 not understood (an unknown option, a missing argument) 2, of Ctrl-C 130, and
@@ -196,8 +196,9 @@ def http_api_page() -> str:
     return f"""{MARK}
 # HTTP API
 
-Parameters, bodies and examples: `/docs` of a running service, `/openapi.json` for generators (both
-need the token). [Plugins](plugins.md) add those of other systems' clients, and `/v1/talk`.
+For developers of clients. Parameters, bodies and examples: `/docs` of a running service,
+`/openapi.json` for generators (both need the token). [Plugins](plugins.md) add those of other
+systems' clients, and `/v1/talk`.
 
 {rows}
 ## Fields of transcribe

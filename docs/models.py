@@ -124,8 +124,8 @@ def models_page(mark: str, table: Table) -> str:
     return f"""{mark}
 # Models
 
-Which model to choose, what it needs, and how to get it. What `engine = "auto"` takes:
-[settings.md](settings.md#engines).
+For users and operators: which model to choose, what it needs, how to get it. What `engine = "auto"`
+takes: [settings.md](settings.md#engines).
 
 | You have | and speak | take |
 |---|---|---|
@@ -271,8 +271,7 @@ engine.
   even while it is not loaded. With less, the other is refused (`wont_fit`) until `keep_alive` has
   unloaded the first.
 - **Recordings**: `--engine vibevoice-streaming` transcribes files with first words after seconds;
-  `vibevoice` is better for them. Its kept jobs begin again after a kill, as each chunk depends on
-  the cache of all before it, which is too large for a resume point.
+  `vibevoice` is better for them. Its kept jobs begin again after a kill.
 - **Sounds**: `[Silence]` parts what is said; `[Music]`, `[Noise]` and others are segments of files
   with the flag `non_speech`, and no words of live audio. At least 16 words that come for the third
   time in chunk after chunk, one copy in at most two chunks, are left out (`loop_recovered`).
@@ -372,17 +371,10 @@ collars and normalizations of their own):
 
 {table(("Set", "Measured by", "DER", "cpWER", "WER"), ACCURACY)}
 
-With a set's recordings and a manifest in a folder ([bench.md](bench.md#errors-on-your-recordings)),
-beside `vibevoice-asr --engine vibevoice` on a GPU:
-
-    export SERVER=http://127.0.0.1:8765
-    VIBEVOICE_BENCH_AUDIO=mlc-slm python -m bench.accuracy --server $SERVER
-    VIBEVOICE_BENCH_AUDIO=mlc-slm python -m bench.accuracy --server $SERVER --windows single
-    VIBEVOICE_BENCH_AUDIO=ami-sdm python -m bench.accuracy --server $SERVER
-    VIBEVOICE_BENCH_AUDIO=ami-sdm python -m bench.accuracy --server $SERVER --windows single
-
-`--windows single` is the model as published, in one window of up to an hour; without it the
-default, windows of about five minutes for recordings of more than fifteen.
+`VIBEVOICE_BENCH_AUDIO=FOLDER python -m bench.accuracy --server http://127.0.0.1:8765`, beside
+`vibevoice-asr --engine vibevoice` on a GPU, measures a set of yours
+([bench.md](bench.md#errors-on-your-recordings)): with `--windows single` the model as published, in
+one window of up to an hour, else in windows of about five minutes.
 
 ### Memory of cards
 
@@ -392,13 +384,12 @@ card that also draws a desktop ({DESKTOP_GB:g} GB).
 {table(("Card", "bf16, fp16", "int4", "int8", "An hour, by `auto`"), _rows())}
 ![Memory against length](models.svg)
 
-At the top of a band everything stays on the card; at its bottom encoders and token table are on
-the host. The planner takes the fastest plan that fits. A recording of more than fifteen minutes is
-transcribed in [windows](decisions/vibevoice-engine.md) of about five, several at once; with
-`windows=single` in as few as fit. A recording is refused (`wont_fit`) only if five minutes do not
-fit. The planner counts on {TOKENS_PER_SECOND:g} tokens for a second of audio,
-{CONTEXT_BYTES / 1e6:.0f} MB for the CUDA context and {FRAGMENTATION:.0%} of fragmentation; the
-latter two are not measured on a GPU yet.
+At the top of a band everything stays on the card; at its bottom encoders and token table are on the
+host. A recording of more than fifteen minutes is transcribed in
+[windows](decisions/vibevoice-engine.md) of about five, several at once; with `windows=single` in as
+few as fit. A recording is refused (`wont_fit`) only if five minutes do not fit. The planner counts
+on {TOKENS_PER_SECOND:g} tokens for a second of audio, {CONTEXT_BYTES / 1e6:.0f} MB for the CUDA
+context and {FRAGMENTATION:.0%} of fragmentation; the latter two are not measured on a GPU yet.
 
 With `batch` (at most eight) a recording that runs alone reserves room for others that may join it:
 ten minutes in bf16 {reserved_gb:.1f} GB instead of {own_gb:.1f}. `batch = 1` does not.

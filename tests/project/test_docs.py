@@ -13,6 +13,9 @@ from sidecar.server.app import create_app
 
 ROOT = Path(__file__).parents[2]
 DOCUMENTS = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
+PAGES = [page for page in DOCUMENTS if page.is_relative_to(ROOT / "docs")
+         and (page.parent.name != "decisions" or page.name == "README.md")]  # fmt: skip
+"""Pages of the site that are read from their beginning; a record of a decision is looked up."""
 README = (ROOT / "README.md").read_text("utf-8")
 
 
@@ -62,6 +65,13 @@ def test_links_to_headings_exist(document: Path) -> None:
         if anchor not in _anchors(document.parent / file if file else document)
     ]
     assert dead == []
+
+
+@for_each("page", PAGES)
+def test_page_says_in_its_first_two_lines_whom_it_is_for(page: Path) -> None:
+    lines = [line for line in page.read_text("utf-8").splitlines() if line[:1] not in ("", "<")]
+    assert lines[0].startswith("# ")
+    assert re.search(r"(^|\. )For [a-z]", " ".join(lines[1:3])), lines[1]
 
 
 def test_commands_in_readme_exist() -> None:

@@ -3,8 +3,20 @@
     @pytest.mark.posix("signals")           # by its nature: Windows has no such thing
     @pytest.mark.not_in_wine("reason")      # Windows has it, Wine does not, or otherwise
 
-`docs/building.md` lists the reasons of the first; the second says how that is known. A module that
-cannot even be imported there begins with ``posix_module("pty")``.
+The second says how that is known. A module that cannot even be imported there begins with
+``posix_module("pty")``. Reasons of the first, and what is tested on Windows instead:
+
+* Chromium, PostgreSQL's server: Debian's. A service on Windows refuses shared jobs at its start.
+* file descriptors by number (`/dev/fd`, passed on): handles are duplicated (`tests/workers`).
+* files of POSIX, a deleted file that is open has no name, devices and pipes in folders: paths and
+  devices of Windows (`tests/api/test_windows_audio_paths.py`), files that another program has open
+  (`tests/base/test_busy_files.py`).
+* permissions of POSIX: access control lists (`tests/base/test_files_on_windows.py`).
+* signals: Ctrl-Break, the end of standard input, and `TerminateProcess`.
+* symbolic links: only administrators and developers make them there.
+* forks, limits of a process, macOS, niceness, pipes of POSIX, named pipes of POSIX, select of
+  pipes, programs for Linux, systemd, socket activation, nginx, a terminal of POSIX: Windows lacks
+  them.
 """
 
 import asyncio
