@@ -101,13 +101,16 @@ def test_transcripts_that_a_restart_lost_are_told_and_what_was_not_done_as_such(
         visitor.opens(server)
         server.done(visitor.tone("one.wav", 2).read_bytes())
         hold.write_text("1")
-        server.submit(visitor.tone("two.wav", 60).read_bytes())
+        sent = {"audio": ("board.wav", visitor.tone("two.wav", 60).read_bytes())}
+        server.client.post("/v1/jobs", files=sent).raise_for_status()
         wait_until(lambda: len(visitor.js(SEEN)) == 2, "both are noted")
         stores_no_copies(visitor)
         wait_until(lambda: len(visitor.js(SEEN)) == 2, "both are noted again")
     with Server(visitor.folder / "after", port=port):
         visitor.comes_back_until(lambda: len(visitor.js(ROWS)) == 2, "both are told")
-        fates = sorted(one.split("\n")[1] for one in visitor.js(ROWS))
+        rows = sorted(one.split("\n")[::-1] for one in visitor.js(ROWS))
+    fates = [one[0] for one in rows]
+    assert rows[1][1] == "board.wav", "as the service called it"
     since = "; the service was restarted since, and had not stored it."
     assert fates[1] == f"was not done yet{since}"
     assert re.fullmatch(rf"was done at .*M{re.escape(since)}", fates[0]), fates

@@ -1,4 +1,4 @@
-/** Jobs as this browser last saw them: of one that is no more in the list, when and why the service deleted it. What it was called: `memory.names`. */
+/** Jobs as this browser last saw them: of one that is no more in the list, when and why the service deleted it. What this browser calls it: `memory.names`. */
 
 import { jobsSeen, keepJobsSeen } from "./memory.js";
 import { isOver } from "./reading.js";
@@ -25,13 +25,13 @@ export function note(jobs, { owner, keeps_jobs, keeps_seconds }, instance, sent,
   const before = JSON.stringify([...rows.values()]);
   const listed = new Set(jobs.map(({ id }) => id));
   for (const job of jobs) {
-    const { id, created, ended, state, space_left } = job;
+    const { id, name, created, ended, state, space_left } = job;
     if (state === "cancelled") continue;
     const left_s = isOver(job) ? job.expires_in : keeps_seconds;
     const until = left_s === null ? null : now + left_s * 1000;
     const known = rows.get(id)?.until;
     const steady = known && until && Math.abs(until - known) < JITTER_MS ? known : until;
-    rows.set(id, { id, owner, created, ended, failed: state === "failed", instance, until: steady, scarce: space_left !== null && space_left < SCARCE });
+    rows.set(id, { id, name, owner, created, ended, failed: state === "failed", instance, until: steady, scarce: space_left !== null && space_left < SCARCE });
   }
   for (const row of rows.values()) {
     if (row.owner !== owner || row.gone || listed.has(row.id)) continue;
