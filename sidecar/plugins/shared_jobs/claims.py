@@ -36,12 +36,11 @@ UNSCHEDULABLE_BATCH = 1000
 WAITING, ENDED = "vibevoice_waiting", "vibevoice_ended"
 """Channels: a job may be claimed; a job was ended or deleted."""
 PAGE_BYTES, PAGE_EVENTS = 1 << 20, 500
-"""Events read at once. A recording of a day has 4,000 resume points with 110 MB of states,
-which no line carries within the time limit of a call."""
+"""Events read at once: a recording of a day has 4,000 resume points with 110 MB of states."""
 _PAGE = """
-    SELECT job, seq, at, kind, data FROM (
+    SELECT job, seq, at, kind, change FROM (
         SELECT *, sum(size) OVER (ORDER BY seq) - size AS before FROM (
-            SELECT job, seq, at, kind, coalesce(whole, change) AS data,
+            SELECT job, seq, at, kind, coalesce(whole, change) AS change,
                 coalesce(octet_length(coalesce(whole, change)), 0) AS size FROM vibevoice.events
             WHERE job = %s AND seq > %s AND seq <= %s ORDER BY seq LIMIT %s) following) sized
     WHERE before < %s ORDER BY seq"""
@@ -147,7 +146,7 @@ class ClaimStore:
         """
         while record.seq < last:
             values = record.id, record.seq, last, PAGE_EVENTS, PAGE_BYTES
-            rows = await self._database.fetch(_PAGE, values, binary=True)
+            rows = await self._database.fetch_events(_PAGE, values)
             if not rows:
                 break
 

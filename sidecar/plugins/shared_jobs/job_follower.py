@@ -171,7 +171,7 @@ class JobFollower(JobEventFeed):
             self._marked = True
         job_ids = [one for one in job_ids if one in self.followed]
         known = [self.followed[one].seq for one in job_ids]
-        rows = await self._database.fetch(_BEHIND, (job_ids, known))
+        rows = await self._database.fetch_events(_BEHIND, (job_ids, known))
         by_job = {job_id: [*own] for job_id, own in groupby(rows, itemgetter(0))}
         there = {*by_job}
         if silent := [one for one in job_ids if one not in there]:  # perhaps they were deleted
@@ -201,7 +201,7 @@ class JobFollower(JobEventFeed):
     async def _read(self, job_id: str) -> tuple[JobRecord, Sequence[JobEvent]]:
         """Return a job and all its events."""
         jobs = await self._database.fetch(_THERE, ([job_id],))
-        rows = await self._database.fetch(_BEHIND, ([job_id], [0]))
+        rows = await self._database.fetch_events(_BEHIND, ([job_id], [0]))
         try:
             events = [self._rows.event(*row) for row in rows]
             return replay_events(self._rows.record(*jobs[0]), events), events

@@ -22,7 +22,10 @@ from sidecar.plugins.shared_jobs.postgres_settings import (
     CONNECT_TIMEOUT_S,
     LISTEN_CHECK_INTERVAL_S,
     MAX_RETRY_PAUSE_S,
+    MIN_LINE_BYTES_PER_S,
     MIN_RETRY_PAUSE_S,
+    SHORT_CALL_BYTES,
+    STATEMENT_TIMEOUT_S,
     check_address,
     error_first_line,
 )
@@ -107,19 +110,44 @@ class PostgresDatabase:
         values: Sequence[object] | Mapping[str, object] = (),
         *,
         binary: bool = False,
+        row_bytes: int = 0,
     ) -> list[Row]:
         """Return the rows of one autocommitted statement, which may be repeated. ``binary``: the
-        server sends bytes as such, and not as twice as many hexadecimal digits.
+        server sends bytes as such, and not as twice as many hexadecimal digits. ``row_bytes``: of
+        the rows, if they may be many.
 
         Raises:
             errors.JournalUnreachable: the database does not answer, or rejects the statement.
         """
+        moved_bytes = row_bytes + _bytes_in(values)
+        transfer_s = moved_bytes / MIN_LINE_BYTES_PER_S if moved_bytes > SHORT_CALL_BYTES else 0.0
 
         async def work(connection: AsyncConnection[Row]) -> list[Row]:
             cursor = await connection.execute(sql, values or None, binary=binary)
             return [] if cursor.description is None else await cursor.fetchall()
 
-        return await self._shielded(self._with_retries(work))
+        async def long_work(connection: AsyncConnection[Row]) -> list[Row]:
+            limit_ms = round((STATEMENT_TIMEOUT_S + transfer_s) * 1000)
+            async with connection.transaction():
+                await connection.execute(f"SET LOCAL statement_timeout = {limit_ms}")
+                # which begins once the server has sent the rows, not once they have arrived
+                idle = f"SET LOCAL idle_in_transaction_session_timeout = {limit_ms}"
+                await connection.execute(idle)
+                return await work(connection)
+
+        return await self._shielded(
+            self._with_retries(long_work if transfer_s else work, transfer_s)
+        )
+
+    async def fetch_events(self, sql: str, values: Sequence[object]) -> list[Row]:
+        """Return the rows of a query with a column ``change``, however many bytes these are.
+
+        Raises:
+            errors.JournalUnreachable: as `fetch`.
+        """
+        size = f"SELECT coalesce(sum(octet_length(change)), 0)::bigint FROM ({sql}) sized"  # noqa: S608
+        ((row_bytes,),) = await self.fetch(size, values)
+        return await self.fetch(sql, values, binary=True, row_bytes=row_bytes)
 
     async def call(self, function: str, *values: object) -> list[Row]:
         """Return the rows of a function of the schema `vibevoice`, which may be repeated.
@@ -127,7 +155,7 @@ class PostgresDatabase:
         Raises:
             errors.JournalUnreachable: as `fetch`.
         """
-        marks = ", ".join(["%s"] * len(values))
+        marks = ", ".join("%b" if _has_bytes(one) else "%s" for one in values)
         return await self.fetch(f"SELECT * FROM vibevoice.{function}({marks})", values)  # noqa: S608
 
     async def transaction(self, work: Callable[[AsyncCursor[Row]], Awaitable[T]]) -> T:
@@ -165,11 +193,13 @@ class PostgresDatabase:
         task.add_done_callback(self._calls.discard)
         return await asyncio.shield(task)
 
-    async def _with_retries(self, work: Callable[[AsyncConnection[Row]], Awaitable[T]]) -> T:
+    async def _with_retries(
+        self, work: Callable[[AsyncConnection[Row]], Awaitable[T]], transfer_s: float = 0.0
+    ) -> T:
         """Run the work, and retry it at once while a connection was at fault: after a restart of
-        the server all connections of the pool are dead."""
+        the server all connections of the pool are dead. ``transfer_s``: on the slowest line."""
         clock = asyncio.get_running_loop().time
-        until = clock() + self.call_timeout_s
+        until = clock() + self.call_timeout_s + transfer_s
         for others in reversed(range(self._size + 1)):
             async with self._pool.connection(timeout=until - clock()) as connection:
                 try:
@@ -254,6 +284,17 @@ class PostgresDatabase:
             self._callbacks[channel](payload)
         except Exception:
             log.exception("internal error while a database notification was handled")
+
+
+def _has_bytes(value: object) -> bool:
+    """Return whether it is a list with bytes: as text, an array has two digits for each."""
+    return isinstance(value, list) and any(isinstance(one, bytes) for one in value)
+
+
+def _bytes_in(values: Sequence[object] | Mapping[str, object]) -> int:
+    given = values.values() if isinstance(values, Mapping) else values
+    lists = (one if isinstance(one, list) else [one] for one in given)
+    return sum(len(one) for each in lists for one in each if isinstance(one, bytes))
 
 
 async def _is_retryable(connection: AsyncConnection[Row], error: Exception) -> bool:

@@ -325,7 +325,7 @@ class PostgresJobStore:
     async def kept_diarization(self, record: JobRecord) -> str | None:
         """Return what the engine kept of a job's diarization; None if it kept nothing. It is the
         last of the job's resume points."""
-        rows = await self._database.fetch(_LAST_RESUME_POINT, (record.id,))
+        rows = await self._database.fetch_events(_LAST_RESUME_POINT, (record.id,))
         if not rows:
             return None
         event = await asyncio.to_thread(self._rows.event, *rows[0])  # of up to 11 MB
@@ -412,7 +412,9 @@ class PostgresJobStore:
         values of `JobRows.record`."""
         if not jobs:
             return []
-        rows = await self._database.fetch(_EVENTS, ([job[0] for job in jobs], _SUPERSEDED_KINDS))
+        rows = await self._database.fetch_events(
+            _EVENTS, ([job[0] for job in jobs], _SUPERSEDED_KINDS)
+        )
         by_job = {job_id: [*own] for job_id, own in groupby(rows, itemgetter(0))}
 
         def folded() -> Sequence[JobRecord]:

@@ -74,6 +74,11 @@ LOCK_TIMEOUT_S = 2.0
 """Limit for a lock: below `STATEMENT_TIMEOUT_S`, so that the error names the lock."""
 STATEMENT_TIMEOUT_S = 3.0
 """Limit for a statement (`statement_timeout`): the server gives up before the caller."""
+SHORT_CALL_BYTES = 1 << 18
+"""Values or rows of a call whose transfer fits into its limits."""
+MIN_LINE_BYTES_PER_S = 125_000
+"""Slowest line to the database, 1 Mbit/s: a call with more bytes gets as much more time. It holds
+no lock meanwhile: a statement begins with its last value, and a query takes none."""
 CALL_TIMEOUT_S = 4.5
 """Limit for a call with waits and retries: a client gets the error within 5 s."""
 IDLE_CONNECTION_S = 5.0

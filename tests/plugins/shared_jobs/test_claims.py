@@ -458,7 +458,8 @@ async def test_claim_of_an_interrupted_job_reads_its_events_in_pages_of_bounded_
 
     async def noted(sql: str, values: Any = (), **how: Any) -> Any:
         rows = await fetch(sql, values, **how)
-        pages.append(sum(len(row[4] or b"") for row in rows) if "events" in sql else 0)
+        events = [row for row in rows if "events" in sql and len(row) > 4]
+        pages.append(sum(len(row[4] or b"") for row in events))
         return rows
 
     monkeypatch.setattr(node.database, "fetch", noted)
