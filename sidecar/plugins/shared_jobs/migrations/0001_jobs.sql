@@ -771,12 +771,13 @@ CREATE FUNCTION vibevoice.unattended_1(awaited_as text) RETURNS boolean STABLE L
 RETURN NOT EXISTS (SELECT FROM vibevoice.services WHERE id = split_part(awaited_as, '/', 1));
 
 -- Delete some jobs whose clients did not return in time, the longest overdue first. Return of each
--- the seconds since its submission, if that ended it. A client that waits at a service that is not
--- registered may return, and so may the service: at most 1000; the next call does the rest.
+-- the seconds since its submission, if that ended it. A service that is not registered, at which a
+-- client waits, may only be cut off: it has a quarter of an hour to return. At most 1000 in a call;
+-- the next one does the rest.
 CREATE FUNCTION vibevoice.delete_overdue_1(batch int) RETURNS TABLE (lasted_s float8)
 LANGUAGE sql SET enable_seqscan = off SET jit = off AS $$
     UPDATE vibevoice.jobs SET left_until =
-        CASE WHEN left_until IS NULL THEN clock_timestamp() + interval '30 s' END WHERE id IN (
+        CASE WHEN left_until IS NULL THEN clock_timestamp() + interval '15 min' END WHERE id IN (
         SELECT id FROM vibevoice.jobs WHERE awaited_as IS NOT NULL
             AND vibevoice.unattended_1(awaited_as) = (left_until IS NULL)
         ORDER BY id LIMIT 1000 FOR UPDATE SKIP LOCKED);
