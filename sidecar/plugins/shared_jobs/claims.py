@@ -12,7 +12,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
-from sidecar.errors import AudioLost, JournalUnreachable, SidecarError, Unschedulable
+from sidecar.errors import SidecarError, Unschedulable
 from sidecar.jobs import job_record
 from sidecar.jobs.faults import passes
 from sidecar.jobs.job_record import JobEvent, JobFailure, JobRecord
@@ -121,19 +121,15 @@ class ClaimStore:
         if not rows:
             return None
         job_id, seq, submitted, tries, more = rows[0]
-        reason: SidecarError
         try:
             record = await self._replayed_to(self._rows.record(job_id, submitted), seq)
             return Claim(token, record, preferences.begins, tries, more)
-        except job_rows.DamagedRecord as error:
-            job_rows.log_unreadable(job_id, error)
-            reason = AudioLost("The record of the job is damaged.")
         except UnreadableRecord as error:  # nodes of a later release may yet start
             job_rows.log_unreadable(job_id, error)
-            reason = JournalUnreachable("A later release wrote the record of the job.")
+            reason = job_rows.unreadable_error(error)
         except Exception as error:
             log.warning("job %s is left to other nodes", job_id, exc_info=error)
-            reason = JournalUnreachable("The events of the job cannot be read.")
+            reason = job_rows.unreadable_error(error)
         await self.put_off(token, job_id, reason, UNREADABLE_REST_S)
         return None
 

@@ -1,7 +1,6 @@
 """Follower of shared jobs, for clients that stream their events."""
 
 import asyncio
-import contextlib
 import json
 from base64 import b64decode
 from collections.abc import Iterator, Sequence
@@ -13,10 +12,22 @@ from typing import Any
 
 from sidecar import clock, errors
 from sidecar.jobs.job_event_log import JobEventFeed, JobSubscription
-from sidecar.jobs.job_record import CancelledChange, JobEvent, JobRecord, apply_event
+from sidecar.jobs.job_record import (
+    CancelledChange,
+    FailedChange,
+    JobEvent,
+    JobFailure,
+    JobRecord,
+    apply_event,
+)
 from sidecar.jobs.job_runner import Job
 from sidecar.jobs.sqlite_event_log import UnreadableRecord
-from sidecar.plugins.shared_jobs.job_rows import JobRows, replay_events
+from sidecar.plugins.shared_jobs.job_rows import (
+    JobRows,
+    log_unreadable,
+    replay_events,
+    unreadable_error,
+)
 from sidecar.plugins.shared_jobs.postgres_database import PostgresDatabase, retry_while_unavailable
 from sidecar.plugins.shared_jobs.postgres_settings import MIN_RETRY_PAUSE_S
 
@@ -35,6 +46,7 @@ _FOLLOW = """
     UPDATE vibevoice.jobs SET followers = array_append(followers, %s) WHERE id IN (
         SELECT id FROM vibevoice.jobs WHERE id = ANY(%s) AND NOT %s = ANY(followers)
         ORDER BY id FOR UPDATE)"""
+_ENDED = "SELECT id FROM vibevoice.jobs WHERE id = ANY(%s) AND ended IS NOT NULL"
 _THERE = "SELECT id, submitted, recording IS NOT NULL FROM vibevoice.jobs WHERE id = ANY(%s)"
 
 
@@ -176,16 +188,28 @@ class JobFollower(JobEventFeed):
         there = {*by_job}
         if silent := [one for one in job_ids if one not in there]:  # perhaps they were deleted
             there |= {row[0] for row in await self._database.fetch(_THERE, (silent,))}
+        unreadable = dict[str, Exception]()
         for job_id in job_ids:
-            with contextlib.suppress(UnreadableRecord):  # written by a later release
-                self._publish(job_id, [self._rows.event(*one) for one in by_job.get(job_id, ())])
-            if job_id in there or job_id not in self.followed:
+            for row in by_job.get(job_id, ()):
+                try:
+                    self._publish(job_id, [self._rows.event(*row)])
+                except Exception as error:  # what follows may be all that its clients need
+                    unreadable[job_id] = error
+            if job_id in there:
                 continue
             if job_id in self._submitting:
                 asyncio.get_running_loop().call_later(MIN_RETRY_PAUSE_S, self._notified, job_id)
             else:
-                seq = self.followed[job_id].seq + 1
-                self._publish(job_id, [JobEvent(seq, self._now(), CancelledChange())])
+                self._end(job_id, CancelledChange())
+        ended = await self._database.fetch(_ENDED, ([*unreadable],)) if unreadable else ()
+        for (job_id,) in ended:
+            log_unreadable(job_id, unreadable[job_id])
+            self._end(job_id, FailedChange(JobFailure.of(unreadable_error(unreadable[job_id]))))
+
+    def _end(self, job_id: str, change: CancelledChange | FailedChange) -> None:
+        """End a job for its clients here, if its end cannot be read."""
+        if (published := self.followed.get(job_id)) is not None:
+            self._publish(job_id, [JobEvent(published.seq + 1, self._now(), change)])
 
     def _publish(self, job_id: str, events: Sequence[JobEvent]) -> None:
         for event in events:

@@ -10,6 +10,7 @@ from itertools import starmap
 from typing import Any
 
 from sidecar.audio.audio_source import RecordingRef, StoredRecordingRef, missing_recording_ref
+from sidecar.errors import AudioLost, JournalUnreachable, SidecarError
 from sidecar.jobs import job_record, sqlite_event_log
 from sidecar.jobs.job_record import JobChange, JobEvent, JobFailure, JobRecord
 from sidecar.plugins.shared_jobs.postgres_database import Row
@@ -65,6 +66,15 @@ def log_unreadable(job_id: str, error: Exception) -> None:
         job_id,
         error,
     )
+
+
+def unreadable_error(error: Exception) -> SidecarError:
+    """Return what clients and nodes get for a job that cannot be read here."""
+    if isinstance(error, DamagedRecord):
+        return AudioLost("The record of the job is damaged.")
+    if isinstance(error, sqlite_event_log.UnreadableRecord):  # other services may read it
+        return JournalUnreachable("A later release wrote the record of the job.")
+    return JournalUnreachable("The events of the job cannot be read.")
 
 
 def recording_columns(audio: RecordingRef) -> tuple[str | None, int | None]:

@@ -19,7 +19,13 @@ from shared_job_services import (
 from uploads import upload
 
 from sidecar import errors
-from sidecar.jobs.job_record import CancelledChange, JobState, ReportedChange, StartedChange
+from sidecar.jobs.job_record import (
+    CancelledChange,
+    FailedChange,
+    JobState,
+    ReportedChange,
+    StartedChange,
+)
 from sidecar.jobs.job_runner import Job
 from sidecar.plugins.shared_jobs.claims import Claim
 from sidecar.plugins.shared_jobs.job_follower import EVENTS_CHANNEL
@@ -108,11 +114,11 @@ async def test_subscriber_that_leaves_during_a_read_does_not_delay_others(
     assert "internal error" not in caplog.text, "both waited for another attempt"
 
 
-@pytest.mark.parametrize(("words", "reads"), [(10, 0), (4000, 1)])
+@pytest.mark.parametrize(("words", "reads"), [(10, 0), (4000, 2)])
 async def test_short_events_arrive_in_the_notification_and_long_ones_by_a_database_read(
     one: Service, other: Service, words: int, reads: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A notification has less than 8,000 bytes."""
+    """A notification has less than 8,000 bytes. A read asks for the size of the events first."""
     job = await followed(one)
     claim = await claimed(other)
     begun = await other.report(claim, claim.record, StartedChange())
@@ -124,6 +130,39 @@ async def test_short_events_arrive_in_the_notification_and_long_ones_by_a_databa
     assert await other.report(claim, begun, done) is not None
     assert (await job.result()).segments[0] == said
     assert len(read) == reads
+    assert len(one.follower.followed) == 0
+
+
+@pytest.mark.parametrize(
+    ("unreadable", "kind", "code"),
+    [
+        ("change = '\\x00'", "finished", "audio_lost"),
+        ("change = NULL, kind = 'epilogue'", "finished", "journal_unreachable"),
+        ("change = '\\x00'", "begun", "audio_lost"),
+        ("change = '\\x00'", "segmentready", None),
+        ("change = NULL, kind = 'aside'", "segmentready", None),
+    ],
+)
+async def test_clients_of_a_job_with_an_unreadable_event_get_its_end_or_an_error_and_others_go_on(
+    one: Service, other: Service, unreadable: str, kind: str, code: str | None
+) -> None:
+    missed = list[str]()
+    one.database.listen(EVENTS_CHANNEL + "one", missed.append)
+    job, healthy = await followed(one), await followed(one)
+    with await one.jobs.subscribe(job.id) as subscription:
+        for _ in range(2):
+            claim = await claimed(other)
+            await other.report(claim, claim.record, StartedChange(), SEGMENT, DONE)
+        await one.database.fetch(
+            f"UPDATE vibevoice.events SET {unreadable} WHERE job = %s AND kind = %s",
+            (job.id, kind),
+        )
+        one.follower.hear_notification("")
+        assert (await healthy.result()).text == "hello"
+        await job.over()
+        assert (job.error and job.error.code) == code
+        events = [event.change async for event in taken(subscription)]
+    assert isinstance(events[-1], FailedChange) if code else events[-1] == DONE
     assert len(one.follower.followed) == 0
 
 
