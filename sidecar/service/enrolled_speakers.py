@@ -36,6 +36,9 @@ STORE_BACKOFF_S = 1.0
 """Back-off of a starting job while the database does not answer."""
 LIVE_LOOKUP_TIMEOUT_S = 3.0
 """Timeout of a live session's lookup of enrolled speakers, as a database or a keyring may hang."""
+JOB_LOOKUP_TIMEOUT_S = 30.0
+"""The same of a job, on a person's own machine. A transcript without names is worse than a late
+one, and on a busy machine the first look into a keyring takes seconds."""
 KEYRING_TIMEOUT_S = 60.0
 """Timeout of a request that needs the keyring, which may ask the person."""
 
@@ -170,14 +173,14 @@ class EnrolledSpeakers:
             await self._opened(self._own)
             await self._own.give_consent()
 
-    async def _readable_store(self) -> SpeakerStore | None:
+    async def _readable_store(self, wait_s: float) -> SpeakerStore | None:
         """Return the store for a job or session, which goes on without it: None if there is none,
-        or if that of a person's own machine cannot be opened now."""
+        or if that of a person's own machine cannot be opened within ``wait_s``."""
         if self._own is None:
             return self._store
         if self._own.consented:
             with suppress(errors.SettingsInvalid, TimeoutError):  # logged where it is opened
-                return await self._own.opened(LIVE_LOOKUP_TIMEOUT_S)
+                return await self._own.opened(wait_s)
         return None
 
     async def all(self, identity: Identity) -> Sequence[EnrolledSpeaker]:
@@ -301,7 +304,7 @@ class EnrolledSpeakers:
         answer, the job waits. ``kept``: whether the transcript is kept, so that its speakers may be
         named later."""
         wanted = options.recognise and (self.on or options.voiceprints)
-        store = await self._readable_store() if wanted else None
+        store = await self._readable_store(JOB_LOOKUP_TIMEOUT_S) if wanted else None
         if store is None:
             # nothing of a voice is on a disk before somebody has agreed
             later = kept and wanted and self.by_consent and (self.on or not self._stores_jobs)
@@ -319,9 +322,10 @@ class EnrolledSpeakers:
         may be named later. If the database does not answer, start without them: live audio does not
         wait for a database."""
         wanted, known = options.recognise and self.on, tuple[SpeakerCandidate, ...]()
-        if wanted and (store := await self._readable_store()) is not None:
+        wait_s = LIVE_LOOKUP_TIMEOUT_S
+        if wanted and (store := await self._readable_store(wait_s)) is not None:
             try:
-                async with asyncio.timeout(LIVE_LOOKUP_TIMEOUT_S):
+                async with asyncio.timeout(wait_s):
                     known = await _known(store, owner)
             except (errors.JournalUnreachable, TimeoutError):
                 log.warning(

@@ -1,5 +1,6 @@
 """The file of a person's own machine is opened at its first use, however long the keyring takes."""
 
+import asyncio
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,9 +11,13 @@ from file_keyring import FILE, FileKeyring
 
 from sidecar import errors
 from sidecar.config.settings import Settings
+from sidecar.interfaces.engine_interface import TranscribeOptions
+from sidecar.interfaces.live_options import LiveOptions
+from sidecar.service import enrolled_speakers
 from sidecar.storage.own_speaker_store import RETRY_S, OwnSpeakerStore
 from sidecar.storage.speaker_store import EnrolledSpeaker, SpeakerSample, parse_speaker_name
 from sidecar.transcripts.transcript import SpeakerEmbedding
+from sidecar.workers.audio_probe import AudioProbe
 
 PATIENCE_S = 300.0
 NAGG = EnrolledSpeaker(
@@ -66,6 +71,29 @@ async def test_own_store_opens_only_after_the_keyring_is_answered_and_keeps_spea
     assert again.consented
     assert await (await again.opened(PATIENCE_S)).of("ada") == [NAGG]
     await again.close()
+
+
+async def test_job_waits_for_the_keyring_and_live_session_starts_without_it(
+    asking: AskingKeyring, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asking.answered.set()
+    settings = Settings(data_dir=tmp_path)
+    own = OwnSpeakerStore(settings)
+    store = await own.opened(PATIENCE_S)
+    await store.keep("ada", lambda _: NAGG)
+    await own.give_consent()
+    await own.close()
+    asking.answered.clear()
+    monkeypatch.setattr(enrolled_speakers, "LIVE_LOOKUP_TIMEOUT_S", 0.0)
+    monkeypatch.setattr(enrolled_speakers, "JOB_LOOKUP_TIMEOUT_S", PATIENCE_S)
+    people = enrolled_speakers.EnrolledSpeakers(settings, AudioProbe(60.0), None)
+    live = await people.with_enrolled_speakers_live(LiveOptions(), "ada")
+    assert live.known_voices == ()
+    job = asyncio.create_task(people.with_enrolled_speakers(TranscribeOptions(), "ada", kept=False))
+    await asyncio.sleep(0)
+    asking.answered.set()
+    assert [one.name for one in (await job).known_voices] == ["Nagg"]
+    await people.close()
 
 
 async def test_locked_keyring_is_asked_again_by_a_request_and_later_by_a_job(
