@@ -1425,6 +1425,9 @@ def test_languages_are_named_and_one_is_chosen_by_name(visitor: Visitor, server:
     assert said("the.languagesOf(given)", "de") == "German"
     assert said("the.languagesOf(given)", "af", "de", "en") == "English and 2 more"
     assert said("the.namedLanguages(given)", "fr", "en") == [["en", "English"], ["fr", "French"]]
+    voices = "en-us", "pt-br", "Ava", "kokoro_af_heart", "alloy"
+    found = said("given.map(the.voiceOf)", *voices)
+    assert found == ["American English", "Brazilian Portuguese", *voices[2:]]
     named = dict(said("the.namedLanguages(given)"))
     assert named["de"] == "German"
     assert all(tag != name for tag, name in named.items()), "each has a name"

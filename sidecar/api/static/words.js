@@ -64,6 +64,16 @@ export function languagesOf(tags) {
   return tags.length === 1 ? first : `${first} and ${tags.length - 1} more`;
 }
 
+/** A voice that is named by its language: "pt-br" → "Brazilian Portuguese"; any other is called as it is. */
+export function voiceOf(name) {
+  if (!/^[a-z]{2,3}(-|$)/.test(name)) return name; // "Ava" is no Avaric
+  try {
+    return new Intl.DisplayNames(["en"], { type: "language", fallback: "none" }).of(name) ?? name;
+  } catch {
+    return name;
+  }
+}
+
 const LETTERS = [..."abcdefghijklmnopqrstuvwxyz"];
 
 /** Tags with their names, in the order of the names; where there is no list, of all that have a tag of two letters. */

@@ -3,6 +3,7 @@
 import { keepsTalks, keepTalks } from "../memory.js";
 import { client } from "../session.js";
 import { Downloads, Head, html, icon, Meter, save, Trouble, useAttempt, useEffect, useEnd, useEvents, useRef, useState } from "../view.js";
+import { voiceOf } from "../words.js";
 
 const PHASES = {
   idle: "Your turn: speak, or type.",
@@ -56,7 +57,7 @@ function Start({ conversations, again }) {
       </label>
       ${speaks && html`<label>Voice
         <select value=${wishes.voice} onChange=${(event) => wish({ voice: event.target.value })}>
-          ${["", ...speaks.voices].map((one) => html`<option key=${one} value=${one}>${one || `default: ${speaks.voice || speaks.name}`}</option>`)}
+          ${["", ...speaks.voices].map((one) => html`<option key=${one} value=${one}>${voiceOf(one) || `default: ${voiceOf(speaks.voice || speaks.name)}`}</option>`)}
         </select>
       </label>`}
     </div>
