@@ -296,7 +296,8 @@ def architecture_page() -> str:
     config = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))
     contracts = config["tool"]["importlinter"]["contracts"]
     tiers = next(one["layers"] for one in contracts if one["type"] == "layers")
-    rows = [_package_row(name) for tier in tiers for name in tier.split(" : ")]
+    names = [name for tier in tiers for name in tier.split(" : ")]
+    rows = [_package_row(name) for name in names if (ROOT / name.replace(".", "/")).is_dir()]
     return _with_table("architecture.md", "packages", ("package", "what it is"), rows)
 
 
@@ -321,12 +322,10 @@ def _with_table(
 
 
 def _package_row(name: str) -> tuple[str, str]:
-    """Return a package's folder, or a module's file, and the first line of its docstring."""
+    """Return a package's folder, and the first line of its docstring."""
     path = ROOT / name.replace(".", "/")
-    file = path / "__init__.py" if path.is_dir() else path.with_suffix(".py")
-    docstring = ast.get_docstring(ast.parse(file.read_text("utf-8"))) or ""
-    shown = path.relative_to(ROOT / "sidecar").as_posix()
-    return f"`{shown}{'/' if path.is_dir() else '.py'}`", docstring.partition("\n")[0]
+    docstring = ast.get_docstring(ast.parse((path / "__init__.py").read_text("utf-8"))) or ""
+    return f"`{path.relative_to(ROOT / 'sidecar').as_posix()}/`", docstring.partition("\n")[0]
 
 
 def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:

@@ -113,14 +113,12 @@ def test_files_named_in_architecture_exist() -> None:
     assert missing == []
 
 
-def test_architecture_lists_exactly_the_packages_and_top_modules_that_exist() -> None:
+def test_architecture_lists_exactly_the_packages_that_exist() -> None:
     text = (
         (ROOT / "docs/architecture.md").read_text("utf-8").partition("<!-- end of the packages")[0]
     )
-    rows = set(re.findall(r"^\| `(\w+)(?:/\w+)?(?:/|\.py)`", text, re.MULTILINE))
-    house = ROOT / "sidecar"
-    packages = {path.parent.name for path in house.glob("*/__init__.py")}
-    assert rows == packages | {path.stem for path in house.glob("*.py")} - {"__init__"}
+    rows = set(re.findall(r"^\| `(\w+)(?:/\w+)?/`", text, re.MULTILINE))
+    assert rows == {path.parent.name for path in (ROOT / "sidecar").glob("*/__init__.py")}
 
 
 def test_tests_named_in_docs_exist() -> None:
