@@ -97,8 +97,7 @@ def test_keypress_ends_answer_and_text_where_heard_and_conversation_can_be_downl
     visitor.sees("#main").send_keys(" ")
     waits_for_sound(visitor, False)
     wait_until(lambda: len(lines(visitor)) == 4, "both sides, twice")
-    says(visitor, "Short.")
-    visitor.sees("[data-who=machine][data-open=no] .words", "You said: Short.")
+    visitor.types("Short.")
     stops(visitor)
     visitor.sees(".head button", "Download").click()
     visitor.js(
@@ -119,8 +118,7 @@ def test_keypress_ends_answer_and_text_where_heard_and_conversation_can_be_downl
 def test_kept_conversation_is_a_transcript_of_two_speakers(visitor: Visitor, talks: Server) -> None:
     begins(visitor, talks, "Only type")
     visitor.sees(".talking label", "Keep as a transcript").click()
-    says(visitor, "Hello there.")
-    visitor.sees("[data-who=machine][data-open=no] .words", "You said: Hello there.")
+    visitor.types("Hello there.")
     visitor.is_a_phone()
     assert visitor.findings() == []
     stops(visitor)
@@ -144,14 +142,12 @@ def test_conversation_with_refused_microphone_is_typed_and_shows_errors_and_disc
     visitor.js(script("know_sockets"))
     visitor.sees(".starting button", "Start").click()
     visitor.sees(".notice", "Allow it beside the address")
-    says(visitor, "Hello.")
-    visitor.sees("[data-who=machine][data-open=no] .words", "You said: Hello.")
+    visitor.types("Hello.")
     gone = json.dumps({"type": "error", "error": {"message": "It is gone.", "code": "gone"}})
     visitor.js("sockets[0].onmessage({data: arguments[0]})", gone)
     visitor.sees(".trouble", "It is gone.")
     assert visitor.findings() == []
-    says(visitor, "Again.")
-    visitor.sees("[data-who=machine][data-open=no] .words", "You said: Again.")
+    visitor.types("Again.")
     assert visitor.driver.find_elements("css selector", ".trouble") == []
     visitor.js("sockets[0].close(4000)")
     visitor.sees(".trouble", "broke")
@@ -161,19 +157,11 @@ def test_conversation_with_refused_microphone_is_typed_and_shows_errors_and_disc
 def test_conversation_begun_again_after_a_disconnection_has_what_was_said_before(
     visitor: Visitor, talks: Server
 ) -> None:
-    visitor.opens(talks)
-    visitor.js(script("know_sockets"))
-    visitor.sees(".intake button", "Conversation").click()
-    visitor.sees(".starting button", "Only type").click()
-    visitor.sees(".talking[data-state=live]")
-    says(visitor, "Before.")
-    visitor.sees("[data-who=machine][data-open=no] .words", "You said: Before.")
+    visitor.has_typed(talks)
     visitor.js("sockets[0].close(4000)")
     visitor.sees(".trouble", "broke")
-    visitor.sees(".starting button", "Only type").click()
-    visitor.sees(".talking[data-state=live]")
-    says(visitor, "After.")
-    visitor.sees("[data-who=machine][data-open=no] .words", "You said: After.")
+    visitor.only_types()
+    visitor.types("After.")
     stops(visitor)
     said = ["Before.", "You said: Before.", "After.", "You said: After."]
     visitor.sees(".head button", "Download").click()
@@ -192,21 +180,13 @@ def test_conversation_begun_again_after_a_disconnection_has_what_was_said_before
 def test_typed_words_that_never_reach_the_service_are_still_there(
     visitor: Visitor, talks: Server
 ) -> None:
-    visitor.opens(talks)
-    visitor.js(script("know_sockets"))
-    visitor.sees(".intake button", "Conversation").click()
-    visitor.sees(".starting button", "Only type").click()
-    visitor.sees(".talking[data-state=live]")
-    says(visitor, "Before.")
-    visitor.sees("[data-who=machine][data-open=no] .words", "You said: Before.")
+    visitor.has_typed(talks)
     visitor.js("sockets[0].send = () => {}")
     says(visitor, "Into the void.")
     visitor.sees("[data-who=person][data-open=yes] .words", "Into the void.")
     visitor.js("sockets[0].close(4000)")
-    visitor.sees(".starting button", "Only type").click()
-    visitor.sees(".talking[data-state=live]")
-    says(visitor, "After.")
-    visitor.sees("[data-who=machine][data-open=no] .words", "You said: After.")
+    visitor.only_types()
+    visitor.types("After.")
     said = ["Before.", "You said: Before.", "Into the void.", "After.", "You said: After."]
     assert [text.strip() for _, text in lines(visitor)] == said
 
@@ -221,8 +201,7 @@ def test_conversation_without_tts_is_announced_and_text_only(
     visitor.sees(".starting .notice", "answers are text only")
     visitor.sees(".starting button", "Only type").click()
     visitor.sees(".title", "No TTS voice")
-    says(visitor, "Hello there.")
-    visitor.sees("[data-who=machine][data-open=no] .words", "You said: Hello there.")
+    visitor.types("Hello there.")
     assert visitor.js("return document.querySelector('[role=log]').ariaLive") == "polite"
     assert TOKEN not in visitor.js("return performance.getEntries().map((one) => one.name).join()")
 

@@ -737,10 +737,7 @@ def test_browser_keeps_the_newest_200_transcript_copies_and_deletes_those_when_s
 def test_corrections_of_a_deleted_transcript_in_two_tabs_are_both_kept(
     visitor: Visitor, server: Server
 ) -> None:
-    visitor.reads(server, "two.wav", 4)
-    visitor.comes_back_until(lambda: copies_stored(visitor) == 1, "it is copied")
-    server.client.delete(f"/v1/jobs/{server.jobs()[0]['id']}").raise_for_status()
-    visitor.sees(".side h2", "Only in this browser")
+    visitor.has_a_copy_alone(server)
     first = visitor.driver.current_window_handle
 
     def shows() -> None:
@@ -771,11 +768,6 @@ def test_corrections_of_a_deleted_transcript_in_two_tabs_are_both_kept(
     assert visitor.js(LINES)[1:3] == ["Second.", "First."]
 
 
-def copies_stored(visitor: Visitor) -> int:
-    """How many copies of transcripts the browser has."""
-    return int(visitor.driver.execute_async_script(script("count_copies")))
-
-
 def test_expired_job_that_was_never_opened_is_shown_from_its_copy(
     visitor: Visitor, start_server: StartServer
 ) -> None:
@@ -783,7 +775,7 @@ def test_expired_job_that_was_never_opened_is_shown_from_its_copy(
     with visitor.before(script("passing_time")):
         visitor.reads(server, "first.wav", 5)
     visitor.sends_tone("second.wav", 7)
-    visitor.comes_back_until(lambda: copies_stored(visitor) == 2, "there are copies")
+    visitor.comes_back_until(lambda: visitor.copies() == 2, "there are copies")
     assert {one["state"] for one in server.jobs()} == {"done"}, "the service has them, too"
     visitor.js("pass(arguments[0])", 1000 * AHEAD_S)
     put_ahead(server)
@@ -817,11 +809,11 @@ def test_transcript_copies_of_one_owner_in_the_browser_are_not_shown_to_another(
     visitor.sees(".intake")
     visitor.sends_tone("anna's own.wav", 3)
     visitor.sees("#main .title", "2 speakers")
-    visitor.comes_back_until(lambda: copies_stored(visitor) == 1, "there is a copy")
+    visitor.comes_back_until(lambda: visitor.copies() == 1, "there is a copy")
     signs_in("berta")
     visitor.sends_tone("berta's own.wav", 3)
     visitor.sees("#main .title", "2 speakers")
-    visitor.comes_back_until(lambda: copies_stored(visitor) == 2, "and another's")
+    visitor.comes_back_until(lambda: visitor.copies() == 2, "and another's")
     found = [one.text for one in visitor.all(".side h2")]
     assert found == ["Done"], "none is only in this browser"
     assert "anna" not in visitor.text()
@@ -829,14 +821,14 @@ def test_transcript_copies_of_one_owner_in_the_browser_are_not_shown_to_another(
     visitor.sees(".storing input").click()
     visitor.sees("dialog[open] [type=submit]", "Keep it").click()
     assert visitor.one(".storing input").is_selected()
-    assert copies_stored(visitor) == 2
+    assert visitor.copies() == 2
     visitor.sees(".storing input").click()
     visitor.sees("dialog[open] .danger").click()
     visitor.sees(".storing", "No copies are stored")
-    wait_until(lambda: copies_stored(visitor) == 1, "only hers is gone")
+    wait_until(lambda: visitor.copies() == 1, "only hers is gone")
     signs_in("anna")
     visitor.sees(".storing", "Copies stay in this browser")
-    assert copies_stored(visitor) == 1
+    assert visitor.copies() == 1
 
 
 def test_job_cancelled_in_one_tab_disappears_from_the_other(visitor: Visitor, slow: Server) -> None:

@@ -9,7 +9,6 @@ from test_page import TOKEN
 from test_page_in_browser import (
     LEAVES,
     LINES,
-    copies_stored,
     goes_live,
     kept,
     line,
@@ -18,12 +17,9 @@ from test_page_in_browser import (
 )
 from test_page_recorder import (
     comes_again,
-    is_in,
     jobs_of,
     lines,
     owners,  # noqa: F401 (a fixture)
-    records,
-    signs_in,
 )
 
 
@@ -108,9 +104,7 @@ def test_own_words_are_put_back_over_those_of_another_tab(visitor: Visitor, serv
 def test_finished_upload_takes_nobody_away_from_a_copy_or_a_conversation(
     visitor: Visitor, server: Server
 ) -> None:
-    visitor.reads(server, "two.wav", 4)
-    visitor.comes_back_until(lambda: copies_stored(visitor) == 1, "it is copied")
-    server.client.delete(f"/v1/jobs/{server.jobs()[0]['id']}").raise_for_status()
+    visitor.has_a_copy_alone(server)
     visitor.sees("#main .notice", "does not have this transcript any more")
     visitor.sends_tone("other.wav", 1)
     visitor.sees(".job[data-state=done] .name", "other.wav")
@@ -125,10 +119,7 @@ def test_finished_upload_takes_nobody_away_from_a_copy_or_a_conversation(
 def test_correction_of_a_copy_that_another_tab_deleted_is_made_in_this_tab(
     visitor: Visitor, server: Server
 ) -> None:
-    visitor.reads(server, "two.wav", 4)
-    visitor.comes_back_until(lambda: copies_stored(visitor) == 1, "it is copied")
-    server.client.delete(f"/v1/jobs/{server.jobs()[0]['id']}").raise_for_status()
-    visitor.sees(".side h2", "Only in this browser")
+    visitor.has_a_copy_alone(server)
     visitor.opens(server)  # of what is read from the storage nothing is in the tab
     visitor.sees(".job .pick", "two.wav").click()
     visitor.has_rows(4)
@@ -137,7 +128,7 @@ def test_correction_of_a_copy_that_another_tab_deleted_is_made_in_this_tab(
     visitor.opens(server)
     visitor.sees("[aria-label='Delete two.wav']").click()
     visitor.sees("dialog[open] .danger").click()
-    wait_until(lambda: copies_stored(visitor) == 0, "it is deleted")
+    wait_until(lambda: visitor.copies() == 0, "it is deleted")
     visitor.driver.close()
     visitor.driver.switch_to.window(first)
     visitor.js(LEAVES)
@@ -156,7 +147,7 @@ def test_copy_in_the_tab_alone_is_hidden_from_another_and_there_for_its_owner_ag
     server, tokens = owners
     with visitor.before("Object.defineProperty(window, 'indexedDB', { get() { throw Error(); } })"):
         visitor.opens(server)
-    is_in(visitor, tokens["anna"])
+    visitor.is_in(tokens["anna"])
     visitor.sends_tone("anna's.wav", 4)
     visitor.has_rows(4)
     (job,) = jobs_of(server, tokens["anna"])
@@ -165,9 +156,9 @@ def test_copy_in_the_tab_alone_is_hidden_from_another_and_there_for_its_owner_ag
     visitor.sees("#main .notice", "in this tab only")
     writes(visitor, 1, "Hers.")
     wait_until(lambda: said(visitor, 1) == "Hers.", "it is corrected")
-    is_in(visitor, tokens["berta"])
+    visitor.is_in(tokens["berta"])
     assert "anna's.wav" not in visitor.text()
-    is_in(visitor, tokens["anna"])
+    visitor.is_in(tokens["anna"])
     visitor.sees(".job .pick", "anna's.wav").click()
     visitor.has_rows(4)
     assert visitor.js(LINES)[1] == "Hers."
@@ -188,9 +179,7 @@ def test_late_answer_of_who_was_signed_in_before_gives_another_nothing_of_theirs
     owners: tuple[Server, dict[str, str]],  # noqa: F811
 ) -> None:
     server, tokens = owners
-    visitor.opens(server)
-    is_in(visitor, tokens["anna"])
-    records(visitor, 1)
+    visitor.records_as(server, tokens["anna"])
     token = visitor.js("return sessionStorage.getItem('vibevoice-token')")
     comes_again(visitor, server)
     visitor.js("sessionStorage.setItem('vibevoice-token', arguments[0])", token)
@@ -199,7 +188,7 @@ def test_late_answer_of_who_was_signed_in_before_gives_another_nothing_of_theirs
     visitor.until("Boolean(window.letGo)", "the answer is on its way")
     visitor.js(f"sessionStorage.setItem('vibevoice-token', '{'x' * 40}')")
     visitor.comes_back_until(lambda: visitor.all(".door") != [], "the token is not valid")
-    signs_in(visitor, tokens["berta"])
+    visitor.signs_in(tokens["berta"])
     visitor.until("document.querySelector('.door') === null", "it is open")
     visitor.js("window.letGo()")
     visitor.sends_tone("berta's.wav", 2)
@@ -213,10 +202,10 @@ def test_words_being_said_are_not_shown_to_another_who_signs_in(
 ) -> None:
     server, tokens = owners
     visitor.opens(server)
-    is_in(visitor, tokens["anna"])
+    visitor.is_in(tokens["anna"])
     visitor.sees(".intake button", "Live captions").click()
     visitor.sees(".tail p", "w")
-    is_in(visitor, tokens["berta"])
+    visitor.is_in(tokens["berta"])
     visitor.sees(".job .pick", "Live 2").click()
     visitor.until("document.querySelector('.talking .time').textContent >= '0:08'", "more is said")
     visitor.js(
@@ -247,9 +236,9 @@ def test_recording_is_sent_by_a_browser_that_stores_nothing(
     server = start_server(token=TOKEN)
     with visitor.before(storage):
         visitor.opens(server)
-    signs_in(visitor, TOKEN)
+    visitor.signs_in(TOKEN)
     visitor.until("document.querySelector('.door') === null", "it is open")
-    records(visitor)
+    visitor.records()
     visitor.sees(".recording .notice", "This browser stores no more")
     visitor.sees(".recording button", "Stop").click()
     visitor.sees("#main .title", "scripted")
@@ -268,7 +257,7 @@ def test_recording_whose_pieces_cannot_be_read_is_not_sent_without_them(
 ) -> None:
     with visitor.before(READS):
         visitor.opens(server)
-    records(visitor)
+    visitor.records()
     visitor.js("window.unread = true")
     visitor.sees(".recording button", "Stop").click()
     visitor.sees(".job[data-state=failed] .how", "cannot read")
@@ -305,14 +294,12 @@ def test_recording_of_one_person_is_not_discarded_by_another(
     owners: tuple[Server, dict[str, str]],  # noqa: F811
 ) -> None:
     server, tokens = owners
-    visitor.opens(server)
-    is_in(visitor, tokens["anna"])
-    records(visitor, 1)
+    visitor.records_as(server, tokens["anna"])
     assert visitor.all("[aria-label='Discard this recording']") != []
-    is_in(visitor, tokens["berta"])
+    visitor.is_in(tokens["berta"])
     assert visitor.all("[aria-label='Discard this recording']") == []
     visitor.sees(".recording button", "Stop").click()
-    is_in(visitor, tokens["anna"])
+    visitor.is_in(tokens["anna"])
     visitor.sees(".job .pick", "Recording 2")
 
 
@@ -346,7 +333,7 @@ def test_phone_is_kept_awake_while_it_records(visitor: Visitor, server: Server) 
     with visitor.before(AWAKE):
         visitor.opens(server)
     assert visitor.js("return awake") == 0
-    records(visitor, 1)
+    visitor.records(1)
     assert visitor.js("return awake") == 1
     visitor.js("document.dispatchEvent(new Event('visibilitychange'))")
     visitor.until("awake === 2", "the browser let go of the first when the page was hidden")
@@ -374,7 +361,7 @@ def test_two_fronts_in_turn_are_no_restart_of_the_service(visitor: Visitor) -> N
         visitor.has_rows(3)
         visitor.js("window.row = document.querySelector('.row')")
         hold.write_text("0")
-        records(visitor, 1)
+        visitor.records(1)
         visitor.sees(".recording button", "Stop").click()
         wait_until(lambda: len(server.jobs()) == 2, "it is sent")
         visitor.sees(".job[data-state=running]")

@@ -35,21 +35,6 @@ def _emptied(request: pytest.FixtureRequest) -> None:
         request.getfixturevalue("server").client.delete("/v1/data").raise_for_status()
 
 
-def records(visitor: Visitor, seconds: int = 2) -> None:
-    """Records with the microphone, and goes on."""
-    visitor.sees(".intake button", "Record").click()
-    visitor.until(
-        f"document.querySelector('.recording .time')?.textContent >= '0:0{seconds}'", "seconds"
-    )
-
-
-def signs_in(visitor: Visitor, token: str) -> None:
-    field = visitor.sees(".door #token")
-    field.clear()
-    field.send_keys(token)
-    field.submit()
-
-
 def pieces(visitor: Visitor) -> int:
     """How many pieces of sound the browser has stored."""
     return int(
@@ -96,7 +81,7 @@ def test_recording_of_a_closed_tab_is_offered_and_sent_at_the_next_visit(
     visitor: Visitor, server: Server
 ) -> None:
     visitor.opens(server)
-    records(visitor)
+    visitor.records()
     comes_again(visitor, server)
     visitor.sees(".side h2", "Only in this browser")
     visitor.sees(".job[data-state=kept] .how", "not sent")
@@ -118,7 +103,7 @@ def test_recording_of_a_closed_tab_is_deleted_only_after_a_question(
     visitor: Visitor, server: Server
 ) -> None:
     visitor.opens(server)
-    records(visitor, 1)
+    visitor.records(1)
     comes_again(visitor, server)
     visitor.sees("[aria-label^='Delete Recording']").click()
     visitor.sees("dialog[open] button", "Keep it").click()
@@ -137,7 +122,7 @@ def test_recording_of_a_killed_browser_is_offered_at_the_next_visit(
     microphone = new_file(tmp_path / "spoken.wav", spoken())
     first = Visitor(microphone, tmp_path / "profile")
     first.opens(server)
-    records(first, 3)
+    first.records(3)
     first.is_killed()
     (tmp_path / "profile/SingletonLock").unlink(missing_ok=True)
     second = Visitor(microphone, tmp_path / "profile")
@@ -155,7 +140,7 @@ def test_second_tab_leaves_a_recording_to_the_tab_that_records(
     visitor: Visitor, server: Server
 ) -> None:
     visitor.opens(server)
-    records(visitor, 1)
+    visitor.records(1)
     first = visitor.driver.current_window_handle
     visitor.driver.switch_to.new_window("tab")
     visitor.opens(server)
@@ -174,18 +159,18 @@ def test_changed_token_lays_the_door_over_a_recording_that_goes_on_without_a_rel
     with Server(visitor.folder / "before", token=TOKEN) as server:
         port = server.port
         visitor.opens(server)
-        signs_in(visitor, TOKEN)
+        visitor.signs_in(TOKEN)
         visitor.js("window.same = true")
-        records(visitor)
+        visitor.records()
     other = TOKEN[::-1]
     with Server(visitor.folder / "after", port=port, token=other) as server:
         visitor.sees(".door", "The recording goes on")
         assert visitor.findings() == []
         visitor.js(LEAVES)
         assert not visitor.js("return leaves()")
-        signs_in(visitor, TOKEN)
+        visitor.signs_in(TOKEN)
         visitor.sees(".door .trouble")
-        signs_in(visitor, other)
+        visitor.signs_in(other)
         visitor.until("document.querySelector('.door') === null", "it is open")
         visitor.sees(".recording button", "Stop").click()
         visitor.sees("#main .title", "scripted")
@@ -203,7 +188,7 @@ def test_refused_option_is_shown_and_the_next_try_has_the_new_one(
     visitor.sees(".options summary", "Options").click()
     number = visitor.sees(".options input[type=number]")
     number.send_keys("50")
-    records(visitor, 1)
+    visitor.records(1)
     visitor.sees(".recording button", "Stop").click()
     visitor.sees(".job[data-state=failed] .how", "num_speakers")
     visitor.sees(".options[open] label .trouble", "from 1 to 20")
@@ -221,7 +206,7 @@ def test_recording_that_the_browser_cannot_store_is_warned_of_and_sent(
 ) -> None:
     with visitor.before(storage):
         visitor.opens(server)
-    records(visitor)
+    visitor.records()
     visitor.sees(".recording .notice", "This browser stores no more")
     visitor.sees(".recording button", "Stop").click()
     visitor.sees("#main .title", "scripted")
@@ -361,7 +346,7 @@ def test_recording_without_a_service_is_kept_and_sent_once_it_is_there(visitor: 
     with Server(visitor.folder / "before") as server:
         port = server.port
         visitor.opens(server)
-        records(visitor)
+        visitor.records()
     visitor.sees(".banner", "does not answer")
     visitor.sees(".recording button", "Stop").click()
     visitor.sees(".job", "Recording 2")
@@ -378,15 +363,6 @@ def owners(visitor: Visitor, start_server: StartServer) -> tuple[Server, dict[st
     return start_server(token_keys=issuer.keys.public, voice_engine="scripted"), tokens
 
 
-def is_in(visitor: Visitor, token: str) -> None:
-    """Signs in at the door, with the token there was before no longer valid."""
-    visitor.js(f"sessionStorage.setItem('vibevoice-token', '{'x' * 40}')")
-    visitor.comes_back_until(lambda: visitor.all(".door") != [], "the token is not valid")
-    signs_in(visitor, token)
-    visitor.until("document.querySelector('.door') === null", "it is open")
-    visitor.until("document.querySelector('.status .quiet')", "the service is known")
-
-
 def jobs_of(server: Server, token: str) -> list[dict[str, Any]]:
     response = server.client.get("/v1/jobs", headers={"Authorization": f"Bearer {token}"})
     found: list[dict[str, Any]] = response.raise_for_status().json()["jobs"]
@@ -399,19 +375,17 @@ def test_recording_is_hidden_while_another_is_signed_in_and_sent_when_its_owner_
 ) -> None:
     server, tokens = owners
     with visitor.before(storage):
-        visitor.opens(server)
-    is_in(visitor, tokens["anna"])
-    records(visitor, 1)
+        visitor.records_as(server, tokens["anna"])
     visitor.js(
         f"sessionStorage.setItem('vibevoice-token', '{'x' * 40}');"
         "document.querySelector('.recording .main').click()"
     )
     visitor.sees(".door")
-    is_in(visitor, tokens["berta"])
+    visitor.is_in(tokens["berta"])
     assert "Recording 2" not in visitor.text()
     visitor.js(LEAVES)
     assert not visitor.js("return leaves()"), "it is nowhere else"
-    is_in(visitor, tokens["anna"])
+    visitor.is_in(tokens["anna"])
     visitor.sees("#main .title", "scripted")
     assert (len(jobs_of(server, tokens["anna"])), jobs_of(server, tokens["berta"])) == (1, [])
 
@@ -421,20 +395,18 @@ def test_conversation_is_hidden_while_another_is_signed_in(
 ) -> None:
     server, tokens = owners
     visitor.opens(server)
-    is_in(visitor, tokens["anna"])
+    visitor.is_in(tokens["anna"])
     visitor.sees(".intake button", "Conversation").click()
-    visitor.sees(".starting button", "Only type").click()
-    visitor.sees(".talking[data-state=live]")
+    visitor.only_types()
     visitor.sees(".typed input").send_keys("a secret\ue007")
     visitor.sees(".utterance .words", "a secret")
-    is_in(visitor, tokens["berta"])
+    visitor.is_in(tokens["berta"])
     visitor.sees(".intake button", "Conversation").click()
-    visitor.sees(".starting button", "Only type").click()
-    visitor.sees(".talking[data-state=live]")
+    visitor.only_types()
     assert "a secret" not in visitor.text()
     visitor.js(LEAVES)
     assert not visitor.js("return leaves()"), "the first is nowhere else"
-    is_in(visitor, tokens["anna"])
+    visitor.is_in(tokens["anna"])
     visitor.sees(".intake button", "Conversation").click()
     visitor.sees(".utterance .words", "a secret")
 
@@ -454,7 +426,7 @@ window.fetch = async (...given) => {
 def is_not_told_who_is_in(visitor: Visitor, server: Server, token: str) -> None:
     """Opens the page with a token, and again with `HOLDS_ABOUT`."""
     visitor.opens(server)
-    is_in(visitor, token)
+    visitor.is_in(token)
     with visitor.before(HOLDS_ABOUT):
         visitor.driver.refresh()
     visitor.sees(".page[data-ready=yes]")
@@ -465,15 +437,15 @@ def test_recording_begun_before_the_owner_was_known_is_offered_to_nobody_else(
 ) -> None:
     server, tokens = owners
     is_not_told_who_is_in(visitor, server, tokens["anna"])
-    records(visitor, 1)
+    visitor.records(1)
     visitor.js("window.holds = false")
     visitor.sees(".status .quiet", "On this computer")
     comes_again(visitor, server)
-    is_in(visitor, tokens["berta"])
+    visitor.is_in(tokens["berta"])
     visitor.sends_tone("other.wav", 1)
     visitor.sees(".job[data-state=done] .name", "other.wav")
     assert "Recording 2" not in visitor.text()
-    is_in(visitor, tokens["anna"])
+    visitor.is_in(tokens["anna"])
     visitor.sees(".job[data-state=kept] .how", "not sent")
 
 
@@ -497,13 +469,13 @@ def test_talk_is_not_captioned_for_another_who_signs_in(visitor: Visitor) -> Non
     with Server(visitor.folder / "one", token_keys=first.keys.public) as server:
         port = server.port
         visitor.opens(server)
-        is_in(visitor, anna)
+        visitor.is_in(anna)
         visitor.js("localStorage.setItem('vibevoice-keeps-talks', 'true')")
         visitor.sees(".intake button", "Live captions").click()
         visitor.sees(".row .said", "w")
     with Server(visitor.folder / "two", port=port, token_keys=second.keys.public) as server:
         visitor.sees(".door", "The recording goes on")
-        is_in(visitor, berta)
+        visitor.is_in(berta)
         visitor.sees(".job .pick", "Live 2").click()
         visitor.sees(".title", "The audio is recorded")
         assert lines(visitor) == []
@@ -557,8 +529,7 @@ def test_what_is_said_after_the_service_ended_the_session_is_kept_when_it_is_sto
     visitor: Visitor, start_server: StartServer
 ) -> None:
     server = start_server(live_longest="2s")
-    visitor.opens(server)
-    visitor.js("localStorage.setItem('vibevoice-keeps-talks', 'true')")
+    visitor.keeps_talks(server)
     visitor.js(LATE_END)
     visitor.sees(".intake button", "Live captions").click()
     visitor.until("window.ends", "the service ends the session")
@@ -616,7 +587,7 @@ def test_options_of_a_found_recording_are_its_own_and_no_others(
     visitor.sees(".status", "on this computer")
     visitor.sees(".options summary", "Options").click()
     visitor.sees(".options input[type=number]").send_keys("50")
-    records(visitor, 1)
+    visitor.records(1)
     comes_again(visitor, server)
     visitor.sees(".job[data-state=kept] .how", "not sent")
     visitor.sends_tone("other.wav", 1)
@@ -632,11 +603,11 @@ def test_options_of_one_person_are_not_those_of_the_next(
 ) -> None:
     server, tokens = owners
     visitor.opens(server)
-    is_in(visitor, tokens["anna"])
+    visitor.is_in(tokens["anna"])
     visitor.sees(".options summary", "Options").click()
     visitor.sees(".options label", "Language").find_element("css selector", "input").send_keys("de")
     visitor.sees(".options summary", "1 set")
-    is_in(visitor, tokens["berta"])
+    visitor.is_in(tokens["berta"])
     assert "1 set" not in visitor.text()
 
 

@@ -89,11 +89,72 @@ class Visitor:
         self.driver.get(f"http://127.0.0.1:{server.port}{path}")
         self.sees(".page[data-ready=yes], .door")
 
+    def keeps_talks(self, server: Server) -> None:
+        """Opens the page; live talks are to become jobs of the service."""
+        self.opens(server)
+        self.js("localStorage.setItem('vibevoice-keeps-talks', 'true')")
+
     def reads(self, server: Server, name: str, seconds: int) -> None:
         """Opens the page, sends a recording of two speakers, and has its transcript."""
         self.opens(server)
         self.sends_tone(name, seconds)
         self.has_rows(seconds)
+
+    def has_a_copy_alone(self, server: Server) -> None:
+        """As `reads`, of what the service has deleted since: the browser has a copy."""
+        self.reads(server, "two.wav", 4)
+        self.comes_back_until(lambda: self.copies() == 1, "it is copied")
+        server.client.delete(f"/v1/jobs/{server.jobs()[0]['id']}").raise_for_status()
+        self.sees(".side h2", "Only in this browser")
+
+    def copies(self) -> int:
+        """How many copies of transcripts the browser has."""
+        return int(self.driver.execute_async_script(script("count_copies")))
+
+    def records(self, seconds: int = 2) -> None:
+        """Records with the microphone, and goes on."""
+        self.sees(".intake button", "Record").click()
+        time = "document.querySelector('.recording .time')?.textContent"
+        self.until(f"{time} >= '0:0{seconds}'", "seconds")
+
+    def signs_in(self, token: str) -> None:
+        """Gives a token at the door."""
+        field = self.sees(".door #token")
+        field.clear()
+        field.send_keys(token)
+        field.submit()
+
+    def is_in(self, token: str) -> None:
+        """Signs in at the door, with the token there was before no longer valid."""
+        self.js(f"sessionStorage.setItem('vibevoice-token', '{'x' * 40}')")
+        self.comes_back_until(lambda: self.all(".door") != [], "the token is not valid")
+        self.signs_in(token)
+        self.until("document.querySelector('.door') === null", "it is open")
+        self.until("document.querySelector('.status .quiet')", "the service is known")
+
+    def records_as(self, server: Server, token: str) -> None:
+        """Opens the page, signs in, and records."""
+        self.opens(server)
+        self.is_in(token)
+        self.records(1)
+
+    def types(self, text: str) -> None:
+        """Says something in a conversation by the keyboard, and has the answer."""
+        self.sees(".typed input").send_keys(text + ENTER)
+        self.sees("[data-who=machine][data-open=no] .words", f"You said: {text}")
+
+    def only_types(self) -> None:
+        """Begins a conversation without a microphone, or the next after a break."""
+        self.sees(".starting button", "Only type").click()
+        self.sees(".talking[data-state=live]")
+
+    def has_typed(self, server: Server) -> None:
+        """Opens the page, whose `sockets` are known, and has typed "Before." in a conversation."""
+        self.opens(server)
+        self.js(script("know_sockets"))
+        self.sees(".intake button", "Conversation").click()
+        self.only_types()
+        self.types("Before.")
 
     def has_rows(self, rows: int) -> None:
         """The transcript of two speakers has so many rows, at last."""
