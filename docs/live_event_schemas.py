@@ -56,6 +56,7 @@ class LiveCountsMessage(LiveMessage):
     received_s: float
     received_orders: int
     heard_s: float
+    recognized_s: float
 
 
 class LiveBeganMessage(LiveCountsMessage):

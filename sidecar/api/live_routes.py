@@ -209,12 +209,14 @@ class _LiveConnection:
                 await self._socket.send(live_messages.message("received", **now))
 
     def _received(self) -> dict[str, object]:
+        heard_s, recognized_s = self._session.event_log.progress_s
         seconds = self._session.received_s  # a float sum: off by a millionth of a sample
         return {
             "received_samples": round(seconds * self._rate),
             "received_s": round(seconds, 3),
             "received_orders": self._session.received_orders,
-            "heard_s": round(self._session.event_log.processed_s, 3),
+            "heard_s": round(heard_s, 3),
+            "recognized_s": round(recognized_s, 3),
         }
 
 

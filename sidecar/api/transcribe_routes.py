@@ -112,6 +112,11 @@ class TranscribeMetadata(BaseModel):
     model_config = ConfigDict(protected_namespaces=())
 
     duration: float = Field(examples=[28.277], description="Seconds of audio.")
+    recognized_s: float | None = Field(
+        None,
+        examples=[21.4],
+        description="Before it no word of a live session is missing; omitted if none is.",
+    )
     language: str = Field(examples=["en"])
     language_probability: float | None = Field(
         None, examples=[0.97], description="Of the language that Whisper detected; else omitted."

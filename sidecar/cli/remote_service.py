@@ -162,6 +162,7 @@ def convert_transcript(transcript: asr_client.models.Transcript) -> Transcript:
         model=transcript.model,
         device=str(_metadata(transcript).get("device", "")),
         language_probability=transcript.language_probability,
+        recognized_s=transcript.recognized_s,
     )
 
 

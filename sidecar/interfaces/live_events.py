@@ -141,10 +141,12 @@ class InputProcessed:
 
 @dataclass(frozen=True, slots=True)
 class NoticeRaised:
-    """Notice for the client, about a turn if it concerns one."""
+    """Notice for the client, about a turn if it concerns one. ``missing_from``: start of the audio
+    whose words are missing for this reason; never sent to a client, whose summary has it."""
 
     notice: Notice
     turn: int | None = None
+    missing_from: float | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -189,7 +189,9 @@ class Transcript:
     embeddings of the segments, by index; None for a segment with too little speech. It is empty if
     they were not requested. ``model``: the model, if the engine may have one of several.
     ``device``: `cuda` or `cpu`, if the engine may use either. ``language_probability``: of a
-    language that the model detected; None if it did not.
+    language that the model detected; None if it did not. ``recognized_s``: of live audio, the
+    seconds from the start in which no word is missing; None if that is all of it, else ``notices``
+    say what failed behind it.
     """
 
     segments: tuple[Segment, ...]
@@ -206,6 +208,7 @@ class Transcript:
     language_probability: float | None = field(
         default=None, compare=False, metadata=OMITTED_IF_NONE
     )
+    recognized_s: float | None = field(default=None, metadata=OMITTED_IF_NONE)
 
     def name_of(self, speaker: int | None) -> str | None:
         """Return the name of a speaker; None if it has none."""
@@ -225,8 +228,9 @@ class Transcript:
     def no_speech(self) -> bool:
         """Return whether nobody speaks. An output without words that was truncated, or missed
         speech, does not tell."""
-        unsure = any(notice.code in (TRUNCATED, SPEECH_MISSED) for notice in self.notices)
-        return not self.has_speech and not unsure
+        codes = {notice.code for notice in self.notices}
+        unsure = self.recognized_s is not None or codes & {TRUNCATED, SPEECH_MISSED}
+        return not (self.has_speech or unsure)
 
     @property
     def words_by(self) -> str:

@@ -94,6 +94,7 @@ def to_json(transcript: Transcript, name: str) -> str:
 def transcript_body(transcript: Transcript) -> dict[str, Any]:
     """Return a transcript as in JSON files and in the sidecar's API; times in seconds."""
     words_by, likely = transcript.words_by, transcript.language_probability
+    known_s = transcript.recognized_s
     return {
         "segments": [
             segment_body(segment, transcript.name_of(segment.speaker))
@@ -101,6 +102,7 @@ def transcript_body(transcript: Transcript) -> dict[str, Any]:
         ],
         "metadata": {
             "duration": round(transcript.duration, 3),
+            **({"recognized_s": round(known_s, 3)} if known_s is not None else {}),
             "language": transcript.language,
             **({"language_probability": likely} if likely is not None else {}),
             "model_precision": transcript.precision,

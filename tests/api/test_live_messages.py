@@ -43,6 +43,7 @@ async def test_live_session_sends_began_received_segments_and_summary(server: Se
             "received_s": 0.0,
             "received_orders": 0,
             "heard_s": 0.0,
+            "recognized_s": 0.0,
         }
         for piece in pieces(talk(0.3, 0.2)):
             await socket.send(piece)

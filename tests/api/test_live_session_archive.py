@@ -119,7 +119,10 @@ async def test_kept_session_whose_engine_fails_is_a_job_with_its_finals_recordin
     assert (said[-2]["type"], said[-2]["job"]) == ("summary", made)
     result = keeps.transcript(made)
     assert [one["text"] for one in result["segments"]] == [final["segment"]["text"]]
-    assert [one["code"] for one in result["metadata"]["warnings"]] == ["engine_crashed"]
+    about = result["metadata"]
+    assert [one["code"] for one in about["warnings"]] == ["engine_crashed"]
+    assert final["segment"]["end_time"] <= about["recognized_s"] < about["duration"]
+    assert said[-2]["transcript"]["metadata"]["recognized_s"] == about["recognized_s"]
     assert keeps.client.get(f"/v1/jobs/{made}/audio").content.endswith(fine + deadly)
 
 

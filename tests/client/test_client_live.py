@@ -325,7 +325,9 @@ EVERY_EVENT = (
     live_events.TurnDropped(2, 1.5),
     live_events.SpeakersRevised({5: 0, 6: 1}),
     live_events.NoticeRaised(Notice("engine_restarted", "It died.")),
-    live_events.Summary(Transcript((SEGMENT,), "en", 2.0, "scripted", "fp32", diarized=True)),
+    live_events.Summary(
+        Transcript((SEGMENT,), "en", 2.0, "scripted", "fp32", diarized=True, recognized_s=1.5)
+    ),
 )
 
 

@@ -320,12 +320,15 @@ async def test_words_that_were_shown_are_final_if_no_engine_survives_their_audio
     parts = ("s", "o", LiveOptions(), SessionBounds(), InputLogTotals(1 << 20))
     session = Session(*parts) if channels == 1 else StereoSession(*parts, channel_names="AB")
     of_engine = session.sessions[0] if isinstance(session, StereoSession) else session
-    await session.send(bytes(32_000 * channels))
+    await session.send(bytes(4 * 32_000 * channels))
+    for one in session.sessions if isinstance(session, StereoSession) else (session,):
+        one.handle_event(live_events.InputProcessed(3.5, 2.0 if one is of_engine else 3.0))
     for event in (
-        live_events.SpeechStarted(0, 0.1),
-        live_events.Partial(0, 0, 0.1, 0.9, "I would", "", "like"),
+        live_events.SpeechStarted(0, 2.1),
+        live_events.Partial(0, 0, 2.1, 2.9, "I would", "", "like"),
     ):
         of_engine.handle_event(event)
+    assert session.event_log.progress_s == (3.5, 2.0)
     await of_engine.fail(errors.EngineCrashed())
     if of_engine is not session:
         await session.fail(errors.EngineCrashed())
@@ -340,6 +343,7 @@ async def test_words_that_were_shown_are_final_if_no_engine_survives_their_audio
     assert isinstance(summary, live_events.Summary)
     assert [one.text for one in summary.transcript.segments] == ["I would like"]
     assert [one.code for one in summary.transcript.notices] == ["engine_crashed"]
+    assert (summary.transcript.duration, summary.transcript.recognized_s) == (4.0, 2.0)
 
 
 async def test_session_that_fails_before_a_word_has_no_summary() -> None:
@@ -347,3 +351,19 @@ async def test_session_that_fails_before_a_word_has_no_summary() -> None:
     session.handle_event(live_events.SpeechStarted(0, 0.1))
     await session.fail(errors.LiveFull())
     assert not [one for one in session.event_log.kept if isinstance(one.event, live_events.Summary)]
+
+
+async def test_kept_session_that_fails_before_a_word_has_a_summary_with_its_job() -> None:
+    async def save(session: Session, transcript: Transcript) -> str:
+        saved.append(transcript)
+        return "a job"
+
+    saved: list[Transcript] = []
+    options = LiveOptions(keep=True)
+    session = Session("s", "o", options, SessionBounds(), InputLogTotals(1 << 20))
+    session.save = save
+    await session.send(SPEECH)
+    await session.fail(errors.EngineCrashed())
+    summary = session.event_log.kept[-1].event
+    assert summary == live_events.Summary(saved[0], "a job")
+    assert (saved[0].recognized_s, saved[0].no_speech) == (0.0, False)

@@ -212,7 +212,10 @@ async def test_forgiving_session_survives_killed_engines_without_their_audio_and
     assert (session.over, session.input_log.bytes, session.input_log.settled) == (False, 0, lost_s)
     service.live.end(session)
     told = await reading
-    [lost] = [at for at, one in enumerate(told) if one == NoticeRaised(AUDIO_LOST_NOTICE)]
+    notices = [(at, one) for at, one in enumerate(told) if isinstance(one, NoticeRaised)]
+    [(lost, notice)] = [one for one in notices if one[1].notice == AUDIO_LOST_NOTICE]
+    assert session.event_log.progress_s[1] == notice.missing_from
+    assert notice.missing_from < lost_s
     ends = [one for one in told[lost:] if isinstance(one, TurnEnded | TurnDropped)]
     assert [type(one) for one in ends] == [TurnEnded, TurnEnded, TurnDropped]
     assert [one.turn for one in ends] == sorted({one.turn for one in ends})
@@ -338,7 +341,10 @@ async def test_recognition_timeout_costs_the_words_of_its_utterance_and_not_the_
     assert not of(told, Final)
     assert [one.notice.code for one in of(told, NoticeRaised)] == [RECOGNITION_FAILED] * 2
     assert len(of(told, TurnEnded)) == 2
-    assert of(told, Summary)
+    [summary] = of(told, Summary)
+    assert [one.code for one in summary.transcript.notices] == [RECOGNITION_FAILED]
+    assert summary.transcript.recognized_s == pytest.approx(0.5, abs=0.3), "where speech begins"
+    assert not summary.transcript.no_speech
 
 
 async def test_idle_overlong_and_abandoned_sessions_are_ended_and_a_kept_one_is_saved(

@@ -249,7 +249,7 @@ def test_each_channel_counts_as_speaking_and_processed_time_is_that_of_the_slowe
     assert metrics.speaking == 1
     for one, at in zip(session.sessions, (2.0, 1.0), strict=True):
         one.handle_event(InputProcessed(at, at))
-    assert session.event_log.processed_s == 1.0
+    assert session.event_log.progress_s[0] == 1.0
     session.end()
     assert metrics.speaking == 0
     assert metrics.orphaned.total == 1

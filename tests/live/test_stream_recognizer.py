@@ -363,6 +363,7 @@ def test_final_whose_recognition_failed_has_the_words_of_its_partial_a_flag_and_
     [final] = table.finals
     assert (final.segment.text, final.segment.flags) == ("one two", (AUDIO_UNHEARD,))
     assert table.codes() == ["recognition_failed"]
+    assert [one.missing_from for one in table.of(NoticeRaised)] == [final.segment.start]
 
 
 def test_restarted_recognizer_continues_the_open_turn_its_text_and_the_segment_numbers() -> None:
@@ -862,6 +863,7 @@ def test_shed_utterance_has_no_words_and_the_next_one_has() -> None:
     table.take(table.recognizer.commit(0.0))
     [noticed] = table.of(NoticeRaised)
     assert (noticed.notice.code, noticed.turn) == (UTTERANCE_DROPPED, 0)
+    assert noticed.missing_from is not None
     ended = [(one.text, one.committed) for one in table.of(TurnEnded)]
     assert ended == [("", True), ("heard", True)]
     assert [one.turn for one in table.finals] == [1]

@@ -121,6 +121,11 @@ export class LiveSession {
     return this.#stream.heardS;
   }
 
+  /** Seconds of it in which no word is missing. */
+  get recognizedSeconds() {
+    return this.#stream.recognizedS;
+  }
+
   /**
    * When the service has taken the session.
    *

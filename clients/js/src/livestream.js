@@ -37,9 +37,10 @@ export class LiveStream {
   /** The summary has come. */
   ended = false;
   finishing = false;
-  /** Seconds of sound that the service has, and of these heard. */
+  /** Seconds of sound that the service has, of these heard, and of these without a missing word. */
   receivedS = 0;
   heardS = 0;
+  recognizedS = 0;
   /** @type {number} */
   #width;
   /** @type {number} */
@@ -235,7 +236,8 @@ export class LiveStream {
       throw new AnswerNotUnderstood("The live session has audio that was never sent.");
     [this.#haveSamples, this.#unanswered] = [samples, 0];
     this.#haveOrders = Math.max(orders, this.#haveOrders);
-    [this.receivedS, this.heardS] = [samples / this.#rate, body.heard_s ?? this.heardS];
+    this.receivedS = samples / this.#rate;
+    [this.heardS, this.recognizedS] = [body.heard_s ?? this.heardS, body.recognized_s ?? this.recognizedS];
     for (let item = this.#line[0]; item && this.#isThere(item); item = this.#line[0]) {
       this.#line.shift();
       this.#sent = Math.max(0, this.#sent - 1);

@@ -54,6 +54,7 @@
  *
  * @typedef {object} Metadata
  * @property {number} duration
+ * @property {number} [recognized_s] of live sound: no word is missing before it, where some are behind
  * @property {string} language
  * @property {number} [language_probability] where it was detected
  * @property {number} processing_time

@@ -19,6 +19,8 @@ export class LiveSession {
     get receivedSeconds(): number;
     /** Seconds of it that were heard. */
     get heardSeconds(): number;
+    /** Seconds of it in which no word is missing. */
+    get recognizedSeconds(): number;
     /**
      * When the service has taken the session.
      *

@@ -23,9 +23,10 @@ export class LiveStream {
     /** The summary has come. */
     ended: boolean;
     finishing: boolean;
-    /** Seconds of sound that the service has, and of these heard. */
+    /** Seconds of sound that the service has, of these heard, and of these without a missing word. */
     receivedS: number;
     heardS: number;
+    recognizedS: number;
     /** Whether as much waits for the service as may. */
     get full(): boolean;
     /**

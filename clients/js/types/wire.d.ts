@@ -162,6 +162,10 @@ export type Segment = {
  */
 export type Metadata = {
     duration: number;
+    /**
+     * of live sound: no word is missing before it, where some are behind
+     */
+    recognized_s?: number | undefined;
     language: string;
     /**
      * where it was detected

@@ -222,6 +222,9 @@ pub struct Warning {
 pub struct Metadata {
     /// Seconds of audio.
     pub duration: f64,
+    /// Of live audio: seconds in which no word is missing, if that is not all of it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub recognized_s: Option<f64>,
     /// Language tag.
     pub language: String,
     /// Probability of that language, if it was detected.

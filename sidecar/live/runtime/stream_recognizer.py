@@ -67,6 +67,9 @@ class WaitingOrder(NamedTuple):
     came: float
 
 
+RECOGNITION_FAILED_NOTICE = Notice(
+    live_events.RECOGNITION_FAILED, "A segment of speech could not be recognized."
+)
 SessionTask: TypeAlias = RecognitionTask | EmbeddingTask
 """Work of an engine for one session."""
 MAX_TURNS_S = BUFFER_S / 2
@@ -554,7 +557,8 @@ class StreamRecognizer:
                     self._turn_began = at
                     yield live_events.SpeechStarted(self._turn, at / LIVE_RATE)
                 if begins and self._open_segment.shed:
-                    yield live_events.NoticeRaised(UTTERANCE_DROPPED_NOTICE, self._turn)
+                    begin_s = at / LIVE_RATE
+                    yield live_events.NoticeRaised(UTTERANCE_DROPPED_NOTICE, self._turn, begin_s)
             case endpointing.UtterancePaused(at):
                 assert self._open_segment is not None
                 self._open_segment.paused, self._open_segment.early_hypothesis = at, None
@@ -633,9 +637,7 @@ class StreamRecognizer:
                 (live_events.AUDIO_UNHEARD,),
             )
             yield live_events.NoticeRaised(
-                Notice(
-                    live_events.RECOGNITION_FAILED, "A segment of speech could not be recognized."
-                )
+                RECOGNITION_FAILED_NOTICE, missing_from=speech.start / LIVE_RATE
             )
         if not hypothesis.language:
             hypothesis = dataclasses.replace(hypothesis, language=speech.options.language)

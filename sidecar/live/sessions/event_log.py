@@ -10,7 +10,7 @@ from sidecar.interfaces import live_events
 from sidecar.observability.health import RecognitionOutcome, outcome_of_error
 from sidecar.observability.metrics import LiveMetrics
 from sidecar.transcripts.language_detection import LANGUAGE_DOUBTFUL, Confidence
-from sidecar.transcripts.transcript import Segment, SpeakerEmbedding, join_texts
+from sidecar.transcripts.transcript import Notice, Segment, SpeakerEmbedding, join_texts
 
 SAME_SAMPLE_S = 1e-4
 """Seconds: times that are no further apart are those of one sample."""
@@ -39,6 +39,8 @@ class EventLog:
         """Last turn that began, and last pause, of each channel."""
         self.kept: list[NumberedEvent] = []
         """The events, without partials and progress."""
+        self.missing: dict[Notice, float] = {}
+        """Notices of audio whose words are missing, and where that first begins."""
         self._partials: dict[int | None, NumberedEvent] = {}
         """Last partial of each channel, unless its words are final."""
         self._latest_input_processed: NumberedEvent | None = None
@@ -51,12 +53,14 @@ class EventLog:
         self._bell = asyncio.Event()
 
     @property
-    def processed_s(self) -> float:
-        """Return the seconds of audio that were recognized, according to the events."""
-        latest = self._latest_input_processed and self._latest_input_processed.event
-        return self.behind_finals(
-            latest.at if isinstance(latest, live_events.InputProcessed) else 0.0
-        )
+    def progress_s(self) -> tuple[float, float]:
+        """Return the seconds of audio that were processed, according to the events, and those in
+        which no word is missing."""
+        latest, at, settled = self._latest_input_processed, 0.0, 0.0
+        if latest is not None and isinstance(latest.event, live_events.InputProcessed):
+            at, settled = latest.event.at, latest.event.settled
+        recognized_s = min((self.behind_finals(settled), *self.missing.values()))
+        return self.behind_finals(at), recognized_s
 
     def so_far(self, at: float, lead: float | None = None) -> live_events.LiveSessionStart:
         """Return the start for an engine that knows nothing of the session and resumes at
@@ -156,6 +160,9 @@ class EventLog:
             if event.at <= self._stopped.get(channel, -1.0) + SAME_SAMPLE_S:
                 return False
             self._stopped[channel] = event.at
+        if isinstance(event, live_events.NoticeRaised) and event.missing_from is not None:
+            first = self.missing.get(event.notice, event.missing_from)
+            self.missing[event.notice] = min(first, event.missing_from)
         self.last += 1
         numbered = NumberedEvent(self.last, event, channel)
         if isinstance(event, live_events.Partial):

@@ -302,8 +302,8 @@ class Session:
 
     async def conclude(self, transcript: Transcript) -> None:
         """End the session with its summary, after making a job of it if it is to be kept."""
-        job = await self._keep(transcript)
-        self._say(live_events.Summary(transcript, job))
+        transcript = self._with_missing(transcript)
+        self._say(live_events.Summary(transcript, await self._keep(transcript)))
         self.end()
 
     async def fail(self, error: errors.SidecarError) -> None:
@@ -311,12 +311,20 @@ class Session:
         was said so far, which says the error in a notice."""
         self.finish(asked=False)
         self.reason = error
+        self.event_log.missing[Notice(error.code, error.detail)] = self.event_log.progress_s[1]
         self.break_off()
-        transcript = self.transcript().with_notice(Notice(error.code, error.detail))
+        transcript = self._with_missing(self.transcript())
         job = await self._keep(transcript)
-        if transcript.segments:  # a client with a summary may look for no error
+        if transcript.segments or job:  # a client with a summary may look for no error
             self._say(live_events.Summary(transcript, job))
         self.end()
+
+    def _with_missing(self, transcript: Transcript) -> Transcript:
+        """Return the transcript with what failed, and from where on words may be missing."""
+        missing = self.event_log.missing
+        news = (one for one in missing if one not in transcript.notices)
+        first = min(missing.values(), default=None)
+        return replace(transcript.with_notice(*news), recognized_s=first)
 
     def break_off(self) -> None:
         """End the turns in progress, which no engine recognizes any further."""
@@ -399,8 +407,8 @@ class Session:
     def lose(self) -> None:
         """Skip the audio that the last engine had, as no engine survives it. The turns that began
         in it end with the finals so far; the client's commits and cancels in it are answered."""
-        wishes = self.input_log.lose()
-        self._say(live_events.NoticeRaised(AUDIO_LOST_NOTICE))
+        wishes, recognized_s = self.input_log.lose(), self.event_log.progress_s[1]
+        self._say(live_events.NoticeRaised(AUDIO_LOST_NOTICE, missing_from=recognized_s))
         for ended in self.event_log.broken_off(self.input_log.settled):
             self._say(ended)
         for wish in wishes:

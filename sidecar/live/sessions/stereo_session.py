@@ -114,9 +114,12 @@ class StereoSession(Session):
         match event:
             case live_events.InputProcessed():
                 self._processed[channel] = event
-                slowest = min(self._processed, key=lambda one: one.at)
+                at, settled = (
+                    min(one.at for one in self._processed),
+                    min(one.settled for one in self._processed),
+                )
                 self._room.set()
-                self._say(live_events.InputProcessed(slowest.at, slowest.settled))
+                self._say(live_events.InputProcessed(at, settled))
             case live_events.Summary(transcript):
                 self._transcripts[channel] = transcript
             case live_events.SpeakersRevised():

@@ -99,6 +99,11 @@ class SpeechInput:
         self._failures: dict[int | None, errors.SidecarError] = {}
         """Why no words of a turn come, by turn; `None`: of the next that ends."""
 
+    @property
+    def missing(self) -> tuple[Notice, ...]:
+        """Return the notices of what was said and has no words."""
+        return tuple(self._session.event_log.missing)
+
     def span(self, utterance: int) -> tuple[float, float]:
         """Return the span of an utterance in all the audio, in seconds: from, to. An utterance in
         progress ends where it began; of one that is no longer kept both are 0."""

@@ -278,7 +278,7 @@ class RealtimeDialogueConnection(RealtimeConnection):
             precision=self._spec.precisions[0].value,
             language=self._service.settings.language,
             assistant=f"Machine ({self._conversation.stages.llm.name})",
-        )
+        ).with_notice(*self._conversation.input.missing)
         job = None
         if self._keep and transcript.segments:
             try:

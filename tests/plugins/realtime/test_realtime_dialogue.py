@@ -315,6 +315,9 @@ async def test_speech_that_the_engine_fails_to_recognize_is_a_failed_response(
         assert failed["error"]["code"] == "engine_failed"
         done = (await caller.until("response.done"))["response"]
         assert done["status_details"]["error"]["code"] == "engine_failed"
+        _, ended = await caller.ended(keep=False)
+        warnings = ended["transcript"]["metadata"]["warnings"]
+        assert [one["code"] for one in warnings] == ["recognition_failed"]
 
 
 async def test_model_of_an_unreachable_llm_server_is_refused_and_accepted_once_it_is_back(

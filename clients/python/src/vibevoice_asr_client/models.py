@@ -58,7 +58,8 @@ class Warning:
 class Transcript:
     """Who said what, and when. ``duration`` in seconds of audio; ``precision``: what was used;
     ``model``: which one, where the engine may have one of several. ``language_probability``: of a
-    language that was detected."""
+    language that was detected. ``recognized_s``: of live sound, the seconds in which no word is
+    missing; None: all of it, else ``warnings`` say what failed."""
 
     segments: Tuple[Segment, ...]
     language: str
@@ -71,6 +72,7 @@ class Transcript:
     raw: Mapping[str, Any] = field(default_factory=dict, repr=False, compare=False)
     model: str = ""
     language_probability: Optional[float] = None
+    recognized_s: Optional[float] = None
 
     @property
     def text(self) -> str:
@@ -268,6 +270,7 @@ def transcript_of(body: Mapping[str, Any]) -> Transcript:
             raw=body,
             model=str(about.get("model", "")),
             language_probability=about.get("language_probability"),
+            recognized_s=about.get("recognized_s"),
         )
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise _strange("transcript", error) from None

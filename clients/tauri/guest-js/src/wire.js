@@ -41,7 +41,7 @@
  * @property {number} [no_speech_probability] Probability that nobody speaks in it; omitted if unknown.
  * @property {string} [language] Language tag; omitted if unknown.
  *
- * @typedef {{ duration: number, language: string, language_probability?: number, num_speakers: number,
+ * @typedef {{ duration: number, recognized_s?: number, language: string, language_probability?: number, num_speakers: number,
  *   engine: string, model_precision: string, warnings: { code: string, message: string }[] }} Metadata
  *
  * @typedef {{ segments: Segment[], metadata: Metadata }} Transcript

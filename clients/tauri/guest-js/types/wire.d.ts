@@ -146,6 +146,7 @@ export type Segment = {
  */
 export type Metadata = {
     duration: number;
+    recognized_s?: number;
     language: string;
     language_probability?: number;
     num_speakers: number;
