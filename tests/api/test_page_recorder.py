@@ -15,7 +15,7 @@ from sidecar.auth.token_issuing import TokenIssuer
 
 STATES = {"recording", "waiting", "sending", "sent", "kept", "done", "gone"}
 EVENTS = {
-    *("ended", "captioned", "begun", "sent", "refused", "done", "failed", "restarted"),
+    *("ended", "captioned", "made", "begun", "sent", "refused", "done", "failed", "restarted"),
     *("send", "found", "deleted"),
 }
 NO_STORAGE = """Object.defineProperty(window, "indexedDB", { get() { throw Error("none"); } });"""
@@ -75,6 +75,33 @@ def test_take_leaves_the_browser_only_once_it_is_done_or_deleted(
         assert after[state, "found"] == "kept"
     assert after["sending", "refused"] == after["sent", "failed"] == "kept"
     assert after["kept", "send"] == after["sent", "restarted"] == "waiting"
+
+
+def test_kept_talk_is_the_job_of_its_session_only_if_that_has_every_word(
+    visitor: Visitor, server: Server
+) -> None:
+    visitor.opens(server)
+
+    def ends(job: str = "a job", keeps: bool = True, **metadata: float) -> str:
+        summary = {"metadata": {"duration": 10.0, **metadata}}
+        talk = {"keeps": keeps, "captions": {"job": job, "summary": summary}}
+        return str(worked_out(visitor, "states.js", "the.endOf(given, 10.3)", talk))
+
+    assert ends() == ends(recognized_s=9.9) == ends(keeps=False) == "made"
+    assert ends(recognized_s=8.0) == ends(recognized_s=0.0) == ends(duration=9.0) == "ended"
+    assert ends(job="") == "ended", "it took another session"
+    assert ends(job="", keeps=False) == "captioned"
+
+
+def test_kept_talk_is_not_listed_beside_its_job(visitor: Visitor, server: Server) -> None:
+    visitor.opens(server)
+    takes: list[dict[str, str]] = [
+        {"source": "captions", "state": state, **part}
+        for part in ({}, {"part": ""}, {"part": "a job"})
+        for state in ("recording", "kept", "sent", "done")
+    ]
+    found = worked_out(visitor, "states.js", "given.map(the.isListed)", takes)
+    assert found == [True] * 4 + [True, True, False, False] * 2
 
 
 def test_recording_of_a_closed_tab_is_offered_and_sent_at_the_next_visit(
@@ -254,13 +281,51 @@ def test_captions_go_on_with_the_next_start_of_a_service(how: str, visitor: Visi
         assert times == sorted(times)
 
 
+def third_session(visitor: Visitor, server: Server) -> None:
+    """Has captions of a service whose sessions are short, until the third begins."""
+    goes_live(visitor, server)
+    visitor.until("window.sockets.length > 2", "the third session")
+    visitor.sees(".title", "Listening")
+
+
+def is_one_job(visitor: Visitor, server: Server) -> dict[str, Any]:
+    """What was said is in the list once, as a job of the service, and not in the browser."""
+    visitor.comes_back_until(lambda: pieces(visitor) == 0, "the browser has forgotten it")
+    wait_until(lambda: len(visitor.all(".job")) == 1, "it is in the list once")
+    (job,) = server.jobs()
+    return job
+
+
+def test_kept_talk_of_several_sessions_is_in_the_list_once(
+    visitor: Visitor, start_server: StartServer
+) -> None:
+    server = start_server(live_longest="4s")
+    visitor.keeps_talks(server)
+    third_session(visitor, server)
+    visitor.presses(".talking button", "Stop")
+    visitor.sees("#main .title", "scripted")
+    assert is_one_job(visitor, server)["duration"] > 6
+
+
+def test_kept_talk_whose_words_were_not_recognized_is_sent_as_a_recording(
+    visitor: Visitor, start_server: StartServer
+) -> None:
+    server = start_server(live_timeout=0.2, scripted_hear=60)
+    visitor.keeps_talks(server)
+    visitor.sees(".intake button", "Live captions").click()
+    visitor.sees("#main .notice", "could not be recognized")
+    visitor.presses(".talking button", "Stop")
+    visitor.sees("#main .title", "scripted")
+    assert "No speech" not in visitor.text()
+    job = is_one_job(visitor, server)
+    assert server.transcript(job["id"])["segments"]
+
+
 def test_session_at_its_limit_is_followed_by_the_next_one(
     visitor: Visitor, start_server: StartServer
 ) -> None:
     server = start_server(live_longest="4s")
-    goes_live(visitor, server)
-    visitor.until("window.sockets.length > 2", "the third session")
-    visitor.sees(".title", "Listening")
+    third_session(visitor, server)
     visitor.presses(".talking button", "Stop")
     visitor.sees(".title", "only in this browser")
     seconds = visitor.js("return document.querySelectorAll('.row .at').length")
@@ -275,14 +340,25 @@ def test_next_session_begins_behind_the_lines_of_the_last_one_and_not_in_hours_o
     visitor.opens(server)
     line = {"text": "Yes.", "start_time": 1.0, "end_time": 2.5, "speaker": "Speaker_1"}
     final = {"type": "final", "piece": 0, "turn": 0, "segment": line}
+    shown = {**line, "text": "I would", "start_time": 3.0, "end_time": 4.0, "flags": ["unheard"]}
+    broken = {**final, "piece": 1, "segment": shown}
+    both = [line, shown]
 
-    def told(expression: str) -> Any:
-        return worked_out(visitor, "captions.js", expression, final)
+    def told(expression: str, *events: object) -> Any:
+        started = "given.reduce(the.after, the.NOTHING)"
+        return worked_out(visitor, "captions.js", expression.replace("TOLD", started), events)
 
-    first = "the.after(the.NOTHING, given)"
-    assert told(f"the.toldUntil({first}, 4)") == 2.5
-    assert told(f"the.toldUntil({first}, 5400)") > 5380
-    joined = told(f"the.segmentsOf(the.after(the.continued({first}, 2.5), given))")
+    def summary(**metadata: float) -> dict[str, object]:
+        return {"type": "summary", "transcript": {"segments": both, "metadata": metadata}}
+
+    assert told("the.toldUntil(TOLD, 2)", final) == 2.5, "the service has not said that yet"
+    assert told("the.toldUntil(TOLD, 5390)", final) == 5390
+    assert told("the.toldUntil(TOLD, 3)", final, broken) == 3
+    ended = (final, broken, summary(duration=60, recognized_s=3))
+    assert told("the.toldUntil(TOLD, 0)", *ended) == 3
+    assert told("the.segmentsOf(the.continued(TOLD, 3))", *ended) == [line], "it is heard again"
+    assert told("the.toldUntil(TOLD, 0)", summary(duration=60)) == 60
+    joined = told("the.segmentsOf(the.after(the.continued(TOLD, 2.5), given[0]))", final)
     found = [(one["start_time"], one["end_time"], one["speaker"]) for one in joined]
     assert found == [(1.0, 2.5, "Speaker_1"), (3.5, 5.0, "Speaker_3")]
 

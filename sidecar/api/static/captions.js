@@ -3,22 +3,26 @@
 import { numberOf } from "./words.js";
 
 const NOTICES = 3;
-/** No utterance goes on for longer without a line. */
-const OPEN_S = 15;
 
 /**
  * `lines` are final, by piece; `partials` are what pieces seem to say; `summary` is the transcript,
- * in the end. `past` are the lines of the sessions before, and `from` is where this one begins, in seconds.
+ * in the end, and `job` what that was kept as. `past` are the lines of the sessions before, and `from` is where this one begins, in seconds.
  */
-export const NOTHING = { lines: new Map(), partials: new Map(), notices: [], summary: null, past: [], from: 0 };
+export const NOTHING = { lines: new Map(), partials: new Map(), notices: [], summary: null, job: "", past: [], from: 0 };
+
+/** Words that were shown last where the engine died: they may not be all. */
+const isUnheard = ({ flags = [] }) => flags.includes("unheard");
 
 /** What the next session goes on from, which begins at `from`. */
-export const continued = (before, from) => ({ ...NOTHING, past: segmentsOf(before), from });
+export const continued = (before, from) => ({ ...NOTHING, past: segmentsOf(before).filter((one) => !isUnheard(one) || one.end_time <= from), from });
 
-/** Until where a session that has heard so many seconds told what was said, in seconds of the talk. */
-export function toldUntil({ lines, summary, from }, heard) {
-  const ends = [...lines.values()].map((one) => one.end_time);
-  return from + (summary?.metadata?.duration ?? Math.max(0, heard - OPEN_S, ...ends));
+/** Seconds of a session in which its summary lacks no word. */
+export const wholeUntil = ({ metadata }) => metadata.recognized_s ?? metadata.duration;
+
+/** Until where a session recognized what was said, in seconds of the talk; without a summary the service has said `recognized`. */
+export function toldUntil({ lines, summary, from }, recognized) {
+  const ends = [...lines.values()].filter((one) => !isUnheard(one)).map((one) => one.end_time);
+  return from + Math.max(summary ? wholeUntil(summary) : recognized, ...ends);
 }
 
 export function after(before, event) {
@@ -37,7 +41,7 @@ export function after(before, event) {
     case "notice":
       return { ...before, notices: [...before.notices.filter((one) => one.code !== event.code), event].slice(-NOTICES) };
     case "summary":
-      return { ...before, partials: new Map(), summary: event.transcript };
+      return { ...before, partials: new Map(), summary: event.transcript, job: event.job ?? "" };
     default:
       return before;
   }

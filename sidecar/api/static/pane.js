@@ -53,6 +53,7 @@ export function Pane({ state, recordings, say }) {
     ${shown?.error && shown.error.code !== "job_cancelled" && html`<${Trouble} error=${shown.error} />`}
     ${shown?.error?.code === "job_cancelled" && html`<p class="quiet">It was cancelled. What had been transcribed until then is gone.</p>`}
     ${shown?.metadata?.warnings.map((one) => html`<p class="notice">${ADVICE[one.code] ?? one.message}</p>`)}
+    ${shown?.metadata?.recognized_s !== undefined && html`<p class="notice">Words may be missing from ${clock(shown.metadata.recognized_s)} on.</p>`}
     ${job && shown && !shown.error && html`<${Reading} job=${job} shown=${shown} file=${recordings.files.get(job.id)} recordings=${recordings} people=${state.about?.people} consent=${state.about?.people_consent} say=${say} />`}
   </main>`;
 }

@@ -7,7 +7,7 @@ import { newKey } from "./client/world.js";
 import { call, keepsTalks } from "./memory.js";
 import { Microphone, refusal, silentFor } from "./microphone.js";
 import { client } from "./session.js";
-import { after } from "./states.js";
+import { after, endOf } from "./states.js";
 import { heads, keepHead, Sound } from "./storage.js";
 import { alone } from "./store.js";
 import { Talk } from "./talk.js";
@@ -15,10 +15,8 @@ import { save } from "./view.js";
 import { counted, stamp, trouble } from "./words.js";
 
 const AT_ONCE = 2;
-/** A transcript of all of a talk may be shorter by so much. */
-const LESS_S = 0.5;
 /** What is stored of a take. */
-const HEAD = ["id", "source", "name", "state", "job", "owner", "type", "rate", "options", "segments"];
+const HEAD = ["id", "source", "name", "state", "job", "owner", "type", "rate", "options", "segments", "part"];
 /** Of a file that is gone, was written on after it was chosen, or may not be read. */
 export const UNREADABLE = {
   detail: "The browser cannot read this file: it was moved, changed or deleted, or may not be read.",
@@ -34,6 +32,7 @@ export class Recorder {
   #store;
   #say;
   #sent;
+  #replaced;
   /** Whether it is of whoever is signed in. */
   own = (take) => take.owner === this.#store.state.about?.owner;
   /** The microphone or the talk of each that goes on, by id. */
@@ -42,9 +41,10 @@ export class Recorder {
   /**
    * @param {import("./store.js").Store} store its `takes` are all of this tab
    * @param {(job: import("./client/wire.js").Job, file: File, take: Take) => void} sent it is a job now
+   * @param {(part: string, job: string) => void} replaced the job of a part of it is not needed any more
    */
-  constructor(store, say, sent) {
-    [this.#store, this.#say, this.#sent] = [store, say, sent];
+  constructor(store, say, sent, replaced) {
+    [this.#store, this.#say, this.#sent, this.#replaced] = [store, say, sent, replaced];
   }
 
   get(id) {
@@ -127,11 +127,11 @@ export class Recorder {
   look(jobs, asked, forgot) {
     this.#find();
     for (const take of this.#store.state.takes.filter(this.own)) {
-      const { id, source, job: sent, since, name, later } = take;
+      const { id, source, job: sent, since, name, later, part } = take;
       const job = jobs.find((one) => one.id === sent);
       const fails = (error) => this.#step(id, source === "file" ? "deleted" : "failed", { error });
       if (later) this.#step(id, "send", { error: null, later: false }); // as it was: the service may have it, without an answer
-      else if (job?.state === "done") this.#step(id, "done");
+      else if (job?.state === "done") this.#step(id, "done") && part && this.#replaced(part, sent);
       else if (job?.error) fails(job.error);
       else if (job || !(since < asked)) continue;
       else if (!forgot) fails(null);
@@ -184,8 +184,9 @@ export class Recorder {
     const { options } = error === before.error ? before : this.#store.state;
     this.#mark(id, { talk, live, error, options, revision, segments, tail: tailOf(talk.captions) });
     if (event?.type === "notice") this.#say(event.message);
+    if (event?.job) this.#mark(id, { part: event.job });
+    if (event?.job) call(event.job, before.name);
     if (["final", "speakers_revised", "summary"].includes(event?.type)) this.#keep(id);
-    if (event?.type === "summary" && event.job) call(event.job, before.name);
     if (before.live === live) return;
     if (live === "paused") this.#say("Paused.");
     if (live === "live" && before.live === "paused") this.#say("Resumed.");
@@ -195,14 +196,14 @@ export class Recorder {
   }
 
   /** What it becomes: the job that its only session made, one that is to be made of its sound, or neither. */
-  async #overTalk(id, { keeps, job, error, captions }) {
+  async #overTalk(id, talk) {
     const file = await this.file(id).catch(() => undefined); // it is asked for again where it is wanted
-    const whole = captions.summary?.metadata?.duration > this.get(id).sound.seconds - LESS_S;
-    const made = job && !captions.from && whole;
-    this.#over(id, keeps && !made ? "ended" : "captioned", { file, error });
-    if (!made) return;
+    const { sound, part = "" } = this.get(id);
+    const end = endOf(talk, sound.seconds);
+    this.#over(id, end, { file, error: talk.error, ...(end === "ended" && { part }) });
+    if (end !== "made") return;
     try {
-      this.#sent(await client().job(job), file, this.get(id));
+      this.#sent(await client().job(part), file, this.get(id));
       this.drop(id);
     } catch {
       // It stays as it is here, and the job is found in the list.

@@ -55,7 +55,7 @@ export class Recordings {
     this.copies = new Copies(store);
     this.editing = new Editing(store, say, (...given) => this.copies.edit(...given));
     this.conversations = this.#talks();
-    this.recorder = new Recorder(store, say, (job, file, take) => this.#sent(job, file, take));
+    this.recorder = new Recorder(store, say, (...given) => this.#sent(...given), (...given) => this.#replaced(...given));
   }
 
   /** Look at the service, again and again, as long as the page is there. */
@@ -299,6 +299,14 @@ export class Recordings {
     const shown = selected === CONVERSATION || copies.has(selected) || this.recorder.get(selected) || jobs.find((one) => one.id === selected);
     if (!shown || shown.state === "failed" || selected === id) this.select(job.id);
     this.look();
+  }
+
+  /** The job of all of a talk is in the list instead of that of a part, unless somebody has written in that. */
+  #replaced(part, job) {
+    const { jobs, selected } = this.#store.state;
+    if (jobs.find((one) => one.id === part)?.revision) return;
+    if (selected === part) this.select(job);
+    this.end(part).catch(() => {}); // then it stays
   }
 
   #list(job, name) {

@@ -1,11 +1,15 @@
 /** What becomes of a take, a recording or a file, until the service has its transcript: state, event, state. Pure. */
 
+import { wholeUntil } from "./captions.js";
+
+/** A transcript of all of a talk may be shorter by so much. */
+const LESS_S = 0.5;
 /**
  * `sent`: it is a job that is not done; `kept`: it is in this browser until somebody sends or deletes it.
- * `captioned`: it ended, and is not to be sent; `found`: its tab is no more; `restarted`: the service has forgotten it.
+ * `captioned`: it ended, and is not to be sent; `made`: its session is a job with every word; `found`: its tab is no more; `restarted`: the service has forgotten it.
  */
 const TABLE = {
-  recording: { ended: "waiting", captioned: "kept", found: "kept", deleted: "gone" },
+  recording: { ended: "waiting", captioned: "kept", made: "kept", found: "kept", deleted: "gone" },
   waiting: { begun: "sending", found: "kept", deleted: "gone" },
   sending: { sent: "sent", refused: "kept", found: "kept", deleted: "gone" },
   sent: { done: "done", failed: "kept", restarted: "waiting", found: "sent", deleted: "gone" },
@@ -16,9 +20,15 @@ const TABLE = {
 /** The same state where the event means nothing in it. */
 export const after = (state, event) => TABLE[state]?.[event] ?? state;
 
+/** What a talk of so many seconds ends as: where the service's job of it lacks words, its sound is sent. */
+export const endOf = ({ keeps, captions: { job, summary } }, seconds) =>
+  job && wholeUntil(summary) > seconds - LESS_S ? "made" : keeps ? "ended" : "captioned";
+
 /** Whether somebody who leaves is asked first: it was recorded here, and is nowhere else yet. */
 export const asks = ({ source, state, found, saved }) =>
   source === "file" ? state === "waiting" || state === "sending" : !["sent", "done"].includes(state) && !found && !saved;
 
-/** Whether it is in the list: the microphone's has its own place while it lasts, and a job stands for itself. */
-export const isListed = ({ source, state }) => source === "captions" || ["waiting", "sending", "kept"].includes(state);
+/** Whether it is in the list: the microphone's has its own place while it lasts, and a job stands for itself and for a kept
+ * talk, of which a `part` was a job before, or none (""). */
+export const isListed = ({ source, state, part }) =>
+  ["waiting", "sending", "kept"].includes(state) || (source === "captions" && (part === undefined || state === "recording"));

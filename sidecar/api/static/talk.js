@@ -14,6 +14,8 @@ const ENDING_MS = 60000;
 const [AGAIN_MS, REFUSED_MS] = [2000, 30000];
 /** What another session may end otherwise with at once. */
 const PASSING = new Set(["", "shutting_down", "session_not_found", "live_full", "rate_limited"]);
+/** Where a session ends with these before a word, the next would, too. */
+const DEADLY = new Set(["engine_crashed", "engine_failed"]);
 /** With these a session has had its time. */
 const LIMITS = new Set(["session_idle", "session_too_long"]);
 /** Pieces from one look at how far the service is to the next. */
@@ -31,8 +33,6 @@ export class Talk {
   revision = 0;
   /** How loud each piece is, 0 to 255. */
   peaks = [];
-  /** The job that a session became, which was to be kept. */
-  job = "";
   options = {};
   #wishes;
   #capture = new Capture(true, PIECE_S);
@@ -41,7 +41,11 @@ export class Talk {
   #session;
   /** The piece that the session began with. */
   #from = 0;
-  #heardS = 0;
+  /** Seconds that the session before has got, and in which it lacks no word. */
+  #gotS = 0;
+  #recognizedS = 0;
+  /** Whether a session is a job, which the next cannot become with it. */
+  #kept = false;
   #there = 0;
   /** Whether all that is said is written. */
   #whole = false;
@@ -104,8 +108,13 @@ export class Talk {
   /** @param {boolean} wanted whether it becomes a job */
   keep(wanted) {
     this.options = { ...this.options, keep: wanted };
-    this.#order("change", { keep: wanted });
+    this.#order("change", { keep: this.#mayKeep });
     this.#changed();
+  }
+
+  /** Whether the service is to keep a session: only one that begins with the talk can be all of it. */
+  get #mayKeep() {
+    return this.keeps && !this.#from && !this.#kept;
   }
 
   /** Try the next session now. */
@@ -158,7 +167,8 @@ export class Talk {
     }
   }
 
-  /** One session after the other: each begins behind what the one before has told. */
+  /** One session after the other: each begins behind what the one before has recognized, or behind all it had where no
+   * engine survives that. */
   async #carry() {
     while (this.state !== "over") {
       const from = this.#from;
@@ -167,17 +177,18 @@ export class Talk {
       if (this.state === "ending") this.close();
       if (this.state === "over") return;
       this.#set(this.state === "paused" ? "paused" : "recording");
-      this.#from = Math.floor(toldUntil(this.captions, this.#heardS) / PIECE_S + 0.01);
+      this.#from = Math.floor(toldUntil(this.captions, this.#recognizedS) / PIECE_S + 0.01);
+      if (this.#from === from && DEADLY.has(this.error?.code)) this.#from += Math.floor(this.#gotS / PIECE_S);
       this.captions = continued(this.captions, this.#from * PIECE_S);
       if (this.error || this.#from === from) await this.#pause(PASSING.has(this.error?.code ?? "") ? AGAIN_MS : REFUSED_MS);
     }
   }
 
   async #hear() {
-    [this.job, this.#heardS] = ["", 0];
+    [this.#gotS, this.#recognizedS] = [0, 0];
     const wishes = this.#wishes();
     if (!wishes) return;
-    const session = client().live({ ...this.options, ...wishes, encoding: "pcm16", rate: this.#capture.rate });
+    const session = client().live({ keep: this.#mayKeep, ...wishes, encoding: "pcm16", rate: this.#capture.rate });
     this.#session = session;
     const opened = async () => {
       await session.opened();
@@ -190,14 +201,14 @@ export class Talk {
       for await (const event of session) {
         this.captions = after(this.captions, event);
         if (this.state === "ending") this.#wait();
-        if (event.type === "summary") this.job = event.job ?? "";
+        this.#kept ||= Boolean(this.captions.job);
         this.revision += 1;
         this.#changed(event);
       }
     } catch (error) {
       this.error = LIMITS.has(error.code) ? null : trouble(error);
     }
-    [this.#session, this.#heardS] = [null, session.heardSeconds];
+    [this.#session, this.#gotS, this.#recognizedS] = [null, session.receivedSeconds, session.recognizedSeconds];
     this.#sound.ring();
   }
 
