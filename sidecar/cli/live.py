@@ -16,6 +16,7 @@ from sidecar import errors
 from sidecar.cli import audio_input, output
 from sidecar.cli.backends import LiveBackend, ServiceTarget, open_live_backend
 from sidecar.cli.common_options import argument, option
+from sidecar.cli.live_output import EVENTS, open_output
 from sidecar.cli.request_flags import request_option
 from sidecar.concurrency import running
 from sidecar.interfaces import live_events
@@ -29,8 +30,7 @@ from sidecar.transcripts.transcript import Segment, SpeakerProfile, Transcript
 
 if TYPE_CHECKING:
     from rich.live import Live
-FORMATS = (*transcript_formats.FORMATS, "jsonl")
-"""Formats of transcripts, and `jsonl` for every event as it comes."""
+FORMATS = (*transcript_formats.FORMATS, EVENTS)
 PIPE = Path("-")
 """Name of standard input."""
 
@@ -238,6 +238,8 @@ def run(options: LiveCommandOptions) -> int:
 
     In a pipe each line is written once it is final, with its time and the speaker as known then:
     `Speaker_?` if labels come later. `--output` and the other formats have the speakers of the end.
+    `--output` writes a new file, with a number if there is one of that name, which is kept. Until
+    the end it has lines of text: they are there if the command is killed.
 
     If the service shuts down before it has all audio, the transcript so far is written, and the
     exit code is 1.
@@ -279,10 +281,11 @@ def run(options: LiveCommandOptions) -> int:
 async def _run(options: LiveCommandOptions, channels: Sequence[str]) -> int:
     rate, audio = _audio_of(options, max(1, len(channels)))
     name = options.source.stem if options.source and options.source != PIPE else "live"
-    text: list[str] = []
-    write_now = text.append if options.output is not None else output.print_text
     ended = asyncio.Event()
-    with output.handle_interrupts(ended) as interrupted:
+    with (
+        output.handle_interrupts(ended) as interrupted,
+        open_output(options.output, options.format, name) as written,
+    ):
         async with (
             aclosing(audio),
             open_live_backend(options.target, rate, options.options) as backend,
@@ -290,23 +293,16 @@ async def _run(options: LiveCommandOptions, channels: Sequence[str]) -> int:
             shown = options.output is None
             labels = bool(channels) or options.diarize is not False
             display = open_live_display(
-                options.format, write_now, shown=shown, labels=labels, channels=channels
+                written.line_format, written.add, shown=shown, labels=labels, channels=channels
             )
             with display as show:
                 summary, wrong = await _listen(backend, audio, show, ended)
-    transcript = summary.transcript
-    if options.format not in ("text", "jsonl"):
-        write_now(transcript_formats.render_transcript(transcript, options.format, name))
-    if options.output is not None:
-        if options.format == "text":
-            text = [transcript_formats.render_transcript(transcript, "text", name)]
-        try:
-            output.write_atomically(options.output, "".join(text))
-        except OSError:
-            output.print_text("".join(text))  # nobody says it all again
-            raise
+        transcript = summary.transcript
+        written.finish(transcript)
     for notice in transcript.notices:
         output.print_error_line(notice.message)
+    if transcript.recognized_s is not None:
+        output.print_error_line(f"Words may be missing from {transcript.recognized_s:.1f} s on.")
     if wrong is not None:
         output.print_error_line(wrong.detail)
     if summary.job is not None:

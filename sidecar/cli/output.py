@@ -208,9 +208,10 @@ def name_key(name: str) -> str:
 def numbered_names(folder: Path, name: str) -> Iterator[str]:
     """Yield ``name``, then the same with "-2", "-3" and so on before its ending. Its end is cut off
     if it is too long for a file of the folder."""
-    stem, _, ending = name.rpartition(".")
+    stem, dot, ending = name.rpartition(".")
+    stem, ending = (stem, f".{ending}") if dot else (name, "")
     for number in itertools.count(1):
-        end, left = f"-{number}.{ending}" if number > 1 else f".{ending}", stem
+        end, left = f"-{number}{ending}" if number > 1 else ending, stem
         while len(left) > 1 and _is_too_long(folder / f"{left}{end}"):
             left = left[:-1]
         yield f"{left}{end}"
@@ -249,6 +250,22 @@ def create_file(path: Path) -> bool:
     return True
 
 
+def new_file(path: Path) -> Path:
+    """Create an empty file for an output, and return its path: with a number if there is a file of
+    that name, which is kept and told. A device stays as it is.
+
+    Raises:
+        OSError: it cannot be written.
+    """
+    if is_device(path):
+        return path
+    names = numbered_names(path.parent, path.name)
+    free = next(path.with_name(one) for one in names if create_file(path.with_name(one)))
+    if free.name != path.name:
+        print_error_line(f"{path} exists and is kept; the output is {free.name}.")
+    return free
+
+
 def named_file(path: Path | None) -> Path | None:
     """Return the path of an output; `None` for standard output."""
     return None if path is None or path.as_posix() in ("-", "/dev/stdout") else path
@@ -261,7 +278,7 @@ def write_atomically(path: Path, content: str | bytes) -> None:
         OSError: it cannot be written.
     """
     data = encode_text(content) if isinstance(content, str) else content
-    if _is_device(path):
+    if is_device(path):
         path.write_bytes(data)
         return
     path = path.resolve()
@@ -277,12 +294,12 @@ def check_writable(path: Path) -> None:
     """
     if path.is_dir():
         raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
-    if not _is_device(path):
+    if not is_device(path):
         with written_beside(path.resolve(), b""):
             pass
 
 
-def _is_device(path: Path) -> bool:
+def is_device(path: Path) -> bool:
     """Return whether a path is what cannot be replaced: a terminal, a pipe, `/dev/null`."""
     return path.exists() and not path.is_file() and not path.is_dir()
 

@@ -249,6 +249,43 @@ def test_live_output_that_cannot_be_written_is_an_error_before_the_session_begin
     assert complained == f"vibevoice-asr: {path}: cannot be written: No such file or directory.\n"
 
 
+def test_live_output_with_the_name_of_a_file_is_written_beside_it(
+    live: Starts, server: Server, tmp_path: Path
+) -> None:
+    theirs = new_file(tmp_path / "talk.txt", "Theirs.")
+    recording = new_file(tmp_path / "talk.wav", wav(recorded(talk(0.3))))
+    to = ("--pace", 0, "-o", theirs, "--server", server.url)
+    for number in (2, 3):
+        beside = tmp_path / f"talk-{number}.txt"
+        _, complained = ended(live(recording, *to))
+        assert f"{theirs} exists and is kept; the output is {beside.name}." in complained
+        assert "w299" in beside.read_text("utf-8")
+    assert theirs.read_text("utf-8") == "Theirs."
+
+
+def test_live_output_of_a_session_that_fails_before_a_word_leaves_no_file(
+    live: Starts, tmp_path: Path
+) -> None:
+    process = live("-", "-o", tmp_path / "said", "--server", "http://127.0.0.1:9")
+    ended(process, 1)
+    assert not (tmp_path / "said").exists()
+
+
+@pytest.mark.parametrize("fmt", ["text", "srt", "jsonl"])
+def test_live_output_has_the_finals_so_far_if_the_command_is_killed(
+    fmt: str, live: Starts, server: Server, tmp_path: Path
+) -> None:
+    path = tmp_path / "said"
+    process = live("-", "--format", fmt, "-o", path, "--server", server.url)
+    assert process.stdin is not None
+    process.stdin.write(talk(0.3, 0.2))
+    process.stdin.flush()
+    wait_until(lambda: path.exists() and "w299" in path.read_text("utf-8"), "it is written")
+    process.kill()
+    process.wait(PATIENCE_S)
+    assert "w299" in path.read_text("utf-8")
+
+
 def test_live_prints_its_words_and_exits_1_if_the_output_folder_is_gone_at_the_end(
     live: Starts, server: Server, tmp_path: Path
 ) -> None:
@@ -256,7 +293,7 @@ def test_live_prints_its_words_and_exits_1_if_the_output_folder_is_gone_at_the_e
     path.parent.mkdir()
     process = live("-", "--format", "srt", "-o", path, "--server", server.url)
     speak(process, talk(0.3, 0.2), server)
-    path.parent.rmdir()
+    shutil.rmtree(path.parent)
     said, complained = ended(process, 1)
     assert "w299" in said
     assert str(path) in complained
