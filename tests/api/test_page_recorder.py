@@ -681,7 +681,7 @@ def test_options_of_one_person_are_not_those_of_the_next(
     visitor.opens(server)
     visitor.is_in(tokens["anna"])
     visitor.sees(".options summary", "Options").click()
-    visitor.sees(".options label", "Language").find_element("css selector", "input").send_keys("de")
+    visitor.sees("#language").find_element("css selector", "option[value=de]").click()
     visitor.sees(".options summary", "1 set")
     visitor.is_in(tokens["berta"])
     assert "1 set" not in visitor.text()
