@@ -195,6 +195,8 @@ class RecognitionPlan:
                 return None
             pause = open_segment.paused
             return RecognitionTask(open_segment, pause, RecognitionUrgency.SPECULATIVE, 0.0, pause)
+        if not (options.partials or self._schedule.grows):
+            return None
         return self._partial(open_segment, processed_to, options)
 
     def began(self, task: RecognitionTask) -> None:
@@ -216,7 +218,7 @@ class RecognitionPlan:
         after_s = schedule.step_s if segment.asked > segment.start else schedule.first_s
         due = segment.asked + math.ceil(after_s * LIVE_RATE)
         to = processed_to - self._held_back(options)
-        if self._going or to < due or not (options.partials or schedule.grows):
+        if self._going or to < due:
             return None
         since = max(due, segment.opened) / LIVE_RATE
         if schedule.turns:  # what it is given depends on the audio alone
