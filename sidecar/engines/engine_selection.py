@@ -405,7 +405,7 @@ def choose_live_engine(
         errors.BadCheckpoint: its weights are not usable.
     """
     wanted = settings.live_engine
-    if wanted == AUTO and not files.footprints:
+    if wanted == AUTO and not (files.footprints and files.spec.sessions):
         return _auto_live_spec(settings, files)
     if wanted == NO_LIVE_ENGINE:
         return None, "as set"

@@ -154,6 +154,15 @@ def test_language_hint_names_the_commands_that_set_up_an_engine_for_the_language
     assert there or "is here" not in hint
 
 
+def test_engine_with_a_plan_and_without_live_audio_leaves_that_to_the_embedded_one() -> None:
+    spec = replace(engines.engine_spec("scripted"), sessions=0)
+    planned: dict[Precision, Any] = {spec.precisions[0]: None}
+    files = EngineChoice(spec, "of a plugin", footprints=planned, fits=True)
+    found, _ = choose_live_engine(Settings(engine="scripted"), files)
+    assert found is not None
+    assert found.spec.name == "moonshine"
+
+
 def test_refusal_and_warning_of_live_audio_not_in_english_name_the_live_engine_whisper() -> None:
     with pytest.raises(errors.LanguageUnsupported) as refused:
         accepted_options(
