@@ -291,6 +291,8 @@ at once, with speakers, or in windows.
   driver (`/health`, `doctor`, plans), through a process of its own. Tested with a stand-in, run on
   no such card. Its bandwidth is not known: no durations in advance, and live sessions are as many
   as fit by memory. Whisper stays on the CPU.
+- **Without CUDA** (Mac, AMD, Intel, no GPU): a plugin runs it on ggml, in 4 or 8 bit, at about real
+  time on eight cores ([how](../plugins/vibevoice-asr-ggml)).
 - **Live audio** goes to the embedded engine.
 
 ### Getting the checkpoint
