@@ -4,12 +4,14 @@ import sys
 from collections import defaultdict
 from pathlib import Path
 from types import SimpleNamespace
+from typing import cast
 
 import pytest
 from inner_pytest import inner_environment
-from kinds_of_tests import INTEGRATION, SYSTEM, UNIT, Kinds
+from kinds_of_tests import INTEGRATION, LONGEST_FILES, SYSTEM, UNIT, Kinds, start_place
 from many_cases import case_count
 from service_process import new_file, told_by
+from turns import files_of_tests
 
 ROOT = Path(__file__).parents[2]
 ONLY_SLOW = {
@@ -140,3 +142,9 @@ def test_unit_test_fails_if_it_starts_a_process_but_not_for_a_thread_left_by_ano
     done = told_by([*command, *words], cwd=ROOT, env=inner_environment())
     assert "1 failed, 3 passed" in done.stdout
     assert "this unit test did ['subprocess.Popen']" in done.stdout
+
+
+def test_tests_of_a_package_in_plugins_begin_after_the_longest_and_have_turns() -> None:
+    file = ROOT / "plugins/vibevoice-asr-ggml/tests/test_same_ids.py"
+    assert start_place(cast(pytest.Item, SimpleNamespace(path=file))) == len(LONGEST_FILES)
+    assert file.relative_to(ROOT).as_posix() in files_of_tests()

@@ -8,6 +8,7 @@ that it, its fixtures and their helpers name; a marker of one's own overrules th
 
 import functools
 import inspect
+import os
 import re
 import sys
 import threading
@@ -182,7 +183,7 @@ def _of_name(name: str) -> str:
 
 def start_place(item: pytest.Item) -> int:
     """Return the place of its file among `LONGEST_FILES`, which begin first; of others the last."""
-    name = str(item.path.relative_to(ROOT / "tests"))
+    name = os.path.relpath(item.path, ROOT / "tests")  # or that of a plugin in `plugins/`
     return LONGEST_FILES.index(name) if name in LONGEST_FILES else len(LONGEST_FILES)
 
 

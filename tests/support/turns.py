@@ -25,7 +25,8 @@ CHANGE_S = 2 * 3600
 
 def files_of_tests(root: Path = ROOT) -> list[str]:
     """Return all files of tests but those of `make test-clients`, from the root on."""
-    found = (path.relative_to(root).as_posix() for path in (root / "tests").rglob("test_*.py"))
+    paths = (*(root / "tests").rglob("test_*.py"), *root.glob("plugins/*/tests/test_*.py"))
+    found = (path.relative_to(root).as_posix() for path in paths)
     return sorted(name for name in found if "third_party" not in name)
 
 
