@@ -77,13 +77,13 @@ class _LocalSpeaker:
 
 
 def split_speakers(
-    active: Activity, alone: Activity, vectors_of: Callable[[Sequence[Piece]], Matrix]
+    active: Activity, alone: Activity, embeddings_of: Callable[[Sequence[Piece]], Matrix]
 ) -> Activity:
     """Return the activity of a window in which local speakers who are two people are two, the least
     alike first, as far as there are columns without speech.
 
     ``active``, ``alone``: shape (frames, local speakers), where each talks, and talks alone.
-    ``vectors_of``: function that returns the embeddings of pieces, each of length 1, or of zeros
+    ``embeddings_of``: function that returns the embeddings of pieces, each of length 1, or of zeros
     for a piece without any.
     """
     free = [one for one in range(active.shape[1]) if not active[:, one].any()]
@@ -94,7 +94,7 @@ def split_speakers(
     speakers: dict[int, _LocalSpeaker] = {}
     for one in np.flatnonzero(long).tolist():
         if len(pieces := _pieces(np.flatnonzero(alone[:, one]))) > 1:
-            vectors = vectors_of(pieces)
+            vectors = embeddings_of(pieces)
             known: npt.NDArray[np.bool_] = np.any(vectors, axis=1)
             speakers[one] = _LocalSpeaker(pieces, vectors).part(known)
     while free:
@@ -114,9 +114,9 @@ def split_speakers(
     return found
 
 
-def _pieces(frames: Piece) -> list[Piece]:
+def _pieces(frame_numbers: Piece) -> list[Piece]:
     """Return the frames of a local speaker in pieces of similar length, cut at pauses."""
-    runs = np.split(frames, np.flatnonzero(np.diff(frames) > MAX_PAUSE_FRAMES) + 1)
+    runs = np.split(frame_numbers, np.flatnonzero(np.diff(frame_numbers) > MAX_PAUSE_FRAMES) + 1)
     pieces = [
         piece
         for run in runs

@@ -34,13 +34,13 @@ def embeddings(people: np.ndarray, likeness: float = 0.0) -> Callable[[Sequence[
     basis = np.linalg.qr(np.random.default_rng(4).normal(size=(256, 40)))[0].T
     voices = np.sqrt(likeness) * basis[0] + np.sqrt(1 - likeness) * basis[1:8]
 
-    def vectors_of(pieces: Sequence[Piece]) -> Matrix:
+    def embeddings_of(pieces: Sequence[Piece]) -> Matrix:
         own = [np.bincount(people[piece] + 1, minlength=8)[1:] @ voices for piece in pieces]
         unit = [one / np.linalg.norm(one) for one in own]
         found = [0.9 * one + 0.436 * basis[10 + at % 25] for at, one in enumerate(unit)]
         return np.array(found, np.float32)
 
-    return vectors_of
+    return embeddings_of
 
 
 def as_one(people: np.ndarray) -> np.ndarray:
