@@ -49,7 +49,7 @@ SPEC = engine_interface.EngineSpec(
     steerable=True,
     counted=True,
     translates=True,
-    resumes="whisper-1",  # changes whenever the meaning of resume points changes
+    resumes="whisper-2",  # changes whenever the meaning of resume points changes
     sessions=4,  # users who talk, with `tiny` on two cores; with `base` one (docs/models.md)
 )
 

@@ -27,6 +27,12 @@ from sidecar.interfaces.language_tags import language_code
 from sidecar.serialization import to_plain
 from sidecar.transcripts import transcript
 from sidecar.transcripts.loop_guard import LOOP_RECOVERED, SkippedAudio, loop_skipped_notice
+from sidecar.transcripts.overlapping_words import (
+    OVERLAP_S,
+    QUIET_S,
+    CutWords,
+    words_before,
+)
 from sidecar.transcripts.sentence_ends import ends_sentence
 from sidecar.transcripts.speaker_turns import (
     Span,
@@ -66,16 +72,17 @@ OUTPUT_TRUNCATED = transcript.Notice(
     transcript.TRUNCATED, "The output of the model ended at the limit of tokens."
 )
 _STEP_SAMPLES = SAMPLE_RATE
-_PAUSE_S = 0.1
 
 
 @dataclass(frozen=True, slots=True)
 class WhisperWindow:
     """Speech regions of a recording that are decoded at once, one after the other; ``end_s`` is the
-    position after them."""
+    position after them. ``cut``: it lies within speech, and the last region goes on for
+    `OVERLAP_S`."""
 
     pieces: tuple[Span, ...]
     end_s: float
+    cut: bool = False
 
     @property
     def length_s(self) -> float:
@@ -101,6 +108,8 @@ class WindowPacker:
         self._cut = cut
         self.done_s = 0.0
         """Position up to which all speech is in a window."""
+        self.cut_s: float | None = None
+        """Position of the last cut within speech: the window after it has the audio before it."""
         self.needed_s = 0.0
         """Position from which on audio is needed for later windows."""
 
@@ -113,9 +122,10 @@ class WindowPacker:
         while (window := self._next(stretches, speech_final_s)) is not None:
             found.append(window)
             self.done_s = window.end_s
+            self.cut_s = window.end_s if window.cut else self.cut_s
             stretches = clipped_spans(stretches, window.end_s)
         first = stretches[0][0] if stretches else speech_final_s
-        self.needed_s = max(0.0, min(first, speech_final_s) - CONTEXT_S)
+        self.needed_s = max(0.0, min(first, speech_final_s) - max(CONTEXT_S, OVERLAP_S))
         return found
 
     def _next(self, spans: Sequence[Span], speech_final_s: float) -> WhisperWindow | None:
@@ -134,8 +144,10 @@ class WindowPacker:
             room = WINDOW_S - (_speech_length_s(pieces) - (end - start)) - CONTEXT_S
             if room < CUT_SEARCH_S:
                 break
+            room -= OVERLAP_S
             cut = self._cut(start + max(room - CUT_SEARCH_S, room / 2), start + room)
-            return WhisperWindow(tuple(self._pieces([*taken, (start, cut)], [(cut, end)])), cut)
+            *first, (begin, _) = self._pieces([*taken, (start, cut)], [(cut, end)])
+            return WhisperWindow((*first, (begin, cut + OVERLAP_S)), cut, cut=True)
         else:
             if speech_final_s != float("inf"):
                 return None
@@ -153,7 +165,7 @@ class WindowPacker:
             after = later[0][0] if later else end + 2 * CONTEXT_S
             begin = max(start - CONTEXT_S, 0.0, (before + start) / 2 if before else 0.0)
             if start == self.done_s:
-                begin = start
+                begin = start - OVERLAP_S * (start == self.cut_s)
             stop = min(end + CONTEXT_S, (end + after) / 2)
             if found and start - before <= MAX_KEPT_SILENCE_S:
                 found[-1] = found[-1][0], stop
@@ -248,6 +260,8 @@ class WhisperTranscription:
         self._cancelled = request.cancelled
         self._audio = AudioHistoryBuffer(SAMPLE_RATE)
         self._packing = WindowPacker(self._quiet)
+        self._cut: CutWords | None = None
+        """Words at the last cut within speech."""
         self._segments: list[transcript.Segment] = []
         self._beside: list[transcript.Segment] = []
         """Segments of those who speak beside the dominant speaker."""
@@ -309,6 +323,7 @@ class WhisperTranscription:
             "beside_s": [*self._beside_s.items()],
             "beside_from_s": None if self._beside_from_s == inf else self._beside_from_s,
             "packed_s": self._packing.done_s,
+            "cut": self._cut and self._cut.state(),
             "recognized_s": self._recognized_s,
             "audio": self._audio.start,
             "by": whisper.SPEC.resumes,
@@ -337,6 +352,9 @@ class WhisperTranscription:
         self._beside_s = dict(last["beside_s"])
         self._beside_from_s = inf if last["beside_from_s"] is None else last["beside_from_s"]
         self._packing.done_s = last["packed_s"]
+        if last.get("cut"):
+            self._cut = CutWords.from_state(last["cut"])
+            self._packing.cut_s = self._cut.at_s
         self._recognized_s, self._done_s = last["recognized_s"], last["done_s"]
         self._languages, self._likely = Counter(dict(last["languages"])), dict(last["likely"])
         self._last, self._tokens, self._lost_s = last["last"], last["tokens"], last["lost_s"]
@@ -370,7 +388,7 @@ class WhisperTranscription:
 
     def _quiet(self, start: float, end: float) -> float:
         samples = self._audio.between(start, end)
-        return start + quietest_sample(samples, SAMPLE_RATE, _PAUSE_S) / SAMPLE_RATE
+        return start + quietest_sample(samples, SAMPLE_RATE, QUIET_S) / SAMPLE_RATE
 
     def _recognize_window(
         self, window: WhisperWindow, language: str | None = None
@@ -409,16 +427,19 @@ class WhisperTranscription:
         """Add the result of a window; yield its segments and progress."""
         self._tokens += result.tokens
         self._tell(result)
-        words = place_words(result.words, window)
+        words = self._once(place_words(result.words, window), window)
         lost_s = None
         if result.lost_s is not None:
             lost_s = window.placed(result.lost_s, result.lost_s)[0]
+            lost_s = None if lost_s >= window.end_s else lost_s
         until_s = window.end_s if lost_s is None else lost_s
         alone: dict[float, float | None] = {}
         """Probabilities of no speech of words that were recognized alone, by their starts."""
         lines = word_attribution.dominant_turns(turns)
+        own_end_s = window.end_s if window.cut else inf
+        own_pieces = clipped_spans(window.pieces, self._recognized_s, own_end_s)
         for turn in turns_without_words(lines, words, self._recognized_s, until_s):
-            own = self._recognize_alone(audio_span(turn, lines, window.pieces), result)
+            own = self._recognize_alone(audio_span(turn, lines, own_pieces), result)
             words = sorted([*words, *own.words], key=lambda word: word.start)
             alone |= {word.start: own.no_speech for word in own.words}
         beside: list[transcript.Segment] = []
@@ -466,6 +487,18 @@ class WhisperTranscription:
             yield self._progress(segment.end)
         yield self._progress(window.end_s)
 
+    def _once(
+        self, words: Sequence[transcript.Word], window: WhisperWindow
+    ) -> Sequence[transcript.Word]:
+        """Return the words of a window without those that are of the window before or after it."""
+        before, first, last = self._cut, 0, len(words)
+        if before is not None and window.pieces[0][0] < before.at_s:
+            first = before.first_after(words)
+        if window.cut:
+            self._cut = CutWords.of(words, window.end_s)
+            last = max(first, words_before(words, window.end_s))
+        return words[first:last]
+
     def _turns_beside(
         self, turns: Sequence[SpeakerTurn], window: WhisperWindow, until_s: float
     ) -> Iterator[tuple[SpeakerTurn, Span]]:
@@ -486,7 +519,7 @@ class WhisperTranscription:
             if turn.end > window.end_s:
                 self._beside_from_s = min(self._beside_from_s, start)
             elif end - start >= word_attribution.MIN_BACKCHANNEL_S:
-                limit_s = window.pieces[-1][1] if turn.end <= until_s else until_s
+                limit_s = until_s if window.cut or turn.end > until_s else window.pieces[-1][1]
                 yield replace(turn, start=start, end=end), (max(start - CONTEXT_S, done_s), limit_s)
                 self._beside_s[turn.label] = end
 

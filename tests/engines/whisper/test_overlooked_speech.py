@@ -22,6 +22,7 @@ from sidecar.engines.whisper.overlooked_speech import repeats, turns_without_wor
 from sidecar.engines.whisper.whisper_decoder import WhisperRecognizer, WhisperResult
 from sidecar.engines.whisper.whisper_transcription import WhisperTranscription
 from sidecar.interfaces.engine_interface import Precision, TranscribeOptions
+from sidecar.transcripts.overlapping_words import OVERLAP_S
 from sidecar.transcripts.speaker_turns import SpeakerTurn, turns_within
 from sidecar.transcripts.transcript import (
     Finished,
@@ -34,6 +35,8 @@ from sidecar.transcripts.transcript import (
 )
 
 Span = tuple[float, float]
+BOTH_SIDES_S = 2 * OVERLAP_S + 0.001
+"""Seconds of a window that the one before a cut has heard, too."""
 
 
 def at(*spans: Span) -> list[Word]:
@@ -151,7 +154,7 @@ class NumberedSpeech:
 
     def __call__(self, audio: Block, *_: object) -> WhisperResult:
         self.longest_s = max(self.longest_s, len(audio) / SAMPLE_RATE)
-        alone, end = bool(audio[0] < self._heard_s - 0.001), float(audio[-1])
+        alone, end = bool(audio[0] < self._heard_s - BOTH_SIDES_S), float(audio[-1])
         self._heard_s = max(self._heard_s, end)
         times = np.arange(0.125, end, 0.25)
         places = np.searchsorted(audio, times)
