@@ -310,7 +310,7 @@ def test_kept_talk_of_several_sessions_is_in_the_list_once(
 def test_kept_talk_whose_words_were_not_recognized_is_sent_as_a_recording(
     visitor: Visitor, start_server: StartServer
 ) -> None:
-    server = start_server(live_timeout=0.2, scripted_hear=60)
+    server = start_server(live_timeout=0.2, scripted_hear=0.5)
     visitor.keeps_talks(server)
     visitor.sees(".intake button", "Live captions").click()
     visitor.sees("#main .notice", "could not be recognized")
