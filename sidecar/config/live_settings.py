@@ -48,7 +48,8 @@ class LiveSettings(SettingsGroup):
     )
     live_buffer_mb: int = setting(
         256,
-        "MB of audio that all live sessions buffer; beyond it clients wait.",
+        "MB of audio that all live sessions buffer, one owner at most four fifths; beyond it "
+        "clients wait.",
         ge=1,
     )
     live_timeout: Duration = setting(20.0, "Timeout of the recognition of a live segment.", gt=0)

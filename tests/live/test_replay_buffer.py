@@ -1,6 +1,7 @@
 """What of a session's sound is kept, and what an engine takes of it. Every commit and every wish
 that a turn be forgotten is answered once, whatever becomes of the engine."""
 
+import asyncio
 import random
 
 import pytest
@@ -237,14 +238,48 @@ async def test_discarded_turn_is_replayed_as_silence_before_and_after_an_option_
     assert session.begins_anew().prompt == "other"
 
 
-def test_full_buffer_lets_one_session_add_until_it_falls_silent() -> None:
-    held = InputLogTotals(1)
+def test_full_buffer_lets_one_session_of_each_owner_add_until_it_falls_silent() -> None:
+    held = InputLogTotals(0)
     one, other = InputLog(held), InputLog(held)
+    assert held.may_add(InputLog(held, "another"), 0.0)
     assert held.may_add(one, 0.0)
     assert held.may_add(one, 0.9)
     assert not held.may_add(other, 1.8)
     assert held.may_add(other, 1.9)
     assert not held.may_add(one, 2.0)
+
+
+async def fill(totals: InputLogTotals, owner: str, count: int) -> list[Session]:
+    """Sessions that no engine has, each with as much audio as it takes."""
+    sessions = [
+        Session(f"{owner} {number}", owner, LiveOptions(), SessionBounds(), totals, lambda: 0.0)
+        for number in range(count)
+    ]
+    for session in sessions:
+        taken = True
+        while taken:
+            sending = asyncio.ensure_future(session.send(SECOND))
+            await asyncio.sleep(0)
+            await asyncio.sleep(0)
+            taken = sending.done()
+            sending.cancel()
+    return sessions
+
+
+async def test_owner_that_fills_the_buffer_leaves_room_for_two_others_and_all_keep_within_it() -> (
+    None
+):
+    totals = InputLogTotals(256 << 20)
+    sessions = await fill(totals, "greedy", 150)
+    assert 0.80 < totals.bytes / totals.most < 0.82
+    sessions += await fill(totals, "modest", 40)
+    sessions += await fill(totals, "late", 10)
+    assert totals.by_owner["modest"] > 35 << 20
+    assert totals.by_owner["late"] > 5 << 20
+    assert totals.bytes < totals.most
+    for session in sessions:
+        session.input_log.clear()
+    assert (totals.bytes, len(totals.by_owner), totals.turns) == (0, 0, {})
 
 
 def begun() -> Session:

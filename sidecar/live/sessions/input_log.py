@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from sidecar.interfaces.live_options import LiveOptions, LiveOrder, SampleEncoding
 
@@ -17,7 +17,10 @@ MAX_CHANGES = 100
 """Changes of the options that are kept; the oldest of more is dropped. Each has up to 16 KB."""
 
 FULL_BUFFER_TURN_S = 1.0
-"""Seconds that others wait for a session that may exceed the buffer."""
+"""Seconds that others of its owner wait for a session that may exceed the buffer."""
+FREE_PARTS = 4
+"""An owner may keep so many times the audio that is still free: alone four fifths of the buffer,
+two four ninths each. So there is room for one more, whatever the others send."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,20 +73,25 @@ class InputLogTotals:
     """Audio that all sessions keep together."""
 
     most: int
-    """Bytes; above it, a session that keeps more than a second accepts no more."""
+    """Bytes, of which each owner has a share (`FREE_PARTS`); above it, its sessions that keep more
+    than a second accept no more."""
     turn_s: float = FULL_BUFFER_TURN_S
     bytes: int = 0
-    turn: tuple[InputLog, float] | None = None
-    """Session that may exceed the buffer, and when it last did."""
+    by_owner: Counter[str] = field(default_factory=Counter)
+    """Bytes of each owner that has any."""
+    turns: dict[str, tuple[InputLog, float]] = field(default_factory=dict)
+    """Session of an owner that may exceed the share, and when it last did."""
 
     def may_add(self, log: InputLog, now: float) -> bool:
-        """Return whether a session may add audio at the limit. One may at a time, until its segment
-        ends and frees memory: if all were in the middle of a segment, none could go on. If that
-        session sends nothing for a while, another one may."""
-        holder, since = self.turn or (log, now)
+        """Return whether a session may add audio. Of an owner with a full share one may at a time,
+        until its segment ends and frees memory: if all were in the middle of a segment, none could
+        go on. If that session sends nothing for a while, another one may."""
+        if self.by_owner[log.owner] < FREE_PARTS * (self.most - self.bytes):
+            return True
+        holder, since = self.turns.get(log.owner, (log, now))
         if holder is not log and now < since + self.turn_s:
             return False
-        self.turn = log, now
+        self.turns[log.owner] = log, now
         return True
 
 
@@ -94,7 +102,8 @@ class InputLog:
     (`rewind`).
     """
 
-    def __init__(self, totals: InputLogTotals) -> None:
+    def __init__(self, totals: InputLogTotals, owner: str = "") -> None:
+        self.owner = owner
         self.at = 0.0
         """End of the received audio, in seconds: the session's clock."""
         self.settled = 0.0
@@ -266,8 +275,8 @@ class InputLog:
         self._taken = self._had = 0
         self._count(-self.bytes)
         self.settled = self.at
-        if self._totals.turn is not None and self._totals.turn[0] is self:
-            self._totals.turn = None
+        if self.owner in self._totals.turns and self._totals.turns[self.owner][0] is self:
+            del self._totals.turns[self.owner]
 
     def _join(self, index: int) -> bool:
         """Join the chunk at an index to the one before it, if both are small."""
@@ -288,3 +297,6 @@ class InputLog:
     def _count(self, more: int) -> None:
         self.bytes += more
         self._totals.bytes += more
+        self._totals.by_owner[self.owner] += more
+        if not self._totals.by_owner[self.owner]:
+            del self._totals.by_owner[self.owner]

@@ -88,7 +88,7 @@ class Session:
         self.options = options
         self.bounds = bounds
         self.event_log = EventLog()
-        self.input_log = InputLog(totals)
+        self.input_log = InputLog(totals, owner)
         self.input_log.options = options
         self.began = self.touched = now()
         self.disconnected_at: float | None = None
@@ -462,12 +462,10 @@ class Session:
         return None if is_ours else errors.SessionIdle()
 
     def _is_full(self) -> bool:
-        kept_s, held = self.input_log.seconds, self._held
+        kept_s = self.input_log.seconds
         if kept_s >= self.bounds.buffer_s + self._longest_silence_s:
             return True
-        if kept_s < MIN_BUFFER_S or held.bytes < held.most:
-            return False
-        return not held.may_add(self.input_log, self._now())
+        return kept_s >= MIN_BUFFER_S and not self._held.may_add(self.input_log, self._now())
 
     def _order(self, order: LiveOrder | LiveOptions) -> None:
         """Take a command of the client, except the last one."""

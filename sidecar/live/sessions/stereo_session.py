@@ -76,7 +76,7 @@ class StereoSession(Session):
             ChannelSession(self, self._held, self._now, partial(self._hear, channel))
             for channel in range(self.channels)
         )
-        self.input_log = SplitInputLog(self._held, self.sessions)
+        self.input_log = SplitInputLog(self._held, self.owner, self.sessions)
         self._processed = [live_events.InputProcessed(0.0, 0.0)] * self.channels
         self._transcripts: dict[int, Transcript] = {}
         """Transcripts of the channels that are over."""
@@ -152,8 +152,10 @@ class SplitInputLog(InputLog):
     """Input log that gives the audio of each channel, and all orders, to the session of the
     channel; it keeps nothing itself."""
 
-    def __init__(self, totals: InputLogTotals, sessions: Sequence[ChannelSession]) -> None:
-        super().__init__(totals)
+    def __init__(
+        self, totals: InputLogTotals, owner: str, sessions: Sequence[ChannelSession]
+    ) -> None:
+        super().__init__(totals, owner)
         self._sessions = sessions
 
     @property
