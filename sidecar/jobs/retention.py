@@ -53,6 +53,14 @@ CLOCK_SET_WITHIN_S = 600.0
 may be ahead at first. Until then no result of before the service's start is deleted for its age,
 and no shared one."""
 
+CLOCK_CHECK_INTERVAL_S = 60.0
+"""Interval in which the clock is compared with the time that passed."""
+MIN_CLOCK_STEP_S = 60.0
+"""Difference from which the clock was set: slewed, it is never so wrong within an interval."""
+MAX_ABSENCE_S = 30 * 86400.0
+"""Time beyond its retention for which a result may have outlived an absence of the service. If its
+age is larger, the clock was set in between, and the result is as young as the service."""
+
 
 def default_space_bytes(folder: Path | None) -> int:
     """Return the space of an owner's results if no setting says it. ``folder``: of kept jobs, which
@@ -178,6 +186,7 @@ class Retention:
         self._ended: dict[str, _EndedJob] = {}
         """In the order of their ends, last reads or last edits."""
         self._timer: asyncio.TimerHandle | None = None
+        self._clock_ahead_s = now() - time.monotonic()
         self._closed = False
         event_log.listen(self._on_event)
         event_log.on_delete(lambda job_id: self._ended.pop(job_id, None))
@@ -228,6 +237,7 @@ class Retention:
     def close(self) -> None:
         """Delete no more results for their age, and persist their last reads."""
         self._closed = True
+        self._follow_clock()
         for ended_job in self._ended.values():
             if ended_job.young_at > max(ended_job.noted_at, ended_job.ended_at):
                 self._note_read(ended_job)
@@ -285,15 +295,39 @@ class Retention:
             age_s = time.monotonic() - ended_job.young_at
             self._event_log.note_read(ended_job.record.id, self._now() - age_s)
 
-    def _delete_expired(self) -> None:
-        self._timer = None
+    def _follow_clock(self) -> None:
+        """If the clock was set, persist the last uses by it: the next start computes ages from
+        them."""
+        ahead_s = self._now() - time.monotonic()
+        if abs(ahead_s - self._clock_ahead_s) < MIN_CLOCK_STEP_S:
+            return
+        self._clock_ahead_s = ahead_s
         for one in self._ended.values():
-            if one.used_at is not None:  # the clock may have been set meanwhile
-                one.ended_at = one.young_at = self._to_monotonic(one.used_at)
-                one.used_at = None
+            if one.used_at is None:
+                self._note_read(one)
+
+    def _find_ages(self) -> None:
+        """Find the final ages of results of before the start."""
+        unsure = [one for one in self._ended.values() if one.used_at is not None]
+        for one in unsure:
+            used_at, one.used_at = one.used_at or 0.0, None
+            doubtful = self._now() - used_at > self._retention_s + MAX_ABSENCE_S
+            one.ended_at = one.young_at = self._to_monotonic(self._now() if doubtful else used_at)
+            if doubtful:
+                self._note_read(one)
+        if unsure:
+            in_order = sorted(self._ended.items(), key=lambda item: item[1].young_at)
+            self._ended = dict(in_order)
+
+    def _look(self) -> None:
+        """Delete what has expired."""
+        self._timer = None
+        self._follow_clock()
+        if time.monotonic() >= self.clock_set_within_s:
+            self._find_ages()
         oldest_kept = time.monotonic() - self._retention_s
         for job_id, ended_job in list(self._ended.items()):
-            if ended_job.young_at > oldest_kept:
+            if ended_job.used_at is not None or ended_job.young_at > oldest_kept:
                 break
             self._event_log.delete(job_id)
         self._set_timer()
@@ -305,5 +339,5 @@ class Retention:
         oldest = next(iter(self._ended.values()))  # those of before the start come first
         clock_unsure = oldest.used_at is not None
         due_at = self.clock_set_within_s if clock_unsure else oldest.young_at + self._retention_s
-        wait_s = max(0.0, due_at - time.monotonic())
-        self._timer = asyncio.get_running_loop().call_later(wait_s, self._delete_expired)
+        wait_s = min(max(0.0, due_at - time.monotonic()), CLOCK_CHECK_INTERVAL_S)
+        self._timer = asyncio.get_running_loop().call_later(wait_s, self._look)

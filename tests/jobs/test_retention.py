@@ -324,6 +324,65 @@ async def test_clock_that_is_ahead_after_boot_and_set_later_deletes_only_what_is
     results.close()
 
 
+class LogWithReads(JobEventLog):
+    """Persists when results were read last."""
+
+    def __init__(self) -> None:
+        super().__init__(now=lambda: 0.0)
+        self.reads = dict[str, float]()
+
+    def note_read(self, job_id: str, at: float) -> None:
+        self.reads[job_id] = at
+
+
+@pytest.mark.parametrize("ends", ["stopped", "killed"])
+async def test_result_of_before_the_clock_was_set_has_its_age_after_the_next_start(
+    new_job: NewJob, ends: str
+) -> None:
+    """A machine without a battery is in 1970 until it has a network."""
+    kept, began = Kept(7 * DAY_S, 1 << 30), time.monotonic()
+    kept.store, years_s = LogWithReads(), 0.0
+    kept.retention = retention_of(
+        kept.store, 7 * DAY_S, now=lambda: years_s + time.monotonic() - began
+    )
+    job = kept.finished(new_job(durable=True))
+    await asyncio.sleep(DAY_S)
+    assert kept.store.reads == {}
+    years_s = 56 * 365 * DAY_S
+    if ends == "killed":
+        await asyncio.sleep(61.0)
+    else:
+        kept.retention.close()
+    results = retention_of(kept.store, 7 * DAY_S, now=lambda: years_s + time.monotonic() - began)
+    results.clock_set_within_s = 0.0
+    results.remember(job.record, kept.store.reads[job.id])
+    await asyncio.sleep(1.0)
+    left_s = results.expiries([job.record])[job.id].in_s
+    assert left_s == pytest.approx(6 * DAY_S, abs=100.0)
+    for one in (kept.retention, results):
+        one.close()
+
+
+@pytest.mark.parametrize(("age_s", "stays"), [(37 * DAY_S - 9, False), (37 * DAY_S + 9, True)])
+async def test_result_older_than_an_absence_of_the_service_was_measured_by_another_clock(
+    new_job: NewJob, age_s: float, stays: bool
+) -> None:
+    kept = Kept(7 * DAY_S, 1 << 30)
+    kept.store = LogWithReads()
+    job, young = (kept.finished(new_job(durable=True)) for _ in range(2))
+    kept.retention.close()
+    results = retention_of(kept.store, 7 * DAY_S, now=lambda: 1e9)
+    results.clock_set_within_s = 0.0
+    results.remember(job.record, 1e9 - age_s)
+    results.remember(young.record, 1e9 - 6 * DAY_S)
+    await asyncio.sleep(1.0)
+    assert kept.ids == ([job.id, young.id] if stays else [young.id])
+    assert kept.store.reads == ({job.id: 1e9} if stays else {}), "the next start knows"
+    await asyncio.sleep(DAY_S)
+    assert kept.ids == ([job.id] if stays else []), "the others expire in their turn"
+    results.close()
+
+
 async def test_fetch_renews_result_and_the_one_longest_unread_is_evicted_over_the_limit(
     new_job: NewJob,
 ) -> None:
