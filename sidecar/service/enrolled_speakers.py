@@ -101,11 +101,14 @@ class EnrolledSpeakers:
         store: SpeakerStore | None,
         now: clock.Clock = clock.wall_time,
         limit: int = MAX_ENROLLED_SPEAKERS,
+        job_wait_s: float = JOB_LOOKUP_TIMEOUT_S,
+        live_wait_s: float = LIVE_LOOKUP_TIMEOUT_S,
     ) -> None:
         """``store``: None unless the setting is on, or services share it. ``limit``: speakers of
-        each owner."""
+        each owner. ``job_wait_s``, ``live_wait_s``: timeouts of a lookup for a job or session."""
         self._probe, self._on, self._now = probe, bool(settings.people), now
         self._store, self._limit = store, limit
+        self._job_wait_s, self._live_wait_s = job_wait_s, live_wait_s
         self._own = OwnSpeakerStore(settings) if _is_by_consent(settings) else None
         """On a person's own machine; None if the setting decides."""
         self.by_consent = self._own is not None
@@ -304,7 +307,7 @@ class EnrolledSpeakers:
         answer, the job waits. ``kept``: whether the transcript is kept, so that its speakers may be
         named later."""
         wanted = options.recognise and (self.on or options.voiceprints)
-        store = await self._readable_store(JOB_LOOKUP_TIMEOUT_S) if wanted else None
+        store = await self._readable_store(self._job_wait_s) if wanted else None
         if store is None:
             # nothing of a voice is on a disk before somebody has agreed
             later = kept and wanted and self.by_consent and (self.on or not self._stores_jobs)
@@ -322,10 +325,9 @@ class EnrolledSpeakers:
         may be named later. If the database does not answer, start without them: live audio does not
         wait for a database."""
         wanted, known = options.recognise and self.on, tuple[SpeakerCandidate, ...]()
-        wait_s = LIVE_LOOKUP_TIMEOUT_S
-        if wanted and (store := await self._readable_store(wait_s)) is not None:
+        if wanted and (store := await self._readable_store(self._live_wait_s)) is not None:
             try:
-                async with asyncio.timeout(wait_s):
+                async with asyncio.timeout(self._live_wait_s):
                     known = await _known(store, owner)
             except (errors.JournalUnreachable, TimeoutError):
                 log.warning(

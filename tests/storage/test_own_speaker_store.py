@@ -13,7 +13,7 @@ from sidecar import errors
 from sidecar.config.settings import Settings
 from sidecar.interfaces.engine_interface import TranscribeOptions
 from sidecar.interfaces.live_options import LiveOptions
-from sidecar.service import enrolled_speakers
+from sidecar.service.enrolled_speakers import EnrolledSpeakers
 from sidecar.storage.own_speaker_store import RETRY_S, OwnSpeakerStore
 from sidecar.storage.speaker_store import EnrolledSpeaker, SpeakerSample, parse_speaker_name
 from sidecar.transcripts.transcript import SpeakerEmbedding
@@ -74,7 +74,7 @@ async def test_own_store_opens_only_after_the_keyring_is_answered_and_keeps_spea
 
 
 async def test_job_waits_for_the_keyring_and_live_session_starts_without_it(
-    asking: AskingKeyring, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    asking: AskingKeyring, tmp_path: Path
 ) -> None:
     asking.answered.set()
     settings = Settings(data_dir=tmp_path)
@@ -84,9 +84,9 @@ async def test_job_waits_for_the_keyring_and_live_session_starts_without_it(
     await own.give_consent()
     await own.close()
     asking.answered.clear()
-    monkeypatch.setattr(enrolled_speakers, "LIVE_LOOKUP_TIMEOUT_S", 0.0)
-    monkeypatch.setattr(enrolled_speakers, "JOB_LOOKUP_TIMEOUT_S", PATIENCE_S)
-    people = enrolled_speakers.EnrolledSpeakers(settings, AudioProbe(60.0), None)
+    people = EnrolledSpeakers(
+        settings, AudioProbe(60.0), None, job_wait_s=PATIENCE_S, live_wait_s=0.0
+    )
     live = await people.with_enrolled_speakers_live(LiveOptions(), "ada")
     assert live.known_voices == ()
     job = asyncio.create_task(people.with_enrolled_speakers(TranscribeOptions(), "ada", kept=False))
