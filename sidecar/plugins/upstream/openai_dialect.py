@@ -168,16 +168,17 @@ def parse_openai_answer(body: Mapping[str, Any], duration_s: float) -> UpstreamA
     """Parse the body of any of the formats; raise any of `PARSE_ERRORS` if it is malformed."""
     language = str(body.get("language") or AUTO).strip().lower()
     language = LANGUAGES.get(language, language if 2 <= len(language) <= 3 else AUTO)
-    listed = body.get("segments") or []
+    given = body.get("segments") or []
+    listed = [one for one in given if str(one["text"]).strip()]
     words = [_parse_word(one, duration_s) for one in body.get("words") or []]
-    text = str(body["text"]).strip() if "text" in body or not listed else ""
+    text = str(body["text"]).strip() if "text" in body or not given else ""
     if not listed and not words:
         whole_chunk = (Segment(0.0, duration_s, text),) if text else ()
         form = TEXT if text or body.get("segments") is None else ""
         return UpstreamAnswer(whole_chunk, form=form, language=language)
     if not listed:
+        text = text or " ".join(one.text for one in words)
         listed = [{"start": words[0].start, "end": words[-1].end, "text": text}]
-    listed = [one for one in listed if str(one["text"]).strip()]
     names: dict[str, int] = {}
     spans = [_parse_span(one, duration_s) for one in listed]
     starts = [start for start, _ in spans]

@@ -255,6 +255,17 @@ def test_words_are_assigned_to_segments_and_times_stay_in_the_chunk() -> None:
     assert answer.language == "de"
 
 
+@pytest.mark.parametrize("words", [[], [{"word": "Hello", "start": 1, "end": 2}]])
+def test_text_of_an_answer_is_kept_if_all_its_segments_are_blank(
+    words: list[dict[str, Any]],
+) -> None:
+    blank = [{"start": 0, "end": 2, "text": " "}]
+    answer = parse_openai_answer({"text": "Hello.", "segments": blank, "words": words}, 4.0)
+    assert [one.text for one in answer.segments] == ["Hello."]
+    assert (answer.form, len(answer.segments[0].words)) == ("" if words else "text", len(words))
+    assert parse_openai_answer({"text": "", "segments": blank}, 4.0).segments == ()
+
+
 @pytest.mark.parametrize(
     ("named", "code"),
     [
