@@ -7,7 +7,6 @@ that several services share (`plugins/shared_jobs`). Nothing here runs without `
 
 import logging
 import os
-import time
 from functools import partial
 from pathlib import Path
 
@@ -36,9 +35,6 @@ log = logging.getLogger(__name__)
 
 MAX_OPENINGS = 1000
 """Threads that open recordings; a share that is gone keeps one for each of its jobs."""
-MOUNTED_WITHIN_S = 600.0
-"""Time from the start in which the disk of a client's file may be mounted, if the folder of the
-file is missing or empty. The client may as well have deleted it."""
 
 
 def jobs_folder(settings: Settings) -> Path:
@@ -49,9 +45,6 @@ def jobs_folder(settings: Settings) -> Path:
 class JobPersistence(PersistentRecordings):
     """Jobs and recordings that one service persists in a folder."""
 
-    mounted_within_s = MOUNTED_WITHIN_S
-    """As `MOUNTED_WITHIN_S`."""
-
     def __init__(self, settings: Settings, now: clock.Clock = clock.wall_time) -> None:
         """Open the folder; this blocks on the disk.
 
@@ -59,7 +52,6 @@ class JobPersistence(PersistentRecordings):
             errors.SettingsInvalid: the folder, the file or the key cannot be used.
             errors.FolderTaken: the recordings there are of another store.
         """
-        self._started_at = time.monotonic()
         folder = jobs_folder(settings)
         storage = FolderStorage(folder / UPLOADS_FOLDER)
         self.event_log = SqliteJobEventLog(folder, journal_key(settings), now)
@@ -74,20 +66,16 @@ class JobPersistence(PersistentRecordings):
 
     def open(self, record: JobRecord) -> AudioSource:
         """As `PersistentRecordings.open`; a client's file that is not found is unreachable, and not
-        deleted, while its folder may not be mounted yet."""
-        ref, up_s = record.audio, time.monotonic() - self._started_at
+        deleted, while its folder may not be mounted."""
+        ref = record.audio
         # before it is opened: a folder that is mounted in between makes no missing file
-        unmounted = (
-            isinstance(ref, ClientFileRef)
-            and up_s < self.mounted_within_s
-            and _may_be_unmounted(ref.path)
-        )
+        unmounted = isinstance(ref, ClientFileRef) and _may_be_unmounted(ref.path)
         try:
             return super().open(record)
         except errors.AudioPathNotFound:
             if unmounted:
                 raise errors.StorageUnreachable(
-                    "The folder of 'audio_path' is missing or empty; it may not be mounted yet."
+                    "The folder of 'audio_path' is missing or empty; it may not be mounted."
                 ) from None
             raise
 
