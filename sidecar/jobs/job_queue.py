@@ -19,7 +19,7 @@ from sidecar import errors
 from sidecar.audio.audio_source import AudioSource
 from sidecar.concurrency import cancel_after, wait_for_event
 from sidecar.interfaces.engine_interface import EngineSpec
-from sidecar.jobs.faults import fault_of
+from sidecar.jobs.faults import fault_of, known_error, passes
 from sidecar.jobs.job_event_log import JobEventLog
 from sidecar.jobs.job_record import JobRecord, JobState
 from sidecar.jobs.job_runner import Job, JobRun
@@ -95,13 +95,18 @@ class Dispatcher:
                 breakers.succeeded()
 
     async def _take_next(self) -> Job:
-        """Wait for a job. An error in the choice fails the one that has waited longest."""
+        """Wait for a job. If the machine is to blame for an error in the choice, choose again after
+        a pause; another error fails the job that has waited longest."""
         while True:
             try:
                 return await self._due()
-            except Exception:
+            except Exception as error:
                 if not self.wait_queue:
                     raise
+                if passes(error):
+                    self.wait_queue.breakers.failed(known_error(error))
+                    await asyncio.sleep(self._options.fault_retry_s)
+                    continue
                 due = next(iter(self.wait_queue))
                 log.exception("internal error while job %s was started", due.id)
                 self.wait_queue.leave(due)
