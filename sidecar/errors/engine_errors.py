@@ -109,15 +109,17 @@ class DeviceLost(SidecarError, code="device_lost", kind=ErrorKind.BUSY):
     """CUDA error after which the worker process ends; the job is retried in a new one."""
 
     fault = Fault.ENGINE
+    counts_as_death = True
     default_detail = "The GPU stopped working for the worker process."
     default_hint = "Try again. If the error repeats, check the GPU with 'nvidia-smi'."
     default_retry_after = 5
 
 
 class EngineCrashed(SidecarError, code="engine_crashed", kind=ErrorKind.BUSY):
-    """Worker process that died in a job, and again in its next attempt (`jobs.job_runner`)."""
+    """Worker process that died in a job; the job fails if it does so again (`jobs.attempt_end`)."""
 
-    fault = Fault.RECORDING
+    fault = Fault.ENGINE
+    counts_as_death = True
     default_detail = "The worker process died while it transcribed this audio."
     default_hint = "Send the file again; if the error repeats with it, please report it."
     default_retry_after = 1

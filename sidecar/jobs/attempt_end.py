@@ -32,8 +32,8 @@ MAX_NODE_ATTEMPTS = 2
 @dataclass(frozen=True, slots=True)
 class AttemptEnd:
     """End of an attempt. ``changes``: what becomes of the job; none if it has ended already.
-    ``error``: what the attempt met. ``vain_s``: seconds for which it kept the engine from others
-    in vain."""
+    ``error``: what the attempt met; none if it was the last of a job whose attempts show that its
+    recording is to blame. ``vain_s``: seconds for which it kept the engine from others in vain."""
 
     changes: tuple[RequeuedChange | FailedChange | CancelledChange, ...] = ()
     error: errors.SidecarError | None = None
@@ -47,18 +47,19 @@ FOR_ALONE = AttemptEnd((RequeuedChange(CountsAs.ALONE),))
 
 
 def attempt_end(
-    record: JobRecord, error: Exception, *, shared: bool = False, vain_s: float = 0.0
+    record: JobRecord,
+    error: Exception,
+    *,
+    shared: bool = False,
+    vain_s: float = 0.0,
+    alike: bool = False,
 ) -> AttemptEnd:
     """Return the end of an attempt that met an error. ``record``: the job, which runs. ``shared``:
-    whether other nodes may do it."""
-    counts_as = CountsAs.NOTHING
-    if isinstance(error, WorkerDied):
-        if not error.reading:
-            crashed = errors.EngineCrashed() if shared else None  # of this machine, perhaps
-            return AttemptEnd(_counted(record, CountsAs.CRASH), crashed)
-        counts_as = CountsAs.ALONE
-        error = errors.StorageUnreachable("The disk of the recording did not answer.")
+    whether other nodes may do it. ``alike``: whether the engine's process died in others, too."""
     fault, known = fault_of(error), known_error(error)
+    if isinstance(known, errors.EngineCrashed):
+        weak = alike and record.kept  # the engine may be to blame, although its probe succeeds
+        return _counted(record, CountsAs.DEATH if weak else CountsAs.CRASH, known)
     if fault is Fault.RECORDING or (fault in ENDS_REQUESTS and not record.kept):
         own_memory = isinstance(error, (errors.GpuOutOfMemory, errors.WontFit))
         of_node = own_memory or fault in (Fault.ENGINE, Fault.UPSTREAM)
@@ -66,23 +67,23 @@ def attempt_end(
             return AttemptEnd((RequeuedChange(CountsAs.UNABLE_NODE),), known)
         return AttemptEnd((FailedChange(JobFailure.of(known)),), known)
     if counts(known):
-        last = known if fault is Fault.UNKNOWN else None
-        return AttemptEnd(_counted(record, CountsAs.DEATH, last), known, vain_s)
+        return _counted(record, CountsAs.DEATH, known, vain_s)
+    counts_as = CountsAs.ALONE if isinstance(error, WorkerDied) else CountsAs.NOTHING
     return AttemptEnd((RequeuedChange(counts_as),), known, vain_s)
 
 
 def _counted(
-    record: JobRecord, counts_as: CountsAs, last: errors.SidecarError | None = None
-) -> tuple[RequeuedChange | FailedChange, ...]:
-    """Return what becomes of a job after an attempt that counts. ``last``: the error of its last
-    one, if other than `poison_error`."""
+    record: JobRecord, counts_as: CountsAs, error: errors.SidecarError, vain_s: float = 0.0
+) -> AttemptEnd:
+    """Return the end of an attempt that counts. If that ends the job, the recording is to blame."""
     crashes = record.crashes + (counts_as is CountsAs.CRASH)
     deaths = record.interruptions + (counts_as is CountsAs.DEATH)
     poison = poison_error(replace(record, crashes=crashes, interruptions=deaths))
     requeued = RequeuedChange(counts_as)
-    return (
-        (requeued,) if poison is None else (requeued, FailedChange(JobFailure.of(last or poison)))
-    )
+    if poison is None:
+        return AttemptEnd((requeued,), error, vain_s)
+    last = error if fault_of(error) is Fault.UNKNOWN else poison
+    return AttemptEnd((requeued, FailedChange(JobFailure.of(last))))
 
 
 def may_pass_on(record: JobRecord) -> bool:
@@ -94,6 +95,12 @@ def counts(error: errors.SidecarError) -> bool:
     """Return whether an attempt that waits for another one counts like the death of a service: the
     recording may have caused the error."""
     return error.counts_as_death or fault_of(error) is Fault.UNKNOWN
+
+
+def last_attempt(record: JobRecord) -> bool:
+    """Return whether a job fails if the engine's process dies in it: its next attempt has to be by
+    an engine that works."""
+    return poison_error(replace(record, crashes=record.crashes + 1)) is not None
 
 
 def poison_error(record: JobRecord) -> errors.EngineCrashed | None:

@@ -1,11 +1,12 @@
 """Faults: what is to blame for an error, and breakers of what jobs need.
 
-Each class of errors names its `errors.Fault`. What each does to a job and its attempts:
-docs/operations.md, "Faults".
+Each class of errors names its `errors.Fault`, and whether its recording may have caused it. What
+each does to a job and its attempts: docs/operations.md, "Faults".
 """
 
 import errno
 import logging
+import math
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -13,6 +14,7 @@ from dataclasses import dataclass
 from sidecar import errors
 from sidecar.concurrency import backoff_s
 from sidecar.errors import Fault
+from sidecar.workers.worker_process import WorkerDied
 
 log = logging.getLogger(__name__)
 
@@ -24,7 +26,10 @@ REST_PAUSES = 10
 """First pause of a job of its own, in those of a breaker: others have their turns."""
 HOLDS_ALL = frozenset({Fault.DISK, Fault.SPOOL, Fault.MEMORY})
 """Faults that every job would meet: while such a breaker is open, jobs are tried one by one."""
-HOLDS_KEPT = HOLDS_ALL | {Fault.ENGINE, Fault.UPSTREAM}
+PROBED = frozenset({Fault.ENGINE, Fault.UPSTREAM})
+"""Faults of what transcribes: if a recording may have caused such an error, `jobs.engine_probe`
+finds out."""
+HOLDS_KEPT = HOLDS_ALL | PROBED
 """The same, of kept jobs; a request is tried at once, and gets the error."""
 PERSISTENCE = frozenset({Fault.DISK, Fault.SPOOL, Fault.DATABASE})
 """What works if the events of a job are persisted."""
@@ -42,6 +47,8 @@ def fault_of(error: BaseException) -> Fault:
     is judged by that.
 
     An unknown error of the system is the storage's."""
+    if isinstance(error, WorkerDied):
+        return known_error(error).fault
     if isinstance(error, errors.AudioPathForbidden):  # a client's own file
         return Fault.RECORDING
     if isinstance(error, errors.SidecarError):
@@ -66,16 +73,21 @@ def known_error(error: Exception) -> errors.SidecarError:
     """Return an error as a client gets it."""
     if isinstance(error, errors.SidecarError):
         return error
+    if isinstance(error, WorkerDied):
+        disk_hung = errors.StorageUnreachable("The disk of the recording did not answer.")
+        return disk_hung if error.reading else errors.EngineCrashed()
     return errors.MachineBusy(f"{error}") if passes(error) else errors.SidecarError()
 
 
 @dataclass(slots=True)
 class Breaker:
-    """Breaker of one resource. ``error``: the last that it met. ``tries``: those in vain."""
+    """Breaker of one resource. ``error``: the last that it met. ``tries``: those in vain.
+    ``doubted``: recordings may have caused one, so kept jobs wait until a probe succeeds."""
 
     error: errors.SidecarError
     until: float = 0.0
     tries: int = 0
+    doubted: bool = False
 
     def pause(self, first_s: float) -> None:
         """Hold jobs for a pause that doubles."""
@@ -90,6 +102,8 @@ class Breakers:
         self._retry_s = retry_s
         self.open: dict[Fault, Breaker] = {}
         """Those that are open, the oldest first."""
+        self.crashes: dict[str, int] = {}
+        """Jobs in which the engine's process died since a recording was done, and that process."""
         self.on_close: Callable[[], None] = lambda: None
         """Called when jobs that were held may start."""
 
@@ -98,24 +112,53 @@ class Breakers:
         """Return the last error of each open breaker, the oldest first."""
         return {fault: breaker.error for fault, breaker in self.open.items()}
 
+    @property
+    def fresh_first(self) -> bool:
+        """Return whether jobs are tried one by one, those first that were tried in vain least
+        often: others may meet what those met, or show that it was theirs."""
+        return bool(self.open.keys() & HOLDS_KEPT or self.crashes)
+
+    @property
+    def doubted(self) -> bool:
+        """Return whether kept jobs wait until a probe of the engine succeeds."""
+        return any(one.doubted for one in self.open.values())
+
     def failed(self, error: errors.SidecarError, *, kept: bool = True) -> None:
         """Open the breaker of an error; one that is open holds jobs for longer after each try of a
-        job that it holds. Others are tried however often, so each would keep those waiting.
-        ``kept``: whether a kept job met it."""
+        job that it holds, or a probe. Others are tried however often, so each would keep those
+        waiting. ``kept``: whether a kept job met it."""
         fault = fault_of(error)
         breaker = self.open.get(fault)
         again = breaker is not None and breaker.error.code == error.code
         log.log(
             logging.DEBUG if again else logging.WARNING, "jobs wait until this is over: %s", error
         )
-        holds = breaker is None or fault in _held(kept=kept)
+        doubted = fault in PROBED and error.counts_as_death
+        holds = fault in _held(kept=kept) if breaker else not doubted  # the first probe is at once
         breaker = self.open.setdefault(fault, Breaker(error))
-        breaker.error = error
+        breaker.error, breaker.doubted = error, breaker.doubted or doubted
         if holds and time.monotonic() >= breaker.until:
             breaker.pause(self._retry_s)
         # that of our errors is for our clients, and the recording may have caused the others
         if holds and fault is Fault.UPSTREAM and not error.counts_as_death:
             breaker.until = max(breaker.until, time.monotonic() + (error.retry_after or 0.0))
+
+    def crashed(self, job_id: str, process: int) -> bool:
+        """Note in which job the engine's process died (``process``: number of its load). Return
+        whether another one died in another job since the last recording that was done."""
+        alike = any(one != job_id and died != process for one, died in self.crashes.items())
+        self.crashes[job_id] = process
+        return alike
+
+    def done(self, *, persisted: bool) -> None:
+        """Note that a recording is done. ``persisted``: whether that needed no disk, either."""
+        self.crashes.clear()
+        self.succeeded(Fault if persisted else {*Fault} - PERSISTENCE)
+
+    def reported(self) -> None:
+        """Note that an engine reports something: it works, but may yet die of the recording."""
+        doubted = {fault for fault, breaker in self.open.items() if breaker.doubted}
+        self.succeeded({*Fault} - PERSISTENCE - doubted)
 
     def succeeded(self, faults: Iterable[Fault] = Fault) -> None:
         """Close breakers."""
@@ -131,12 +174,29 @@ class Breakers:
         for breaker in self._holding(kept):
             breaker.pause(self._retry_s)
 
+    def begin_probe(self) -> None:
+        """Hold kept jobs until `end_probe`."""
+        for breaker in self.open.values():
+            breaker.until = math.inf if breaker.doubted else breaker.until
+
+    def end_probe(self, error: errors.SidecarError | None) -> None:
+        """Note what a probe met; None: the engine works."""
+        for breaker in self.open.values():
+            breaker.until = 0.0 if breaker.doubted else breaker.until
+        if error is None:
+            self.succeeded({*Fault} - PERSISTENCE)
+        else:
+            self.failed(error)
+
     def _holding(self, kept: bool) -> Iterator[Breaker]:
         return (breaker for fault, breaker in self.open.items() if fault in _held(kept=kept))
 
     def rest_s(self, error: errors.SidecarError, attempts: int) -> float:
         """Return how long a job waits of its own after so many vain attempts in a row: for longer
-        than those that wait for the same, as it may be the only one that meets the error."""
+        than those that wait for the same, as it may be the only one that meets the error. After a
+        first crash it waits for the probe only."""
+        if isinstance(error, errors.EngineCrashed) and attempts == 1:
+            return 0.0
         if fault_of(error) in HOLDS_ALL | {Fault.UPSTREAM} and not error.counts_as_death:
             return backoff_s(attempts, self._retry_s, LONGEST_PAUSES * self._retry_s)
         first_s = REST_PAUSES * self._retry_s

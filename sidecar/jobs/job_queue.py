@@ -19,6 +19,7 @@ from sidecar import errors
 from sidecar.audio.audio_source import AudioSource
 from sidecar.concurrency import cancel_after, wait_for_event
 from sidecar.interfaces.engine_interface import EngineSpec
+from sidecar.jobs.engine_probe import EngineProbe
 from sidecar.jobs.faults import fault_of, known_error, passes
 from sidecar.jobs.job_event_log import JobEventLog
 from sidecar.jobs.job_record import JobRecord, JobState
@@ -48,10 +49,11 @@ class Dispatcher:
         number: int,
         engine: Engine[EngineSpec],
         wait_queue: WaitQueue,
+        probe: EngineProbe,
         options: QueueOptions,
     ) -> None:
         self.number = number
-        self._engine = engine
+        self._engine, self._probe = engine, probe
         self.wait_queue = wait_queue
         self._options = options
         self._news = asyncio.Event()
@@ -91,8 +93,8 @@ class Dispatcher:
                 self.wait_queue.finish(job, self.number)
             if end.error is not None and fault_of(end.error) is not errors.Fault.RECORDING:
                 self.wait_queue.hold(job, end.error, end.vain_s)
-            elif breakers.open and run.reported and not job.record.durable:
-                breakers.succeeded()
+            elif (breakers.open or breakers.crashes) and job.state is JobState.DONE:
+                breakers.done(persisted=not job.record.durable)
 
     async def _take_next(self) -> Job:
         """Wait for a job. If the machine is to blame for an error in the choice, choose again after
@@ -121,7 +123,10 @@ class Dispatcher:
         now = time.monotonic
         deadline: float | None = None
         while True:
-            job = self.wait_queue.due(self.number)
+            job, breakers = self.wait_queue.due(self.number), self.wait_queue.breakers
+            if job is not None and job.record.kept and breakers.open and breakers.doubted:
+                self._probe.begin()  # which holds it, and others like it
+                continue
             if job is not None:
                 another = self.wait_queue.wanted(job) is not self._engine.model.precision
                 if not (self._engine.loaded and another):
@@ -271,8 +276,9 @@ class JobQueue(SubmissionQueue):
         self._wait_queue = WaitQueue(engine, options)
         self.breakers = self._wait_queue.breakers
         super().__init__(options.limit, self._wait_queue.begun_in_s)
+        self._probe = EngineProbe(engine, self._wait_queue, options)
         self.dispatchers = [
-            Dispatcher(number, engine, self._wait_queue, options)
+            Dispatcher(number, engine, self._wait_queue, self._probe, options)
             for number in range(options.concurrency)
         ]
         self.opener = RecordingOpener(self._wait_queue, options)
@@ -291,6 +297,7 @@ class JobQueue(SubmissionQueue):
         self.draining = True
         self._end_all(errors.ShuttingDown())
         await asyncio.gather(*(dispatcher.close() for dispatcher in self.dispatchers))
+        await self._probe.close()
         for job in self._put_off:
             self.opener.remove(job)
             job.close()
@@ -367,6 +374,15 @@ class JobQueue(SubmissionQueue):
         """Return an owner's jobs that wait and run."""
         live = [*self._wait_queue, *self._running]
         return [job.record for job in live if job.record.owner == owner]
+
+    async def prove(self) -> None:
+        """Have the engine transcribe a second of speech.
+
+        Raises:
+            errors.SidecarError: what that met; kept jobs are held.
+        """
+        if (error := await asyncio.shield(self._probe.begin())) is not None:
+            raise error
 
     def resume(self, job: Job) -> None:
         """Queue a job of before the start. It was accepted then, so the limit does not apply."""

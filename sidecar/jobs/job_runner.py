@@ -265,6 +265,8 @@ class JobRun:
         """Seconds for which the attempt kept the engine from others since it last reported."""
         self._alone = False
         """Whether it runs beside no other."""
+        self._process = 0
+        """Number of the load of the engine's process."""
         self.reported = False
         """Whether the engine has reported something."""
 
@@ -301,7 +303,9 @@ class JobRun:
         if isinstance(error, (errors.GpuOutOfMemory, errors.OutOfMemory)) and beside:
             return FOR_ALONE
         vain_s = time.monotonic() - self._begun if fault is Fault.ENGINE else self._vain_s
-        return attempt_end(job.record, error, shared=job.shared, vain_s=vain_s)
+        died = isinstance(error, WorkerDied) and not error.reading
+        alike = died and self._breakers.crashed(job.id, self._process)
+        return attempt_end(job.record, error, shared=job.shared, vain_s=vain_s, alike=alike)
 
     async def _attempt(self) -> None:
         job = self.job
@@ -327,6 +331,7 @@ class JobRun:
         beside = self._engine.sharing.concurrent and not alone
         lease = self._engine.lease(job.record.options.precision, job.arrived_at, alone)
         async with lease as engine:
+            self._process = self._engine.loader.loads
             since = reported = time.monotonic()
             plan = await self._plan(job, engine.precision)
             shares = self._engine.model.spec.planned and self._engine.sharing.concurrent
@@ -365,9 +370,10 @@ class JobRun:
     async def _apply(self, event: transcript.TranscriptionEvent, elapsed_s: float) -> None:
         """Apply what the engine reports, ``elapsed_s`` into the attempt."""
         job, resumes = self.job, self._engine.model.spec.resumes
-        if not self.reported and self._breakers.open:
-            self._breakers.succeeded({*Fault} - PERSISTENCE)
-        self.reported = True
+        works = not isinstance(event, transcript.Peaks)  # those are of the decoder
+        if works and not self.reported and self._breakers.open:
+            self._breakers.reported()
+        self.reported = self.reported or works
         if isinstance(event, transcript.Finished) and not resumes and _was_restarted(job):
             event = transcript.Finished(event.transcript.with_notice(RESTARTED_NOTICE))
         job.apply_report(event, elapsed_s)

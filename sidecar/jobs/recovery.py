@@ -14,7 +14,7 @@ from sidecar import clock, errors
 from sidecar.audio.audio_source import AudioSource, ClientFileRef, StoredRecordingRef
 from sidecar.concurrency import ThreadLimiter
 from sidecar.config.settings import Settings, data_folder
-from sidecar.jobs.attempt_end import poison_error
+from sidecar.jobs.attempt_end import last_attempt, poison_error
 from sidecar.jobs.faults import known_error
 from sidecar.jobs.job_queue import JobQueue
 from sidecar.jobs.job_record import (
@@ -123,6 +123,8 @@ def requeue_unfinished(persistence: JobPersistence, queue: JobQueue) -> None:
         error: errors.SidecarError | None = poison_error(record)
         try:
             if error is None:
+                if last_attempt(record) and not queue.breakers.doubted:
+                    queue.breakers.failed(errors.EngineCrashed())  # before the start, perhaps
                 queue.resume(Job(None, record, open_recording))
         except Exception as raised:
             log.exception("internal error while job %s was queued again", job_id)

@@ -14,7 +14,7 @@ from sidecar import errors
 from sidecar.interfaces.engine_interface import EngineSpec, Precision, TranscribeOptions
 from sidecar.jobs import scheduler
 from sidecar.jobs.duration_prediction import MIN_JOB_S, DurationPredictor, remaining_s
-from sidecar.jobs.faults import HOLDS_KEPT, RETRY_S, Breakers
+from sidecar.jobs.faults import RETRY_S, Breakers
 from sidecar.jobs.job_record import JobRecord, JobState
 from sidecar.jobs.job_runner import Job, OptionsPlanner
 from sidecar.workers.engine import Engine
@@ -259,7 +259,7 @@ class WaitQueue:
         if len(jobs) > 1:
             schedule = self._schedule(time.monotonic(), [0.0] * dispatchers)
             ordered = (jobs[scheduled.index] for scheduled in schedule)
-        if self.breakers.open.keys() & HOLDS_KEPT:
+        if (self.breakers.open or self.breakers.crashes) and self.breakers.fresh_first:
             ordered = sorted(ordered, key=lambda job: job.vain_attempts)
         now = time.monotonic()
         return (

@@ -87,9 +87,25 @@ def test_last_attempt_of_a_poison_job_counts_and_ends_it(
 
 def test_only_an_error_that_passes_says_for_how_long_the_engine_was_kept_in_vain() -> None:
     assert attempt_end(submitted(), DISK_HUNG, vain_s=3.0).vain_s == 3.0
-    assert attempt_end(submitted(), WorkerDied("killed"), vain_s=3.0).error is None
-    assert attempt_end(submitted(), WorkerDied("killed"), shared=True, vain_s=3.0).vain_s == 0.0
+    assert attempt_end(submitted(), WorkerDied("killed"), vain_s=3.0).vain_s == 0.0
     assert attempt_end(submitted(), errors.AudioLost(), vain_s=3.0).vain_s == 0.0
+
+
+def test_crash_counts_less_if_the_engine_died_in_another_recording_too_unless_a_request_waits() -> (
+    None
+):
+    for kept, expected in ((True, DEATH), (False, CRASH)):
+        record = replace(submitted(), kept=kept)
+        (change,) = attempt_end(record, WorkerDied("killed"), alike=True).changes
+        assert outcome(change) == expected
+
+
+def test_only_an_attempt_that_does_not_end_its_job_says_that_something_else_is_to_blame() -> None:
+    record = submitted()
+    for error in (WorkerDied("killed"), UpstreamLost()):
+        assert attempt_end(record, error).error is not None
+        near = replace(record, crashes=1, interruptions=4)
+        assert attempt_end(near, error).error is None
 
 
 def outcome(change: job_record.JobChange) -> object:

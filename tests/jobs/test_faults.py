@@ -712,8 +712,8 @@ def test_breaker_holds_jobs_for_pauses_that_double_and_only_a_success_closes_it(
     assert closed == ["closed"]
 
 
-@pytest.mark.parametrize("error", [errors.MachineBusy(), errors.UploadsFull(), UpstreamFailed()])
-def test_fault_of_this_machine_or_in_a_recording_holds_jobs_for_the_first_pause_only(
+@pytest.mark.parametrize("error", [errors.MachineBusy(), errors.UploadsFull()])
+def test_fault_of_this_machine_holds_jobs_for_the_first_pause_only(
     error: errors.SidecarError, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("time.monotonic", lambda: 1000.0)

@@ -15,7 +15,6 @@ from functools import reduce
 from service_process import PATIENCE_S
 
 from sidecar import clock, errors
-from sidecar.jobs.faults import passes
 from sidecar.jobs.job_engine import engine_refusal, unmet_needs
 from sidecar.jobs.job_record import (
     CancelledChange,
@@ -242,7 +241,7 @@ class FakeClaims(claims.ClaimStore):
         before = self.put_offs.get(job_id)
         tries = before.tries if before is not None else 0
         if self._of(token) is not None:
-            final = unable or not passes(error)
+            final = claims.goes_last(error, unable=unable)
             self.put_offs[job_id] = PutOff(
                 JobFailure.of(error), self.shared.now(), for_s, tries + 1, final
             )

@@ -101,6 +101,17 @@ class OverheardSlot(Engine[EngineSpec]):
         process.wait(PATIENCE_S)
 
 
+class DyingSlot(OverheardSlot):
+    """Its worker process dies as it begins to read any recording, while it is ``broken``."""
+
+    broken = True
+
+    def sip(self, source: AudioSource) -> None:
+        if self.broken:
+            self.kill()
+        super().sip(source)
+
+
 class OverheardJoint(OverheardSlot):
     """The same, which several jobs have at once."""
 

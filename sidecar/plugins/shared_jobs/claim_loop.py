@@ -5,14 +5,15 @@ import logging
 import time
 import uuid
 from collections.abc import Awaitable, Callable, Coroutine
+from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 
 from sidecar import errors
 from sidecar.concurrency import BackgroundTaskGroup, cancel_after
 from sidecar.jobs import job_record
-from sidecar.jobs.attempt_end import poison_error
-from sidecar.jobs.faults import HOLDS_KEPT, known_error, passes
+from sidecar.jobs.attempt_end import last_attempt, poison_error
+from sidecar.jobs.faults import known_error, passes
 from sidecar.jobs.job_event_log import JobEventLog
 from sidecar.jobs.job_queue import JobQueue
 from sidecar.jobs.job_record import JobEvent, JobFailure, JobRecord, JobState
@@ -115,7 +116,12 @@ class ClaimLoop:
             if held_s > 0:  # another node may do the jobs meanwhile
                 await asyncio.sleep(min(held_s, self.idle_poll_s))
                 continue
-            if self._one_by_one and any(one.state is JobState.QUEUED for one in self.held.busy):
+            if self.queue.breakers.doubted:
+                with suppress(errors.SidecarError):  # then jobs are held
+                    await self.queue.prove()
+                continue
+            waits = any(one.state is JobState.QUEUED for one in self.held.busy)
+            if waits and self.queue.breakers.fresh_first:
                 await self._a_moment()
                 continue
             if not self._more:
@@ -132,11 +138,6 @@ class ClaimLoop:
                 self._spawn(self._begin(held))
 
     @property
-    def _one_by_one(self) -> bool:
-        """Return whether jobs are tried one by one, as most would meet a fault."""
-        return not HOLDS_KEPT.isdisjoint(self.queue.breakers.open)
-
-    @property
     def _full(self) -> bool:
         """Return whether the next job would have to wait."""
         busy = self.held.busy
@@ -151,7 +152,7 @@ class ClaimLoop:
         def ask(fresh: bool) -> Awaitable[Claim | None]:
             return self._claims.claim(token, self._current_preferences(fresh))
 
-        fresh = self._one_by_one
+        fresh = self.queue.breakers.fresh_first
         claim = await postgres_database.retry_while_unavailable(partial(ask, fresh))
         if claim is None and fresh:
             claim = await postgres_database.retry_while_unavailable(partial(ask, False))
@@ -173,6 +174,8 @@ class ClaimLoop:
                 self.held.append(held, job_record.FailedChange(JobFailure.of(end)))
                 return
             self._admit(record)
+            if last_attempt(record):
+                await self.queue.prove()
             while self.queue.live(held.id) is not None:
                 # an earlier claim on it was lost here, and its engine has yet to stop
                 await self._a_moment()
@@ -200,8 +203,7 @@ class ClaimLoop:
         log.info("job %s is left to other nodes: %s", held.id, error)
         if passes(error):
             self.queue.breakers.failed(error)
-        crashed = isinstance(error, errors.EngineCrashed)
-        rest_s = 0.0 if crashed else self.queue.breakers.rest_s(error, held.tries + 1)
+        rest_s = self.queue.breakers.rest_s(error, held.tries + 1)
         if passes(error) and not passes(JobFailure.of(error).error()):
             # By its code, which others judge, it would not pass; its own text blames a client.
             error = errors.MachineBusy()

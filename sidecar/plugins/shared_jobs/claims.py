@@ -12,7 +12,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
-from sidecar.errors import SidecarError, Unschedulable
+from sidecar.errors import EngineCrashed, SidecarError, Unschedulable
 from sidecar.jobs import job_record
 from sidecar.jobs.faults import passes
 from sidecar.jobs.job_record import JobEvent, JobFailure, JobRecord
@@ -216,8 +216,8 @@ class ClaimStore:
         do the job. With 0 s this one can do it, too."""
         failure = JobFailure.of(error)
         refusal = self._rows.encrypt_failure(job_id, self._node, failure) if for_s else None
-        final = unable or not passes(error)
-        await self._database.call("put_off_1", token, for_s, final, refusal)
+        last = goes_last(error, unable=unable)
+        await self._database.call("put_off_1", token, for_s, last, refusal)
 
     async def end_unschedulable(
         self, patience_s: float, every_s: float = 0.0, most: int = UNSCHEDULABLE_BATCH
@@ -280,6 +280,12 @@ def _worked_s(record: JobRecord) -> float:
     recording says."""
     known = record.transcript.duration if record.transcript else record.progress.audio_s_done
     return known * record.audio_info.channels if 0 < known < math.inf else 0.0
+
+
+def goes_last(error: SidecarError, *, unable: bool) -> bool:
+    """Return whether a node that left a job to others for an error does it only if there are none.
+    After a crash one more attempt there might end the job."""
+    return unable or isinstance(error, EngineCrashed) or not passes(error)
 
 
 def are_final(failures: Sequence[JobFailure]) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import io
 import ssl
 from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -10,11 +11,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
-import numpy as np
-
 from sidecar import errors, openai_http
 from sidecar.audio import SAMPLE_RATE, VIBEVOICE_SAMPLE_RATE
-from sidecar.audio.sample_recording import find_sample
+from sidecar.audio.spoken_second import SPEECH_S, spoken_second
 from sidecar.concurrency import retrieve_exception
 from sidecar.config.secret_settings import host_of
 from sidecar.interfaces.engine_interface import AUTO, TranscribeOptions, UpstreamOptions
@@ -61,7 +60,6 @@ _PASSING = frozenset({429, 500, 502, 503, 504})
 """Statuses of a server in trouble or with too much to do, of a proxy whose server is away, and of a
 server that starts: they say nothing of what it is."""
 
-SPEECH_S = 1.0
 MAX_ANSWER_BYTES = 64 << 20
 """Maximum bytes of an answer; an hour of speech with word times takes 3 MB."""
 MAX_EVENT_BYTES = 4 << 20
@@ -72,15 +70,11 @@ SegmentsCallback = Callable[[Sequence[Segment], Sequence[Segment]], None]
 that the answer had before."""
 
 
-def second_of_speech() -> bytes:
-    """Return speech from the wheel of the embedded engine, as FLAC; silence if that is missing."""
+def _speech_as_flac() -> bytes:
+    """Return a second of speech as FLAC."""
     import soundfile
 
-    rate = VIBEVOICE_SAMPLE_RATE
-    samples = np.zeros(round(SPEECH_S * rate), np.int16)
-    with suppress(OSError, soundfile.LibsndfileError):
-        if (path := find_sample()) is not None:
-            samples, rate = soundfile.read(path, len(samples), rate, dtype="int16")
+    samples, rate = soundfile.read(io.BytesIO(spoken_second()), dtype="int16")
     return AudioChunk(0.0, samples, rate, last=True).flac()
 
 
@@ -185,7 +179,7 @@ class UpstreamClient:
 
     async def probe(self, dialect: UpstreamDialect) -> UpstreamAnswer:
         """Return the answer to a second of speech."""
-        speech = await asyncio.to_thread(second_of_speech)
+        speech = await asyncio.to_thread(_speech_as_flac)
         request = dialect.chunk_request(TranscribeOptions(), SPEECH_S, speech)
         try:
             while True:

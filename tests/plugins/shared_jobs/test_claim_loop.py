@@ -20,7 +20,7 @@ import soundfile
 import tiny_vibevoice
 import tiny_whisper
 from fake_claims import ANYTHING, FakeClaims, SharedJobs
-from instrumented_slot import OverheardSlot, job_of, queue_options
+from instrumented_slot import DyingSlot, OverheardSlot, job_of, queue_options
 from job_fixtures import Hold
 from service_process import PATIENCE_S, until
 from tiny_engine_slots import TinySlot
@@ -736,6 +736,21 @@ async def test_job_in_which_the_engine_crashed_is_done_by_another_node_if_there_
         (failed,) = await shared.ended(job_id)
     assert (failed.crashes, code_of(failed)) == (2, "engine_crashed")
     assert (claimer.claims.claimed, other.claims.claimed) == ([job_id], [job_id])
+
+
+async def test_node_whose_engine_dies_in_each_recording_fails_no_job_that_another_can_do(
+    shared: Jobs,
+) -> None:
+    slot = DyingSlot()
+    async with services(1, shared, retry_s=0.001, slot=slot) as (broken,):
+        ids = [shared.send() for _ in range(4)]
+        await until(lambda: slot.deaths >= 6 or any(shared.get(one).over for one in ids))
+        assert {shared.get(one).state for one in ids} == {JobState.QUEUED}
+        assert isinstance(broken.queue.faults[errors.Fault.ENGINE], errors.EngineCrashed)
+        async with services(1, shared) as (able,):
+            await shared.done(*ids)
+            assert {*able.claims.claimed} == {*ids}
+        assert max(shared.get(one).crashes for one in ids) <= 1
 
 
 @virtual_time
