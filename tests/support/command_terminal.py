@@ -44,9 +44,9 @@ def interrupt(process: "subprocess.Popen[Any]") -> None:
 
 
 def ended(process: subprocess.Popen[bytes], code: int = 0, typed: str = "") -> tuple[str, str]:
-    """What it wrote to both, once it has ended with ``code``."""
+    """What it wrote to both, once it has ended with ``code``; lines end as in Python."""
     written = process.communicate(typed.encode(), timeout=PATIENCE_S)
-    said, complained = (text.decode() for text in written)
+    said, complained = (text.decode().replace(os.linesep, "\n") for text in written)
     assert process.returncode == code, complained
     return said, complained
 
