@@ -19,7 +19,7 @@ from sidecar.transcripts.transcript import mean_confidence
 log = logging.getLogger(__name__)
 
 
-class AudioWindows(Protocol):
+class StreamWindows(Protocol):
     """Windows of a streaming model: `window_samples` at `rate` each, the next one begins
     `chunk_samples` behind."""
 
@@ -56,7 +56,7 @@ class StreamedSegment:
     once more.
     """
 
-    def __init__(self, windows: AudioWindows, start: int = 0) -> None:
+    def __init__(self, windows: StreamWindows, start: int = 0) -> None:
         self.fed = start
         """Sample up to which audio has come."""
         self.turns = StreamedTurns()
@@ -107,7 +107,7 @@ WindowTranscriber = Callable[[SegmentRequest, StreamedSegment, Block], ChunkText
 
 
 def recognize_windows(
-    windows: AudioWindows,
+    windows: StreamWindows,
     transcribe: WindowTranscriber,
     request: SegmentRequest,
     *,
