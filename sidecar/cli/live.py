@@ -381,7 +381,9 @@ async def show_events(
         raise errors.SessionOver("The live session ended without its summary.")
     except errors.SidecarError as error:
         for event in shown.break_off(0.0):
-            shown.add(event)
+            if shown.add(event):
+                channel = event.segment.speaker if isinstance(event, live_events.Final) else None
+                display.event(NumberedEvent(shown.last, event, channel))
         segments = shown.so_far(0.0).said
         if not segments:
             raise

@@ -26,6 +26,8 @@ class LiveOutput:
         self._path, self._fmt, self._name = path, fmt, name
         self._grows = path is not None and not output.is_device(path)
         self._lines: list[str] = []
+        self._written = bytearray()
+        """What is in the file, unless somebody else writes to it."""
         self.line_format = EVENTS if fmt == EVENTS else "text" if path is not None else fmt
         """Format of the lines that `add` gets."""
 
@@ -36,11 +38,13 @@ class LiveOutput:
             return
         self._lines.append(line)
         if self._grows:
-            with suppress(OSError), open(self._path, "ab") as file:  # `finish` says it
-                file.write(output.encode_text(line))
+            data = output.encode_text(line)
+            with suppress(OSError), open(self._path, "ab", buffering=0) as file:  # `finish` says it
+                self._written += data[: file.write(data)]
 
     def finish(self, transcript: Transcript) -> None:
-        """Write the transcript, or print it if its file cannot be written: nobody says it again.
+        """Write the transcript, to another file if somebody has written to this one, or print it
+        if its file cannot be written: nobody says it again.
 
         Raises:
             OSError: the file cannot be written.
@@ -53,9 +57,11 @@ class LiveOutput:
         if self._path is None:
             output.print_text(text)
             return
-        self._grows = False
+        grows, self._grows = self._grows, False
         try:
-            output.write_atomically(self._path, text)
+            edited = grows and self._path.exists() and self._path.read_bytes() != self._written
+            path = output.new_file(self._path) if edited else self._path
+            output.write_atomically(path, text)
         except OSError:
             output.print_text(text)
             raise

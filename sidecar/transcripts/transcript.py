@@ -18,11 +18,12 @@ from sidecar.serialization import OMITTED_IF_NONE, from_plain, to_plain
 from sidecar.transcripts.scripts import are_joined
 
 NON_SPEECH_FLAG, LOOP_FLAG, OVERLAP_FLAG = "non_speech", "loop", "overlap"
-SPEAKER_UNKNOWN_FLAG = "speaker_unknown"
+UNHEARD_FLAG, SPEAKER_UNKNOWN_FLAG = "unheard", "speaker_unknown"
 SEGMENT_FLAGS = {
     NON_SPEECH_FLAG: "music, noise or silence: nobody speaks",
     LOOP_FLAG: "audio that the model could not transcribe: it repeats itself",
     OVERLAP_FLAG: "another person speaks at the same time in the same channel, by the diarizer",
+    UNHEARD_FLAG: "live speech that was not recognized to its end: the words that were shown last",
     SPEAKER_UNKNOWN_FLAG: "speech of somebody who was not told apart",
 }
 """Flags of a segment with their meaning. `SPEAKER_UNKNOWN_FLAG` is on the wire only: a `Segment`

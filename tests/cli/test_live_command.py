@@ -263,6 +263,22 @@ def test_live_output_with_the_name_of_a_file_is_written_beside_it(
     assert theirs.read_text("utf-8") == "Theirs."
 
 
+def test_live_output_that_somebody_corrected_is_kept_and_the_transcript_is_written_beside_it(
+    live: Starts, server: Server, tmp_path: Path
+) -> None:
+    path = tmp_path / "talk.txt"
+    process = live("-", "-o", path, "--server", server.url)
+    assert process.stdin is not None
+    process.stdin.write(talk(0.3, 0.2))
+    process.stdin.flush()
+    wait_until(lambda: path.exists() and "w299" in path.read_text("utf-8"), "it is written")
+    path.write_text("Nell said it.\n", "utf-8")
+    _, complained = ended(process)
+    assert "the output is talk-2.txt" in complained
+    assert path.read_text("utf-8").startswith("Nell said it.\n")
+    assert "w299" in (tmp_path / "talk-2.txt").read_text("utf-8")
+
+
 def test_live_output_of_a_session_that_fails_before_a_word_leaves_no_file(
     live: Starts, tmp_path: Path
 ) -> None:

@@ -4,6 +4,7 @@ import io
 from collections.abc import AsyncIterator
 from dataclasses import replace
 
+import pytest
 from rich.console import Console
 from rich.live import Live
 from rich.text import Text
@@ -83,6 +84,21 @@ async def test_session_that_ends_early_keeps_the_speakers_and_text_that_were_sho
     *lines, last = transcript_formats.to_text(summary.transcript).splitlines()
     assert lines == ["[00:00:00.5] Anna: A long sentence.", "[00:00:08.5] Bert: Yes."]
     assert last.endswith("And what if")
+
+
+@pytest.mark.parametrize(("fmt", "shown"), [("text", "And what if"), ("jsonl", '"unheard"')])
+async def test_words_shown_last_are_printed_as_final_if_the_session_ends_early(
+    fmt: str, shown: str
+) -> None:
+    async def events() -> AsyncIterator[NumberedEvent]:
+        yield NumberedEvent(1, SpeechStarted(0, 0.5))
+        yield NumberedEvent(2, Partial(0, 0, 0.5, 2.0, "And what", "And", "if"))
+        raise errors.SessionOver()
+
+    lines: list[str] = []
+    display = LiveDisplay(fmt, lines.append, labels=False)
+    await show_events(LiveBackend(nothing, nothing, events), display)
+    assert sum(shown in line for line in lines) == 1
 
 
 def test_screen_shows_the_partial_text_of_each_channel_until_its_own_final() -> None:

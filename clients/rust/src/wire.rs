@@ -194,7 +194,8 @@ pub struct Segment {
     pub words_by: Option<String>,
     /// What is unusual about it: 'non_speech' (music, noise or silence: nobody speaks), 'loop'
     /// (audio that the model could not transcribe: it repeats itself), 'overlap' (another person
-    /// speaks at the same time in the same channel, by the diarizer), 'speaker_unknown' (speech of
+    /// speaks at the same time in the same channel, by the diarizer), 'unheard' (live speech that
+    /// was not recognized to its end: the words that were shown last), 'speaker_unknown' (speech of
     /// somebody who was not told apart)
     #[serde(skip_serializing_if = "Option::is_none")]
     pub flags: Option<Vec<String>>,

@@ -36,7 +36,7 @@
  * @property {string} text What is said.
  * @property {Word[]} [words] Its words, if they were asked for.
  * @property {string} [words_by] Source of word times: 'attention' (of the model), 'server' (of an upstream), 'aligned' (at pauses and changes of sound), 'spread' (evenly, a guess).
- * @property {("non_speech" | "loop" | "overlap" | "speaker_unknown")[]} [flags] What is unusual about it: 'non_speech' (music, noise or silence: nobody speaks), 'loop' (audio that the model could not transcribe: it repeats itself), 'overlap' (another person speaks at the same time in the same channel, by the diarizer), 'speaker_unknown' (speech of somebody who was not told apart)
+ * @property {("non_speech" | "loop" | "overlap" | "unheard" | "speaker_unknown")[]} [flags] What is unusual about it: 'non_speech' (music, noise or silence: nobody speaks), 'loop' (audio that the model could not transcribe: it repeats itself), 'overlap' (another person speaks at the same time in the same channel, by the diarizer), 'unheard' (live speech that was not recognized to its end: the words that were shown last), 'speaker_unknown' (speech of somebody who was not told apart)
  * @property {number} [confidence] How sure the engine is, up to 1.
  * @property {number} [no_speech_probability] Probability that nobody speaks in it; omitted if unknown.
  * @property {string} [language] Language tag; omitted if unknown.

@@ -125,9 +125,9 @@ export type Segment = {
      */
     words_by?: string | undefined;
     /**
-     * What is unusual about it: 'non_speech' (music, noise or silence: nobody speaks), 'loop' (audio that the model could not transcribe: it repeats itself), 'overlap' (another person speaks at the same time in the same channel, by the diarizer), 'speaker_unknown' (speech of somebody who was not told apart)
+     * What is unusual about it: 'non_speech' (music, noise or silence: nobody speaks), 'loop' (audio that the model could not transcribe: it repeats itself), 'overlap' (another person speaks at the same time in the same channel, by the diarizer), 'unheard' (live speech that was not recognized to its end: the words that were shown last), 'speaker_unknown' (speech of somebody who was not told apart)
      */
-    flags?: ("non_speech" | "loop" | "overlap" | "speaker_unknown")[] | undefined;
+    flags?: ("non_speech" | "loop" | "overlap" | "unheard" | "speaker_unknown")[] | undefined;
     /**
      * How sure the engine is, up to 1.
      */
