@@ -159,6 +159,8 @@ class FolderWatch:
         except errors.SidecarError as error:
             if _applies_to_all(error):
                 raise
+            if not recording.is_unchanged:  # it was still being written: the rest has come since
+                return
             output.report_error(error, about=str(path))
             if error.kind in RETRYABLE_KINDS or isinstance(error, errors.JobNotFound):
                 self._not_before[path] = self._retry_time(error.retry_after)

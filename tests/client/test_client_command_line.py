@@ -328,6 +328,26 @@ def test_watch_takes_a_recording_only_after_it_has_not_changed_for_a_time() -> N
     assert settling.settled({path: (11, 2)}, 8.0) == [], "it came back"
 
 
+async def test_watch_transcribes_a_recording_whose_rest_came_while_its_half_was_refused(
+    tmp_path: Path,
+) -> None:
+    (arriving := tmp_path / "arriving.wav").write_text("broken", "utf-8")
+
+    @contextlib.asynccontextmanager
+    async def transcribe(path: Path, told: object) -> AsyncIterator[Transcript]:
+        try:
+            async with said_of(path, told) as transcript:
+                yield transcript
+        except errors.AudioUndecodable:
+            await asyncio.to_thread(path.write_text, "the whole talk", "utf-8")
+            raise
+
+    async with watched(tmp_path, transcribe):
+        await until((tmp_path / "arriving.wav.txt").exists)
+    assert arriving.exists()
+    assert not (tmp_path / "failed").exists()
+
+
 async def test_watch_goes_on_if_a_recording_cannot_be_moved_and_moves_it_later(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
