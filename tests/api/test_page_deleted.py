@@ -7,7 +7,6 @@ import httpx
 from browser_visitor import Visitor
 from service_clock import AHEAD_S, clocked_command, put_ahead
 from service_process import Server, StartServer, wait_until
-from test_page_in_browser import copies_stored
 
 AWAY = f"const now = Date.now; Date.now = () => now() + {1000 * AHEAD_S};"
 """Script of a page that is opened an hour later."""
@@ -80,7 +79,7 @@ def test_copy_of_an_expired_transcript_says_when_the_service_deleted_its_own(
     server = start_server(command=clocked_command(visitor.folder), job_retention="1h")
     visitor.reads(server, "talk.wav", 4)
     noted(visitor, 1)
-    visitor.comes_back_until(lambda: copies_stored(visitor) == 1, "it is copied")
+    visitor.comes_back_until(lambda: visitor.copies() == 1, "it is copied")
     visitor.driver.get("about:blank")
     an_hour_goes_by(server)
     with visitor.before(AWAY):
