@@ -125,7 +125,9 @@ class Dispatcher:
         while True:
             job, breakers = self.wait_queue.due(self.number), self.wait_queue.breakers
             if job is not None and job.record.kept and breakers.open and breakers.doubted:
-                self._probe.begin()  # which holds it, and others like it
+                await asyncio.wait(
+                    {self._probe.begin()}
+                )  # it goes before what might end the engine
                 continue
             if job is not None:
                 another = self.wait_queue.wanted(job) is not self._engine.model.precision

@@ -4,6 +4,7 @@ import datetime
 import re
 
 import httpx
+import pytest
 from browser_visitor import Visitor
 from service_clock import AHEAD_S, clocked_command, put_ahead
 from service_process import Server, StartServer, wait_until
@@ -115,6 +116,7 @@ def test_transcripts_that_a_restart_lost_are_told_and_what_was_not_done_as_such(
     assert re.fullmatch(rf"was done at .*M{re.escape(since)}", fates[0]), fates
 
 
+@pytest.mark.system
 def test_job_that_its_owner_deleted_elsewhere_is_not_told(
     visitor: Visitor, start_server: StartServer
 ) -> None:

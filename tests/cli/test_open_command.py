@@ -58,5 +58,5 @@ def test_demo_requests_english_only_for_its_own_sample_if_another_language_is_se
 
     monkeypatch.setattr(commands.transcribe, "run", transcribe)
     monkeypatch.setattr(commands, "start_child_service", start)
-    assert commands.demo(audio, language, None) == 1
+    assert commands.demo(audio, language, None, None) == 1
     assert asked == [sent]

@@ -1,5 +1,6 @@
 """Whose fault a crash is: an engine that dies in every recording, or a recording that ends it."""
 
+import asyncio
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -79,6 +80,23 @@ async def test_request_whose_engine_dies_twice_gets_the_error_while_kept_jobs_wa
         with pytest.raises(errors.EngineCrashed):
             await request.result()
         assert (kept.state, request.record.attempts) == (JobState.QUEUED, 2)
+
+
+async def test_kept_job_is_done_beside_a_request_of_another_owner_that_ends_the_engine_each_time(
+    new_job: NewJob, recording: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("VIBEVOICE_SCRIPTED_LOAD", "0.6")
+    slot = OverheardSlot()
+    poison = poison_of(slot, recording)
+    async with queue_on(slot) as queue:
+        (request,) = await started(queue, new_job(poison, owner="greedy", kept=False))
+        await queue.submit(kept := new_job(owner="other"))
+        for _ in range(4):
+            with pytest.raises(errors.EngineCrashed):
+                await request.result()
+            await asyncio.sleep(0.3)  # real time: it is repeated while the engine loads
+            await queue.submit(request := new_job(poison, owner="greedy", kept=False))
+        assert kept.state is JobState.DONE
 
 
 async def test_jobs_whose_shared_process_one_of_them_ended_are_done_and_it_alone_fails(

@@ -210,7 +210,9 @@ def test_nightly_backup_has_the_kept_jobs_and_deletes_backups_of_more_than_two_w
     text = BACKUP.read_text("utf-8").replace("/var/lib/vibevoice-asr", str(folder))
     text = text.replace("/opt/vibevoice-asr/bin/vibevoice-asr", str(programs / "asr"))
     script = new_file(tmp_path / "backup", text, 0o755)
-    paths = {"PATH": f"{programs}:{os.environ['PATH']}", "PYTHONPATH": os.environ["PYTHONPATH"]}
+    paths = {"PATH": f"{programs}:{os.environ['PATH']}"}
+    if found := os.environ.get("PYTHONPATH"):
+        paths["PYTHONPATH"] = found
 
     def backed_up() -> list[str]:
         done = told_by([str(script)], env=paths, cwd=tmp_path)

@@ -76,6 +76,7 @@ def run_with(site: Path, *command: str | Path, **more: str) -> subprocess.Comple
     )
 
 
+@pytest.mark.system
 def test_job_whose_worker_process_is_killed_ends_with_the_words_of_the_checkpoint(
     site: Path, files: Path
 ) -> None:
@@ -91,6 +92,7 @@ def test_job_whose_worker_process_is_killed_ends_with_the_words_of_the_checkpoin
     assert "not measured here" in said["estimate"]["sentence"]
 
 
+@pytest.mark.system
 def test_command_converts_and_doctor_names_library_and_file(
     site: Path, checkpoint: Path, tmp_path: Path
 ) -> None:
