@@ -8,6 +8,7 @@ import pytest
 from browser_visitor import Visitor
 from service_clock import AHEAD_S, clocked_command, put_ahead
 from service_process import Server, StartServer, wait_until
+from test_page_in_browser import worked_out
 
 AWAY = f"const now = Date.now; Date.now = () => now() + {1000 * AHEAD_S};"
 """Script of a page that is opened an hour later."""
@@ -133,3 +134,37 @@ def test_job_that_its_owner_deleted_elsewhere_is_not_told(
     server.client.delete("/v1/data").raise_for_status()
     visitor.sees("h1", "Who said what")
     assert visitor.js(SEEN) == []
+
+
+NOTED = """(localStorage.removeItem("vibevoice-jobs"), given.map(([owner, ids, now]) => {
+  const done = { state: "done", name: "", created: "", ended: "now", space_left: 1 };
+  const jobs = ids.map((id) => ({ ...done, id, expires_in: 3600 }));
+  const about = { owner, keeps_jobs: true, keeps_seconds: 3600 };
+  const told = the.note(jobs, about, "a start", new Set(), now).map((one) => one.id);
+  return [told, JSON.parse(localStorage.getItem("vibevoice-jobs")).map((one) => one.id)];
+}))"""
+"""What is told, and what is remembered, after each look: of an owner at so many milliseconds."""
+
+
+def test_browser_forgets_first_the_jobs_that_were_not_listed_for_the_longest_time(
+    visitor: Visitor, server: Server
+) -> None:
+    visitor.opens(server)
+    first, others, more = ([f"{name}{n}" for n in range(300)] for name in "abc")
+    listed = [*first[:10], *more[:5]]
+    looks = [["anna", first[:10], 1], ["berta", others[:290], 2], ["anna", listed, 3]]
+    told, left = worked_out(visitor, "deleted.js", NOTED, looks)[-1]
+    assert told == []
+    assert left == [*others[5:290], *listed]
+
+
+def test_what_the_service_deleted_is_told_also_beside_more_jobs_than_are_remembered(
+    visitor: Visitor, server: Server
+) -> None:
+    visitor.opens(server)
+    jobs = [f"job {n}" for n in range(330)]
+    later = 3_700_000
+    looks = [["anna", jobs[:300], 0], *(["anna", jobs[20:], later + n] for n in range(3))]
+    found = worked_out(visitor, "deleted.js", NOTED, looks)
+    assert [len(told) for told, _ in found] == [0, 20, 20, 20]
+    assert found[-1][1] == [*jobs[50:], *jobs[:20]]

@@ -4,7 +4,7 @@ import { jobsSeen, keepJobsSeen } from "./memory.js";
 import { isOver } from "./reading.js";
 import { spoken, whenOf } from "./words.js";
 
-/** Of all owners; those that were not seen for the longest time go first. */
+/** Of all owners; those that were not seen for the longest time go first, and what is told last. */
 const MOST = 300;
 /** What was deleted is told for so long, */
 const TOLD_MS = 7 * 86_400_000;
@@ -31,6 +31,7 @@ export function note(jobs, { owner, keeps_jobs, keeps_seconds }, instance, sent,
     const until = left_s === null ? null : now + left_s * 1000;
     const known = rows.get(id)?.until;
     const steady = known && until && Math.abs(until - known) < JITTER_MS ? known : until;
+    rows.delete(id); // it was seen last
     rows.set(id, { id, name, owner, created, ended, failed: state === "failed", instance, until: steady, scarce: space_left !== null && space_left < SCARCE });
   }
   for (const row of rows.values()) {
@@ -42,7 +43,9 @@ export function note(jobs, { owner, keeps_jobs, keeps_seconds }, instance, sent,
   const gone = [...rows.values()].filter((row) => row.gone && row.owner === owner).sort((one, other) => other.gone.at - one.gone.at);
   const told = gone.filter((row, i) => i < TOLD_MOST && row.gone.at > now - TOLD_MS);
   for (const row of gone) if (!told.includes(row)) rows.delete(row.id);
-  const left = [...rows.values()].slice(-MOST);
+  const isGone = (row) => Boolean(row.gone);
+  const all = [...rows.values()];
+  const left = [...all.filter((row) => !isGone(row)), ...all.filter(isGone)].slice(-MOST);
   if (JSON.stringify(left) !== before) keepJobsSeen(left);
   return told;
 }
