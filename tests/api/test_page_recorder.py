@@ -1,5 +1,6 @@
 """What was spoken into the page is not lost, whatever becomes of page, browser and service."""
 
+import json
 import os
 import signal
 from pathlib import Path
@@ -9,7 +10,7 @@ import pytest
 from browser_visitor import CONTROL, Visitor, spoken
 from service_process import Server, StartServer, new_file, wait_until
 from test_page import TOKEN
-from test_page_in_browser import LEAVES, goes_live, worked_out
+from test_page_in_browser import LEAVES, downloaded, goes_live, worked_out
 
 from sidecar.auth.token_issuing import TokenIssuer
 
@@ -332,6 +333,9 @@ def test_session_at_its_limit_is_followed_by_the_next_one(
     assert seconds >= 3
     last = str(visitor.js("return [...document.querySelectorAll('.row .at')].at(-1).textContent"))
     assert last >= "0:06", "a line of the third, by the clock of the talk"
+    everything = json.loads(downloaded(visitor, "Everything"))
+    assert [one["text"] for one in everything["segments"]] == lines(visitor)
+    assert everything["segments"][-1]["start_time"] >= 6
 
 
 def test_next_session_begins_behind_the_lines_of_the_last_one_and_not_in_hours_of_silence(

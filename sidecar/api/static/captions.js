@@ -60,6 +60,9 @@ export function segmentsOf({ lines, summary, past = [], from = 0 }) {
   })];
 }
 
+/** Lines of a talk as a document; what the service says of all of it is known of one session only. */
+export const everythingOf = (segments, { summary, from } = NOTHING) => (from ? { segments } : { ...summary, segments });
+
 /** What is being said: what stays, and what may yet be something else. */
 export function tailOf({ partials }) {
   return [...partials.values()]

@@ -1,6 +1,7 @@
 /** A take: what is said while it is said, and what can be done with it once it is over. */
 
 import { place, Warnings } from "./aside.js";
+import { everythingOf } from "./captions.js";
 import { keepTalks } from "./memory.js";
 import { Reading } from "./pane.js";
 import { voices } from "./timeline.js";
@@ -82,7 +83,7 @@ function Kept({ take, state, recordings }) {
   const taken = (text) => (ending) => save(text, `${take.name}.${ending}`);
   const items = [
     segments.length > 0 && ["Text for Word (no times)", "txt", taken(textOf(segments))],
-    segments.length > 0 && ["Everything", "json", taken(`${JSON.stringify(take.talk?.captions.summary ?? { segments }, null, 2)}\n`)],
+    segments.length > 0 && ["Everything", "json", taken(`${JSON.stringify(everythingOf(segments, take.talk?.captions), null, 2)}\n`)],
     ["The audio", take.sound.ending, () => recorder.save(take.id)],
   ];
   const drop = () => {
