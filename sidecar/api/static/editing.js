@@ -50,6 +50,11 @@ export class Editing {
     return this.#turn;
   }
 
+  /** What was to be done until now is done, or was refused. */
+  settled() {
+    return this.#turn;
+  }
+
   step(op) {
     if (!this.#store.state.shown?.edits?.[op]) return Promise.resolve(false);
     return this.apply([{ op }], ({ undo }, id) => {

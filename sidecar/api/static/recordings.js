@@ -301,12 +301,17 @@ export class Recordings {
     this.look();
   }
 
-  /** The job of all of a talk is in the list instead of that of a part, unless somebody has written in that. */
-  #replaced(part, job) {
-    const { jobs, selected } = this.#store.state;
-    if (jobs.find((one) => one.id === part)?.revision) return;
+  /** The job of all of a talk is in the list instead of that of a part, unless somebody has written or writes in that, or
+   * only this browser has it. */
+  async #replaced(part, job) {
+    await Promise.all([this.editing.settled(), this.copies.refresh()]);
+    const there = await client().job(part).catch(() => null); // as it is now: the list is older
+    const { copies, selected } = this.#store.state;
+    const copy = copies.get(part);
+    if (this.editing.fields.has(part) || (there ? there.revision || copy?.corrected : copy)) return;
     if (selected === part) this.select(job);
-    this.end(part).catch(() => {}); // then it stays
+    if (there) await this.end(part).catch(() => {}); // then it stays
+    else this.forget(part);
   }
 
   #list(job, name) {

@@ -1,0 +1,96 @@
+"""What a person wrote into the first part of a talk stays once all of the talk is a job."""
+
+from typing import Any
+
+from browser_visitor import ENTER, Visitor
+from service_process import Server, StartServer, wait_until
+from test_page_in_browser import LIVE, said, writes
+from test_page_kept_words import typed, types
+from test_page_recorder import pieces
+
+DONE = ".job[data-state=done] .pick"
+
+
+def shows_the_part(visitor: Visitor) -> None:
+    """The part is the oldest of what is done."""
+    visitor.all(DONE)[-1].click()
+    visitor.sees(".row .said", "w")
+
+
+def talks_until_a_part_is_done(visitor: Visitor, start_server: StartServer) -> Server:
+    """Has captions that are kept; the first session was a job, and the part is shown."""
+    server = start_server(live_longest="4s", job_retention="1h")
+    visitor.keeps_talks(server)
+    visitor.sees(".intake button", LIVE).click()
+    visitor.comes_back_until(lambda: visitor.all(DONE), "its first session is a job")
+    shows_the_part(visitor)
+    return server
+
+
+def ends_the_talk(visitor: Visitor) -> None:
+    """All of the talk is a job that is done, and the browser has forgotten its sound."""
+    visitor.js("document.querySelector('.job:not([data-state=done]) .pick').click()")
+    visitor.presses(".talking button", "Stop")
+    visitor.comes_back_until(lambda: pieces(visitor) == 0, "all of it is a job")
+
+
+def part_of(server: Server) -> dict[str, Any]:
+    """The transcript of the shorter of two jobs."""
+    part, whole = sorted(server.jobs(), key=lambda one: one["duration"])
+    assert part["duration"] < whole["duration"]
+    return server.transcript(part["id"])
+
+
+def test_correction_being_typed_into_a_part_of_a_talk_is_saved_after_its_end(
+    visitor: Visitor, start_server: StartServer
+) -> None:
+    server = talks_until_a_part_is_done(visitor, start_server)
+    types(visitor, 0, " And more.")
+    ends_the_talk(visitor)
+    wait_until(lambda: len(visitor.all(DONE)) == 2, "both are listed")
+    shows_the_part(visitor)
+    wait_until(lambda: (typed(visitor) or "").endswith(" And more."), "what was typed")
+    visitor.one(".correcting").send_keys(ENTER)
+    wait_until(lambda: said(visitor, 0).endswith(" And more."), "it is saved")
+    assert part_of(server)["segments"][0]["text"].endswith(" And more.")
+
+
+def test_corrected_copy_of_a_part_that_the_service_deleted_outlives_the_end_of_the_talk(
+    visitor: Visitor, start_server: StartServer
+) -> None:
+    server = talks_until_a_part_is_done(visitor, start_server)
+    visitor.comes_back_until(lambda: visitor.copies() == 1, "it is copied")
+    server.client.delete(f"/v1/jobs/{server.jobs()[0]['id']}").raise_for_status()
+    visitor.sees(".side h2", "Only in this browser")
+    writes(visitor, 0, "By hand.")
+    visitor.sees("#said", "in this browser only")
+    ends_the_talk(visitor)
+    visitor.comes_back_until(lambda: visitor.copies() == 2, "there are copies of both")
+    shows_the_part(visitor)
+    wait_until(lambda: said(visitor, 0) == "By hand.", "it is as it was corrected")
+
+
+EDITED_ELSEWHERE = """const { fetch } = window;
+window.fetch = async (...given) => {
+  const answer = await fetch(...given);
+  if (!String(given[0]?.url ?? given[0]).includes("limit=500")) return answer;
+  const [part, whole] = (await answer.clone().json()).jobs.filter((one) => one.state === "done");
+  if (!whole || window.edited) return answer;
+  const operations = [{ op: "text", segment: 0, text: "Theirs." }];
+  const headers = { "Content-Type": "application/json" };
+  const sent = { method: "PATCH", headers, body: JSON.stringify({ operations }) };
+  window.edited = await fetch(`/v1/jobs/${part.id}/transcript`, sent);
+  return answer;
+};"""
+"""Edits the part of a talk behind the list that has the job of all of it for the first time."""
+
+
+def test_part_of_a_talk_that_was_corrected_since_the_last_look_is_not_deleted(
+    visitor: Visitor, start_server: StartServer
+) -> None:
+    with visitor.before(EDITED_ELSEWHERE):
+        server = talks_until_a_part_is_done(visitor, start_server)
+        ends_the_talk(visitor)
+        visitor.until("window.edited?.ok", "it is edited")
+        visitor.comes_back_until(lambda: len(visitor.all(DONE)) == 2, "both are listed")
+        assert part_of(server)["segments"][0]["text"] == "Theirs."
