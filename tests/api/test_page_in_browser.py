@@ -864,6 +864,27 @@ def test_restarted_service_is_waited_for_and_gets_the_recording_again(visitor: V
 
 
 @pytest.mark.slow
+def test_recording_that_is_uploaded_again_after_a_restart_is_not_given_up_meanwhile(
+    visitor: Visitor,
+) -> None:
+    hold = new_file(visitor.folder / "hold", "4")
+    with Server(visitor.folder / "before", scripted_hold=hold) as server:
+        port = server.port
+        with visitor.before(script("hold_answers")):
+            visitor.opens(server)
+        visitor.sends_tone("kept.wav", 6)
+        visitor.sees(".job[data-state=running]")
+        visitor.js("holds.submit = true")
+    with Server(visitor.folder / "after", port=port) as server:
+        visitor.until("Boolean(held.submit)", "it is uploaded again")
+        visitor.js("window.looks = given.list ?? 0")
+        visitor.until("given.list >= looks + 2", "the page has looked since")
+        visitor.js("holds.submit = false; held.submit()")
+        visitor.has_rows(6)
+        assert len(server.jobs()) == 1
+
+
+@pytest.mark.slow
 def test_refused_job_list_shows_its_error_and_not_that_the_service_does_not_answer(
     visitor: Visitor, server: Server
 ) -> None:

@@ -156,7 +156,7 @@ export class Recorder {
   /** What is to be known of one that is sent: each time anew. A found one has its own options unless there are any. */
   #toSend({ found, options }) {
     const { options: now } = this.#store.state;
-    return { options: found && !Object.keys(now).length ? options : now, key: newKey(), error: null, later: false, found: false };
+    return { options: found && !Object.keys(now).length ? options : now, key: newKey(), job: undefined, since: undefined, error: null, later: false, found: false };
   }
 
   /** What a live session is asked for; undefined: it would be somebody else's. */

@@ -3,7 +3,7 @@ window.holds = {};
 window.held = {};
 window.given = {};
 const real = window.fetch;
-const kinds = {list: /limit=500/, history: /history/, edit: /PATCH/, diarize: /diariz/, transcript: /transcript/};
+const kinds = {list: /limit=500/, history: /history/, edit: /PATCH/, diarize: /diariz/, transcript: /transcript/, submit: /^POST \S*\/v1\/jobs(\?|$)/};
 window.fetch = async (address, options, ...more) => {
   const answer = await real(address, options, ...more);
   const asked = `${options?.method} ${address}`;
