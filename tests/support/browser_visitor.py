@@ -114,6 +114,10 @@ class Visitor:
     def records(self, seconds: int = 2) -> None:
         """Records with the microphone, and goes on."""
         self.sees(".intake button", "Record").click()
+        self.has_recorded(seconds)
+
+    def has_recorded(self, seconds: int) -> None:
+        """Waits until the recording is that long or longer: a busy machine may show no second."""
         time = "document.querySelector('.recording .time')?.textContent"
         self.until(f"{time} >= '0:0{seconds}'", "seconds")
 
