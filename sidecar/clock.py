@@ -21,6 +21,11 @@ def format_utc(seconds: float) -> str:
     return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(seconds))
 
 
+def utc_moment() -> datetime.datetime:
+    """Return the current time in UTC, as exactly as the clock has it."""
+    return datetime.datetime.fromtimestamp(wall_time(), datetime.UTC)
+
+
 def utc_now() -> datetime.datetime:
     """Return the current time in UTC, to the second."""
-    return datetime.datetime.fromtimestamp(int(wall_time()), datetime.UTC)
+    return utc_moment().replace(microsecond=0)

@@ -1,6 +1,5 @@
 """Private folders and files, and atomic writes."""
 
-import datetime
 import errno
 import functools
 import getpass
@@ -20,7 +19,7 @@ from pathlib import Path
 from typing import IO, BinaryIO, Literal, TypeVar
 
 from sidecar import windows_files
-from sidecar.clock import wall_time
+from sidecar.clock import utc_moment
 from sidecar.errors import SettingsInvalid
 
 log = logging.getLogger(__name__)
@@ -137,8 +136,7 @@ def remove(path: Path) -> bool:
 def unused_mark() -> str:
     """Return text for the name of a file of this moment: names sort by their moment in UTC. No
     clock is exact enough to make them unique: that of Windows has steps of 15 ms."""
-    now = datetime.datetime.fromtimestamp(wall_time(), datetime.UTC)
-    return f"{now:%Y%m%d-%H%M%S-%f}-{secrets.token_hex(4)}"
+    return f"{utc_moment():%Y%m%d-%H%M%S-%f}-{secrets.token_hex(4)}"
 
 
 def _when_free(work: Callable[[], T], *busy: int) -> T:

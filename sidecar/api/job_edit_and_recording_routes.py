@@ -255,8 +255,8 @@ def add_recording_routes(router: APIRouter, service: Service) -> None:
     @router.get("/{job_id}/audio", responses=job_schemas.AUDIO, openapi_extra=job_schemas.RANGE)
     async def audio(request: Request, job_id: str) -> Response:
         """The recording, if it is kept."""
-        job = await service.owned.job(identity_of(request), job_id)
-        file = await service.recordings.open(identity_of(request), job_id)
+        job = await service.owned.read(identity_of(request), job_id)
+        file = await service.recordings.open(job)
         with close_on_error(file):
             return await _answer(request, service, job, file)
 

@@ -213,8 +213,8 @@ def _require_owned(identity: Identity, record: JobRecord) -> JobRecord:
 class OwnedRecordings:
     """Recordings of jobs for playback by their owners; none without ``recordings``."""
 
-    def __init__(self, owned: OwnedJobs, recordings: PersistentRecordings | None) -> None:
-        self._owned, self._recordings = owned, recordings
+    def __init__(self, recordings: PersistentRecordings | None) -> None:
+        self._recordings = recordings
         self._threads = ThreadLimiter("listen", MAX_CONCURRENT_READS)
 
     def has(self, job: JobRecord) -> bool:
@@ -222,16 +222,14 @@ class OwnedRecordings:
         without a look at the storage."""
         return self._recordings is not None and self._recordings.archive.has(job)
 
-    async def open(self, identity: Identity, job_id: str) -> EncryptedFile:
-        """Return the recording of the owner's job.
+    async def open(self, job: JobRecord) -> EncryptedFile:
+        """Return the recording of a job, which `OwnedJobs.read` gave its owner.
 
         Raises:
-            errors.JobNotFound: there is no such job, or it belongs to another owner.
             errors.RecordingNotKept: its recording is not stored.
             errors.AudioLost: the stored file was changed.
             errors.StorageUnreachable, errors.MachineBusy: it cannot be read now.
         """
-        job = await self._owned.read(identity, job_id)
         if self._recordings is None:
             raise errors.RecordingNotKept()
         return await self._threads.run(self._recordings.recording, job)

@@ -319,7 +319,7 @@ class Retention:
             in_order = sorted(self._ended.items(), key=lambda item: item[1].young_at)
             self._ended = dict(in_order)
 
-    def _look(self) -> None:
+    def _delete_expired(self) -> None:
         """Delete what has expired."""
         self._timer = None
         self._follow_clock()
@@ -340,4 +340,4 @@ class Retention:
         clock_unsure = oldest.used_at is not None
         due_at = self.clock_set_within_s if clock_unsure else oldest.young_at + self._retention_s
         wait_s = min(max(0.0, due_at - time.monotonic()), CLOCK_CHECK_INTERVAL_S)
-        self._timer = asyncio.get_running_loop().call_later(wait_s, self._look)
+        self._timer = asyncio.get_running_loop().call_later(wait_s, self._delete_expired)

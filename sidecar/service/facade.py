@@ -152,7 +152,7 @@ class Service:
         self.owned = OwnedJobs(self.backend.store)
         self.edits = TranscriptEditor(self.owned, self.backend.store, self.audio_probe)
         recordings = self.backend.persistent_recordings
-        self.recordings = OwnedRecordings(self.owned, recordings)
+        self.recordings = OwnedRecordings(recordings)
         self.live_archive = LiveSessionArchive(
             settings, self.backend.store, recordings, self.spool_threads, storage_threads, now
         )

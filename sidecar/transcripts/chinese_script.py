@@ -13,14 +13,7 @@ from functools import cache
 from importlib import resources
 from typing import TYPE_CHECKING, Literal
 
-from sidecar.transcripts.transcript import (
-    Finished,
-    ResumePoint,
-    Segment,
-    SegmentReady,
-    TranscriptionEvent,
-    Word,
-)
+from sidecar.transcripts.transcript import Segment, TranscriptionEvent, Word, map_segments
 
 if TYPE_CHECKING:
     from opencc import OpenCC
@@ -99,16 +92,7 @@ def segment_in_script(segment: Segment, script: ChineseScript) -> Segment:
 
 def event_in_script(event: TranscriptionEvent, script: ChineseScript) -> TranscriptionEvent:
     """Return an event with all of its segments in a script."""
-    match event:
-        case SegmentReady():
-            return replace(event, segment=segment_in_script(event.segment, script))
-        case ResumePoint():
-            segments = tuple(segment_in_script(one, script) for one in event.segments)
-            return replace(event, segments=segments)
-        case Finished(transcript):
-            segments = tuple(segment_in_script(one, script) for one in transcript.segments)
-            return Finished(replace(transcript, segments=segments))
-    return event
+    return map_segments(event, lambda one: segment_in_script(one, script))
 
 
 def _simplified(text: str) -> str:

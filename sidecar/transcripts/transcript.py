@@ -9,7 +9,7 @@ from __future__ import annotations
 import base64
 import math
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -389,6 +389,21 @@ EVENT_NAMES: dict[type[TranscriptionEvent], str] = {
 }
 """Names in stored jobs and in messages: they stay, even if the classes are renamed."""
 _EVENTS = {name: kind for kind, name in EVENT_NAMES.items()}
+
+
+def map_segments(
+    event: TranscriptionEvent, change: Callable[[Segment], Segment]
+) -> TranscriptionEvent:
+    """Return an event with ``change`` applied to all of its segments."""
+    match event:
+        case SegmentReady():
+            return replace(event, segment=change(event.segment))
+        case ResumePoint():
+            return replace(event, segments=tuple(map(change, event.segments)))
+        case Finished(transcript):
+            segments = tuple(map(change, transcript.segments))
+            return Finished(replace(transcript, segments=segments))
+    return event
 
 
 def to_wire(event: TranscriptionEvent) -> dict[str, Any]:

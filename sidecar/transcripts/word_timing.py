@@ -13,12 +13,10 @@ from operator import eq
 from sidecar.transcripts.scripts import is_ideographic, is_unspaced, is_wide
 from sidecar.transcripts.transcript import (
     WORDS_BY_RULE,
-    Finished,
-    ResumePoint,
     Segment,
-    SegmentReady,
     TranscriptionEvent,
     Word,
+    map_segments,
     mean_confidence,
     words_confidence,
 )
@@ -222,15 +220,7 @@ def estimate_word_times(segment: Segment) -> Segment:
 
 def with_word_times(event: TranscriptionEvent) -> TranscriptionEvent:
     """Return the event with words in all of its segments."""
-    match event:
-        case SegmentReady():
-            return replace(event, segment=estimate_word_times(event.segment))
-        case ResumePoint():
-            return replace(event, segments=tuple(map(estimate_word_times, event.segments)))
-        case Finished(transcript):
-            segments = tuple(map(estimate_word_times, transcript.segments))
-            return Finished(replace(transcript, segments=segments))
-    return event
+    return map_segments(event, estimate_word_times)
 
 
 def words_of_tokens(

@@ -398,7 +398,7 @@ async def test_disk_error_while_recording_is_played_is_storage_unreachable_and_p
 
     with upload(voice) as source:
         record = replace(submitted(durable=True), audio=keeping.store(source, "name"))
-    playing = OwnedRecordings(None, keeping)  # type: ignore[arg-type]
+    playing = OwnedRecordings(keeping)
     with closing(keeping.recording(record)) as file:
         with monkeypatch.context() as patch, nothing_left_open():
             patch.setattr(os, "pread" if hasattr(os, "pread") else "read", away)
