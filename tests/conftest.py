@@ -166,14 +166,14 @@ def monotonic_of_the_loop(request: pytest.FixtureRequest, monkeypatch: pytest.Mo
 
 
 @pytest.fixture(autouse=True)
-def loggers_of_the_server() -> Iterator[None]:
-    """Each test finds uvicorn's loggers as they were: whoever configures a server in this process
-    sets their levels, and the next test would miss a warning."""
-    loggers = [logging.getLogger(name) for name in ("uvicorn", "uvicorn.error", "uvicorn.asgi")]
-    before = [(one.level, one.propagate) for one in loggers]
-    yield
-    for one, (level, one.propagate) in zip(loggers, before, strict=True):
-        one.setLevel(level)
+def loggers_of_the_server() -> None:
+    """Each test finds uvicorn's loggers as a new process has them: whoever configures a server in
+    this process sets their levels, also from a fixture of a module, and a warning would be
+    missed."""
+    for name in ("uvicorn", "uvicorn.error", "uvicorn.asgi"):
+        one = logging.getLogger(name)
+        one.propagate = True
+        one.setLevel(logging.NOTSET)
 
 
 @pytest.fixture

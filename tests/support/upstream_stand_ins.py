@@ -45,7 +45,7 @@ class StandIn:
         """What was asked for, without the audio."""
         self.keys: list[str] = []
         config = uvicorn.Config(
-            self.app, port=port, log_level="critical", lifespan="off", **settings
+            self.app, port=port, log_config=None, access_log=False, lifespan="off", **settings
         )
         self._server = uvicorn.Server(config)
 
