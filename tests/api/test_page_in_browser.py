@@ -147,6 +147,13 @@ def writes(visitor: Visitor, index: int, text: str) -> None:
     visitor.driver.switch_to.active_element.send_keys(CONTROL, "a", CONTROL, text, ENTER)
 
 
+def undoes(visitor: Visitor) -> None:
+    """Presses Ctrl+Z."""
+    from selenium.webdriver import ActionChains
+
+    ActionChains(visitor.driver).key_down(CONTROL).send_keys("z").key_up(CONTROL).perform()
+
+
 def line(visitor: Visitor, index: int) -> Any:
     """The time of a line, which takes the keys."""
     return visitor.all(".row .at")[index]
@@ -161,8 +168,6 @@ def said(visitor: Visitor, index: int) -> str:
 def test_lines_and_speakers_are_edited_by_keyboard_and_undone(
     visitor: Visitor, server: Server
 ) -> None:
-    from selenium.webdriver import ActionChains
-
     visitor.reads(server, "talk.wav", 12)
     visitor.sees("#said", "talk.wav is done.")  # or that would be said over what comes next
     before = [said(visitor, index) for index in range(12)]
@@ -208,10 +213,10 @@ def test_lines_and_speakers_are_edited_by_keyboard_and_undone(
     visitor.until(f"{FOCUS}.dataset.speaker === 'Speaker_0'", "the focus is on who has it")
     assert server.jobs()[0]["revision"] == 4
     # all undone, and one done again
-    ActionChains(visitor.driver).key_down(CONTROL).send_keys("z").key_up(CONTROL).perform()
+    undoes(visitor)
     visitor.sees("#said", "Undone: Speaker 2 was merged into Nell.")
     for _ in range(3):
-        ActionChains(visitor.driver).key_down(CONTROL).send_keys("z").key_up(CONTROL).perform()
+        undoes(visitor)
     visitor.sees("[aria-label='Undo, 0'][aria-disabled=true]")
     wait_until(lambda: [said(visitor, at) for at in range(12)] == before, "as before")
     assert names(visitor) == ["Speaker 0", "Speaker 1"]
@@ -339,24 +344,41 @@ def test_late_answer_of_the_transcript_history_does_not_block_the_next_edits(
     visitor: Visitor, server: Server
 ) -> None:
     reads_with_holds(visitor, server)
-
-    def held(kind: str) -> None:
-        wait_until(lambda: visitor.js(f"return Boolean(held.{kind})"), kind)
-
-    visitor.js("holds.edit = holds.history = true")
-    writes(visitor, 2, "One.")  # the page looks, and asks for what it does not know to be its own
-    held("edit")
-    visitor.js("document.dispatchEvent(new Event('visibilitychange'))")
-    held("history")
-    visitor.js("holds.edit = holds.history = false; held.edit()")
+    path = f"/v1/jobs/{server.jobs()[0]['id']}/transcript"
+    theirs = {"op": "rename", "speaker": "Speaker_1", "name": "Hamm"}
+    visitor.js("holds.history = true")
+    server.client.patch(path, json={"operations": [theirs]}).raise_for_status()
+    visitor.comes_back_until(lambda: visitor.js("return Boolean(held.history)"), "it is asked")
+    visitor.js("window.late = held.history; holds.history = false")
+    writes(visitor, 2, "One.")
+    visitor.sees(".trouble", "changed meanwhile")
+    visitor.driver.switch_to.active_element.send_keys(ENTER)
     wait_until(lambda: said(visitor, 2) == "One.", "the first")
-    writes(visitor, 2, "Two.")
-    wait_until(lambda: said(visitor, 2) == "Two.", "the second")
-    before = visitor.js("held.history(); return given.transcript")
+    before = visitor.js("late(); return given.transcript")
     wait_until(lambda: visitor.js("return given.transcript") > before, "it is there")
     visitor.driver.execute_async_script("setTimeout(arguments[0], 100)")
-    writes(visitor, 2, "Three.")
-    wait_until(lambda: said(visitor, 2) == "Three.", "the third")
+    writes(visitor, 2, "Two.")
+    wait_until(lambda: said(visitor, 2) == "Two.", "the second")
+    assert visitor.all(".trouble") == []
+
+
+def test_edit_whose_answer_is_late_is_not_taken_for_another_persons(
+    visitor: Visitor, server: Server
+) -> None:
+    reads_with_holds(visitor, server)
+    writes(visitor, 2, "One.")
+    wait_until(lambda: said(visitor, 2) == "One.", "the first")
+    visitor.js("holds.edit = true")
+    writes(visitor, 3, "Two.")
+    wait_until(lambda: visitor.js("return Boolean(held.edit)"), "it is done")
+    before = visitor.js("return given.list")
+    visitor.comes_back_until(lambda: visitor.js("return given.list") > before + 1, "it looks")
+    visitor.js("holds.edit = false; held.edit()")
+    wait_until(lambda: said(visitor, 3) == "Two.", "the second")
+    undoes(visitor)
+    undoes(visitor)
+    visitor.sees("[aria-label='Undo, 0']")
+    visitor.sees("#said", "Undone: Segment corrected.")
     assert visitor.all(".trouble") == []
 
 

@@ -64,14 +64,27 @@ export class Editing {
     });
   }
 
-  /** The transcript as it is now, where somebody else changed it; not where an edit of ours has
-   * overtaken the answer. */
-  async again(id) {
-    this.#made.clear(); // the numbers are of other edits now
+  /** The transcript as it is now, if somebody else made this revision of it. Edits on their way end
+   * first, because their revisions are ours. */
+  async again(id, revision) {
+    await this.#turn;
+    if (this.#isOlder(id, revision)) await this.#reread(id, () => this.#turn);
+  }
+
+  /** `settled` ends once no edit is on its way: one may have begun while this read. */
+  async #reread(id, settled = () => null) {
     const fresh = await read(client(), id).catch(() => null); // the next look says what is wrong
-    if (!(fresh?.edits.revision > (this.#store.state.shown?.edits?.revision ?? 0))) return;
+    await settled();
+    if (!fresh || !this.#isOlder(id, fresh.edits.revision)) return;
+    this.#made.clear(); // the numbers are of other edits now
     this.#order += 1;
     this.#show(id, fresh);
+  }
+
+  /** Whether an older revision of this transcript is shown. */
+  #isOlder(id, revision) {
+    const { shown } = this.#store.state;
+    return shown?.id === id && revision > (shown.edits?.revision ?? 0);
   }
 
   refuse() {
@@ -104,7 +117,7 @@ export class Editing {
       return true;
     } catch (error) {
       const changed = error.code === CHANGED.code;
-      if (changed) await this.again(id);
+      if (changed) await this.#reread(id);
       this.#show(id, { wrong: changed ? CHANGED : trouble(error) });
       return false;
     }

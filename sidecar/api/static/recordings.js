@@ -329,7 +329,7 @@ export class Recordings {
       this.#heard = selected;
       return this.#resume();
     }
-    if (job && shown?.edits && shown.id === selected && job.revision > shown.edits.revision) this.editing.again(selected);
+    if (job && shown?.edits && shown.id === selected && job.revision > shown.edits.revision) this.editing.again(selected, job.revision);
   }
 
   /** The transcript of a job, as it grows and as it is in the end. A stream for the job that is
