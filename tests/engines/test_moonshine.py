@@ -207,6 +207,34 @@ def test_confidence_of_speech_is_above_that_of_reversed_speech(
     assert np.median([one.confidence for one in reversed_]) < 0.55  # type: ignore[type-var]
 
 
+def noise(size: int, steepness: float) -> Block:
+    """Noise of a mean square of 1, whose power falls by the frequency to this power."""
+    spectrum = np.fft.rfft(np.random.default_rng(7).standard_normal(size))
+    found = np.fft.irfft(spectrum / np.arange(1, len(spectrum) + 1) ** (steepness / 2), size)
+    return (found / found.std()).astype(np.float32)
+
+
+@pytest.mark.parametrize("steepness", [0, 1], ids=["white", "pink"])
+def test_short_words_14_db_over_the_noise_are_speech_and_noise_alone_is_none(
+    engine: MoonshineEngine, endgame: Block, found_in_endgame: Transcript, steepness: float
+) -> None:
+    words = [word for one in found_in_endgame.segments for word in one.words]
+    short = [one for one in words if 0.25 < one.end - one.start < 0.6][:8]
+    sound = noise(3 * RATE * (len(short) + 1), steepness) * 10 ** (-14 / 20)
+    assert transcript(engine, sound).no_speech
+    for at_s, word in zip(count(3, 3), short):
+        spoken_word = endgame[round(word.start * RATE) : round(word.end * RATE)]
+        sound[at_s * RATE :][: len(spoken_word)] += spoken_word / spoken_word.std()
+    found = transcript(engine, sound / 10)
+    heard = [
+        at
+        for at in range(3, 3 * len(short) + 1, 3)
+        if any(one.start < at + 1 and at < one.end for one in found.segments)
+    ]
+    assert not found.no_speech
+    assert len(heard) > len(short) / 2
+
+
 FLOOR = (0.0, 1.5, 2.4, 3.9, 4.8, 8.7, 12.0, 14.6, 17.6, 19.4, 20.4, 22.4, 23.7, 28.0)
 """When Nagg, Nell, Nagg and so on begin to speak in the clip, seconds."""
 
