@@ -242,7 +242,7 @@ def run(options: LiveCommandOptions) -> int:
     the end it has lines of text: they are there if the command is killed.
 
     If the service shuts down before it has all audio, the transcript so far is written, and the
-    exit code is 1.
+    exit code is 1. So it is if words may be missing: a line on standard error says from where on.
 
     Examples:
 
@@ -312,7 +312,7 @@ async def _run(options: LiveCommandOptions, channels: Sequence[str]) -> int:
     # Ctrl-C is the only end of a microphone, but interrupts a recording.
     if interrupted() and options.source is not None:
         return output.INTERRUPTED
-    return int(wrong is not None)
+    return int(wrong is not None or transcript.recognized_s is not None)
 
 
 def _audio_of(options: LiveCommandOptions, channels: int) -> tuple[int, Any]:

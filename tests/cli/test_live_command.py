@@ -315,6 +315,24 @@ def test_live_prints_its_words_and_exits_1_if_the_output_folder_is_gone_at_the_e
     assert str(path) in complained
 
 
+@pytest.mark.parametrize("served", [True, False], ids=["served", "alone"])
+def test_live_whose_words_were_not_recognized_in_time_says_from_where_on_and_exits_1(
+    served: bool, live: Starts, start_server: StartServer, tmp_path: Path
+) -> None:
+    path = new_file(tmp_path / "talk.wav", wav(recorded(talk(0.3))))
+    late = {"live_timeout": 0.2, "scripted_hear": 2}  # seconds
+    to = ("--server", start_server(**late).url) if served else ()
+    alone = {"engine": "scripted", **late}
+    environment = {f"VIBEVOICE_{name.upper()}": str(value) for name, value in alone.items()}
+    options = ("--pace", 0, "--format", "json", *to)
+    said, complained = ended(live(path, *options, environment=environment), 1)
+    about = json.loads(said)["metadata"]
+    assert [one["code"] for one in about["warnings"]] == ["recognition_failed"]
+    assert about["recognized_s"] < about["duration"]
+    missing = f"vibevoice-asr: Words may be missing from {about['recognized_s']:.1f} s on."
+    assert complained.splitlines().count(missing) == 1
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("why", ["shutdown", "longest"])
 def test_session_ended_by_shutdown_or_longest_duration_keeps_text_and_is_an_error_with_reason(
