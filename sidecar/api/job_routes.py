@@ -274,9 +274,10 @@ def _add_submission_routes(router: APIRouter, service: Service) -> None:
         """Cancel a job and delete it with its transcript."""
         identity = identity_of(request)
         job = await service.owned.job(identity, job_id)
+        revisions = job_edit_and_recording_routes.parse_revisions(request, "If-Match")
         if request_options.parse_flag("keep", request.query_params.get("keep"), default=False):
             return await job_response(service, identity, await service.owned.cancel(identity, job))
-        await service.owned.delete(identity, job)
+        await service.owned.delete(identity, job, revisions)
         return Response(status_code=204)
 
 

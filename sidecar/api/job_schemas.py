@@ -129,8 +129,10 @@ SUBMIT: dict[str, Any] = {
         )
     ),
 }
+_ETAG = openapi.text(pattern=r'^("[0-9]{1,9}"|\*)$')
 DELETE: dict[str, Any] = openapi.parameters(
-    openapi.query("keep", openapi.flag(False), "True: it is cancelled, and stays in the list.")
+    openapi.query("keep", openapi.flag(False), "True: it is cancelled, and stays in the list."),
+    openapi.header("If-Match", _ETAG, "Revision to delete. Default: any. 'keep' ignores it."),
 )
 SUBMIT_FIELDS = openapi.schema_fields(SUBMIT)
 RESUME: dict[str, Any] = openapi.parameters(
@@ -151,7 +153,6 @@ EVENTS: dict[int | str, dict[str, Any]] = {
     },
     204: {"description": "The job has finished, and you have received all events."},
 }
-_ETAG = openapi.text(pattern=r'^("[0-9]{1,9}"|\*)$')
 FORMAT: dict[str, Any] = openapi.parameters(
     openapi.query("format", openapi.choice(FORMATS, default="json"), "Which."),
     openapi.query(

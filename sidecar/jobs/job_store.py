@@ -104,9 +104,13 @@ class JobStore(Protocol):
     def cancel_soon(self, job_id: str) -> None:
         """Cancel a job without waiting; retried in the background until it is persisted."""
 
-    async def delete(self, job_id: str) -> None:
-        """Cancel a job if it has not ended, and delete it with its recording. An
-        unknown id does nothing."""
+    async def delete(self, job_id: str, seq: int | None = None) -> None:
+        """Cancel a job if it has not ended, and delete it with its recording. An unknown id does
+        nothing. ``seq``: only if that is the number of its last event.
+
+        Raises:
+            errors.TranscriptChanged: the job has another last event.
+        """
 
     async def delete_owner(self, owner: str) -> int:
         """`delete` all jobs of an owner, private ones too; return how many there were."""

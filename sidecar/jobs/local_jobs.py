@@ -111,13 +111,15 @@ class LocalJobStore:
         with suppress(JobNotFound):
             self._cancel(self._event_log.get(job_id))
 
-    async def delete(self, job_id: str) -> None:
+    async def delete(self, job_id: str, seq: int | None = None) -> None:
         """As `JobStore.delete`."""
         try:
             record = self._event_log.get(job_id)
         except JobNotFound:
             await self._event_log.written(job_id)  # its deletion may not be persisted yet
         else:
+            if seq not in (None, record.seq):
+                raise TranscriptChanged()
             self._delete(record)
             await self._persisted(record)
 

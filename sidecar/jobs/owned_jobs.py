@@ -136,16 +136,27 @@ class OwnedJobs:
         """
         return await self._store.cancel(_require_owned(identity, record).id)
 
-    async def delete(self, identity: Identity, record: JobRecord) -> None:
+    async def delete(
+        self, identity: Identity, record: JobRecord, revisions: Container[int] | None = None
+    ) -> None:
         """Cancel a job if it has not ended, and delete it with its transcript; once this returns,
-        also on the disk.
+        also on the disk. ``revisions``: those that the transcript may have; None: any.
 
         Raises:
-            errors.JobNotFound: it belongs to another owner.
+            errors.JobNotFound: it belongs to another owner, or was deleted.
+            errors.TranscriptChanged: it has another revision; nothing is deleted.
             errors.DiskFull, errors.SpoolUnwritable: it is still on the disk, and is deleted there
                 with the next write that succeeds.
         """
-        await self._store.delete(_require_owned(identity, record).id)
+        job_id = _require_owned(identity, record).id
+        if revisions is None:
+            return await self._store.delete(job_id)
+        while True:
+            _check_revision(record, revisions)
+            try:
+                return await self._store.delete(job_id, record.seq)
+            except errors.TranscriptChanged:  # or an event that is no edit
+                record = await self.job(identity, job_id)
 
     async def delete_all(self, identity: Identity) -> int:
         """`delete` all of the owner's jobs, private ones too; return how many there were.

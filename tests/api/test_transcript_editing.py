@@ -107,6 +107,20 @@ def test_edit_of_a_revision_that_is_not_in_its_if_match_header_returns_412(
 
 
 @pytest.mark.anywhere
+def test_deletion_of_a_revision_that_is_not_in_its_if_match_header_returns_412_and_keeps_the_job(
+    server: Server, job_id: str
+) -> None:
+    path, seen = f"/v1/jobs/{job_id}", {"If-Match": shown(server, job_id).headers["etag"]}
+    edit(server, job_id, rename("Speaker_0", "Nagg")).raise_for_status()  # by another person
+    check_problem(server.client.delete(path, headers=seen), 412, "transcript_changed")
+    assert shown(server, job_id).json()["segments"][0]["name"] == "Nagg"
+    check_problem(server.client.delete(path, headers={"If-Match": "1"}), 422, "field_invalid")
+    now = {"If-Match": shown(server, job_id).headers["etag"]}
+    assert server.client.delete(path, headers=now).status_code == 204
+    assert server.client.get(path).status_code == 404
+
+
+@pytest.mark.anywhere
 def test_transcript_whose_etag_is_in_if_none_match_returns_304_without_a_body(
     server: Server, job_id: str
 ) -> None:

@@ -131,6 +131,13 @@ def test_edit_is_not_retried_if_it_may_have_been_made(code: str | None) -> None:
     assert run(undo, problem(429, "rate_limited"), problem(503, "machine_busy"), fine)[1] is fine
 
 
+def test_deletion_edit_and_diarization_of_a_revision_name_it_and_else_name_none() -> None:
+    for call in (calls.cancel("j", revision=3), calls.edit("j", [], 3), calls.diarize("j", {}, 3)):
+        assert call.headers == {"If-Match": '"3"'}
+    for call in (calls.cancel("j"), calls.edit("j", [], None), calls.diarize("j", {}, None)):
+        assert "If-Match" not in call.headers
+
+
 @pytest.mark.parametrize("call", [calls.cancel("j"), calls.delete_person("p")])
 @pytest.mark.parametrize(
     ("before", "perhaps_done"),

@@ -107,10 +107,10 @@ def test_job_with_a_key_is_submitted_once_listed_fetched_edited_and_deleted(
     assert found["one"]["id"] in found["listed"]
     assert list(found["formats"]) == list(FORMATS)
     assert all(text.strip() for text in found["formats"].values())
-    edited, refused, not_kept = found["edits"]
+    edited, refused, not_kept, not_deleted = found["edits"]
     assert not_kept == "diarization_not_kept", "the engine of tests keeps nothing"
     assert (edited["revision"], edited["speakers"][0]["name"]) == (1, "Nell")
-    assert refused == "transcript_changed"
+    assert refused == not_deleted == "transcript_changed"
     assert found["health"]["engine"] == "scripted"
     assert found["one"]["id"] not in {job["id"] for job in server.jobs()}
 

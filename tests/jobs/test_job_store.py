@@ -480,6 +480,19 @@ async def test_edit_is_stored_as_new_revision_and_edit_of_older_revision_is_refu
         await store.edit(undone, EditedChange(UndoStep()))
 
 
+async def test_job_is_deleted_by_the_number_of_its_last_event_and_by_an_older_one_refused(
+    opened: Opened, store: JobStore
+) -> None:
+    seen = await done(opened)
+    edited = await store.edit(seen, EditedChange((RewriteSegment(0, "Said."),)))
+    with pytest.raises(errors.TranscriptChanged):
+        await store.delete(seen.id, seen.seq)
+    assert await store.get(seen.id) == edited
+    await store.delete(seen.id, edited.seq)
+    await store.delete(seen.id, edited.seq)  # again: the answer may have been lost
+    assert await is_gone(store, seen.id)
+
+
 async def test_last_reported_diarization_is_found_after_the_end_of_its_job_and_after_an_edit(
     opened: Opened, store: JobStore
 ) -> None:

@@ -228,6 +228,25 @@ async def test_edit_overtaken_by_another_is_computed_again_and_both_apply(
     assert (after.transcript.name_of(0), after.segments[0].text) == ("Nell", "other")
 
 
+async def test_deletion_of_a_revision_overtaken_by_an_edit_is_refused_and_keeps_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    log = JobEventLog()
+    job, editor = done_in(log), editor_of(log)
+    store = LocalJobStore(log, None, retention_of(log))  # type: ignore[arg-type]
+    owned, delete = OwnedJobs(store), store.delete
+
+    async def overtaken(job_id: str, seq: int | None = None) -> None:
+        monkeypatch.setattr(store, "delete", delete)
+        await editor.edit(ANONYMOUS, job_id, (RewriteSegment(0, "corrected"),))
+        await delete(job_id, seq)
+
+    monkeypatch.setattr(store, "delete", overtaken)
+    with pytest.raises(errors.TranscriptChanged):
+        await owned.delete(ANONYMOUS, log.get(job.id), {0})
+    assert log.get(job.id).segments[0].text == "corrected"
+
+
 async def test_edit_without_revision_is_refused_after_a_new_diarization_and_one_with_it_applies(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

@@ -119,12 +119,21 @@ export function jobs(which) {
 }
 
 /**
+ * The header that asks for a transcript as it was in a revision; none of any.
+ *
+ * @param {number | undefined} revision
+ * @returns {Record<string, string>}
+ */
+const matching = (revision) => (revision === undefined ? {} : { "If-Match": `"${revision}"` });
+
+/**
  * End a job, or forget one that has ended.
  *
  * @param {string} id
+ * @param {number} [revision]
  * @returns {Call}
  */
-export const cancel = (id) => ({ method: "DELETE", path: pathOf(id), ends: true });
+export const cancel = (id, revision) => ({ method: "DELETE", path: pathOf(id), headers: matching(revision), ends: true });
 
 /**
  * @param {string} id
@@ -153,9 +162,7 @@ export const recording = (id) => ({ method: "GET", path: `${pathOf(id)}/audio`, 
  * @returns {Call}
  */
 export function edit(id, operations, revision) {
-  /** @type {Record<string, string>} */
-  const headers = { "Content-Type": "application/json" };
-  if (revision !== undefined) headers["If-Match"] = `"${revision}"`;
+  const headers = { "Content-Type": "application/json", ...matching(revision) };
   const body = JSON.stringify({ operations });
   return { method: "PATCH", path: `${pathOf(id)}/transcript`, headers, body };
 }
@@ -169,9 +176,7 @@ export function edit(id, operations, revision) {
  * @returns {Call}
  */
 export function diarize(id, counts, revision) {
-  /** @type {Record<string, string>} */
-  const headers = { "Content-Type": "application/json" };
-  if (revision !== undefined) headers["If-Match"] = `"${revision}"`;
+  const headers = { "Content-Type": "application/json", ...matching(revision) };
   return { method: "POST", path: `${pathOf(id)}/diarize`, headers, body: JSON.stringify(counts) };
 }
 

@@ -298,13 +298,14 @@ export class VibevoiceClient {
   }
 
   /**
-   * End a job, or forget one that has ended: it and its words are gone then.
+   * End a job, or forget one that has ended: it and its words are gone then. `revision`: not if it is
+   * another by now (`transcript_changed`).
    *
    * @param {string} id
-   * @param {{ signal?: AbortSignal }} [how]
+   * @param {{ revision?: number, signal?: AbortSignal }} [how]
    */
-  async cancel(id, { signal } = {}) {
-    await this.#ask(calls.cancel(id), signal);
+  async cancel(id, { revision, signal } = {}) {
+    await this.#ask(calls.cancel(id, revision), signal);
   }
 
   /**

@@ -43,6 +43,7 @@ const CASES = {
     const edits = [await client.edit(one.id, [{ op: "rename", speaker: "Speaker_0", name: "Nell" }], { revision: 0 })];
     edits.push(await client.edit(one.id, [{ op: "undo" }], { revision: 0 }).catch(({ code }) => code));
     edits.push(await client.diarize(one.id, { num_speakers: 2 }).catch(({ code }) => code));
+    edits.push(await client.cancel(one.id, { revision: 0 }).catch(({ code }) => code));
     const page = await client.jobs({ state: ["done", "failed"], limit: 100 });
     await client.cancel(one.id);
     const health = await client.health();

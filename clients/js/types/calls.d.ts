@@ -120,7 +120,7 @@ export const FORMATS: readonly ["json", "text", "srt", "vtt", "tsv", "rttm"];
 export const EVENT_STREAM: "text/event-stream";
 export function health(): Call;
 export function job(id: string): Call;
-export function cancel(id: string): Call;
+export function cancel(id: string, revision?: number | undefined): Call;
 export function transcript(id: string, format: string): Call;
 export function recording(id: string): Call;
 export function fine(status: number): boolean;

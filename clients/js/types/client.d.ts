@@ -199,12 +199,14 @@ export class VibevoiceClient {
         signal?: AbortSignal;
     }): Promise<import("./wire.js").Diarized>;
     /**
-     * End a job, or forget one that has ended: it and its words are gone then.
+     * End a job, or forget one that has ended: it and its words are gone then. `revision`: not if it is
+     * another by now (`transcript_changed`).
      *
      * @param {string} id
-     * @param {{ signal?: AbortSignal }} [how]
+     * @param {{ revision?: number, signal?: AbortSignal }} [how]
      */
-    cancel(id: string, { signal }?: {
+    cancel(id: string, { revision, signal }?: {
+        revision?: number;
         signal?: AbortSignal;
     }): Promise<void>;
     /**

@@ -244,9 +244,9 @@ class PostgresJobStore:
         """Cancel a job in the background; retried while the database does not answer."""
         self._soon(self.cancel, job_id)
 
-    async def delete(self, job_id: str) -> None:
-        """Delete a job with all its data; an unknown id does nothing."""
-        await self._delete(job_id)
+    async def delete(self, job_id: str, seq: int | None = None) -> None:
+        """Delete a job with all its data, as `JobStore.delete`."""
+        await self._delete(job_id, seq)
         await self._retention.delete_recordings_now()
 
     def delete_soon(self, job_id: str) -> None:
@@ -383,8 +383,10 @@ class PostgresJobStore:
         """Wait a moment for the background tasks."""
         await self.ending.close(self.close_s)
 
-    async def _delete(self, job_id: str) -> None:
-        ((lasted_s,),) = await self._database.call("delete_1", job_id)
+    async def _delete(self, job_id: str, seq: int | None = None) -> None:
+        ((deleted, lasted_s),) = await self._database.call("delete_1", job_id, seq)
+        if not deleted:
+            raise errors.TranscriptChanged()
         self._count_cancelled(lasted_s)
 
     async def _delete_later(self, job_id: str) -> None:

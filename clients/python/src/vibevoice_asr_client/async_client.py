@@ -225,9 +225,12 @@ class AsyncClient:
         """The caller's jobs without what was said; ``after``: `JobPage.next` of the last page."""
         return page_of((await self._ask(calls.jobs(state, limit, after))).body())
 
-    async def cancel(self, job_id: str, keep: bool = False) -> None:
-        """End a job, or forget one that has ended; with ``keep`` it is forgotten in no case."""
-        await self._ask(calls.cancel(job_id, keep))
+    async def cancel(self, job_id: str, keep: bool = False, revision: Optional[int] = None) -> None:
+        """End a job, or forget one that has ended; with ``keep`` it is forgotten in no case.
+
+        ``revision``: refuse to forget it (`codes.TranscriptChanged`) if it is another by now.
+        """
+        await self._ask(calls.cancel(job_id, keep, revision))
 
     async def events(self, job_id: str, after: Optional[int] = None) -> AsyncGenerator[Event, None]:
         """What happened to a job (after the event ``after``) and happens, to its end.

@@ -134,11 +134,11 @@ def jobs(state: Optional[str], limit: Optional[int], after: Optional[str]) -> Ca
     return Call("GET", "/v1/jobs", params={k: v for k, v in asked.items() if v is not None})
 
 
-def cancel(job_id: str, keep: bool = False) -> Call:
+def cancel(job_id: str, keep: bool = False, revision: Optional[int] = None) -> Call:
     """End a job, or forget one that has ended; with ``keep`` it is forgotten in no case."""
     if keep:
         return Call("DELETE", _job(job_id), params={"keep": "true"})
-    return Call("DELETE", _job(job_id), ends=True)
+    return Call("DELETE", _job(job_id), ends=True, headers=_of(revision))
 
 
 def transcript(job_id: str, fmt: str) -> Call:
@@ -153,9 +153,10 @@ def recording(job_id: str) -> Call:
 
 def edit(job_id: str, operations: Sequence[Mapping[str, Any]], revision: Optional[int]) -> Call:
     """Change a transcript; all operations or none."""
-    headers = {} if revision is None else {"If-Match": f'"{revision}"'}
     body = {"operations": [dict(one) for one in operations]}
-    return Call("PATCH", f"{_job(job_id)}/transcript", again=False, headers=headers, body=body)
+    return Call(
+        "PATCH", f"{_job(job_id)}/transcript", again=False, headers=_of(revision), body=body
+    )
 
 
 def split_speaker(speaker: str, into: Optional[int]) -> List[Dict[str, Any]]:
@@ -166,9 +167,8 @@ def split_speaker(speaker: str, into: Optional[int]) -> List[Dict[str, Any]]:
 
 def diarize(job_id: str, counts: Mapping[str, Optional[int]], revision: Optional[int]) -> Call:
     """Tell the speakers of a transcript apart again."""
-    headers = {} if revision is None else {"If-Match": f'"{revision}"'}
     body = {name: count for name, count in counts.items() if count is not None}
-    return Call("POST", f"{_job(job_id)}/diarize", again=False, headers=headers, body=body)
+    return Call("POST", f"{_job(job_id)}/diarize", again=False, headers=_of(revision), body=body)
 
 
 def history(job_id: str) -> Call:
@@ -257,6 +257,11 @@ def _text(value: Any) -> str:
     if isinstance(value, (list, tuple)):
         return ", ".join(map(str, value))
     return str(value)
+
+
+def _of(revision: Optional[int]) -> Dict[str, str]:
+    """The header that asks for a transcript as it was in ``revision``; none of any."""
+    return {} if revision is None else {"If-Match": f'"{revision}"'}
 
 
 def _job(job_id: str) -> str:

@@ -580,18 +580,23 @@ END $$;
 CREATE TRIGGER deleted AFTER DELETE ON vibevoice.jobs
     FOR EACH ROW EXECUTE FUNCTION vibevoice.deleted_1();
 
--- Delete a job with all its data, also one that is not submitted yet. Return the seconds since its
--- submission, if this call ended it.
-CREATE FUNCTION vibevoice.delete_1(job_ text) RETURNS float8 LANGUAGE plpgsql AS $$
-DECLARE lasted_s float8;
+-- Delete a job with all its data, also one that is not submitted yet; with `base` only if that is its
+-- last event. `lasted_s`: the seconds since its submission, if this call ended it.
+CREATE FUNCTION vibevoice.delete_1(job_ text, base bigint DEFAULT NULL)
+RETURNS TABLE (deleted boolean, lasted_s float8) LANGUAGE plpgsql AS $$
 BEGIN
-    IF vibevoice.buried_1(job_) THEN RETURN NULL; END IF;
-    -- First, since other calls that delete the job lock it before its tombstone.
-    DELETE FROM vibevoice.jobs WHERE id = job_
-        RETURNING extract(epoch FROM clock_timestamp() - CASE WHEN ended IS NULL THEN came END)
-        INTO lasted_s;
-    INSERT INTO vibevoice.tombstones (id) VALUES (job_) ON CONFLICT DO NOTHING;
-    RETURN lasted_s;
+    deleted := true;
+    IF NOT vibevoice.buried_1(job_) THEN
+        -- First, since other calls that delete the job lock it before its tombstone.
+        DELETE FROM vibevoice.jobs WHERE id = job_ AND seq = coalesce(base, seq)
+            RETURNING extract(epoch FROM clock_timestamp() - CASE WHEN ended IS NULL THEN came END)
+            INTO lasted_s;
+        deleted := NOT EXISTS (SELECT FROM vibevoice.jobs WHERE id = job_);
+        IF deleted THEN
+            INSERT INTO vibevoice.tombstones (id) VALUES (job_) ON CONFLICT DO NOTHING;
+        END IF;
+    END IF;
+    RETURN NEXT;
 END $$;
 
 -- Edit the transcript of a job that is done, if its last event is `base`; return whether it is
