@@ -115,6 +115,8 @@ class WorkerProcess:
         self.pid = self._process.pid
         assert self._process.stderr is not None
         self._last_lines: deque[str] = deque(maxlen=STDERR_TAIL_LINES)
+        self._kill_notes: list[str] = []
+        """Why the service killed it. Its own lines may come later than that: a pipe has them."""
         relay = (self._process.stderr, name, self._last_lines)
         try:
             threading.Thread(target=_relay_output, args=relay, daemon=True).start()
@@ -142,8 +144,8 @@ class WorkerProcess:
 
     @property
     def last_lines(self) -> list[str]:
-        """Return its last lines on standard error."""
-        return list(self._last_lines)
+        """Return its last lines on standard error, and behind them why it was killed for a hang."""
+        return [*self._last_lines, *self._kill_notes]
 
     @property
     def exit_code(self) -> int | None:
@@ -265,7 +267,7 @@ class WorkerProcess:
         elif self._process.poll() is None:
             log.warning("worker %s does not answer and is killed %s", self.name, note)
             self._hung = True
-            self._last_lines.append(note)
+            self._kill_notes.append(note)
         with suppress(ProcessLookupError):
             self._process.kill()
         asyncio.get_running_loop().call_later(self.options.exit_grace_s, self._give_up)
@@ -330,7 +332,7 @@ class WorkerProcess:
         if await self._killed_for_memory():
             return errors.OutOfMemory()
         sole = began and len(self._blamed) == 1
-        reading = READ_NOTE in self._last_lines
+        reading = READ_NOTE in self._kill_notes
         return WorkerDied(str(error), began, self._ours or bool(self._blamed), sole, reading)
 
 

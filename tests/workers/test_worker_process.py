@@ -2,6 +2,7 @@
 
 import asyncio
 import errno
+import logging
 import os
 import queue
 import select
@@ -25,7 +26,7 @@ from service_process import PATIENCE_S, halt, runs, until, wait_until, worker_pi
 from sidecar import errors
 from sidecar.engines import engine_spec
 from sidecar.interfaces.engine_interface import LoadOptions, TranscribeOptions
-from sidecar.workers import channel, worker_main
+from sidecar.workers import channel, worker_main, worker_process
 from sidecar.workers.engine import Engine
 from sidecar.workers.rpc_server import RpcRequest, RpcSender
 from sidecar.workers.worker_environment import WorkerOptions
@@ -191,6 +192,34 @@ async def test_worker_that_does_not_answer_cancel_is_killed_as_hung() -> None:
         assert await worker.crashed()
         assert worker.last_lines[-1] == HUNG_NOTE
     assert not runs(worker.pid)
+
+
+async def test_note_of_a_hang_stands_behind_lines_that_were_read_after_the_kill(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    talks = "import os, time; os.write(2, b'first\\nsecond\\n'); time.sleep(3600)"
+    monkeypatch.setattr(worker_process, "worker_command", lambda: [sys.executable, "-c", talks])
+    logged, killed = threading.Event(), threading.Event()
+
+    class Held(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            if record.getMessage() == "first":
+                logged.set()
+                killed.wait(PATIENCE_S)
+
+    relay, held = logging.getLogger(f"{worker_process.__name__}.late"), Held()
+    relay.addHandler(held)
+    monkeypatch.setattr(relay, "level", logging.INFO)
+    try:
+        worker = WorkerProcess("late")
+        await until(logged.is_set, "a line of it is read")
+        worker.kill(hung=True)
+        killed.set()
+        await until(lambda: "second" in worker.last_lines, "the next is read")
+        assert worker.last_lines == ["first", "second", HUNG_NOTE]
+        await worker.close()
+    finally:
+        relay.removeHandler(held)
 
 
 @pytest.mark.usefixtures("hold")
