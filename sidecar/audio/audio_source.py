@@ -249,9 +249,19 @@ class ClientFileRef:
 
         Raises:
             errors.BadRequest: it does not exist any more, or may not be read.
+            errors.StorageUnreachable: it is not found, but its folder may not be mounted.
             errors.AudioLost: it is another file, or was changed.
         """
-        source = open_recording_file(self.path, roots)
+        # before it is opened: a folder that is mounted in between makes no missing file
+        unmounted = _may_be_unmounted(self.path)
+        try:
+            source = open_recording_file(self.path, roots)
+        except errors.AudioPathNotFound:
+            if unmounted:
+                raise errors.StorageUnreachable(
+                    "The folder of 'audio_path' is missing or empty; it may not be mounted."
+                ) from None
+            raise
         status = os.fstat(source.fd)
         if (status.st_ino, status.st_mtime_ns) != (self.inode, self.mtime):
             source.close()
@@ -259,6 +269,15 @@ class ClientFileRef:
                 "The file that 'audio_path' names was changed after the job was submitted."
             )
         return source
+
+
+def _may_be_unmounted(path: str) -> bool:
+    """Return whether the folder of a file is missing, empty, or cannot be listed."""
+    try:
+        with os.scandir(os.path.dirname(os.path.realpath(path))) as entries:
+            return next(entries, None) is None
+    except OSError:
+        return True
 
 
 RecordingRef = OpenUploadRef | StoredRecordingRef | ClientFileRef

@@ -50,10 +50,11 @@ class Dispatcher:
         engine: Engine[EngineSpec],
         wait_queue: WaitQueue,
         probe: EngineProbe,
+        opener: RecordingOpener,
         options: QueueOptions,
     ) -> None:
         self.number = number
-        self._engine, self._probe = engine, probe
+        self._engine, self._probe, self._opener = engine, probe, opener
         self.wait_queue = wait_queue
         self._options = options
         self._news = asyncio.Event()
@@ -93,6 +94,8 @@ class Dispatcher:
                 self.wait_queue.finish(job, self.number)
             if end.error is not None and fault_of(end.error) is not errors.Fault.RECORDING:
                 self.wait_queue.hold(job, end.error, end.vain_s)
+                if fault_of(end.error) is errors.Fault.STORAGE:
+                    self._opener.renew(job)
             elif (breakers.open or breakers.crashes) and job.state is JobState.DONE:
                 breakers.done(persisted=not job.record.durable)
 
@@ -279,11 +282,11 @@ class JobQueue(SubmissionQueue):
         self.breakers = self._wait_queue.breakers
         super().__init__(options.limit, self._wait_queue.begun_in_s)
         self._probe = EngineProbe(engine, self._wait_queue, options)
+        self.opener = RecordingOpener(self._wait_queue, options)
         self.dispatchers = [
-            Dispatcher(number, engine, self._wait_queue, self._probe, options)
+            Dispatcher(number, engine, self._wait_queue, self._probe, self.opener, options)
             for number in range(options.concurrency)
         ]
-        self.opener = RecordingOpener(self._wait_queue, options)
         self._broken = asyncio.Event()
         self._put_off: list[Job] = []
         """Durable jobs that the next start resumes."""

@@ -8,7 +8,7 @@ from contextlib import aclosing
 from dataclasses import replace
 
 from sidecar import errors
-from sidecar.audio.audio_source import AudioSource
+from sidecar.audio.audio_source import AudioSource, OpenUploadRef
 from sidecar.errors import Fault
 from sidecar.interfaces.engine_interface import EngineSpec, Precision, TranscribeOptions
 from sidecar.jobs import job_record
@@ -45,7 +45,8 @@ class Job:
         record: JobRecord,
         open_recording: OpenRecording | None = None,
     ) -> None:
-        """``source``: its recording; None: ``open_recording`` opens it before the job's turn."""
+        """``source``: its recording; None: ``open_recording`` opens it before the job's turn. That
+        also opens it anew after a fault of its storage."""
         self.source, self._open_recording = source, open_recording
         self.record = record
         self.arrived_at = time.monotonic()
@@ -97,6 +98,18 @@ class Job:
         """Open the recording; raise what opening it raises."""
         assert self._open_recording is not None
         self.source = await self._open_recording(self.record)
+
+    @property
+    def reopens(self) -> bool:
+        """Return whether the recording can be opened anew. An upload that only this process has
+        has no name: its descriptor is all there is."""
+        named = not isinstance(self.record.audio, OpenUploadRef)
+        return named and self._open_recording is not None
+
+    def put_down(self) -> AudioSource | None:
+        """Return the recording, which the caller closes: it is to be opened anew."""
+        source, self.source = self.source, None
+        return source
 
     def close(self) -> None:
         """Close the recording."""
@@ -294,7 +307,10 @@ class JobRun:
             self._task.cancel()
 
     def _end_after(self, error: Exception) -> AttemptEnd:
-        job, fault = self.job, fault_of(error)
+        job = self.job
+        if isinstance(error, errors.AudioLost) and job.reopens:  # perhaps only the descriptor is
+            error = errors.StorageUnreachable(error.detail)
+        fault = fault_of(error)
         if isinstance(error, WorkerDied):
             log.error("the worker process died in job %s", job.id)
         elif fault is Fault.UNKNOWN:

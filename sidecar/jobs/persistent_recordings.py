@@ -4,7 +4,9 @@ import contextlib
 import logging
 import os
 from collections import defaultdict
-from collections.abc import Callable, Container
+from collections.abc import Awaitable, Callable, Container, Sequence
+from functools import partial
+from pathlib import Path
 
 from sidecar import errors
 from sidecar.audio import audio_source, upload_spool
@@ -27,6 +29,8 @@ log = logging.getLogger(__name__)
 
 
 _ALTERED = "The stored recording was changed."
+MAX_OPENINGS = 1000
+"""Threads that open recordings; a share that is gone keeps one for each of its jobs."""
 CLIENT_FILE_TIMEOUT_S = 5.0
 """Time to open a client's file, which is not read then."""
 STORAGE_TIMEOUT_S = 120.0
@@ -134,7 +138,7 @@ class PersistentRecordings:
         """
         ref = record.audio
         if not isinstance(ref, audio_source.StoredRecordingRef):
-            return ref.open(self._roots)
+            return open_unstored(record, self._roots)
         self._check(ref)
         spool = upload_spool.UploadSpool(self._spool_dir)
         try:
@@ -195,6 +199,21 @@ class PersistentRecordings:
             raise errors.StorageUnreachable(
                 "The recording is in a storage that this service does not use."
             )
+
+
+def open_unstored(record: JobRecord, roots: Sequence[Path]) -> audio_source.AudioSource:
+    """Return the recording of a job that is stored nowhere: a duplicate of the upload's descriptor,
+    or the file that the client named, if that is still the same. Raise as the references' `open`
+    does."""
+    assert not isinstance(record.audio, StoredRecordingRef)
+    return record.audio.open(roots)
+
+
+def opener_in_threads(
+    open_recording: Callable[[JobRecord], audio_source.AudioSource],
+) -> Callable[[JobRecord], Awaitable[audio_source.AudioSource]]:
+    """Return what opens recordings in threads of their own."""
+    return partial(ThreadLimiter("opening", MAX_OPENINGS).run, open_recording)
 
 
 def opening_timeout_s(record: JobRecord) -> float:

@@ -6,35 +6,23 @@ that several services share (`plugins/shared_jobs`). Nothing here runs without `
 """
 
 import logging
-import os
-from functools import partial
 from pathlib import Path
 
 from sidecar import clock, errors
-from sidecar.audio.audio_source import AudioSource, ClientFileRef, StoredRecordingRef
-from sidecar.concurrency import ThreadLimiter
+from sidecar.audio.audio_source import StoredRecordingRef
 from sidecar.config.settings import Settings, data_folder
 from sidecar.jobs.attempt_end import last_attempt, poison_error
 from sidecar.jobs.faults import known_error
 from sidecar.jobs.job_queue import JobQueue
-from sidecar.jobs.job_record import (
-    CountsAs,
-    FailedChange,
-    JobFailure,
-    JobRecord,
-    RequeuedChange,
-)
+from sidecar.jobs.job_record import CountsAs, FailedChange, JobFailure, RequeuedChange
 from sidecar.jobs.job_runner import Job
-from sidecar.jobs.persistent_recordings import PersistentRecordings
+from sidecar.jobs.persistent_recordings import PersistentRecordings, opener_in_threads
 from sidecar.jobs.sqlite_event_log import SqliteJobEventLog
 from sidecar.storage.encryption import journal_key
 from sidecar.storage.job_journal import UPLOADS_FOLDER
 from sidecar.storage.recording_storage import FolderStorage, names_of
 
 log = logging.getLogger(__name__)
-
-MAX_OPENINGS = 1000
-"""Threads that open recordings; a share that is gone keeps one for each of its jobs."""
 
 
 def jobs_folder(settings: Settings) -> Path:
@@ -63,21 +51,6 @@ class JobPersistence(PersistentRecordings):
             raise
         self.event_log.archive = self.archive
         self._sweep()
-
-    def open(self, record: JobRecord) -> AudioSource:
-        """As `PersistentRecordings.open`; a client's file that is not found is unreachable, and not
-        deleted, while its folder may not be mounted."""
-        ref = record.audio
-        # before it is opened: a folder that is mounted in between makes no missing file
-        unmounted = isinstance(ref, ClientFileRef) and _may_be_unmounted(ref.path)
-        try:
-            return super().open(record)
-        except errors.AudioPathNotFound:
-            if unmounted:
-                raise errors.StorageUnreachable(
-                    "The folder of 'audio_path' is missing or empty; it may not be mounted."
-                ) from None
-            raise
 
     def close(self) -> None:
         """Close the store; this blocks on the disk."""
@@ -115,7 +88,7 @@ def requeue_unfinished(persistence: JobPersistence, queue: JobQueue) -> None:
     """Queue accepted jobs that have not ended, in the order of their submission. Each resumes from
     its last resume point."""
     event_log = persistence.event_log
-    open_recording = partial(ThreadLimiter("opening", MAX_OPENINGS).run, persistence.open)
+    open_recording = opener_in_threads(persistence.open)
     unfinished = [one.id for one in event_log.all() if one.durable and not one.over]
     counts_as = CountsAs.NOTHING if event_log.was_stopped else CountsAs.DEATH
     for job_id in unfinished:
@@ -133,12 +106,3 @@ def requeue_unfinished(persistence: JobPersistence, queue: JobQueue) -> None:
             event_log.append(job_id, FailedChange(JobFailure.of(error)))
     if unfinished:
         log.info("%d persisted jobs are queued again", len(unfinished))
-
-
-def _may_be_unmounted(path: str) -> bool:
-    """Return whether the folder of a file is missing, empty, or cannot be listed."""
-    try:
-        with os.scandir(os.path.dirname(os.path.realpath(path))) as entries:
-            return next(entries, None) is None
-    except OSError:
-        return True

@@ -5,6 +5,7 @@ A key belongs to its owner and is valid as long as its job is stored.
 
 import asyncio
 from dataclasses import replace
+from functools import partial
 from typing import Any, Protocol
 from weakref import WeakValueDictionary
 
@@ -22,6 +23,7 @@ from sidecar.jobs.job_event_log import DuplicateRequestKey
 from sidecar.jobs.job_record import IdempotencyKey, JobRecord, Priority
 from sidecar.jobs.job_runner import Job
 from sidecar.jobs.job_store import JobBackend
+from sidecar.jobs.persistent_recordings import open_unstored, opener_in_threads
 from sidecar.observability.metrics import JobMetrics
 from sidecar.workers.audio_probe import AudioProbe
 
@@ -58,6 +60,11 @@ class JobSubmissions:
         """``voiceprints_on_request``: a client may have the embeddings of speakers kept."""
         self._backend, self._queue, self._store = backend, backend.queue, backend.store
         self._recordings = backend.persistent_recordings
+        self._open_recording = opener_in_threads(
+            partial(open_unstored, roots=settings.audio_roots)
+            if self._recordings is None
+            else self._recordings.open
+        )
         self._engine, self._probe, self._storage_threads = engine, probe, storage_threads
         self._metrics, self._now = metrics, now
         self.observer: SubmissionObserver | None = None
@@ -191,7 +198,7 @@ class JobSubmissions:
                     durable=recordings is not None,
                     name=source.name,
                 )
-                job = Job(source, record)
+                job = Job(source, record, self._open_recording)
                 if self.observer is not None:
                     self.observer.entered(submission, record)
                 await self._queue.submit(job, reservation=reserved)

@@ -68,7 +68,7 @@ def replaced(path: Path) -> None:
 
 
 @pytest.mark.parametrize("harm", [changed, replaced])
-def test_changed_or_replaced_client_file_is_audio_lost_and_a_deleted_one_not_found(
+def test_changed_or_replaced_client_file_is_audio_lost_and_a_deleted_one_not_found_or_not_mounted(
     harm: Callable[[Path], None], path: Path
 ) -> None:
     with audio_source.open_recording_file(str(path)) as source:
@@ -79,6 +79,9 @@ def test_changed_or_replaced_client_file_is_audio_lost_and_a_deleted_one_not_fou
         named.open()
     assert opened() <= before, "nothing is left open"
     path.unlink()
+    with pytest.raises(errors.StorageUnreachable, match="may not be mounted"):
+        named.open()
+    path.with_name("beside.wav").touch()
     with pytest.raises(errors.AudioPathNotFound):
         named.open()
 
