@@ -22,6 +22,8 @@ from upstream_stand_ins import StandIn
 
 Spoken = list[tuple[float, str]]
 """Words, and the second of each in what was sent."""
+AnswerOf = Callable[[dict[str, str], Spoken, float], Response]
+"""Answers to fields, what was heard, and the seconds of that."""
 SEGMENTS, WORDS, TEXT = "segments", "words", "text"
 CHUNK_S = 22 * 3200 / 24_000
 """Seconds of audio that have a text of their own at a streaming server."""
@@ -61,8 +63,9 @@ def spoken(flac: bytes) -> tuple[Spoken, float]:
 
 
 class MarkedUpstream(StandIn):
-    """A server of a dialect that answers in a form; ``refuses``: why it refuses a request, by its
-    fields and its seconds, or an empty text."""
+    """A server of a dialect that answers in a form, for its model alone, and 404 at the addresses
+    of others; ``refuses``: why it refuses a request, by its fields and its seconds, or an empty
+    text."""
 
     def __init__(
         self,
@@ -72,24 +75,27 @@ class MarkedUpstream(StandIn):
         odd: tuple[float | None, float | None] | None = None,
     ) -> None:
         super().__init__()
-        self.form, self.refuses, self.odd = form, refuses, odd
+        self.refuses, self.odd = refuses, odd
+        self.become(dialect, form)
+        self.unknown_model = 404
+        """Status for another model than its own."""
         self.joined = deque[int]()
         """Seconds in a segment of its next answers in NDJSON, in order; one without."""
 
         @self.app.get("/health")
         async def health() -> Response:
-            if dialect != "sidecar":
-                return Response(status_code=200 if "vllm" in dialect else 404)
+            if self.dialect != "sidecar":
+                return Response(status_code=200 if "vllm" in self.dialect else 404)
             ours = {"contract": 1, "engine": "whisper", "engine_state": "ready", "jobs_waiting": 0}
             return JSONResponse(ours)
 
         @self.app.get("/v1/models")
         async def listed() -> dict[str, Any]:
-            return {"data": [{"id": "vibevoice" if "vllm" in dialect else "whisper-1"}]}
+            return {"data": [{"id": self.model}]}
 
         @self.app.get("/v1/config")
         async def config() -> Response:
-            if dialect != "vllm-streaming":
+            if self.dialect != "vllm-streaming":
                 return Response(status_code=404)
             sizes = {"sample_rate": 24_000, "window_samples": 83_200, "max_audio_windows": 512}
             return JSONResponse({"model": "vibevoice", "chunk_seconds": CHUNK_S, **sizes})
@@ -99,17 +105,23 @@ class MarkedUpstream(StandIn):
             flac, fields = base64.b64decode(asked.pop("audio_base64")), {}
             if "context_info" in asked:
                 fields["prompt"] = str(asked["context_info"])
-            return self._answer(fields, flac, self._streaming)
+            return self._answer("vllm-streaming", fields, flac, self._streaming)
 
-        async def form_answer(request: Request) -> Response:
+        async def form_answer(
+            request: Request, dialect: str, file_name: str, answer: AnswerOf
+        ) -> Response:
             posted = await request.form()
-            file: Any = posted["file" if dialect == "openai" else "audio"]
-            fields = {name: str(posted[name]) for name in posted if name not in ("file", "audio")}
-            answer = self._openai if dialect == "openai" else self._sidecar
-            return self._answer(fields, await file.read(), answer)
+            file: Any = posted[file_name]
+            fields = {name: str(posted[name]) for name in posted if name != file_name}
+            return self._answer(dialect, fields, await file.read(), answer)
 
-        self.app.post("/v1/audio/transcriptions")(form_answer)
-        self.app.post("/transcribe")(form_answer)
+        @self.app.post("/v1/audio/transcriptions")
+        async def openai(request: Request) -> Response:
+            return await form_answer(request, "openai", "file", self._openai)
+
+        @self.app.post("/transcribe")
+        async def sidecar(request: Request) -> Response:
+            return await form_answer(request, "sidecar", "audio", self._sidecar)
 
         @self.app.post("/v1/chat/completions")
         async def chat(asked: dict[str, Any]) -> Response:
@@ -117,17 +129,24 @@ class MarkedUpstream(StandIn):
             audio, text = messages[1]["content"]
             begun = messages[2]["content"] if len(messages) > 2 else ""
             flac = base64.b64decode(audio["audio_url"]["url"].partition(",")[2])
-            fields = {"prompt": text["text"], "begun": begun}
-            return self._answer(fields, flac, lambda *heard: self._vllm(begun, *heard))
+            fields = {"prompt": text["text"], "begun": begun, "model": asked["model"]}
+            answer = lambda *heard: self._vllm(begun, *heard)  # noqa: E731
+            return self._answer("vllm", fields, flac, answer)
+
+    def become(self, dialect: str, form: str = SEGMENTS, version: int = 1) -> None:
+        """Serve another dialect, form and model from now on."""
+        self.dialect, self.form = dialect, form
+        self.model = f"{'vibevoice' if 'vllm' in dialect else 'whisper'}-{version}"
 
     def _answer(
-        self,
-        fields: dict[str, str],
-        flac: bytes,
-        answer: Callable[[dict[str, str], Spoken, float], Response],
+        self, dialect: str, fields: dict[str, str], flac: bytes, answer: AnswerOf
     ) -> Response:
         heard, seconds = spoken(flac)
         status, why = self.refuses(fields, seconds)
+        if dialect != self.dialect:
+            status, why = 404, "Not Found"
+        elif fields.get("model", self.model) != self.model:
+            status, why = self.unknown_model, f"The model `{fields['model']}` does not exist."
         self.asked.append({**fields, "seconds": round(seconds, 1), "refused": status})
         if status:
             return JSONResponse({"error": {"message": why}}, status)

@@ -137,7 +137,7 @@ class ChunkRequests:
         timeout_s = self.upstreams[0].timeout_s(chunk.duration_s)
         now = time.monotonic()
         attempts = ChunkAttempts(now, now + 2 * timeout_s, self.limits)
-        requests: dict[UpstreamDialect | UpstreamClient, ChunkRequest] = {}
+        requests: dict[tuple[UpstreamDialect, UpstreamClient | None], ChunkRequest] = {}
         while True:
             upstream, learns = await self._next_server(attempts), False
             index = self.upstreams.index(upstream)
@@ -147,7 +147,7 @@ class ChunkRequests:
                 dialect = await upstream.ready()
                 longest_s = min(dialect.longest_s, upstream.longest_s)
                 if chunk.duration_s <= max(longest_s, 2 * MIN_SPLIT_CHUNK_S):
-                    key = dialect if dialect.resumes else upstream
+                    key = dialect, None if dialect.resumes else upstream
                     if key not in requests:
                         taken = options_without(options, left_out[upstream])
                         requests[key] = dialect.chunk_request(taken, chunk.duration_s, flac)

@@ -145,13 +145,19 @@ class _SegmentStream:
         return text
 
     def _choose_upstream(self) -> UpstreamClient:
-        """Return the streaming server that is used least of those that are not in back-off."""
+        """Return the streaming server that is used least of those that are not in back-off.
+
+        Raises:
+            UpstreamUnreachable: none is a streaming server any more, as far as is known.
+        """
         now, windows = time.monotonic(), self._windows
         able = [
             one
             for one in self._requests.upstreams
             if one.dialect and one.dialect.windows == windows
         ]
+        if not able:
+            raise UpstreamUnreachable
         upstream = min(able, key=lambda one: (max(0.0, one.load.wait_s(now)), one.load.running))
         upstream.load.running += 1
         return upstream

@@ -135,7 +135,7 @@ class UpstreamClient:
         if [*map(host_of, options.urls)].count(self.name) > 1:
             self.name += urlsplit(url).path
         self.dialect: UpstreamDialect | None = None
-        self.longest_s = options.piece_s or float("inf")
+        self.longest_s = self._most_s = options.piece_s or float("inf")
         """Maximum length of a chunk: of one that was answered after a longer one was refused."""
         self.load = ServerLoad()
         self._client, self._url = client, url
@@ -144,7 +144,7 @@ class UpstreamClient:
         self._getting_ready: asyncio.Task[UpstreamDialect] | None = None
 
     async def known_dialect(self) -> UpstreamDialect:
-        """Return its dialect; determined once."""
+        """Return its dialect; determined once, and anew after it refused one."""
         if self.dialect is None:
             self.dialect = await self._detect_dialect()
         return self.dialect
@@ -162,8 +162,21 @@ class UpstreamClient:
     async def _get_ready(self) -> UpstreamDialect:
         dialect = await self.known_dialect()
         if not dialect.form:
-            self.dialect = dialect = openai_dialect(dialect.model, await self._form(dialect))
+            with self._refusals_of(dialect):
+                form = await self._form(dialect)
+            self.dialect = dialect = openai_dialect(dialect.model, form)
         return dialect
+
+    @contextmanager
+    def _refusals_of(self, dialect: UpstreamDialect) -> Iterator[None]:
+        """Forget a dialect that the server refuses: it may have another model now, or be another
+        server."""
+        try:
+            yield
+        except UpstreamRefused as error:
+            if error.fault is errors.Fault.UPSTREAM and self.dialect is dialect:
+                self.dialect, self.longest_s = None, self._most_s
+            raise
 
     async def _form(self, dialect: UpstreamDialect) -> str:
         """Return the form in which it answers speech. One with a key may be paid for each request,
@@ -230,13 +243,14 @@ class UpstreamClient:
             UpstreamRefusedRecording: it refuses this chunk, and takes a second of speech.
             ChunkTooLarge: it might take its halves, and takes a second of speech.
         """
-        try:
-            while True:
-                with suppress(AskAgain):
-                    return await self._answer(request, on_segments)
-        except (UpstreamRefusedRecording, ChunkTooLarge):
-            await self.probe(request.dialect)
-            raise
+        with self._refusals_of(request.dialect):
+            try:
+                while True:
+                    with suppress(AskAgain):
+                        return await self._answer(request, on_segments)
+            except (UpstreamRefusedRecording, ChunkTooLarge):
+                await self.probe(request.dialect)
+                raise
 
     async def _answer(
         self, chunk_request: ChunkRequest, on_segments: SegmentsCallback

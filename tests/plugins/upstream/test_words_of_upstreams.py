@@ -25,7 +25,7 @@ from sidecar.errors import Fault
 from sidecar.interfaces.engine_interface import UpstreamOptions
 from sidecar.plugins.upstream import probe_memory
 from sidecar.plugins.upstream.chunk_requests import ChunkRequests
-from sidecar.plugins.upstream.errors import UpstreamFailed
+from sidecar.plugins.upstream.errors import UpstreamFailed, UpstreamRefused
 from sidecar.plugins.upstream.openai_dialect import UNTIMED_S
 from sidecar.plugins.upstream.upstream_dialect import UpstreamDialect
 from sidecar.transcripts.transcript import (
@@ -152,7 +152,7 @@ def test_unreadable_memory_of_an_upstream_is_as_none_and_is_replaced(
 ) -> None:
     file = tmp_path / "upstreams.json"
     with MarkedUpstream("openai") as there:
-        file.write_text(content.replace("SERVER", f"{there.url} whisper-1"), "utf-8")
+        file.write_text(content.replace("SERVER", f"{there.url} {there.model}"), "utf-8")
         for asked in (1, 0):
             Engine(there.url, keys=("sesame",), answers=str(file))
             assert len(there.asked) == asked
@@ -371,6 +371,69 @@ def test_all_who_wait_for_a_second_of_speech_share_its_answer_or_its_failure() -
         there.refuses, there.asked = lambda *_: (0, ""), []
         assert {*map(type, requests.run(wait_for_it()).result())} == {UpstreamDialect}
         assert len(there.asked) == 1
+
+
+@given(data=st.data())
+def test_words_in_are_words_out_once_after_an_upstream_changed_its_model_in_the_middle(
+    data: st.DataObject,
+) -> None:
+    dialect, form = data.draw(st.sampled_from(FORMS))
+    then = data.draw(st.sampled_from(FORMS))
+    answered = data.draw(st.integers(0, 3))
+    seconds, piece_s = data.draw(st.sampled_from([7, 31, 64])), data.draw(PIECES)
+    with MarkedUpstream(dialect, form) as there:
+        engine = Engine(there.url, piece_s=piece_s)
+        sound = marked(seconds, engine.engine.sample_rate)
+        there.unknown_model = data.draw(st.sampled_from([400, 404, 405]))
+        there.asked.clear()
+
+        def changes(*_: object) -> tuple[int, str]:
+            if len(there.asked) >= answered:
+                there.become(*then, version=2)
+            return 0, ""
+
+        there.refuses = changes
+        try:
+            events = engine.events(sound, diarize=False)
+        except UpstreamRefused as error:
+            assert error.fault is not Fault.RECORDING, "a job waits"  # noqa: PT017
+            events = engine.events(sound, diarize=False)
+    for words in (transcript_of(events).text.split(), streamed_words(events)):
+        assert words == words_until(seconds)
+
+
+def test_upstream_that_refuses_each_request_is_probed_once_an_attempt() -> None:
+    with MarkedUpstream("openai", WORDS) as there:
+        engine = Engine(there.url)
+        there.refuses = lambda _, seconds: (404 * (seconds > 1.0), "no such model")
+        for probes in ([], [1.0]):
+            there.asked.clear()
+            with pytest.raises(UpstreamRefused):
+                engine.transcript(marked(12), diarize=False)
+            assert [one["seconds"] for one in there.asked] == [*probes, 12.0]
+
+
+def test_upstream_with_no_model_at_the_load_is_known_by_the_one_that_it_has_later() -> None:
+    with MarkedUpstream("openai", WORDS, lambda *_: (404, "no such model")) as there:
+        engine = Engine(there.url)
+        there.refuses = lambda *_: (0, "")
+        there.become("vllm", version=2)
+        sound = marked(12, engine.engine.sample_rate)
+        assert engine.transcript(sound, diarize=False).text.split() == words_until(12)
+
+
+def test_length_that_an_upstream_refused_is_forgotten_with_its_model() -> None:
+    with MarkedUpstream("openai", WORDS) as there:
+        engine = Engine(there.url)
+        there.refuses = lambda _, seconds: refused_beyond(seconds, 20.0)
+        engine.transcript(marked(60), diarize=False)
+        there.refuses = lambda *_: (0, "")
+        there.become("openai", WORDS, version=2)
+        with pytest.raises(UpstreamRefused):
+            engine.transcript(marked(60), diarize=False)
+        there.asked.clear()
+        engine.transcript(marked(60), diarize=False)
+    assert [one["seconds"] for one in there.asked] == [1.0, 60.0]
 
 
 FAULTS = ["429", "500", "503", "gone", "third", "half", "garbage", "no http"]
