@@ -445,6 +445,34 @@ async def test_messages_that_no_application_takes_are_read_up_to_a_limit_and_the
         assert application.taken == messages
 
 
+async def test_address_with_more_than_its_applications_take_leaves_others_what_is_read_ahead() -> (
+    None
+):
+    async with contextlib.AsyncExitStack() as opened:
+        application, protocols, address = await opened.enter_async_context(
+            unread(all_read_ahead_bytes=2 * MB)
+        )
+
+        async def client(peer: str) -> tuple[websockets.ClientConnection, Any]:
+            """A connection through a trusted proxy, and its protocol."""
+            heads = {"X-Forwarded-For": peer}
+            live = await opened.enter_async_context(connect(address, additional_headers=heads))
+            return live, protocols[-1]
+
+        for number in range(3):
+            greedy, protocol = await client("192.0.2.1")
+            sending = asyncio.ensure_future(sent(greedy, [bytes(60_000)] * 100))
+            opened.callback(sending.cancel)
+            await until(protocol.is_read_paused, f"{number} is full")
+        assert sum(one.queue.qsize() for one in protocols) * 60_000 < 1.75 * MB
+        other, _ = await client("192.0.2.2")
+        await sent(other, [bytes(60_000)] * 5)
+        async with asyncio.timeout(PATIENCE_S):
+            await (await other.ping())
+        assert protocols[-1].address_ahead_bytes["192.0.2.2"] > 5 * 60_000
+        application.work.set()
+
+
 async def test_messages_that_are_never_taken_count_no_more_once_their_connection_is_over() -> None:
     async with unread() as (application, protocols, address):
         async with connect(address) as live:
@@ -452,6 +480,7 @@ async def test_messages_that_are_never_taken_count_no_more_once_their_connection
             await until(lambda: protocols and protocols[0].all_ahead_bytes > 1000, "one waits")
         application.work.set()
         await until(lambda: not protocols[0].all_ahead_bytes, "nothing is counted any more")
+        assert not protocols[0].address_ahead_bytes
 
 
 async def sent(live: websockets.ClientConnection, messages: list[bytes]) -> None:

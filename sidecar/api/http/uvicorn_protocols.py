@@ -13,8 +13,8 @@ import logging
 import re
 import select
 import sys
-from collections import deque
-from typing import Any
+from collections import Counter, deque
+from typing import Any, ClassVar
 
 import httptools
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
@@ -22,6 +22,7 @@ from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIO
 
 from sidecar.api.http import paced_protocol
 from sidecar.api.http.request_headers import MAX_ALL_HEADERS_BYTES, PEER_GONE_KEY
+from sidecar.auth.rate_limits import MAX_SHARE_OF_FREE, rate_limit_key
 from sidecar.limit_overrides import limit
 from sidecar.observability.logs import ONCE_A_MINUTE
 
@@ -47,7 +48,8 @@ because it joins small ones of audio for the engine."""
 READ_AHEAD_BYTES, ALL_READ_AHEAD_BYTES = 32 << 20, 256 << 20
 """Maximum of bytes of a connection, and of all, that wait for their application. A client pings
 behind what it sends, and many hang up if the pong takes 20 s: so a recording that comes faster than
-it is recognized is read on. The first is a quarter of an hour of 16 kHz."""
+it is recognized is read on. The first is a quarter of an hour of 16 kHz. Of the second an address
+leaves others a fair share (`rate_limits.is_within_fair_share`)."""
 MESSAGE_COST_BYTES = 512
 """Bytes that a waiting message takes besides its own."""
 UNREADABLE_HANDSHAKE = (
@@ -251,8 +253,11 @@ class WebSocketProtocol(paced_protocol.PacedProtocol, WebSocketsSansIOProtocol):
 
     shutdown_close_s = SHUTDOWN_CLOSE_S
     read_ahead_bytes = READ_AHEAD_BYTES
+    all_read_ahead_bytes = ALL_READ_AHEAD_BYTES
     all_ahead_bytes = 0
     """Bytes that wait in all connections."""
+    address_ahead_bytes: ClassVar[Counter[str]] = Counter()
+    """The same, in those of each address: of the client, if a trusted proxy names it."""
 
     def __init__(self, *args: Any, **named: Any) -> None:
         super().__init__(*args, **named)
@@ -266,6 +271,8 @@ class WebSocketProtocol(paced_protocol.PacedProtocol, WebSocketsSansIOProtocol):
         self._sizes = deque[int]()
         """Bytes of each message that waits."""
         self._ahead_bytes = 0
+        self._address = ""
+        """Address for which these are counted."""
 
     def data_received(self, data: bytes) -> None:
         """Parse what was read; refuse a handshake that cannot be read."""
@@ -329,10 +336,17 @@ class WebSocketProtocol(paced_protocol.PacedProtocol, WebSocketsSansIOProtocol):
 
     def _count(self, size: int) -> None:
         """Count bytes that wait, and read on unless they are too much."""
+        if not self._address:
+            self._address = rate_limit_key((self.scope["client"] or (None,))[0])
+        counter, address = WebSocketProtocol.address_ahead_bytes, self._address
         self._ahead_bytes += size
         WebSocketProtocol.all_ahead_bytes += size
-        all_full = WebSocketProtocol.all_ahead_bytes >= ALL_READ_AHEAD_BYTES
-        full = self._ahead_bytes >= self.read_ahead_bytes or (all_full and not self.queue.empty())
+        counter[address] += size
+        free_bytes = self.all_read_ahead_bytes - WebSocketProtocol.all_ahead_bytes
+        unfair = counter[address] > MAX_SHARE_OF_FREE * free_bytes
+        full = self._ahead_bytes >= self.read_ahead_bytes or (unfair and not self.queue.empty())
+        if not counter[address]:
+            del counter[address]
         if full is not self.read_paused:
             self.read_paused = full
             (self.transport.pause_reading if full else self.transport.resume_reading)()
@@ -389,6 +403,7 @@ def websocket_protocol(
     unread_s: float = paced_protocol.SEND_TIMEOUT_S,
     shutdown_close_s: float = SHUTDOWN_CLOSE_S,
     read_ahead_bytes: int = READ_AHEAD_BYTES,
+    all_read_ahead_bytes: int = ALL_READ_AHEAD_BYTES,
 ) -> type[asyncio.Protocol]:
     """Return uvicorn's WebSocket protocol with timeouts and limits; a peer that reads nothing for
     ``unread_s`` seconds is disconnected."""
@@ -398,6 +413,7 @@ def websocket_protocol(
         "unread_s": unread_s,
         "shutdown_close_s": shutdown_close_s,
         "read_ahead_bytes": read_ahead_bytes,
+        "all_read_ahead_bytes": all_read_ahead_bytes,
     }
     return type("WebSocketProtocol", (WebSocketProtocol,), limits)
 
