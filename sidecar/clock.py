@@ -1,11 +1,13 @@
 """Wall clock and calendar dates: the only module that reads the time of day.
 
 No decision depends on it, because it can jump, except the ages of results: of a service's own at
-its start (`jobs.retention`), and of shared ones. Waits use the monotonic clock. Code that needs the
+its start (`jobs.retention`), and of shared ones. Waits use the monotonic clock, which stands still
+while the machine is suspended; ages of a running service use `lasting_time`. Code that needs the
 wall clock gets it as an argument. Clients compare these dates with their own clocks.
 """
 
 import datetime
+import sys
 import time
 from collections.abc import Callable
 
@@ -14,6 +16,23 @@ Clock = Callable[[], float]
 
 
 wall_time: Clock = time.time
+
+
+def lasting_time() -> float:
+    """Return the seconds since some moment: monotonic, with those of the machine's suspensions."""
+    return time.monotonic() + suspended_s()
+
+
+def suspended_s() -> float:
+    """Return how long the machine was suspended since its boot, to the second: two clocks are read
+    one after the other. 0 where the monotonic clock counts that, too."""
+    if sys.platform == "win32":
+        return 0.0
+    if sys.platform == "darwin":  # Python's monotonic clock is the second
+        total, awake = time.CLOCK_MONOTONIC, time.CLOCK_UPTIME_RAW
+    else:
+        total, awake = time.CLOCK_BOOTTIME, time.CLOCK_MONOTONIC
+    return float(round(time.clock_gettime(total) - time.clock_gettime(awake)))
 
 
 def format_utc(seconds: float) -> str:

@@ -186,7 +186,7 @@ class Retention:
         self._ended: dict[str, _EndedJob] = {}
         """In the order of their ends, last reads or last edits."""
         self._timer: asyncio.TimerHandle | None = None
-        self._clock_ahead_s = now() - time.monotonic()
+        self._clock_ahead_s = now() - clock.lasting_time()
         self._closed = False
         event_log.listen(self._on_event)
         event_log.on_delete(lambda job_id: self._ended.pop(job_id, None))
@@ -199,7 +199,7 @@ class Retention:
     def renew(self, job_id: str) -> None:
         """Restart the retention of a result, because its owner has read it."""
         if (ended_job := self._ended.pop(job_id, None)) is not None:
-            ended_job.young_at, ended_job.used_at = time.monotonic(), None
+            ended_job.young_at, ended_job.used_at = clock.lasting_time(), None
             self._ended[job_id] = ended_job
             if ended_job.young_at - ended_job.noted_at > READ_NOTE_INTERVAL_S:
                 self._note_read(ended_job)
@@ -208,7 +208,7 @@ class Retention:
 
     def expiries(self, records: Sequence[JobRecord]) -> Mapping[str, Expiry]:
         """Return when results of one owner are deleted, by id."""
-        now, ids = time.monotonic(), {one.id for one in records}
+        now, ids = clock.lasting_time(), {one.id for one in records}
         return {
             # The age first: the other way round it rounds up.
             one.record.id: expiry(self._retention_s - (now - one.young_at), held, self._space_bytes)
@@ -225,7 +225,7 @@ class Retention:
     async def all_fetched(self) -> None:
         """Wait until the results of the last seconds were fetched, at most ``fetch_s`` from their
         ends. A job that was cancelled or put off by the shutdown has no result."""
-        now = time.monotonic()
+        now = clock.lasting_time()
         await asyncio.gather(
             *(
                 wait_for_event(one.fetched, one.ended_at + self.fetch_s - now)
@@ -251,7 +251,7 @@ class Retention:
         if not record.kept:
             self._event_log.delete(record.id)
             return
-        now = time.monotonic()
+        now = clock.lasting_time()
         if event.ends:
             self._add(_EndedJob(record, now, now))
         elif (ended_job := self._ended.pop(record.id, None)) is not None:
@@ -271,7 +271,7 @@ class Retention:
         self._add(_EndedJob(record, at, at, used_at))
 
     def _to_monotonic(self, wall_time: float) -> float:
-        return time.monotonic() - max(0.0, self._now() - wall_time)
+        return clock.lasting_time() - max(0.0, self._now() - wall_time)
 
     def _add(self, ended_job: _EndedJob) -> None:
         record = ended_job.record
@@ -292,13 +292,13 @@ class Retention:
     def _note_read(self, ended_job: _EndedJob) -> None:
         if ended_job.record.durable:
             ended_job.noted_at = ended_job.young_at
-            age_s = time.monotonic() - ended_job.young_at
+            age_s = clock.lasting_time() - ended_job.young_at
             self._event_log.note_read(ended_job.record.id, self._now() - age_s)
 
     def _follow_clock(self) -> None:
         """If the clock was set, persist the last uses by it: the next start computes ages from
         them."""
-        ahead_s = self._now() - time.monotonic()
+        ahead_s = self._now() - clock.lasting_time()
         if abs(ahead_s - self._clock_ahead_s) < MIN_CLOCK_STEP_S:
             return
         self._clock_ahead_s = ahead_s
@@ -325,7 +325,7 @@ class Retention:
         self._follow_clock()
         if time.monotonic() >= self.clock_set_within_s:
             self._find_ages()
-        oldest_kept = time.monotonic() - self._retention_s
+        oldest_kept = clock.lasting_time() - self._retention_s
         for job_id, ended_job in list(self._ended.items()):
             if ended_job.used_at is not None or ended_job.young_at > oldest_kept:
                 break
@@ -338,6 +338,10 @@ class Retention:
             return
         oldest = next(iter(self._ended.values()))  # those of before the start come first
         clock_unsure = oldest.used_at is not None
-        due_at = self.clock_set_within_s if clock_unsure else oldest.young_at + self._retention_s
-        wait_s = min(max(0.0, due_at - time.monotonic()), CLOCK_CHECK_INTERVAL_S)
+        due_in_s = (
+            self.clock_set_within_s - time.monotonic()
+            if clock_unsure
+            else oldest.young_at + self._retention_s - clock.lasting_time()
+        )
+        wait_s = min(max(0.0, due_in_s), CLOCK_CHECK_INTERVAL_S)
         self._timer = asyncio.get_running_loop().call_later(wait_s, self._delete_expired)

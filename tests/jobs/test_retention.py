@@ -13,7 +13,7 @@ from retention_of_jobs import job_metrics, retention_of
 from service_process import PATIENCE_S, until
 from virtual_time import stand_still, virtual_time
 
-from sidecar import errors
+from sidecar import clock, errors
 from sidecar.gpu_memory.host_memory import read_host_memory
 from sidecar.jobs.job_event_log import JobEventLog
 from sidecar.jobs.job_record import EditedChange, JobRecord, ReportedChange
@@ -361,6 +361,29 @@ async def test_result_of_before_the_clock_was_set_has_its_age_after_the_next_sta
     assert left_s == pytest.approx(6 * DAY_S, abs=100.0)
     for one in (kept.retention, results):
         one.close()
+
+
+async def test_result_expires_although_the_machine_was_suspended_for_most_of_its_time(
+    new_job: NewJob, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    suspended_s, began = 0.0, time.monotonic()
+    monkeypatch.setattr(clock, "suspended_s", lambda: suspended_s)
+    kept = Kept(DAY_S, 1 << 30)
+    kept.store = LogWithReads()
+    kept.retention = retention_of(
+        kept.store, DAY_S, now=lambda: 1e9 + time.monotonic() - began + suspended_s
+    )
+    job = kept.finished(new_job(durable=True))
+    await asyncio.sleep(1.0)
+    suspended_s = DAY_S - 100.0
+    left_s = kept.retention.expiries([job.record])[job.id].in_s
+    assert left_s == pytest.approx(99.0, abs=1.0)
+    await asyncio.sleep(90.0)
+    assert kept.ids == [job.id]
+    await asyncio.sleep(10.0)
+    assert kept.ids == []
+    assert kept.store.reads == {}, "no clock was set"
+    kept.retention.close()
 
 
 @pytest.mark.parametrize(("age_s", "stays"), [(37 * DAY_S - 9, False), (37 * DAY_S + 9, True)])
