@@ -12,7 +12,12 @@ from functools import partial
 from sidecar import clock, errors
 from sidecar.concurrency import ThreadLimiter, cancel_after
 from sidecar.jobs.job_store import Expiry
-from sidecar.jobs.retention import CLOCK_SET_WITHIN_S, expiry, report_displaced
+from sidecar.jobs.retention import (
+    CLOCK_SET_WITHIN_S,
+    MAX_ABSENCE_S,
+    expiry,
+    report_displaced,
+)
 from sidecar.observability.metrics import JobMetrics
 from sidecar.plugins.shared_jobs import postgres_database
 from sidecar.storage.recording_storage import PARTIAL_SUFFIX, RecordingStorage, names_of
@@ -38,6 +43,12 @@ _EXPIRIES = f"""
 _PURGE = f"""
     SELECT * FROM vibevoice.purge_1(%s,
         %s + extract(epoch FROM clock_timestamp() - {_NOW})::float8, %s, %s, %s)"""  # noqa: S608
+_REJUVENATE = f"""
+    UPDATE vibevoice.jobs SET touched = {_NOW} WHERE id IN (
+        SELECT id FROM vibevoice.jobs
+        WHERE owner = %s AND ended IS NOT NULL
+            AND touched < {_NOW} - make_interval(secs => %s::float8)
+        ORDER BY id FOR UPDATE SKIP LOCKED)"""  # noqa: S608
 _DISCARD = """
     INSERT INTO vibevoice.doomed_recordings SELECT unnest(%s::text[]) ON CONFLICT DO NOTHING"""
 _DOOMED = "SELECT name FROM vibevoice.doomed_recordings ORDER BY random() LIMIT %s"
@@ -231,6 +242,11 @@ class SharedRetention:
         unknown = limits.retention_s == math.inf or time.monotonic() < self.clock_set_within_s
         age_s = None if unknown else limits.retention_s
         most = limits.result_bytes, limits.recording_bytes, self.max_jobs
+        if age_s is not None:
+            # so old is none: the clock was set since it ended, and it is as young as that
+            now = self._now()
+            too_old_s = age_s + MAX_ABSENCE_S
+            await self._database.fetch(_REJUVENATE, (now, owner, now, too_old_s))
         full = True  # there may be more than one call deletes
         while full:
             rows = await self._database.fetch(_PURGE, (owner, age_s, self._now(), *most))

@@ -16,7 +16,7 @@ from shared_job_services import DONE, LIMITS, Service, kept, service, submitted,
 from sidecar import errors
 from sidecar.audio.audio_source import missing_recording_ref
 from sidecar.jobs.job_record import EditedChange, JobRecord, StartedChange
-from sidecar.jobs.retention import JOB_BYTES
+from sidecar.jobs.retention import JOB_BYTES, MAX_ABSENCE_S
 from sidecar.storage.recording_storage import new_name
 from sidecar.transcripts.transcript_edits import RewriteSegment
 
@@ -108,6 +108,24 @@ async def test_clock_that_is_ahead_deletes_no_result_for_its_age(
         one.retention.clock_set_within_s = 0.0
         await one.retention.sweep()
         assert await ids(one, "me") == []
+
+
+@pytest.mark.parametrize(("age_s", "stays"), [(-60.0, False), (60.0, True)])
+async def test_result_older_than_an_absence_was_measured_by_another_clock_and_counts_as_new(
+    journal: str, tmp_path: Path, age_s: float, stays: bool
+) -> None:
+    """A database whose machine has no battery is in 1970 until it has a network."""
+    async with service(journal, tmp_path) as one:
+        job, old = [await done(one, "me") for _ in range(2)]
+        older = "UPDATE vibevoice.jobs SET touched = touched - make_interval(secs => %s)"
+        age_s += LIMITS.retention_s + MAX_ABSENCE_S
+        await one.database.fetch(f"{older} WHERE id = %s", (age_s, job.id))
+        await expire(one, old)
+        await one.retention.sweep()
+        assert await ids(one, "me") == ([job.id] if stays else [])
+        if stays:
+            left_s = (await one.jobs.expiries([job]))[job.id].in_s or 0.0
+            assert left_s > LIMITS.retention_s / 2
 
 
 async def test_results_without_time_limit_stay_until_deleted(journal: str, tmp_path: Path) -> None:
