@@ -183,7 +183,8 @@ class LiveBeginRequest(LiveOptionsRequest):
 
     ``session``: the client's id of it; ``after``: the last event that the client received, 0 if
     none. ``encoding``: of samples, or ``opus``: a packet in each message. ``channels``: 2 for
-    interleaved samples, left first; ``channel_names``: theirs, between commas.
+    interleaved samples, left first; ``channel_names``: theirs, between commas. ``name``: what the
+    job of a kept session is called.
     """
 
     type: Literal["begin"]
@@ -193,6 +194,7 @@ class LiveBeginRequest(LiveOptionsRequest):
     rate: int | None = Field(None, ge=SAMPLE_RATES.start, lt=SAMPLE_RATES.stop)
     channels: Literal[1, 2] = 1
     channel_names: str | None = Field(None, max_length=MAX_PROMPT_CHARACTERS)
+    name: str | None = Field(None, max_length=MAX_PROMPT_CHARACTERS)
 
     @property
     def counted_rate(self) -> int:

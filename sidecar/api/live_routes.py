@@ -15,6 +15,7 @@ from sidecar.api.http.error_responses import problem
 from sidecar.api.http.openapi import PROBLEMS, Routes
 from sidecar.api.http.request_headers import identity_of
 from sidecar.api.http.responses import NO_STORE, json_response
+from sidecar.api.http.upload import file_name
 from sidecar.api.live_messages import OPUS, LiveBeginRequest, LiveChangeRequest, parse_request
 from sidecar.audio.codecs import OpusDecoder
 from sidecar.auth.authentication import CODE_LIFETIME_S, OneTimeCodes
@@ -109,7 +110,12 @@ async def _session(
         options = begin.upon(LiveOptions())
         names = begin.names_of_channels
         return service.live.open(
-            socket.identity, options, begin.session, wire="live", channel_names=names
+            socket.identity,
+            options,
+            begin.session,
+            wire="live",
+            channel_names=names,
+            name=file_name(begin.name or ""),
         )
     if begin.session is None:
         raise errors.FieldMissing("'after' requires 'session', the session to resume.")

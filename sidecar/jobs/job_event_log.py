@@ -172,6 +172,10 @@ class DuplicateRequestKey(Exception):
     """Error of a second job with an idempotency key of the same owner."""
 
 
+class JobIdTaken(Exception):
+    """Error of a second job with the id of another."""
+
+
 class JobEventLogEntry:
     """Record of a job and its events."""
 
@@ -225,6 +229,7 @@ class JobEventLog(JobEventFeed):
 
         Raises:
             DuplicateRequestKey: its owner has a job with its key.
+            JobIdTaken: there is a job with its id.
         """
         self._add_entry(JobEventLogEntry(record))
 
@@ -328,6 +333,8 @@ class JobEventLog(JobEventFeed):
 
     def _add_entry(self, entry: JobEventLogEntry) -> None:
         record = entry.record
+        if record.id in self._entries:
+            raise JobIdTaken(record.id)
         if record.key is not None:
             key = record.owner, record.key.name
             if key in self._keys:

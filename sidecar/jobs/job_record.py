@@ -275,11 +275,12 @@ class JobRecord:
         key: IdempotencyKey | None = None,
         durable: bool = False,
         name: str = "",
+        job_id: str | None = None,
     ) -> Self:
-        """Return a new job, submitted ``at`` this time."""
+        """Return a new job, submitted ``at`` this time; without ``job_id`` with a new id."""
         progress = Progress(0.0, audio_info.total_s)
         about = audio, options, audio_info, progress, kept, priority, key, durable, name
-        return cls(uuid.uuid4().hex, owner, at, *about)
+        return cls(job_id or uuid.uuid4().hex, owner, at, *about)
 
     @property
     def over(self) -> bool:

@@ -135,7 +135,11 @@ class JobStore(Protocol):
 
     async def import_ended(self, record: JobRecord, changes: Sequence[JobChange]) -> JobRecord:
         """Add a job with all its changes, of which the last ends it, and return it as it is then;
-        if that fails, there is no job."""
+        if that fails, there is no job.
+
+        Raises:
+            JobIdTaken: there is a job with its id, or was a moment ago.
+        """
 
     async def positions(self, records: Sequence[JobRecord]) -> Mapping[str, QueuePosition]:
         """Return the queue positions of the jobs that wait, by id."""

@@ -4,6 +4,9 @@ Such a job has transcript, formats and edits like any other, without another rec
 """
 
 import logging
+import re
+import uuid
+from dataclasses import replace
 
 from sidecar import clock, errors
 from sidecar.audio.audio_format import WAV
@@ -14,6 +17,7 @@ from sidecar.auth.identity import Identity
 from sidecar.concurrency import ThreadLimiter
 from sidecar.config.settings import Settings
 from sidecar.interfaces.engine_interface import ChannelMode, TranscribeOptions
+from sidecar.jobs.job_event_log import JobIdTaken
 from sidecar.jobs.job_record import JobChange, JobRecord, ReportedChange, StartedChange
 from sidecar.jobs.job_store import JobStore
 from sidecar.jobs.persistent_recordings import PersistentRecordings
@@ -29,6 +33,8 @@ from sidecar.transcripts.transcript import (
 )
 
 log = logging.getLogger(__name__)
+_UUID = re.compile(r"[0-9a-f]{8}(-?)[0-9a-f]{4}\1[0-9a-f]{4}\1[0-9a-f]{4}\1[0-9a-f]{12}")
+"""Id of a session that is no other's, as clients and this service make them."""
 
 
 class LiveSessionArchive:
@@ -59,7 +65,9 @@ class LiveSessionArchive:
         )
 
     async def save_session(self, session: Session, transcript: Transcript) -> str:
-        """Store a live session as a job and return the job's id."""
+        """Store a live session as a job and return the job's id: that of the session if it is a
+        UUID, so that a client finds the job of a session that ended without it. Others may be used
+        again, so their jobs have ids of their own."""
         channels, session_recording = session.channels, session.recording
         live_options = session.options if channels == 1 else of_one_speaker(session.options)
         options = TranscribeOptions(
@@ -76,7 +84,9 @@ class LiveSessionArchive:
         peaks = b"" if session_recording is None else session_recording.peaks
         source = None if session_recording is None else await session_recording.recording()
         peaks = b"" if source is None else peaks
-        record = await self.save(session.owner, options, transcript, source, peaks, channels)
+        job_id = session.id if _UUID.fullmatch(session.id) else None
+        named = session.name, job_id
+        record = await self.save(session.owner, options, transcript, source, peaks, channels, named)
         return record.id
 
     async def save_conversation(self, identity: Identity, transcript: Transcript) -> str:
@@ -96,9 +106,11 @@ class LiveSessionArchive:
         source: AudioSource | None = None,
         peaks: bytes = b"",
         channels: int = 1,
+        named: tuple[str, str | None] = ("", None),
     ) -> JobRecord:
         """Store a session or conversation as a job. Its audio (``source``) is stored if the storage
-        answers, and closed. ``channels``: those that were transcribed one by one.
+        answers, and closed. ``channels``: those that were transcribed one by one. ``named``: its
+        name, and the id that it gets if no other job has it.
 
         Raises:
             errors.DiskFull, errors.SpoolUnwritable: it cannot be stored; no job is created.
@@ -118,11 +130,18 @@ class LiveSessionArchive:
         facts = AudioInfo(WAV.name, "live", transcript.duration, channels)
         durable = self._recordings is not None
         now = self._now()
-        record = JobRecord.submitted(now, audio, facts, options, owner=owner, durable=durable)
+        name, job_id = named
+        record = JobRecord.submitted(
+            now, audio, facts, options, owner=owner, durable=durable, name=name, job_id=job_id
+        )
         reports: list[TranscriptionEvent] = [
             SegmentReady(*one) for one in enumerate(transcript.segments)
         ]
         reports += [Peaks(0, peaks)] if peaks else []
         reports.append(Finished(transcript))
         changes: list[JobChange] = [StartedChange(), *map(ReportedChange, reports)]
-        return await self._store.import_ended(record, changes)
+        try:
+            return await self._store.import_ended(record, changes)
+        except JobIdTaken:
+            record = replace(record, id=uuid.uuid4().hex)
+            return await self._store.import_ended(record, changes)

@@ -2,6 +2,7 @@
 
 import base64
 import io
+import uuid
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -90,6 +91,43 @@ async def test_kept_session_of_a_lost_client_becomes_a_job(keeps: Server) -> Non
     (made,) = {one["id"] for one in keeps.jobs()} - before
     result = keeps.transcript(made)
     assert result["segments"][0]["text"] == text
+
+
+@pytest.mark.parametrize(
+    "session", [str(uuid.uuid4()), uuid.uuid4().hex], ids=["hyphens", "digits"]
+)
+async def test_kept_session_whose_client_comes_back_too_late_is_a_job_with_its_id_and_name(
+    session: str, keeps: Server
+) -> None:
+    async with wire(keeps) as socket:
+        await say(socket, "begin", keep=True, session=session, name="talks/Köln\n.m4a")
+        await socket.send(talk(0.3))
+        text = (await next_of(socket, "final"))["segment"]["text"]
+        socket.transport.abort()
+    path = f"/v1/jobs/{session}"
+    wait_until(lambda: keeps.client.get(path).is_success, "it is a job")
+    said: list[dict[str, Any]] = [{}]
+    while said[-1].get("code") != "session_not_found":  # until then it has the summary
+        async with wire(keeps) as socket:
+            await say(socket, "begin", session=session, after=0)
+            said, _ = await rest(socket)
+    assert keeps.client.get(path).json()["name"] == "Köln.m4a"
+    assert keeps.transcript(session)["segments"][0]["text"] == text
+
+
+@pytest.mark.parametrize("session", ["again", str(uuid.uuid4())], ids=["name", "uuid"])
+async def test_kept_sessions_of_one_id_are_jobs_of_their_own(session: str, keeps: Server) -> None:
+    made: list[str] = []
+    while len(made) < 2:  # its id is free once the service knows that the first client is gone
+        async with wire(keeps) as socket:
+            await say(socket, "begin", keep=True, session=session)
+            await socket.send(talk((0.3, 0.5)[len(made)]))
+            await say(socket, "finish")
+            said, _ = await rest(socket)
+            made += [one["job"] for one in said if one["type"] == "summary"]
+    assert len({*made}) == 2
+    texts = [keeps.transcript(one)["segments"][0]["text"] for one in made]
+    assert ["w299" in one.split() for one in texts] == [True, False]
 
 
 async def test_kept_session_that_its_client_closes_before_the_summary_becomes_no_job(

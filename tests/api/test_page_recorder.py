@@ -308,6 +308,35 @@ def test_kept_talk_of_several_sessions_is_in_the_list_once(
     assert is_one_job(visitor, server)["duration"] > 6
 
 
+UNREACHABLE = """window.WebSocket = class extends WebSocket {
+  constructor(url, ...given) {
+    super(window.cut ? String(url).replace("/v1/live", "/nowhere") : url, ...given);
+    (window.lines ??= []).push(this);
+  }
+};"""
+"""No service answers a live session that begins or goes on while `cut` is true."""
+
+
+def test_kept_talk_whose_line_was_cut_for_longer_than_live_grace_is_in_the_list_once_with_its_name(
+    visitor: Visitor, start_server: StartServer
+) -> None:
+    server = start_server(live_grace="0.2s", job_retention="1h")
+    visitor.keeps_talks(server)
+    visitor.js(UNREACHABLE)
+    visitor.sees(".intake button", "Live captions").click()
+    visitor.sees(".row .said", "w")
+    visitor.js("window.cut = true; lines[0].close(4000)")
+    (begun,) = wait_until(server.jobs, "its session is a job")
+    assert begun["name"].startswith("Live ")
+    visitor.sees(".title", "The audio is recorded")
+    visitor.js("window.cut = false")
+    visitor.sees(".title", "Listening")
+    visitor.presses(".talking button", "Stop")
+    job = is_one_job(visitor, server)
+    assert job["id"] != begun["id"]
+    assert job["duration"] > begun["duration"]
+
+
 def test_kept_talk_whose_words_were_not_recognized_is_sent_as_a_recording(
     visitor: Visitor, start_server: StartServer
 ) -> None:

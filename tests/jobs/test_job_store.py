@@ -21,7 +21,7 @@ from shared_job_services import LIMITS, Service, service, until_told
 from uploads import upload
 
 from sidecar import errors
-from sidecar.jobs.job_event_log import JobEventLog
+from sidecar.jobs.job_event_log import JobEventLog, JobIdTaken
 from sidecar.jobs.job_queue import Dispatcher, JobQueue
 from sidecar.jobs.job_record import (
     CancelledChange,
@@ -551,6 +551,17 @@ async def test_ended_live_session_is_imported_as_done_job(store: JobStore) -> No
     assert ids(await store.list("ada")) == [record.id]
     assert await store.positions([imported]) == {}
     assert await store.load("ada") == OwnerLoad(0, 0, 0.0)
+
+
+async def test_import_with_the_id_of_another_job_is_refused_and_changes_nothing(
+    opened: Opened, store: JobStore
+) -> None:
+    there = await done(opened)
+    record = replace(submitted(owner="bob", durable=True), id=there.id)
+    with pytest.raises(JobIdTaken):
+        await store.import_ended(record, [StartedChange(), FINISHED])
+    assert await store.get(there.id) == there
+    assert await store.list("bob") == []
 
 
 async def test_live_session_that_ends_while_the_store_is_unwritable_is_imported_afterwards(

@@ -32,7 +32,8 @@ import { newKey } from "./world.js";
  * @property {boolean} [partials] words while somebody speaks
  * @property {boolean} [diarize] tell speakers apart
  * @property {boolean} [recognise] say who of the people known somebody is
- * @property {boolean} [keep] it becomes a job, whose id the summary has
+ * @property {boolean} [keep] it becomes a job, whose id the summary has; it is that of the session, also if no summary came
+ * @property {string} [name] of that job
  * @property {boolean} [words] times of words in finals
  * @property {boolean} [translate]
  * @property {boolean} [accurate] rather right than quick

@@ -173,9 +173,13 @@ export type LiveOptions = {
      */
     recognise?: boolean | undefined;
     /**
-     * it becomes a job, whose id the summary has
+     * it becomes a job, whose id the summary has; it is that of the session, also if no summary came
      */
     keep?: boolean | undefined;
+    /**
+     * of that job
+     */
+    name?: string | undefined;
     /**
      * times of words in finals
      */

@@ -35,6 +35,9 @@ pub struct LiveOptions {
     /// Whether the session becomes a job, whose id the summary has.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub keep: Option<bool>,
+    /// Name of that job.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub name: Option<String>,
     /// Times of words in finals.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub words: Option<bool>,

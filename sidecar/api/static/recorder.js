@@ -16,7 +16,7 @@ import { counted, stamp, trouble } from "./words.js";
 
 const AT_ONCE = 2;
 /** What is stored of a take. */
-const HEAD = ["id", "source", "name", "state", "job", "owner", "type", "rate", "options", "segments", "part"];
+const HEAD = ["id", "source", "name", "state", "job", "owner", "type", "rate", "options", "segments", "part", "made"];
 /** Of a file that is gone, was written on after it was chosen, or may not be read. */
 export const UNREADABLE = {
   detail: "The browser cannot read this file: it was moved, changed or deleted, or may not be read.",
@@ -127,11 +127,11 @@ export class Recorder {
   look(jobs, asked, forgot) {
     this.#find();
     for (const take of this.#store.state.takes.filter(this.own)) {
-      const { id, source, job: sent, since, name, later, part } = take;
+      const { id, source, job: sent, since, name, later, part, made = [] } = take;
       const job = jobs.find((one) => one.id === sent);
       const fails = (error) => this.#step(id, source === "file" ? "deleted" : "failed", { error });
       if (later) this.#step(id, "send", { error: null, later: false }); // as it was: the service may have it, without an answer
-      else if (job?.state === "done") this.#step(id, "done") && part && this.#replaced(part, sent);
+      else if (job?.state === "done") this.#step(id, "done") && this.#replaceAll([part, ...made], sent);
       else if (job?.error) fails(job.error);
       else if (job || !(since < asked)) continue;
       else if (!forgot) fails(null);
@@ -164,7 +164,7 @@ export class Recorder {
     const take = this.get(id);
     if (take && !this.own(take)) return undefined;
     const { language, hotwords } = trimmed(this.#store.state.options);
-    return { ...(language && { language }), ...(hotwords && { hotwords }) };
+    return { ...(take && { name: take.name }), ...(language && { language }), ...(hotwords && { hotwords }) };
   }
 
   /** Nobody's recording becomes the job of another who has signed in meanwhile. */
@@ -184,9 +184,10 @@ export class Recorder {
     const { options } = error === before.error ? before : this.#store.state;
     this.#mark(id, { talk, live, error, options, revision, segments, tail: tailOf(talk.captions) });
     if (event?.type === "notice") this.#say(event.message);
+    if (talk.made.length !== before.made?.length) this.#mark(id, { made: [...talk.made] });
     if (event?.job) this.#mark(id, { part: event.job });
     if (event?.job) call(event.job, before.name);
-    if (["final", "speakers_revised", "summary"].includes(event?.type)) this.#keep(id);
+    if (before.live !== live || ["final", "speakers_revised", "summary"].includes(event?.type)) this.#keep(id);
     if (before.live === live) return;
     if (live === "paused") this.#say("Paused.");
     if (live === "live" && before.live === "paused") this.#say("Resumed.");
@@ -198,16 +199,22 @@ export class Recorder {
   /** What it becomes: the job that its only session made, one that is to be made of its sound, or neither. */
   async #overTalk(id, talk) {
     const file = await this.file(id).catch(() => undefined); // it is asked for again where it is wanted
-    const { sound, part = "" } = this.get(id);
+    const { sound, part = "", made } = this.get(id);
     const end = endOf(talk, sound.seconds);
     this.#over(id, end, { file, error: talk.error, ...(end === "ended" && { part }) });
     if (end !== "made") return;
     try {
       this.#sent(await client().job(part), file, this.get(id));
       this.drop(id);
+      this.#replaceAll(made, part);
     } catch {
       // It stays as it is here, and the job is found in the list.
     }
+  }
+
+  /** What sessions of a talk that broke off are as jobs is not needed beside the job of all of it. */
+  #replaceAll(parts, whole) {
+    for (const one of new Set(parts)) if (one && one !== whole) this.#replaced(one, whole);
   }
 
   #sendNext() {

@@ -34,6 +34,8 @@ export class Talk {
   /** How loud each piece is, 0 to 255. */
   peaks = [];
   options = {};
+  /** Ids of the sessions that began with the talk and may be jobs, of part of it: a session that broke off has the job's id. */
+  made = [];
   #wishes;
   #capture = new Capture(true, PIECE_S);
   #changed;
@@ -109,6 +111,7 @@ export class Talk {
   keep(wanted) {
     this.options = { ...this.options, keep: wanted };
     this.#order("change", { keep: this.#mayKeep });
+    if (this.#mayKeep && this.#session) this.made.push(this.#session.session);
     this.#changed();
   }
 
@@ -190,6 +193,7 @@ export class Talk {
     if (!wishes) return;
     const session = client().live({ keep: this.#mayKeep, ...wishes, encoding: "pcm16", rate: this.#capture.rate });
     this.#session = session;
+    if (this.#mayKeep) this.made.push(session.session);
     const opened = async () => {
       await session.opened();
       this.error = null;

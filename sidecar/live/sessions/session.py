@@ -83,6 +83,8 @@ class Session:
         spec: EngineSpec | None = None,
     ) -> None:
         self.id = number
+        self.name = ""
+        """Name of the job that it becomes, if it is kept."""
         self.owner = owner
         self.spec = spec
         self.options = options

@@ -134,10 +134,11 @@ class SessionRegistry:
         forgiving: bool = False,
         idle_s: float | None = None,
         channel_names: Sequence[str] = (),
+        name: str = "",
     ) -> Session:
         """Open a session, which the caller holds. ``number``: the client's id for it; ``wire``: its
         protocol; ``forgiving``: as `Session.forgiving`; ``idle_s``: its own idle timeout, if any;
-        ``channel_names``: of both channels of a `StereoSession`.
+        ``channel_names``: of both channels of a `StereoSession`; ``name``: as `Session.name`.
 
         Raises:
             errors.LiveUnavailable, errors.NotHere: there is no live engine.
@@ -179,7 +180,7 @@ class SessionRegistry:
             event_metrics=EventMetrics(self._live_metrics, wire, settings.live_timeout),
             spec=spec,
         )
-        session.save, session.forgiving = self._save, forgiving
+        session.save, session.forgiving, session.name = self._save, forgiving, name
         if idle_s is not None:
             session.bounds = dataclasses.replace(self.bounds, idle_s=idle_s)
         session.recording = self._new_recording(session.channels) if options.keep else None

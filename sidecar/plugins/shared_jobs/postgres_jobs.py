@@ -16,7 +16,7 @@ from operator import itemgetter
 
 from sidecar import clock, errors
 from sidecar.concurrency import BackgroundTaskGroup
-from sidecar.jobs.job_event_log import DuplicateRequestKey, JobSubscription
+from sidecar.jobs.job_event_log import DuplicateRequestKey, JobIdTaken, JobSubscription
 from sidecar.jobs.job_queue import RETURN_S
 from sidecar.jobs.job_record import (
     EditedChange,
@@ -165,7 +165,7 @@ class PostgresJobStore:
             raise errors.JournalUnreachable()  # an earlier attempt had no answer, and was undone
 
     async def import_ended(self, record: JobRecord, changes: Sequence[JobChange]) -> JobRecord:
-        """Persist a job that has ended already, with all its events."""
+        """Persist a job that has ended already, with all its events, as `JobStore.import_ended`."""
         events = [JobEvent(1 + at, self._now(), change) for at, change in enumerate(changes)]
         ended = job_rows.replay_events(record, events)
         encrypted = [self._rows.encrypt_event(record.id, one.worn) for one in events]
@@ -182,7 +182,13 @@ class PostgresJobStore:
             ended.state.value,
             self._rows.encrypt_summary(ended),
         )
-        await persist_import(lambda: self._database.call("import_1", *values), self.save_pauses_s)
+
+        async def persist() -> None:
+            ((there,),) = await self._database.call("import_1", *values)
+            if not there:
+                raise JobIdTaken(record.id)
+
+        await persist_import(persist, self.save_pauses_s)
         self._retention.settle(record.owner)
         return ended
 

@@ -65,6 +65,7 @@
  * @property {boolean} [partials] words while somebody speaks
  * @property {boolean} [diarize]
  * @property {boolean} [keep] the session becomes a job
+ * @property {string} [name] of that job
  * @property {boolean} [words] times of words in finals
  * @property {string} [prompt]
  * @property {string} [hotwords] names and terms that may be said, between commas

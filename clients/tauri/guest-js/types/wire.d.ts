@@ -217,6 +217,10 @@ export type LiveOptions = {
      */
     keep?: boolean | undefined;
     /**
+     * of that job
+     */
+    name?: string | undefined;
+    /**
      * times of words in finals
      */
     words?: boolean | undefined;

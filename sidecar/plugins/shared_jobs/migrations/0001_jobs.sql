@@ -353,13 +353,14 @@ BEGIN
     RETURN QUERY SELECT 'accepted', id_;
 END $$;
 
--- Import a job that has ended already, with all its events: a live session.
+-- Import a job that has ended already, with all its events: a live session. Return whether it is
+-- there; else another has, or had, its id.
 CREATE FUNCTION vibevoice.import_1(
     id_ text, owner_ text, submitted_ bytea, audio_s_ float8, recording_ text,
     recording_bytes_ bigint, seqs bigint[], ats float8[], kinds text[], changes bytea[],
-    state_ text, summary_ bytea) RETURNS void LANGUAGE plpgsql AS $$
+    state_ text, summary_ bytea) RETURNS boolean LANGUAGE plpgsql AS $$
 BEGIN
-    IF vibevoice.buried_1(id_) THEN RETURN; END IF;
+    IF vibevoice.buried_1(id_) THEN RETURN false; END IF;
     PERFORM vibevoice.join_1(owner_);
     INSERT INTO vibevoice.jobs (id, owner, submitted, urgent, audio_s, work_s, recording,
             recording_bytes)
@@ -369,7 +370,9 @@ BEGIN
         INSERT INTO vibevoice.events (job, seq, at, kind, change)
             SELECT id_, u.* FROM unnest(seqs, ats, kinds, changes) u;
         PERFORM vibevoice.finish_1(id_, state_, summary_, seqs[cardinality(seqs)]);
+        RETURN true;
     END IF;
+    RETURN EXISTS (SELECT FROM vibevoice.jobs WHERE id = id_ AND submitted = submitted_);
 END $$;
 
 -- Return whether a job goes behind interactive ones: a batch job, for its first 10 minutes.
