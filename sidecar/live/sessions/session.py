@@ -321,12 +321,16 @@ class Session:
             self._say(live_events.Summary(transcript, job))
         self.end()
 
+    @property
+    def missing_from_s(self) -> float | None:
+        """Return the second of its audio from which on words may be missing, as some of it could
+        not be recognized; None if all was."""
+        return min(self.event_log.missing.values(), default=None)
+
     def _with_missing(self, transcript: Transcript) -> Transcript:
         """Return the transcript with what failed, and from where on words may be missing."""
-        missing = self.event_log.missing
-        news = (one for one in missing if one not in transcript.notices)
-        first = min(missing.values(), default=None)
-        return replace(transcript.with_notice(*news), recognized_s=first)
+        news = (one for one in self.event_log.missing if one not in transcript.notices)
+        return replace(transcript.with_notice(*news), recognized_s=self.missing_from_s)
 
     def break_off(self) -> None:
         """End the turns in progress, which no engine recognizes any further."""

@@ -108,10 +108,12 @@ class GrpcTimings:
     """Utterances that were not recognized because of overload."""
     skipped: int = 0
     """Chunks that name another session."""
+    recognized_s: float | None = None
+    """Seconds of the audio before which no word is missing, if some could not be recognized."""
 
     def metadata(self) -> tuple[tuple[str, str], ...]:
         """Return the timings as trailing metadata."""
-        parts = (self.buffer_s, self.queue_s, self.work_s, self.emit_s)
+        parts, done_s = (self.buffer_s, self.queue_s, self.work_s, self.emit_s), self.recognized_s
         names = ("buffer-wait", "queue-wait", "inference", "response-emit", "total")
         return (
             *(
@@ -121,6 +123,7 @@ class GrpcTimings:
             ("stt-decode-count", str(self.finals)),
             *((("dropped-utterances", str(self.dropped)),) if self.dropped else ()),
             *((("skipped-chunks", str(self.skipped)),) if self.skipped else ()),
+            *((("recognized-sec", f"{done_s:.3f}"),) if done_s is not None else ()),
         )
 
 
@@ -143,11 +146,14 @@ class GrpcStream:
         Raises:
             errors.SidecarError: the stream failed, or the service ended it.
         """
-        async with running(self._read(first_chunk), self._send_results()) as (reading, sending):
-            await asyncio.wait({reading, sending}, return_when=asyncio.FIRST_COMPLETED)
-            if reading.done():
-                reading.result()
-            await sending
+        try:
+            async with running(self._read(first_chunk), self._send_results()) as (reading, sending):
+                await asyncio.wait({reading, sending}, return_when=asyncio.FIRST_COMPLETED)
+                if reading.done():
+                    reading.result()
+                await sending
+        finally:
+            self._timings.recognized_s = self._session.missing_from_s
 
     async def _read(self, first_chunk: stt_pb2.AudioChunk | None) -> None:
         """Read audio up to the last chunk or the client's end."""

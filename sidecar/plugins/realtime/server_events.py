@@ -33,6 +33,7 @@ FIRST = "root"
 EventBody: TypeAlias = dict[str, Any]
 """Event without its id, or a part of an event."""
 
+MISSING = "A part of this turn was not recognized: words are missing from %.1f s of the audio on."
 LEAST_S = 0.1
 """Minimum seconds of audio that a client can commit, as in OpenAI's API."""
 
@@ -280,7 +281,8 @@ class RealtimeTranscriptionTurns(RealtimeUserTurns):
         if beta:
             self.item_events = ("created",)
         self._open: list[RealtimeTranscriptionItem] = []
-        self._failed = False
+        self._missing_from_s: float | None = None
+        """Where audio of the turn begins that could not be recognized."""
         self._segments: dict[int, tuple[str, Segment]] = {}
         self._names: dict[int, str | None] = {}
         """Names of enrolled speakers, by speaker number."""
@@ -320,8 +322,8 @@ class RealtimeTranscriptionTurns(RealtimeUserTurns):
                 notice.code == live_events.UTTERANCE_DROPPED and turn is not None
             ):
                 self._of(turn).shed = True
-            case live_events.NoticeRaised(notice):
-                self._failed = self._failed or notice.code == live_events.RECOGNITION_FAILED
+            case live_events.NoticeRaised(missing_from=at) if self._missing_from_s is None:
+                self._missing_from_s = at
 
     def fail_committed(self, error: errors.SidecarError) -> Iterator[EventBody]:
         """Report committed turns as failed, because no more results come."""
@@ -382,14 +384,16 @@ class RealtimeTranscriptionTurns(RealtimeUserTurns):
             self._turn_start_s = max(self._turn_start_s, ended.end)
             yield from self._ends(item)
         self._open.remove(item)
+        missing_from_s, self._missing_from_s = self._missing_from_s, None
         if item.shed:
             yield transcription_failed(item.id, errors.UtteranceDropped())
-        elif self._failed and not ended.text:
+        elif missing_from_s is not None and not ended.text:
             yield transcription_failed(item.id, errors.EngineFailed())
         else:
             seconds = ended.end - ended.start
             yield transcription_completed(item.id, ended.text, seconds, item.languages)
-        self._failed = False
+            if missing_from_s is not None:  # behind its words, for clients that wait for either
+                yield transcription_failed(item.id, errors.EngineFailed(MISSING % missing_from_s))
 
     def _revised(self, revised: live_events.SpeakersRevised) -> Iterator[EventBody]:
         """Yield the segments whose speaker changed, or whose speaker was identified."""

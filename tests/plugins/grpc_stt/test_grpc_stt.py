@@ -188,6 +188,21 @@ def test_chunks_have_their_own_rate_and_those_of_other_sessions_are_skipped_and_
     assert said.trailing["skipped-chunks"] == "1"
 
 
+late = service_of_module(grpc_port=0, live_timeout=0.2, scripted_hear=2)
+
+
+def test_stream_says_from_where_on_words_are_missing_if_speech_was_not_recognized_in_time(
+    late: Server, client: Client
+) -> None:
+    with Client(late.health()["grpc_port"]) as slow:
+        slow.create("late")
+        said = slow.stream(chunks_of("late", sound((0, 1.0), (0.3, 1.0), (0, 1.0))), "late")
+    assert (said.status, said.finals) == (Status.OK, [])
+    assert float(said.trailing["recognized-sec"]) == pytest.approx(1.0, abs=0.3)
+    client.create("whole")
+    assert "recognized-sec" not in client.stream(chunks_of("whole", SPEECH), "whole").trailing
+
+
 @pytest.mark.parametrize("threshold", [0.01, 0.15, 0.5, 0.9])
 def test_end_threshold_lies_below_every_vad_threshold_and_the_sure_one_not_below(
     threshold: float,

@@ -372,7 +372,7 @@ def test_cleared_turn_is_only_acknowledged_and_the_next_commit_is_another_item()
 
 def test_unrecognized_turn_and_commit_of_a_crashed_engine_are_transcription_failed() -> None:
     items = RealtimeTranscriptionTurns("x")
-    wrong = NoticeRaised(Notice(RECOGNITION_FAILED, "A stretch was not understood."))
+    wrong = NoticeRaised(Notice(RECOGNITION_FAILED, "A stretch was not understood."), None, 0.0)
     said = tell(items, SpeechStarted(0, 0), wrong, TurnEnded(0, 0, 1, ""), SpeechStarted(1, 2))
     assert types(said)[-2] == "failed"
     assert types(tell(items, TurnEnded(1, 2, 3, "")))[-1] == "completed"
@@ -401,6 +401,26 @@ def test_segment_is_sent_again_with_a_revised_speaker(
     items.diarizes = True
     said = [one for one in tell(items, final(0, 0, "one", 0), second, revised) if "speaker" in one]
     assert [f"{one['id'].removeprefix('seg_x_')} {one['speaker']}" for one in said] == expected
+
+
+def test_turn_recognized_in_part_is_completed_and_then_failed_from_where_words_are_missing() -> (
+    None
+):
+    items = RealtimeTranscriptionTurns("x")
+    wrong = [
+        NoticeRaised(Notice(RECOGNITION_FAILED, "A stretch was not understood."), None, at)
+        for at in (1.25, 2.5)
+    ]
+    said = tell(items, SpeechStarted(0, 0.1), final(0, 0, "one"), *wrong, TurnEnded(0, 0, 4, "one"))
+    *_, completed, failed = said
+    check(completed)
+    check(failed)
+    assert (types([completed, failed]), completed["transcript"]) == (["completed", "failed"], "one")
+    assert failed["error"]["code"] == "engine_failed"
+    assert "from 1.2 s of the audio" in failed["error"]["message"]
+    assert failed["item_id"] == completed["item_id"]
+    said = tell(items, SpeechStarted(1, 5), final(1, 1, "two"), TurnEnded(1, 5, 6, "two"))
+    assert types(said)[-1] == "completed", "nothing is missing there"
 
 
 def test_beta_clients_get_item_created_for_a_commit() -> None:
