@@ -39,7 +39,9 @@ def find_ffmpeg() -> str:
 def ffmpeg_missing_error(why: str) -> errors.AudioFormatUnsupported:
     """Return the error that ffmpeg cannot be used, because of ``why``."""
     return errors.AudioFormatUnsupported(
-        f"This format needs ffmpeg, and {why}.", hint="Install ffmpeg, or send wav."
+        f"This format needs ffmpeg, and {why}.",
+        hint="Install ffmpeg, or send wav.",
+        fault=errors.Fault.DECODER,
     )
 
 

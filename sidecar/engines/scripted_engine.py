@@ -13,6 +13,8 @@ transcript shows which audio it came from. Environment variables, all with the p
 - ``DEAF=1``: no audio is read.
 - ``POISON``: texts, with commas. The worker process dies at one of them; with a ``!`` behind it the
   service dies, too.
+- ``RAISES``: path of a file; while there is one, a transcription raises the error that it names,
+  of Python or of `sidecar.errors`, after as many seconds as it says.
 - ``EVENTS``: path of a file with the events of a transcription as JSON (`transcript.to_wire`),
   which are reported for every recording.
 - ``HEAR``: seconds that each live recognition takes.
@@ -25,6 +27,7 @@ is one speaker's.
 
 from __future__ import annotations
 
+import builtins
 import json
 import math
 import os
@@ -87,6 +90,7 @@ class ScriptedEngine:
         self._precision: engine_interface.Precision | None = None
         self._speed = float(_behaviour("SPEED", "0"))
         self._hold = _behaviour("HOLD")
+        self._raises = _behaviour("RAISES")
         self._events = _behaviour("EVENTS")
         self._deaf = _behaviour("DEAF") == "1"
         self._settles = int(_behaviour("SETTLES", "30"))
@@ -158,6 +162,8 @@ class ScriptedEngine:
                 time.sleep(0.005)
             if request.cancelled():
                 return
+            if self._raises:
+                _raise_named(self._raises, len(segments))
             segment = transcript.Segment(
                 start=start / SPEC.sample_rate,
                 end=samples / SPEC.sample_rate,
@@ -305,6 +311,18 @@ def _speaker_embedding(segment: transcript.Segment) -> SpeakerEmbedding | None:
 def _raise_out_of_memory(*args: object) -> NoReturn:
     """Raise an error as if memory ran out."""
     raise MemoryError
+
+
+def _raise_named(path: str, seconds: int) -> None:
+    """Raise the error that the file names, if there is one, after so many seconds of audio."""
+    try:
+        with open(files.open_to_read(path), encoding="utf-8") as file:
+            name, after = file.read().split()
+    except (FileNotFoundError, PermissionError):  # Windows: it goes once nobody reads it
+        return
+    if seconds >= int(after):
+        error: type[Exception] = getattr(errors, name, None) or getattr(builtins, name)
+        raise error
 
 
 def _exit_process(*, with_service: bool) -> None:

@@ -87,20 +87,22 @@ class ModelUnsuited(SidecarError, code="model_unsuited", kind=ErrorKind.UNPROCES
 
 
 class WontFit(SidecarError, code="wont_fit", kind=ErrorKind.WONT_FIT):
-    """Too little memory for a recording or a precision, detected before any work."""
+    """Too little memory for a recording or a precision, detected before any work. The planner of
+    memory names the recording (``fault``) if it would not fit into the whole device either."""
 
-    fault = Fault.RECORDING
+    fault = Fault.DEVICE
     default_detail = "There is not enough memory for this."
     default_hint = "Send a shorter recording, or use a smaller precision: int8, int4."
 
 
 class GpuOutOfMemory(SidecarError, code="gpu_out_of_memory", kind=ErrorKind.WONT_FIT):
-    """GPU out of memory during the work, even with the smallest memory plan.
+    """GPU out of memory during the work, even with the smallest memory plan. The account of memory
+    names the recording (``fault``) if what was planned for it is still there.
 
     Host applications search the response for the words "CUDA out of memory".
     """
 
-    fault = Fault.RECORDING
+    fault = Fault.DEVICE
     default_detail = "CUDA out of memory."
     default_hint = "Try INT8 or INT4 precision, or close GPU applications."
 
@@ -126,9 +128,10 @@ class EngineCrashed(SidecarError, code="engine_crashed", kind=ErrorKind.BUSY):
 
 
 class EngineFailed(SidecarError, code="engine_failed"):
-    """Error raised by an engine."""
+    """Error raised by an engine: a library, its device or the recording may have caused it."""
 
-    fault = Fault.RECORDING
+    fault = Fault.ENGINE
+    counts_as_death = True
     timed_out: ClassVar[bool] = False
     """True if the engine took too long."""
 

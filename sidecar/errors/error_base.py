@@ -24,7 +24,9 @@ class Fault(StrEnum):
     MEMORY = "memory"
     """Memory, processes, threads or descriptors of the machine."""
     ENGINE = "engine"
-    """What loads the engine: its files, its device."""
+    """The engine, and what loads it: its files, its device."""
+    DEVICE = "device"
+    """Memory of the engine's device, which others have for now."""
     UPSTREAM = "upstream"
     DECODER = "decoder"
     UNKNOWN = "unknown"
@@ -66,6 +68,7 @@ class SidecarError(Exception):
     """Base class of all errors of this service; each class has a stable ``code`` and a ``kind``.
 
     ``detail``: what was wrong. ``hint``: what to do. ``retry_after``: seconds until a retry.
+    ``fault``: what is to blame, if that is known better than from the class.
     """
 
     code: ClassVar[str] = "internal"
@@ -75,7 +78,7 @@ class SidecarError(Exception):
         "Try again; if the error repeats, report it with the service's log."
     )
     default_retry_after: ClassVar[int | None] = None
-    fault: ClassVar[Fault] = Fault.UNKNOWN
+    fault: Fault = Fault.UNKNOWN
     counts_as_death: ClassVar[bool] = False
     """True if it counts as the death of a service in a job: the recording may have caused it."""
 
@@ -86,11 +89,18 @@ class SidecarError(Exception):
             cls.kind = kind
 
     def __init__(
-        self, detail: str | None = None, *, hint: str | None = None, retry_after: int | None = None
+        self,
+        detail: str | None = None,
+        *,
+        hint: str | None = None,
+        retry_after: int | None = None,
+        fault: Fault | None = None,
     ) -> None:
         self.detail = detail or self.default_detail
         self.hint = hint or self.default_hint
         self.retry_after = retry_after if retry_after is not None else self.default_retry_after
+        if fault is not None:
+            self.fault = fault
         super().__init__(self.detail)
 
     def hint_on(self, page: str) -> str:
@@ -101,12 +111,13 @@ class SidecarError(Exception):
         return self.hint.replace(" at /docs.", f" in {page}.")
 
     def to_wire(self) -> dict[str, Any]:
-        """Return the error as plain values, for another process or the job log."""
+        """Return the error as plain values, for another process of this service."""
         return {
             "code": self.code,
             "detail": self.detail,
             "hint": self.hint,
             "retry_after": self.retry_after,
+            "fault": self.fault.value,
         }
 
 
@@ -136,8 +147,10 @@ def all_errors(error_class: type[SidecarError] = SidecarError) -> Iterator[type[
 
 
 def from_wire(values: dict[str, Any]) -> SidecarError:
-    """Return the error of `SidecarError.to_wire`; an unknown code becomes a `SidecarError`."""
+    """Return the error of `SidecarError.to_wire`; an unknown code becomes a `SidecarError`.
+    Without ``fault`` it is that of its class."""
     known = {error.code: error for error in all_errors()}
     error = known.get(values.get("code", ""), SidecarError)
     hint, retry_after = values.get("hint"), values.get("retry_after")
-    return error(values.get("detail"), hint=hint, retry_after=retry_after)
+    fault = Fault(values["fault"]) if "fault" in values else None
+    return error(values.get("detail"), hint=hint, retry_after=retry_after, fault=fault)

@@ -108,6 +108,8 @@ class OutOfMemory(MachineBusy, code="out_of_memory"):
 def machine_error(error: BaseException) -> MachineBusy | None:
     """Return the error of a machine that lacks something for now, if that is what ``error`` says,
     or what it was raised for."""
+    if isinstance(error, MemoryError):
+        return MachineBusy("This machine lacks memory for now.")
     own = isinstance(error, (OSError, RuntimeError))
     cause = error if own else error.__cause__ or error.__context__
     away = isinstance(cause, OSError) and cause.errno in MACHINE_ERRNOS | _AWAY_ERRNOS

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
 
 from sidecar.concurrency import ThreadLimiter, cancel_after
-from sidecar.gpu_memory.host_memory import read_host_memory
+from sidecar.gpu_memory.host_memory import HostMemory, read_host_memory
 from sidecar.gpu_memory.torch_devices import read_torch_gpu
 
 Result = TypeVar("Result")
@@ -206,6 +206,11 @@ class GpuMemory:
         return self.used_mb << 20
 
     @property
+    def total_bytes(self) -> int:
+        """Return the bytes that it has in all."""
+        return self.total_mb << 20
+
+    @property
     def free_bytes(self) -> int:
         """Return the bytes that are free."""
         return self.total_mb - self.used_mb << 20
@@ -294,17 +299,23 @@ class HostMemoryMonitor:
 
     def __init__(self) -> None:
         self.ledger = DeviceLedger()
-        self._free = 0
+        self._memory: HostMemory | None = None
+
+    @property
+    def total_bytes(self) -> int | None:
+        """Return the bytes that this process could have in all, at the last look; None if there was
+        none yet."""
+        return self._memory.total_bytes if self._memory is not None else None
 
     def free_bytes(self, who: str) -> int:
         """Return the bytes that are free now and not reserved by another engine of this service."""
         self.ledger.see(self.ledger.holdings(), 0, {})
         try:
-            self._free = host_free_bytes()
+            self._memory = read_host_memory()
         except OSError:  # no descriptor is left to read it: the last value stays in use
-            if not self._free:
+            if self._memory is None:
                 raise
-        return self._free - self.ledger.committed_bytes(who)
+        return self._memory.free_bytes - self.ledger.committed_bytes(who)
 
 
 def query_gpu() -> GpuMemory | None:

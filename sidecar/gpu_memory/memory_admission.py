@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import Any, Self, TypeVar
 
-from sidecar.errors import WontFit
+from sidecar.errors import Fault, WontFit
 from sidecar.gpu_memory import memory_footprint, memory_plan
 from sidecar.gpu_memory.memory_footprint import ModelFootprint
 from sidecar.gpu_memory.memory_plan import DeviceRoom, MemoryEstimate
@@ -54,7 +54,8 @@ class MemoryState:
     ``free_bytes``: without reservations of other engines (`gpu_memory.gpu_devices`). ``on_gpu``:
     decides which precisions are useful. ``bandwidth``: in bytes per second, `None` if not known.
     ``own_bytes``: bytes of the engine's process, with the cache of the running job and the memory
-    that its allocator keeps; `None`: those of its weights.
+    that its allocator keeps; `None`: those of its weights. ``total_bytes``: of the whole device,
+    `None` if not known.
     """
 
     free_bytes: int
@@ -62,6 +63,20 @@ class MemoryState:
     on_gpu: bool
     bandwidth: float | None = None
     own_bytes: int | None = None
+    total_bytes: int | None = None
+
+    @property
+    def empty(self) -> Self | None:
+        """Return the state with nothing on the device; `None` if its size is not known."""
+        if self.total_bytes is None:
+            return None
+        return replace(self, free_bytes=self.total_bytes, held_precision=None, own_bytes=0)
+
+    def fault(self, needed_bytes: int) -> Fault:
+        """Return what is to blame if so many bytes do not fit: what is asked for, if the whole
+        device has fewer."""
+        too_large = self.total_bytes is not None and needed_bytes > self.total_bytes
+        return Fault.RECORDING if too_large else Fault.DEVICE
 
 
 class MemoryAdmission:
@@ -129,7 +144,9 @@ class MemoryAdmission:
         """
         estimate, others = self.estimate(precision, audio_s, options, state, plan_beside)
         if not estimate.fits:
-            raise does_not_fit_error(estimate, others)
+            raise does_not_fit_error(
+                estimate, others, self._fault(precision, audio_s, options, state)
+            )
         work, memory = self._work(audio_s, options), estimate.plan
         model = self._model(precision)
         fallback = memory_plan.next_smaller_plan(memory, model, work, apart=state.on_gpu)
@@ -214,7 +231,9 @@ class MemoryAdmission:
         if not least.fits:
             least, others = self.estimate(precision, 1.0, TranscribeOptions(), state)
             free = memory_plan.room_text(available, least.unlimited_bytes, "free")
-            raise no_room_error(precision, least.peak_bytes, free, _ways_hint(least, others), state)
+            fault = self._fault(precision, 1.0, TranscribeOptions(), state)
+            hint = _ways_hint(least, others)
+            raise no_room_error(precision, least.peak_bytes, free, hint, state, fault)
         beside = state.free_bytes
         if self._limit is not None and state.held_precision is not None:
             beside = min(beside, self._limit - self.loaded_bytes(state.held_precision))
@@ -224,6 +243,20 @@ class MemoryAdmission:
                 if self.loaded_bytes(precision, memory) <= room:
                     return LoadPlan(placement, memory)
         return LoadPlan(LoadPlacement.INSTEAD, steps[-1])
+
+    def _fault(
+        self,
+        precision: Precision,
+        audio_s: float | None,
+        options: TranscribeOptions,
+        state: MemoryState,
+    ) -> Fault:
+        """Return what is to blame if a recording does not fit: the recording, if no plan would fit
+        into the empty device either (within the limit), else those that use the device."""
+        empty = state.empty
+        if empty is None or self.estimate(precision, audio_s, options, empty)[0].fits:
+            return Fault.DEVICE
+        return Fault.RECORDING
 
     def available_bytes(self, state: MemoryState) -> int:
         """Return the bytes that the engine may use in all."""
@@ -306,18 +339,24 @@ def _with_cpu_chunks(plan: MemoryPlan) -> MemoryPlan:
 
 
 def no_room_error(
-    precision: Precision, needed_bytes: int, free: str, hint: str, state: MemoryState
+    precision: Precision,
+    needed_bytes: int,
+    free: str,
+    hint: str,
+    state: MemoryState,
+    fault: Fault,
 ) -> WontFit:
     """Return the error for an engine that does not fit on its device; ``free``: as `room_text`."""
     return WontFit(
         f"{'CUDA out of memory' if state.on_gpu else 'Too little memory (device: CPU)'}: the model "
         f"in {precision} needs at least {needed_bytes / memory_plan.GB:.1f} GB; {free}.",
         hint=hint,
+        fault=fault,
     )
 
 
 def does_not_fit_error(
-    estimate: MemoryEstimate, other_estimates: Sequence[MemoryEstimate]
+    estimate: MemoryEstimate, other_estimates: Sequence[MemoryEstimate], fault: Fault
 ) -> WontFit:
     """Return the error for a recording that does not fit; its hint names what would fit."""
     audio = memory_plan.duration_text(estimate.audio_s)
@@ -328,6 +367,7 @@ def does_not_fit_error(
         f"{audio} in {estimate.precision} need{'s' if audio.startswith('1 ') else ''} "
         f"{estimate.peak_bytes / memory_plan.GB:.1f} GB; {available}.",
         hint=_ways_hint(estimate, other_estimates),
+        fault=fault,
     )
 
 

@@ -61,8 +61,8 @@ def attempt_end(
         weak = alike and record.kept  # the engine may be to blame, although its probe succeeds
         return _counted(record, CountsAs.DEATH if weak else CountsAs.CRASH, known)
     if fault is Fault.RECORDING or (fault in ENDS_REQUESTS and not record.kept):
-        own_memory = isinstance(error, (errors.GpuOutOfMemory, errors.WontFit))
-        of_node = own_memory or fault in (Fault.ENGINE, Fault.UPSTREAM)
+        too_large = isinstance(error, (errors.GpuOutOfMemory, errors.WontFit))
+        of_node = too_large or fault in (Fault.ENGINE, Fault.UPSTREAM)
         if shared and of_node and may_pass_on(record):
             return AttemptEnd((RequeuedChange(CountsAs.UNABLE_NODE),), known)
         return AttemptEnd((FailedChange(JobFailure.of(known)),), known)
@@ -82,7 +82,8 @@ def _counted(
     requeued = RequeuedChange(counts_as)
     if poison is None:
         return AttemptEnd((requeued,), error, vain_s)
-    last = error if fault_of(error) is Fault.UNKNOWN else poison
+    raised = fault_of(error) is Fault.UNKNOWN or type(error) is errors.EngineFailed
+    last = error if raised else poison  # nothing died in the last one
     return AttemptEnd((requeued, FailedChange(JobFailure.of(last))))
 
 

@@ -33,7 +33,7 @@ HOLDS_KEPT = HOLDS_ALL | PROBED
 """The same, of kept jobs; a request is tried at once, and gets the error."""
 PERSISTENCE = frozenset({Fault.DISK, Fault.SPOOL, Fault.DATABASE})
 """What works if the events of a job are persisted."""
-ENDS_REQUESTS = frozenset({Fault.ENGINE, Fault.UPSTREAM, Fault.UNKNOWN})
+ENDS_REQUESTS = frozenset({Fault.ENGINE, Fault.DEVICE, Fault.UPSTREAM, Fault.UNKNOWN})
 """Faults that end a job for which a request waits; a kept job waits until they are over."""
 _ERRNOS_OF_RECORDING = {
     *(errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.ELOOP),
@@ -181,12 +181,16 @@ class Breakers:
 
     def end_probe(self, error: errors.SidecarError | None) -> None:
         """Note what a probe met; None: the engine works."""
-        for breaker in self.open.values():
-            breaker.until = 0.0 if breaker.doubted else breaker.until
+        doubted = [breaker for breaker in self.open.values() if breaker.doubted]
+        for breaker in doubted:
+            breaker.until = 0.0
         if error is None:
             self.succeeded({*Fault} - PERSISTENCE)
-        else:
-            self.failed(error)
+            return
+        self.failed(error)
+        for breaker in doubted:
+            if not breaker.until:  # the probe met something else
+                breaker.pause(self._retry_s)
 
     def _holding(self, kept: bool) -> Iterator[Breaker]:
         return (breaker for fault, breaker in self.open.items() if fault in _held(kept=kept))

@@ -39,7 +39,7 @@ class Priority(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class JobFailure:
-    """Error of a job as plain values."""
+    """Error of a job as plain values: its code says whose fault it is to those that read it."""
 
     code: str
     detail: str
@@ -49,7 +49,7 @@ class JobFailure:
     @classmethod
     def of(cls, error: errors.SidecarError) -> Self:
         """Return ``error`` as plain values."""
-        return cls(**error.to_wire())
+        return cls(error.code, error.detail, error.hint, error.retry_after)
 
     def error(self) -> errors.SidecarError:
         """Return the error, to be raised."""

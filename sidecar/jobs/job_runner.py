@@ -318,7 +318,8 @@ class JobRun:
         beside = self._engine.sharing.concurrent and not self._alone
         if isinstance(error, (errors.GpuOutOfMemory, errors.OutOfMemory)) and beside:
             return FOR_ALONE
-        vain_s = time.monotonic() - self._begun if fault is Fault.ENGINE else self._vain_s
+        loading = fault is Fault.ENGINE and not self.reported
+        vain_s = time.monotonic() - self._begun if loading else self._vain_s
         died = isinstance(error, WorkerDied) and not error.reading
         alike = died and self._breakers.crashed(job.id, self._process)
         return attempt_end(job.record, error, shared=job.shared, vain_s=vain_s, alike=alike)

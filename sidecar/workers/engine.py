@@ -12,6 +12,7 @@ import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any, Generic
 
 from sidecar import errors
@@ -197,7 +198,10 @@ class Engine(Generic[Spec]):
             try:
                 if beside:
                     await turn.aclose()
-                yield EngineLease(worker, self.model.precision, self._set_memory, beside)
+                model = self.model
+                yield EngineLease(
+                    worker, model.precision, self._set_memory, beside, partial(self._blame, model)
+                )
             finally:
                 self._hold(-1)
 
@@ -271,6 +275,11 @@ class Engine(Generic[Spec]):
                 yield
         finally:  # also after a failed load that kept the old model
             self._settled()
+
+    async def _blame(self, model: LoadedModel[Spec]) -> errors.Fault:
+        """Return what is to blame for a recording in which memory ran out just now."""
+        await self._memory.query_memory(model)
+        return self._memory.blame(model)
 
     def _set_memory(self, memory: MemoryPlan) -> None:
         self.memory_plan = memory

@@ -1,11 +1,12 @@
 """Lease of an engine: what its holder may call, and how an engine is shared."""
 
-from collections.abc import AsyncGenerator, Callable, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, NamedTuple
 
+from sidecar import errors
 from sidecar.audio.audio_info import AudioInfo
 from sidecar.audio.audio_source import AudioSource
 from sidecar.interfaces.engine_interface import MemoryPlan, Precision, TranscribeOptions
@@ -40,7 +41,7 @@ class RecordingRequest(NamedTuple):
 class EngineLease:
     """Right to use a loaded engine, until the lease ends. ``precision``: of the model.
     ``set_memory`` is called with the plan of each job. ``beside``: its calls run concurrently with
-    earlier ones.
+    earlier ones. ``blame``: returns what is to blame for a recording in which memory ran out.
 
     The engine may end earlier: it dies, or is reloaded under live sessions. Calls then raise
     `WorkerDied`, and their caller takes another lease.
@@ -50,6 +51,7 @@ class EngineLease:
     precision: Precision
     set_memory: Callable[[MemoryPlan], None]
     beside: bool = False
+    blame: Callable[[], Awaitable[errors.Fault]] | None = None
 
     @property
     def alive(self) -> bool:
@@ -90,14 +92,19 @@ class EngineLease:
             if resume_points:
                 await call.send_all(map(to_wire, resume_points))
             parts: list[Transcript] = []
-            async for frame, _ in call.answers():
-                event = from_wire(frame.get("part") or frame["event"])
-                if isinstance(event, Finished):
-                    parts.append(event.transcript)
-                    if "part" in frame:
-                        continue
-                    event = Finished(join_parts(parts)) if len(parts) > 1 else event
-                yield event
+            try:
+                async for frame, _ in call.answers():
+                    event = from_wire(frame.get("part") or frame["event"])
+                    if isinstance(event, Finished):
+                        parts.append(event.transcript)
+                        if "part" in frame:
+                            continue
+                        event = Finished(join_parts(parts)) if len(parts) > 1 else event
+                    yield event
+            except errors.GpuOutOfMemory as error:
+                if self.blame is not None:
+                    error.fault = await self.blame()
+                raise
 
 
 class EngineState(StrEnum):

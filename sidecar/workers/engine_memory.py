@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 from sidecar.config.settings import Settings
 from sidecar.engines.engine_selection import EngineChoice, Spec, spec_on_device
+from sidecar.errors import Fault
 from sidecar.gpu_memory import gpu_devices, memory_admission
 from sidecar.gpu_memory.memory_admission import LoadPlacement, LoadPlan, MemoryState
 from sidecar.gpu_memory.memory_plan import DeviceRoom, JobForecast, room_text
@@ -59,6 +60,11 @@ class MemoryAccount:
             errors.WontFit: the model does not fit even alone.
         """
         return LoadPlan()
+
+    def blame(self, model: AnyModel) -> Fault:
+        """Return what is to blame for a recording in which memory ran out, by the last query: the
+        recording, if what was planned for it is there, else those that use the device."""
+        return Fault.DEVICE
 
     def load_begins(self, model: AnyModel, plan: LoadPlan) -> None:
         """Reserve the memory of a model that is about to be loaded by ``plan``."""
@@ -218,9 +224,21 @@ class EngineMemory(MemoryAccount):
                 "other programs on this device, or use one with more memory."
             )
             free = room_text(available, None, "free")
-            raise memory_admission.no_room_error(model.precision, needed, free, hint, state)
+            fault = state.fault(needed)
+            raise memory_admission.no_room_error(model.precision, needed, free, hint, state, fault)
         beside = footprint.loaded_bytes <= state.free_bytes
         return LoadPlan() if beside else LoadPlan(LoadPlacement.INSTEAD)
+
+    def blame(self, model: AnyModel) -> Fault:
+        """As of `MemoryAccount`. Memory that the driver reports of no process may be of others."""
+        gpu, planned = self._devices.gpu.seen, 0
+        if model.footprint is not None:
+            planned = model.footprint.needed_bytes
+        elif model.admission is not None:
+            planned = self._device_of(model).ledger.reserved_bytes(self._name)
+        is_known = planned > 0 and gpu is not None and self._held().pid in gpu.processes
+        is_there = is_known and planned <= self._available_bytes(self.now(model))
+        return Fault.RECORDING if is_there else Fault.DEVICE
 
     def load_begins(self, model: AnyModel, plan: LoadPlan) -> None:
         """As of `MemoryAccount`."""
@@ -282,12 +300,16 @@ class EngineMemory(MemoryAccount):
     def _state(self, model: AnyModel, held_precision: Precision | None) -> MemoryState:
         gpu, watch = self._devices.gpu.seen, self._devices.gpu
         if gpu is None or not self.on_gpu(model.choice):
-            free_bytes = self._devices.host.free_bytes(self._name)
-            return MemoryState(free_bytes, held_precision, on_gpu=False)
+            host = self._devices.host
+            free_bytes = host.free_bytes(self._name)
+            return MemoryState(
+                free_bytes, held_precision, on_gpu=False, total_bytes=host.total_bytes
+            )
         return MemoryState(
             watch.free_bytes(self._name),
             held_precision,
             on_gpu=True,
             bandwidth=gpu.bandwidth,
             own_bytes=watch.own_bytes(self._name),
+            total_bytes=gpu.total_bytes,
         )

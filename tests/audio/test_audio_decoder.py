@@ -668,6 +668,7 @@ def test_missing_or_broken_ffmpeg_is_refused_with_a_hint_to_install_it(
         with pytest.raises(errors.AudioFormatUnsupported, match="needs ffmpeg") as raised:
             probe_audio(file.fileno(), 60.0)
         assert "Install ffmpeg" in raised.value.hint
+        assert raised.value.fault is errors.Fault.DECODER
     assert opened() <= before
 
 

@@ -29,10 +29,11 @@ def test_every_error_has_a_code_a_detail_and_a_hint(error):
 
 @for_each("error", ALL)
 def test_every_error_survives_serialization(error):
-    sent = error("What was wrong.", hint="What to do.", retry_after=7)
+    sent = error("What was wrong.", hint="What to do.", retry_after=7, fault=errors.Fault.SPOOL)
     got = errors.from_wire(sent.to_wire())
     assert type(got) is error
     assert got.to_wire() == sent.to_wire()
+    assert got.fault is errors.Fault.SPOOL
 
 
 def test_every_error_is_exported_under_its_name_by_the_core_or_by_its_plugin():

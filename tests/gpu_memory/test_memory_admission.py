@@ -68,6 +68,26 @@ def test_default_precision_is_the_best_that_fits_an_hour_on_gpu_and_bf16_on_cpu(
     assert admission().first_precision(free(free_gib, on_gpu=on_gpu)) is expected
 
 
+@pytest.mark.parametrize(
+    ("total_gib", "limit_gib", "fault"),
+    [
+        (80, None, errors.Fault.DEVICE),
+        (None, None, errors.Fault.DEVICE),
+        (4, None, errors.Fault.RECORDING),
+        (80, 4, errors.Fault.RECORDING),
+    ],
+)
+def test_what_does_not_fit_now_is_the_recordings_fault_only_if_the_empty_device_has_no_room(
+    total_gib: int | None, limit_gib: float | None, fault: errors.Fault
+) -> None:
+    state = replace(free(3), total_bytes=total_gib and total_gib * GIB)
+    with pytest.raises(errors.WontFit) as recording:
+        admission(limit_gib).planned(BF16, HOUR, PLAIN, state)
+    with pytest.raises(errors.WontFit) as load:
+        admission(limit_gib).place(BF16, state)
+    assert (recording.value.fault, load.value.fault) == (fault, fault)
+
+
 def test_memory_of_own_engine_counts_as_available_up_to_limit() -> None:
     alone, loaded = free(20), free(3, BF16)
     assert admission().available_bytes(alone) == 20 * GIB

@@ -10,6 +10,8 @@ from hypothesis import strategies as st
 from job_event_histories import submitted
 
 from sidecar import errors
+from sidecar.audio.ffmpeg_command import ffmpeg_missing_error
+from sidecar.errors import Fault
 from sidecar.jobs import job_record
 from sidecar.jobs.attempt_end import POISON_WEIGHT, attempt_end, poison_error
 from sidecar.plugins.upstream.errors import UpstreamLost, UpstreamUnreachable
@@ -17,6 +19,7 @@ from sidecar.transcripts.transcript import ResumePoint
 from sidecar.workers.worker_process import WorkerDied
 
 NOTHING, ALONE, CRASH, DEATH, UNABLE_NODE = job_record.CountsAs
+TOO_LARGE = errors.WontFit(fault=Fault.RECORDING)
 DISK_HUNG = WorkerDied("killed", reading=True)
 RESUME_POINT = job_record.ReportedChange(ResumePoint(1.0, "form", (), {}), 1.0)
 
@@ -25,7 +28,11 @@ RESUME_POINT = job_record.ReportedChange(ResumePoint(1.0, "form", (), {}), 1.0)
     ("error", "kept", "awaited"),
     [
         (errors.AudioLost(), "audio_lost", "audio_lost"),
-        (errors.WontFit(), "wont_fit", "wont_fit"),
+        (TOO_LARGE, "wont_fit", "wont_fit"),
+        (errors.WontFit(), NOTHING, "wont_fit"),
+        (errors.GpuOutOfMemory(), NOTHING, "gpu_out_of_memory"),
+        (errors.EngineFailed(), DEATH, "engine_failed"),
+        (ffmpeg_missing_error("none was found"), NOTHING, NOTHING),
         (errors.DiskFull(), NOTHING, NOTHING),
         (errors.StorageUnreachable(), NOTHING, NOTHING),
         (OSError(errno.EMFILE, "too many"), NOTHING, NOTHING),
@@ -49,9 +56,11 @@ def test_attempt_that_met_an_error_ends_its_job_or_counts_as_one_thing_by_whose_
 @pytest.mark.parametrize(
     ("error", "kept", "passed", "becomes"),
     [
-        (errors.WontFit(), True, 0, UNABLE_NODE),
-        (errors.WontFit(), True, 1, "wont_fit"),
-        (errors.GpuOutOfMemory(), True, 0, UNABLE_NODE),
+        (TOO_LARGE, True, 0, UNABLE_NODE),
+        (TOO_LARGE, True, 1, "wont_fit"),
+        (errors.WontFit(), True, 1, NOTHING),
+        (errors.WontFit(), False, 0, UNABLE_NODE),
+        (errors.GpuOutOfMemory(fault=Fault.RECORDING), True, 0, UNABLE_NODE),
         (errors.ModelLoadFailed(), False, 0, UNABLE_NODE),
         (errors.ModelLoadFailed(), False, 1, "model_load_failed"),
         (errors.ModelLoadFailed(), True, 0, NOTHING),
@@ -74,6 +83,7 @@ def test_shared_job_that_ends_by_a_fault_of_one_node_is_tried_once_more_by_anoth
         (UpstreamLost(), 0, 9, "engine_crashed"),
         (UpstreamLost(), 1, 4, "engine_crashed"),
         (ValueError("a bug"), 0, 9, "internal"),
+        (errors.EngineFailed(), 0, 9, "engine_failed"),
     ],
 )
 def test_last_attempt_of_a_poison_job_counts_and_ends_it(

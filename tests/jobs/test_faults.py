@@ -19,6 +19,7 @@ from uploads import upload
 
 from sidecar import errors, files
 from sidecar.audio.audio_source import AudioSource, open_recording_file, recording_ref
+from sidecar.audio.ffmpeg_command import ffmpeg_missing_error
 from sidecar.audio.upload_spool import UploadSpool
 from sidecar.config.settings import Settings
 from sidecar.errors import Fault
@@ -51,8 +52,8 @@ def raised_from(error: errors.SidecarError, cause: Exception) -> errors.SidecarE
 
 FAULTS: dict[Fault, tuple[Exception, ...]] = {
     Fault.RECORDING: (
-        *(errors.AudioLost(), errors.AudioUndecodable(), errors.EngineFailed()),
-        *(errors.AudioPathForbidden(), UpstreamRefusedRecording(), errors.WontFit()),
+        *(errors.AudioLost(), errors.AudioUndecodable(), UpstreamRefusedRecording()),
+        *(errors.AudioPathForbidden(), errors.WontFit(fault=Fault.RECORDING)),
         *(FileNotFoundError(errno.ENOENT, "gone"), OSError(errno.ELOOP, "a link")),
         raised_from(errors.AudioPathForbidden(), PermissionError(errno.EACCES, "its own")),
     ),
@@ -64,9 +65,13 @@ FAULTS: dict[Fault, tuple[Exception, ...]] = {
         raised_from(errors.AudioPathInvalid(), OSError(errno.EMFILE, "too many")),
         RuntimeError("can't start new thread"),
     ),
-    Fault.ENGINE: (errors.EngineStuck(), errors.ModelLoadFailed(), errors.CheckpointDamaged()),
+    Fault.ENGINE: (
+        *(errors.EngineStuck(), errors.ModelLoadFailed(), errors.CheckpointDamaged()),
+        errors.EngineFailed(),
+    ),
+    Fault.DEVICE: (errors.WontFit(), errors.GpuOutOfMemory()),
     Fault.UPSTREAM: (UpstreamUnreachable(), UpstreamBusy(), UpstreamRefused(), UpstreamFailed()),
-    Fault.DECODER: (errors.DecoderStopped(),),
+    Fault.DECODER: (errors.DecoderStopped(), ffmpeg_missing_error("none was found")),
     Fault.DATABASE: (errors.JournalUnreachable(),),
     Fault.STORAGE: (
         *(TimeoutError(), errors.StorageUnreachable()),
@@ -87,7 +92,7 @@ def test_error_is_blamed_on_the_recording_a_resource_or_what_is_unknown(
 
 def test_attempt_counts_if_the_recording_may_have_caused_an_error_that_is_not_its_own() -> None:
     assert all(map(counts, (UpstreamLost(), UpstreamFailed(), UpstreamGarbled())))
-    assert all(map(counts, (errors.DecoderStopped(), errors.SidecarError())))
+    assert all(map(counts, (errors.DecoderStopped(), errors.SidecarError(), errors.EngineFailed())))
     assert not any(map(counts, (UpstreamRefused(), UpstreamBusy(), errors.ModelLoadFailed())))
 
 
@@ -568,7 +573,7 @@ async def test_recording_whose_close_fails_stops_no_dispatcher_and_is_not_closed
 
     async def plan(one: Job, precision: Precision) -> TranscribeOptions:
         if one is job:
-            raise errors.WontFit()
+            raise errors.WontFit(fault=Fault.RECORDING)
         return one.record.options
 
     def close_late(fd: int) -> None:

@@ -7,18 +7,21 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from instrumented_slot import FACTS
 from released_vibevoice_config import TEXT
-from service_process import until
+from service_process import new_file, until
 
 from sidecar import errors
+from sidecar.audio.audio_source import open_recording_file
 from sidecar.checkpoints.checkpoint import ModelCheckpoint
 from sidecar.config.settings import Settings
 from sidecar.engines import engine_spec
 from sidecar.engines.engine_selection import EngineChoice
+from sidecar.errors import Fault
 from sidecar.gpu_memory.gpu_devices import GpuMemory, GpuMonitor
 from sidecar.gpu_memory.memory_admission import LoadPlacement
 from sidecar.gpu_memory.streaming_memory import STREAMING_SHAPES, StreamingFootprint
-from sidecar.interfaces.engine_interface import Precision
+from sidecar.interfaces.engine_interface import Precision, TranscribeOptions
 from sidecar.plugins.conversation.tts import tts_spec as voice_of
 from sidecar.workers import engine_lease
 from sidecar.workers.engine_lease import EXCLUSIVE, EngineState
@@ -33,10 +36,12 @@ FILES, LIVE = "files", "live"
 
 @dataclass
 class Card:
-    """A card, of 80 GiB unless said: engines that are there have their weights, strangers 2."""
+    """A card, of 80 GiB unless said: engines that are there have their weights, strangers 2, too,
+    unless said."""
 
     tells: bool
     gigabytes: int = 80
+    strangers: int = 2
     engines: dict[RoleEngine[Any], Callable[[Precision], int]] = field(default_factory=dict)
     """The bytes of each at a precision, while it is there."""
 
@@ -45,7 +50,7 @@ class Card:
         for one, size_at in self.engines.items():
             if (pid := one.worker_pid) is not None:
                 ours[pid] = size_at(one.precision)
-        used = (2 << 10) + (sum(ours.values()) >> 20)
+        used = (self.strangers << 10) + (sum(ours.values()) >> 20)
         return GpuMemory("a card", used, self.gigabytes << 10, processes=ours if self.tells else {})
 
 
@@ -136,6 +141,42 @@ async def test_memory_reserved_by_one_engine_is_refused_to_other_and_a_failed_lo
     with pytest.raises(errors.ModelLoadFailed):
         await house.live.preload()
     assert await house.room(house.files) == 78, "a load that fails leaves none either"
+
+
+@pytest.mark.parametrize("strangers", [2, 60])
+async def test_gpu_memory_that_ran_out_is_the_recordings_fault_only_if_its_plan_still_has_room(
+    house: House, strangers: int, tmp_path: Path, voice: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    raises = new_file(tmp_path / "raises", b"GpuOutOfMemory 0")
+    monkeypatch.setenv("VIBEVOICE_SCRIPTED_RAISES", str(raises))
+    await house.files.preload()
+    with open_recording_file(str(new_file(tmp_path / "voice.wav", voice))) as source:
+        async with house.files.lease() as engine:
+            house.files.memory.expect_peak((WEIGHTS + 5) * GIB)
+            house.card.strangers = strangers
+            request = engine_lease.RecordingRequest(source, FACTS, TranscribeOptions())
+            with pytest.raises(errors.GpuOutOfMemory) as met:
+                _ = [event async for event in engine.transcribe(request, 60.0)]
+    has_room = strangers == 2 and house.card.tells
+    assert met.value.fault is (Fault.RECORDING if has_room else Fault.DEVICE)
+
+
+@pytest.mark.parametrize("gigabytes", [4, 16])
+async def test_model_that_does_not_fit_is_the_recordings_fault_only_if_the_card_is_too_small(
+    house: House, gigabytes: int, tmp_path: Path
+) -> None:
+    house.card.gigabytes, house.card.strangers = gigabytes, gigabytes
+    await house.devices.gpu.query()
+    settings = Settings(precision="int8", data_dir=tmp_path)
+    footprint = StreamingFootprint(STREAMING_SHAPES["vibevoice-streaming"], Precision.INT4)
+    spec = replace(engine_spec("scripted"), precisions=(Precision.INT8,))
+    checkpoint = ModelCheckpoint(tmp_path, {}, (), 9 * GIB, None)
+    choice = EngineChoice(spec, "", checkpoint, footprints={Precision.INT8: footprint})
+    engine = RoleEngine("typing", settings, choice, house.devices, EXCLUSIVE)
+    with pytest.raises(errors.WontFit) as refused:
+        await engine.preload()
+    await engine.close()
+    assert refused.value.fault is (Fault.RECORDING if gigabytes == 4 else Fault.DEVICE)
 
 
 async def test_memory_of_live_sessions_is_reserved_while_they_run(
@@ -250,6 +291,7 @@ async def test_streaming_model_that_the_card_does_not_hold_twice_is_refused_unti
     with pytest.raises(errors.WontFit, match=r"in int8 needs at least .* GB are free") as refused:
         await live.preload()
     assert "keep_alive" in refused.value.hint
+    assert refused.value.fault is Fault.DEVICE
     assert files.memory.place(files.model).placement is LoadPlacement.INSTEAD
     await files.close()
     await live.preload()

@@ -204,9 +204,10 @@ class ClaimLoop:
         if passes(error):
             self.queue.breakers.failed(error)
         rest_s = self.queue.breakers.rest_s(error, held.tries + 1)
-        if passes(error) and not passes(JobFailure.of(error).error()):
-            # By its code, which others judge, it would not pass; its own text blames a client.
-            error = errors.MachineBusy()
+        if passes(error) is not passes(JobFailure.of(error).error()):  # others judge its code
+            # one that passes may have a text that blames a client
+            other = errors.Unschedulable(error.detail, hint=error.hint)
+            error = errors.MachineBusy() if passes(error) else other
         await self.held.leave(held, error, max(rest_s, 2 * vain_s))
 
     async def _check(self) -> None:

@@ -7,6 +7,7 @@ class UpstreamError(EngineFailed, kind=ErrorKind.BUSY):
     """Failure of a server of the engine 'upstream'."""
 
     fault = Fault.UPSTREAM
+    counts_as_death = False
 
 
 class UpstreamUnreachable(UpstreamError, code="upstream_unreachable"):

@@ -115,7 +115,7 @@ class SidecarChunkRequest(ChunkRequest):
             return UpstreamFailed(message, hint=error.hint)
         if error.kind is ErrorKind.TOO_LARGE:
             return upstream_dialect.ChunkTooLarge(error)
-        if error.fault is not errors.Fault.RECORDING:
+        if error.fault not in (errors.Fault.RECORDING, errors.Fault.DEVICE):
             return UpstreamRefused(message, hint=error.hint)
         return error
 

@@ -1016,6 +1016,20 @@ async def test_fault_that_may_pass_ends_no_job_that_all_nodes_refuse_for_it(
     assert "audio_path" not in refusal.detail
 
 
+@pytest.mark.parametrize(
+    ("fault", "final"), [(errors.Fault.RECORDING, True), (errors.Fault.DEVICE, False)]
+)
+async def test_job_for_which_nodes_lack_memory_is_unschedulable_only_if_it_never_fits_them(
+    claimer: Service, shared: Jobs, fault: errors.Fault, final: bool
+) -> None:
+    claimer.refusal = errors.WontFit("An hour needs 90 GB.", fault=fault)
+    job_id = shared.send()
+    await until(lambda: job_id in claimer.claims.put_offs and not shared.claimed)
+    refusal = claimer.claims.put_offs[job_id].failure
+    assert refusal.detail == "An hour needs 90 GB."
+    assert are_final([refusal]) is final
+
+
 @pytest.mark.parametrize("error", [errors.WontFit, errors.GpuOutOfMemory])
 async def test_job_with_new_resume_point_after_it_was_passed_on_is_passed_on_again(
     one: Service, shared: Jobs, error: type[errors.SidecarError], hold: Hold
@@ -1028,7 +1042,8 @@ async def test_job_with_new_resume_point_after_it_was_passed_on_is_passed_on_aga
     await until(lambda: shared.get(job_id).resume_points)
     job = one.queue.live(job_id)
     assert job is not None
-    job.end_attempt(attempt_end(job.record, error(), shared=True))
+    met = error(fault=errors.Fault.RECORDING)
+    job.end_attempt(attempt_end(job.record, met, shared=True))
     await until(lambda: not shared.claimed)
     assert shared.get(job_id).state is JobState.QUEUED
     assert shared.get(job_id).passed == 1
