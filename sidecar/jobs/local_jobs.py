@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import math
 import time
 from collections.abc import Iterable, Mapping, Sequence
@@ -16,6 +17,7 @@ from sidecar.bounded_dict import BoundedDict
 from sidecar.concurrency import BackgroundTaskGroup
 from sidecar.errors import JobNotFound, SidecarError, TranscriptChanged
 from sidecar.jobs import job_record, reservations
+from sidecar.jobs.faults import passes
 from sidecar.jobs.job_event_log import JobEventLog, JobListener, JobSubscription
 from sidecar.jobs.job_queue import JobQueue
 from sidecar.jobs.job_record import (
@@ -44,6 +46,8 @@ from sidecar.transcripts.transcript import Finished
 if TYPE_CHECKING:
     from sidecar.jobs.recovery import JobPersistence
 
+
+log = logging.getLogger(__name__)
 
 END_PERSIST_TIMEOUT_S = 5.0
 """Time for the disk to take the end of a job before its result is answered from memory."""
@@ -149,16 +153,19 @@ class LocalJobStore:
         return next((one for one in kept if one is not None), None)
 
     async def import_ended(self, record: JobRecord, changes: Sequence[JobChange]) -> JobRecord:
-        """As `JobStore.import_ended`."""
+        """As `JobStore.import_ended`. If a full disk, for example, does not take the job, it stays
+        in memory, as its words may be nowhere else, and is persisted once the disk takes it."""
         self._event_log.add(record)
         ended = record
         try:
             for change in changes:
                 ended = self._event_log.append(record.id, change)
             await persist_import(partial(self._persisted, record), self.save_pauses_s)
-        except Exception:  # if the service ends meanwhile, its end persists the job
-            self._event_log.delete(record.id)
-            raise
+        except Exception as error:  # if the service ends meanwhile, its end persists the job
+            if not passes(error):
+                self._event_log.delete(record.id)
+                raise
+            log.warning("job %s is in memory until it can be persisted: %s", record.id, error)
         return ended
 
     async def positions(self, records: Sequence[JobRecord]) -> Mapping[str, QueuePosition]:

@@ -5,6 +5,7 @@ that several services share (`plugins/shared_jobs`). Nothing here runs without `
 `--journal`.
 """
 
+import asyncio
 import logging
 from pathlib import Path
 
@@ -12,7 +13,7 @@ from sidecar import clock, errors
 from sidecar.audio.audio_source import StoredRecordingRef
 from sidecar.config.settings import Settings, data_folder
 from sidecar.jobs.attempt_end import last_attempt, poison_error
-from sidecar.jobs.faults import known_error
+from sidecar.jobs.faults import known_error, passes
 from sidecar.jobs.job_queue import JobQueue
 from sidecar.jobs.job_record import CountsAs, FailedChange, JobFailure, RequeuedChange
 from sidecar.jobs.job_runner import Job
@@ -86,23 +87,43 @@ class JobPersistence(PersistentRecordings):
 
 def requeue_unfinished(persistence: JobPersistence, queue: JobQueue) -> None:
     """Queue accepted jobs that have not ended, in the order of their submission. Each resumes from
-    its last resume point."""
+    its last resume point. One that meets an error of the machine is queued a moment later."""
     event_log = persistence.event_log
     open_recording = opener_in_threads(persistence.open)
     unfinished = [one.id for one in event_log.all() if one.durable and not one.over]
     counts_as = CountsAs.NOTHING if event_log.was_stopped else CountsAs.DEATH
+
+    def fail(job_id: str, error: errors.SidecarError) -> None:
+        event_log.append(job_id, FailedChange(JobFailure.of(error)))
+
+    def resume(job_id: str) -> None:
+        try:
+            record = event_log.get(job_id)
+        except errors.JobNotFound:  # deleted meanwhile
+            return
+        if record.over or queue.draining:
+            return
+        job = Job(None, record, open_recording)
+        try:
+            queue.resume(job)
+        except Exception as raised:
+            queue.opener.remove(job)
+            job.unfollow(event_log)
+            error = known_error(raised)
+            if passes(raised):
+                queue.breakers.failed(error)
+                asyncio.get_running_loop().call_later(queue.options.fault_retry_s, resume, job_id)
+            else:
+                log.exception("internal error while job %s was queued again", job_id)
+                fail(job_id, error)
+
     for job_id in unfinished:
         record = event_log.append(job_id, RequeuedChange(counts_as))
-        error: errors.SidecarError | None = poison_error(record)
-        try:
-            if error is None:
-                if last_attempt(record) and not queue.breakers.doubted:
-                    queue.breakers.failed(errors.EngineCrashed())  # before the start, perhaps
-                queue.resume(Job(None, record, open_recording))
-        except Exception as raised:
-            log.exception("internal error while job %s was queued again", job_id)
-            error = known_error(raised)
-        if error is not None:
-            event_log.append(job_id, FailedChange(JobFailure.of(error)))
+        if (poison := poison_error(record)) is not None:
+            fail(job_id, poison)
+            continue
+        if last_attempt(record) and not queue.breakers.doubted:
+            queue.breakers.failed(errors.EngineCrashed())  # before the start, perhaps
+        resume(job_id)
     if unfinished:
         log.info("%d persisted jobs are queued again", len(unfinished))

@@ -230,6 +230,30 @@ async def test_job_that_cannot_be_queued_at_restart_fails_and_others_are_queued(
     keeping.close()
 
 
+async def test_job_whose_queuing_at_restart_meets_an_error_of_the_machine_is_queued_a_moment_later(
+    settings: Settings, voice: bytes
+) -> None:
+    bad, good = [(await kept_job(settings, upload(voice), name))[0] for name in ("one", "two")]
+    keeping, tried = JobPersistence(settings), list[str]()
+
+    def guess(job: Job, precision: Precision) -> float:
+        tried.append(job.id)
+        if tried.count(bad) < 3 and job.id == bad:
+            raise OSError(errno.EMFILE, "too many open files")
+        return 1.0
+
+    slot, terms = OverheardSlot(), {"guess": guess, "concurrency": 2, "fault_retry_s": 0.01}
+    async with queue_on(slot, keeping.event_log, **terms) as queue:
+        requeue_unfinished(keeping, queue)
+        assert [*queue.faults] == [Fault.MEMORY]
+        await until(lambda: keeping.event_log.get(bad).over or is_open(queue, bad))
+        queue.open()
+        await until(lambda: all(keeping.event_log.get(one).over for one in (bad, good)))
+        assert {keeping.event_log.get(one).state for one in (bad, good)} == {JobState.DONE}
+        assert (tried.count(bad), tried.count(good)) == (3, 1)
+    keeping.close()
+
+
 async def test_jobs_whose_share_hangs_at_restart_delay_no_other_and_are_queued_once_it_answers(
     settings: Settings, voice: bytes, tmp_path: Path
 ) -> None:

@@ -592,11 +592,15 @@ async def test_change_that_cannot_be_persisted_fails_and_can_be_repeated(
     cancelled, deleted, edited = await accepted(opened), await accepted(opened), await done(opened)
     refused, live = (submitted(owner="ada", durable=True) for _ in range(2))
     step = EditedChange((RewriteSegment(0, "Said."),))
+
+    async def import_live() -> JobRecord:
+        return await store.import_ended(live, [StartedChange(), FINISHED])
+
     calls: list[Callable[[], Awaitable[object]]] = [
         lambda: store.cancel(cancelled.id),
         lambda: store.delete(deleted.id),
         lambda: opened.submit(refused),
-        lambda: store.import_ended(live, [StartedChange(), FINISHED]),
+        *([] if isinstance(store, LocalJobStore) else [import_live]),
         lambda: store.edit(edited, step),
     ]
     with opened.broken():

@@ -3,7 +3,7 @@
 import asyncio
 import sqlite3
 from collections.abc import Callable, Iterator
-from contextlib import closing
+from contextlib import closing, suppress
 from pathlib import Path
 
 import pytest
@@ -156,6 +156,29 @@ async def test_result_that_the_disk_does_not_take_in_time_is_answered_from_memor
         assert (await store.get(job.id)).state is JobState.DONE
         assert held_disk.execute("SELECT count(*) FROM events").fetchone() == (0,)
         held_disk.execute("ROLLBACK")
+
+
+async def test_live_session_that_the_disk_does_not_take_stays_and_is_persisted_once_it_does(
+    tmp_path: Path,
+) -> None:
+    with closing(SqliteJobEventLog(tmp_path / "jobs", "a-key-of-a-test", retry_s=0.01)) as log:
+        async with queue_on(OverheardSlot(), event_log=log) as queue:
+            store = LocalJobStore(log, queue, retention_of(log))
+            store.save_pauses_s = (0.01,)
+            refuse(log)
+            live = submitted(durable=True)
+            ended = await store.import_ended(live, [StartedChange(), DONE])
+            assert (await store.get(live.id), ended.state) == (ended, JobState.DONE)
+            log.journal.connection.execute("PRAGMA query_only = OFF")
+            await persisted(log, live.id)
+    with closing(SqliteJobEventLog(tmp_path / "jobs", "a-key-of-a-test")) as log:
+        assert log.get(live.id).transcript == ended.transcript
+
+
+async def persisted(log: SqliteJobEventLog, job_id: str) -> None:
+    while True:
+        with suppress(errors.SpoolUnwritable):
+            return await log.written(job_id)
 
 
 async def test_import_of_live_session_that_shutdown_cancels_is_persisted(
