@@ -191,6 +191,7 @@ Names with `.en` or `distil` are English only.
 - **Chinese** in the script of the tag, such as [`zh-TW`](http-api.md#fields-of-the-answer).
 - **Long speech without a pause** is cut where 0.3 s are quietest, in the last four seconds of a
   window; half a second on both sides is recognized twice, and each word taken once, by its time.
+  Speech that a word's time spans is recognized again, and so is a text that repeats itself.
 - **Accuracy** of `base` (int8) beside the embedded engine, 13 English clips, with AVX-512: WER
   3.2 and 3.8, DER 4.1 and 3.0 (the two far-field clips 26 and 29, 15 and 29), cpWER 3.8 and 4.0
   (`python -m bench.accuracy --server`, a service with each).

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Sequence, Set
+import zlib
+from collections.abc import Iterable, Iterator, Sequence, Set
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -32,11 +33,20 @@ NO_SPEECH_PROBABILITY = 0.6
 MIN_LOG_PROBABILITY = -1.0
 """If the probability of no speech is above the first and the mean log probability of a token below
 the second, there is no speech. These are the values of Whisper's authors, too."""
+REPETITIVE_RATIO = 2.4
+"""Ratio of a text's bytes to those compressed above which it repeats itself; the value of Whisper's
+authors, too."""
 
 
 def is_silence(no_speech: float, log_probability: float) -> bool:
     """Return whether the words are hallucinated over silence."""
     return no_speech > NO_SPEECH_PROBABILITY and log_probability < MIN_LOG_PROBABILITY
+
+
+def is_repetitive(text: str) -> bool:
+    """Return whether a text repeats itself. A loop of the model does, and now and then a person."""
+    plain = text.encode()
+    return len(plain) > REPETITIVE_RATIO * len(zlib.compress(plain))
 
 
 COMPUTE_TYPES = {Precision.INT8: "int8", Precision.FP16: "float16", Precision.FP32: "float32"}
@@ -148,6 +158,50 @@ class WhisperResult:
     likely: float | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class WhisperAttempt:
+    """What the model answers for a window at one temperature.
+
+    ``likely``: mean log probability of a token. ``no_speech``: as of a `WhisperResult`. ``ended``:
+    by the model. ``kept``: number of tokens before a repetition loop; `None` if there is none.
+    """
+
+    tokens: tuple[int, ...]
+    text: str
+    likely: float
+    no_speech: float
+    ended: bool
+    kept: int | None = None
+
+    @property
+    def silent(self) -> bool:
+        """Return whether nobody speaks."""
+        return is_silence(self.no_speech, self.likely)
+
+    @property
+    def stuck(self) -> bool:
+        """Return whether another temperature may do better."""
+        return self.kept is not None or is_repetitive(self.text)
+
+
+def chosen_attempt(attempts: Iterable[WhisperAttempt]) -> tuple[WhisperAttempt, bool]:
+    """Return the first attempt that is not stuck, and whether others were before it.
+
+    If all are, a person may repeat the words: the first of those that time allows is taken, else
+    the last, cut before its loop. None is asked for that is not needed.
+    """
+    stuck: list[WhisperAttempt] = []
+    for attempt in attempts:
+        if attempt.silent or not attempt.stuck:
+            break
+        stuck.append(attempt)
+    else:
+        attempt = stuck[-1]
+    if attempt.silent or attempt.stuck:
+        attempt = next((one for one in stuck if one.kept is None), attempt)
+    return attempt, bool(stuck) and attempt not in stuck
+
+
 class WhisperRecognizer:
     """Loaded Whisper model. Use it from one thread at a time if it samples: there is one seed."""
 
@@ -194,40 +248,27 @@ class WhisperRecognizer:
         )
         room = min(MAX_POSITIONS // 2, MAX_POSITIONS - len(prompt))
         limit = room if request.max_tokens is None else max(1, min(room, request.max_tokens))
-        more = TEMPERATURES if request.retries else ()
-        ladder = [request.temperature, *(one for one in more if one > request.temperature)]
-        tokens: list[int] = []
-        kept: int | None = None
-        ended, tried, likely, no_speech = False, 0, 0.0, 0.0
-        for temperature in ladder:
-            answer = self._answer(encoded, prompt, tokenizer, temperature, limit, request.beams)
-            tokens, count = answer.sequences_ids[0], len(answer.sequences_ids[0])
-            likely = answer.scores[0] * count / (count + 1)
-            no_speech = answer.no_speech_prob
-            if is_silence(no_speech, likely):
-                return WhisperResult((), None, tokens=count)
-            ended = count < limit
-            cut_short = request.max_tokens is not None and limit < room
-            kept = loop_guard.tokens_before_loop(
-                tokens, tokenizer.decode(tokens), seconds, ended=ended or cut_short
-            )
-            if kept is None:
-                break
-            tried += 1
-        text_tokens = tokens if kept is None else tokens[:kept]
+        answers = self._answers(encoded, prompt, tokenizer, limit, request)
+        cut_short = request.max_tokens is not None and limit < room
+        attempt, retried = chosen_attempt(
+            _attempt(answer, tokenizer, seconds, limit, cut_short=cut_short) for answer in answers
+        )
+        if attempt.silent:
+            return WhisperResult((), None, tokens=len(attempt.tokens))
+        text_tokens = attempt.tokens[: attempt.kept]
         words = self._words(text_tokens, tokenizer, encoded, frames) if request.timed else ()
-        lost_s = None if kept is None else (words[-1].end if words else 0.0)
+        looped = attempt.kept is not None
         return WhisperResult(
             words,
             language,
             sure,
-            len(tokens),
-            kept is None and not ended,
-            lost_s,
-            kept is None and tried > 0,
+            len(attempt.tokens),
+            not (looped or attempt.ended),
+            (words[-1].end if words else 0.0) if looped else None,
+            retried,
             tokenizer.decode(text_tokens).strip(),
-            mean_confidence([likely]) if kept is None else None,
-            round(no_speech, 3),
+            None if looped else mean_confidence([attempt.likely]),
+            round(attempt.no_speech, 3),
             likely_language,
         )
 
@@ -249,30 +290,33 @@ class WhisperRecognizer:
             return before, False, round(found.get(before, 0.0), 3)
         return language, likely >= MIN_LANGUAGE_PROBABILITY, round(likely, 3)
 
-    def _answer(
+    def _answers(
         self,
         encoded: Any,
         prompt: list[int],
         tokenizer: Tokenizer,
-        temperature: float,
         limit: int,
-        beams: int,
-    ) -> Any:
+        request: WhisperRequest,
+    ) -> Iterator[Any]:
+        """Yield the answer at the temperature of a request, then at those of its retries."""
         from faster_whisper.transcribe import get_suppressed_tokens
 
-        how: dict[str, Any] = {"beam_size": beams}
-        if temperature:
-            how = {"beam_size": 1, "sampling_topk": 0, "sampling_temperature": temperature}
-        return self._whisper.model.generate(
-            encoded,
-            [prompt],
-            # The output has at most half of this, or what the prompt leaves of it.
-            max_length=max(2 * limit, len(prompt) + limit),
-            return_scores=True,
-            return_no_speech_prob=True,
-            suppress_tokens=get_suppressed_tokens(tokenizer, [-1]),
-            **how,
-        )[0]
+        more = TEMPERATURES if request.retries else ()
+        ladder = [request.temperature, *(one for one in more if one > request.temperature)]
+        for temperature in ladder:
+            how: dict[str, Any] = {"beam_size": request.beams}
+            if temperature:
+                how = {"beam_size": 1, "sampling_topk": 0, "sampling_temperature": temperature}
+            yield self._whisper.model.generate(
+                encoded,
+                [prompt],
+                # The output has at most half of this, or what the prompt leaves of it.
+                max_length=max(2 * limit, len(prompt) + limit),
+                return_scores=True,
+                return_no_speech_prob=True,
+                suppress_tokens=get_suppressed_tokens(tokenizer, [-1]),
+                **how,
+            )[0]
 
     def _words(
         self, tokens: Sequence[int], tokenizer: Tokenizer, encoded: Any, frames: int
@@ -300,6 +344,23 @@ class WhisperRecognizer:
             )
             for word in segment[0]["words"]
         )
+
+
+def _attempt(
+    answer: Any, tokenizer: Tokenizer, seconds: float, limit: int, *, cut_short: bool
+) -> WhisperAttempt:
+    """Return an answer of CTranslate2's, which a request may have cut short."""
+    tokens = tuple(answer.sequences_ids[0])
+    count, text = len(tokens), tokenizer.decode(list(tokens))
+    ended = count < limit
+    return WhisperAttempt(
+        tokens,
+        text,
+        answer.scores[0] * count / (count + 1),
+        answer.no_speech_prob,
+        ended,
+        loop_guard.tokens_before_loop(tokens, text, seconds, ended=ended or cut_short),
+    )
 
 
 def is_out_of_memory(error: Exception) -> bool:

@@ -21,7 +21,13 @@ from sidecar.diarization import diarizer, word_attribution
 from sidecar.diarization.kept_diarization import KeptDiarization, word_ranges_of
 from sidecar.engines import whisper
 from sidecar.engines.whisper import whisper_decoder
-from sidecar.engines.whisper.overlooked_speech import audio_span, repeats, turns_without_words
+from sidecar.engines.whisper.overlooked_speech import (
+    audio_span,
+    repeats,
+    stretched_words,
+    turns_without_words,
+    with_overlooked,
+)
 from sidecar.interfaces import engine_interface
 from sidecar.interfaces.language_tags import language_code
 from sidecar.serialization import to_plain
@@ -438,9 +444,11 @@ class WhisperTranscription:
         lines = word_attribution.dominant_turns(turns)
         own_end_s = window.end_s if window.cut else inf
         own_pieces = clipped_spans(window.pieces, self._recognized_s, own_end_s)
-        for turn in turns_without_words(lines, words, self._recognized_s, until_s):
+        stretched = stretched_words(words)
+        sure = [word for word in words if word not in stretched]
+        for turn in turns_without_words(lines, sure, self._recognized_s, until_s):
             own = self._recognize_alone(audio_span(turn, lines, own_pieces), result)
-            words = sorted([*words, *own.words], key=lambda word: word.start)
+            words = with_overlooked(words, stretched, turn, own.words)
             alone |= {word.start: own.no_speech for word in own.words}
         beside: list[transcript.Segment] = []
         if self._options.diarize:

@@ -18,7 +18,12 @@ from sidecar.diarization.diarizer import Diarizer
 from sidecar.diarization.kept_diarization import KeptDiarization
 from sidecar.diarization.window_speakers import WindowSpeakers
 from sidecar.engines.whisper import whisper_transcription
-from sidecar.engines.whisper.overlooked_speech import repeats, turns_without_words
+from sidecar.engines.whisper.overlooked_speech import (
+    repeats,
+    stretched_words,
+    turns_without_words,
+    with_overlooked,
+)
 from sidecar.engines.whisper.whisper_decoder import WhisperRecognizer, WhisperResult
 from sidecar.engines.whisper.whisper_transcription import WhisperTranscription
 from sidecar.interfaces.engine_interface import Precision, TranscribeOptions
@@ -63,6 +68,51 @@ def test_stretches_of_a_turn_without_words_are_found_if_they_last_a_second_withi
     found = turns_without_words([SpeakerTurn(*turn, 3) for turn in turns], at(*words), 0.0, 10.0)
     assert [(part.start, part.end) for part in found] == expected
     assert {part.label for part in found} <= {3}
+
+
+@pytest.mark.parametrize(
+    ("words", "stretched"),
+    [
+        pytest.param([(0, 0.4), (0.4, 1.3), (1.3, 1.6)], [], id="one drawn word"),
+        pytest.param([(0, 0.4), (0.4, 2.4), (2.4, 2.8)], [1], id="longer than any"),
+        pytest.param([(0, 0.9), (0.9, 2.9), (2.9, 6.3), (6.5, 6.8)], [0, 1, 2], id="a run"),
+        pytest.param([(0, 0.9), (1, 1.2), (1.2, 3.2)], [2], id="a short one between"),
+        pytest.param([], [], id="none"),
+    ],
+)
+def test_words_longer_than_any_is_spoken_and_long_ones_beside_them_are_stretched(
+    words: list[Span], stretched: list[int]
+) -> None:
+    known = at(*words)
+    assert stretched_words(known) == [known[one] for one in stretched]
+
+
+@pytest.mark.parametrize(
+    ("own", "expected"),
+    [
+        pytest.param(
+            ["had little right", "on the last"], "said|had little right|on the last|the bill"
+        ),
+        pytest.param(["the"], "said|on|the last|the bill"),
+        pytest.param([], "said|on|the last|the bill"),
+    ],
+    ids=["more words", "fewer letters", "nothing"],
+)
+def test_words_of_a_turn_heard_alone_stand_for_its_stretched_words_if_they_are_no_fewer(
+    own: list[str], expected: str
+) -> None:
+    words = [Word(1.0, 1.2, "said"), *at((2, 4), (4, 7)), Word(7.2, 7.4, "the bill")]
+    words[1:3] = [replace(words[1], text="on"), replace(words[2], text="the last")]
+    heard = [Word(2.0 + number, 2.9 + number, text) for number, text in enumerate(own)]
+    found = with_overlooked(words, words[1:3], SpeakerTurn(1.9, 7.1, 0), heard)
+    assert "|".join(word.text for word in found) == expected
+
+
+def test_speech_that_one_word_spans_is_heard_again_alone() -> None:
+    *_, finished = told_by([(0.5, 5.5)], [(0.6, 0.9), (0.9, 4.5), (4.5, 5.2)], words=True)
+    assert isinstance(finished, Finished)
+    words = [word.text.strip() for one in finished.transcript.segments for word in one.words]
+    assert words == ["word", "overlooked", "word"]
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,6 @@
 """Stretches of speech into windows of half a minute, and words into segments."""
 
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 from random import Random
@@ -11,9 +12,12 @@ from many_cases import parametrize_by_name
 
 from sidecar import errors
 from sidecar.engines.whisper.whisper_decoder import (
+    WhisperAttempt,
     choose_device,
+    chosen_attempt,
     compute_type_of,
     cpu_threads,
+    is_repetitive,
     is_silence,
     load_whisper,
 )
@@ -206,6 +210,47 @@ def test_window_is_silence_only_if_no_speech_is_likely_and_words_are_unlikely(
     no_speech: float, log_probability: float, silence: bool
 ) -> None:
     assert is_silence(no_speech, log_probability) is silence
+
+
+LOOPED = "And I'd say. " * 40
+ENDS = WhisperAttempt((1,) * 9, "She was fond of all boys' plays.", -0.4, 0.1, True)
+REPEATS = replace(ENDS, text=LOOPED, tokens=(1,) * 200)
+LOOPS = replace(REPEATS, kept=20)
+SILENT = replace(ENDS, no_speech=0.9, likely=-1.5)
+
+
+@pytest.mark.parametrize(
+    ("attempts", "chosen", "retried"),
+    [
+        pytest.param([ENDS], ENDS, False, id="plain speech"),
+        pytest.param([SILENT], SILENT, False, id="silence"),
+        pytest.param([REPEATS, ENDS], ENDS, True, id="a loop that time allows"),
+        pytest.param([LOOPS, REPEATS, ENDS], ENDS, True, id="two loops"),
+        pytest.param([LOOPS, LOOPS, LOOPS], LOOPS, False, id="always a loop"),
+        pytest.param([REPEATS, LOOPS, LOOPS], REPEATS, False, id="a person repeats it"),
+        pytest.param([REPEATS, SILENT], REPEATS, False, id="words are kept over silence"),
+        pytest.param([LOOPS, SILENT], SILENT, True, id="a loop over silence"),
+    ],
+)
+def test_window_whose_text_repeats_is_tried_again_and_words_that_a_person_may_repeat_are_kept(
+    attempts: list[WhisperAttempt], chosen: WhisperAttempt, retried: bool
+) -> None:
+    asked = iter(attempts)
+    assert chosen_attempt(asked) == (chosen, retried)
+    assert next(asked, None) is None
+
+
+@pytest.mark.parametrize(
+    ("text", "repetitive"),
+    [
+        (LOOPED, True),
+        ("No, no, no, no, no, no. ", False),
+        ("Where there are heads and arms and legs enough for the number. " * 2, False),
+        ("", False),
+    ],
+)
+def test_text_is_repetitive_if_it_can_be_compressed_a_lot(text: str, repetitive: bool) -> None:
+    assert is_repetitive(text) is repetitive
 
 
 CPU, GPU = {"int8", "int8_float32", "float32"}, {"int8_float16", "float16", "float32"}
