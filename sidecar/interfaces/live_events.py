@@ -9,18 +9,11 @@ from sidecar.interfaces.engine_interface import AUTO
 from sidecar.interfaces.live_options import SequenceNumber, TimePosition
 from sidecar.serialization import WireValues, from_plain, to_plain
 from sidecar.transcripts.language_detection import Confidence
-from sidecar.transcripts.transcript import (
-    UNHEARD_FLAG,
-    Notice,
-    Segment,
-    SpeakerEmbedding,
-    Transcript,
-)
+from sidecar.transcripts.transcript import Notice, Segment, SpeakerEmbedding, Transcript
 
 RECOGNITION_FAILED = "recognition_failed"
-"""Code of the notice that a segment could not be recognized in time."""
-AUDIO_UNHEARD = UNHEARD_FLAG
-"""Flag of the final of such a segment."""
+"""Code of the notice that a segment could not be recognized in time; its final has
+`UNHEARD_FLAG`."""
 PARTIALS_LATE = "partials_late"
 """Code of the notice that partials come late because of load."""
 UTTERANCE_DROPPED = "utterance_dropped"

@@ -37,7 +37,7 @@ from sidecar.live.sessions.session_registry import SessionRegistry
 from sidecar.live.sessions.stereo_session import StereoSession
 from sidecar.server.http_app import create_whole_app
 from sidecar.service.facade import Service
-from sidecar.transcripts.transcript import Segment, Transcript
+from sidecar.transcripts.transcript import UNHEARD_FLAG, Segment, Transcript
 
 Open = Callable[..., Awaitable[Service]]
 REASONS = ("idle", "longest", "shutdown", "revoked", "events")
@@ -336,7 +336,7 @@ async def test_words_that_were_shown_are_final_if_no_engine_survives_their_audio
     final, ended, summary = [one.event for one in session.event_log.kept][-3:]
     assert isinstance(final, live_events.Final)
     assert (final.segment.text, final.segment.flags) == (
-        "I would like", (live_events.AUDIO_UNHEARD,)
+        "I would like", (UNHEARD_FLAG,)
     )  # fmt: skip
     assert isinstance(ended, live_events.TurnEnded)
     assert ended.text == "I would like"

@@ -16,7 +16,6 @@ from hypothesis import strategies as st
 
 from sidecar import limit_overrides
 from sidecar.interfaces.live_events import (
-    AUDIO_UNHEARD,
     UTTERANCE_DROPPED,
     Final,
     InputProcessed,
@@ -50,7 +49,7 @@ from sidecar.live.runtime.load_shedding import UtteranceAdmission
 from sidecar.live.runtime.recognition_plan import RecognitionTask, RecognitionUrgency
 from sidecar.live.runtime.stream_recognizer import StreamRecognizer
 from sidecar.transcripts.language_detection import Confidence
-from sidecar.transcripts.transcript import Segment, Word, join_texts
+from sidecar.transcripts.transcript import UNHEARD_FLAG, Segment, Word, join_texts
 
 SHORT = EndpointingOptions(longest_s=2.0)
 
@@ -361,7 +360,7 @@ def test_final_whose_recognition_failed_has_the_words_of_its_partial_a_flag_and_
     table.take(table.recognizer.commit(0.0))
     table.hear(None)
     [final] = table.finals
-    assert (final.segment.text, final.segment.flags) == ("one two", (AUDIO_UNHEARD,))
+    assert (final.segment.text, final.segment.flags) == ("one two", (UNHEARD_FLAG,))
     assert table.codes() == ["recognition_failed"]
     assert [one.missing_from for one in table.of(NoticeRaised)] == [final.segment.start]
 
@@ -831,7 +830,7 @@ def test_final_of_partly_recognized_audio_keeps_its_text_and_is_flagged_unheard(
     heard = dataclasses.replace(turns((1.0, "yes?"), last="no."), unheard=True)
     table.answer(table.begun(), heard)
     assert table.texts == ["yes?", "no."]
-    assert [one.segment.flags for one in table.finals] == [(), (AUDIO_UNHEARD,)]
+    assert [one.segment.flags for one in table.finals] == [(), (UNHEARD_FLAG,)]
 
 
 def test_rejected_session_sends_nothing_but_the_rejection(table: Table) -> None:

@@ -8,10 +8,10 @@ from prometheus_client.parser import text_string_to_metric_families as plain_tex
 
 from sidecar import errors
 from sidecar.auth.identity import AuthMethod, Identity
-from sidecar.interfaces.live_events import AUDIO_UNHEARD, Final, SpeechStarted, TurnEnded
+from sidecar.interfaces.live_events import Final, SpeechStarted, TurnEnded
 from sidecar.live.sessions.event_log import EventMetrics
 from sidecar.observability import metrics
-from sidecar.transcripts.transcript import Segment
+from sidecar.transcripts.transcript import UNHEARD_FLAG, Segment
 
 OPEN = "application/openmetrics-text;version=1.0.0,text/plain;version=0.0.4;q=0.5"
 
@@ -71,7 +71,7 @@ def test_unrecognized_final_counts_as_timed_out_after_the_patience_and_as_failed
     tally = metrics.ServiceMetrics()
     counted = EventMetrics(tally.live, "live", patience_s=5)
     for work_s in (0.1, 6.0):
-        segment = Segment(0, 1, "", flags=(AUDIO_UNHEARD,))
+        segment = Segment(0, 1, "", flags=(UNHEARD_FLAG,))
         counted.sent(Final(0, 0, segment, work_s=work_s))
     assert tally.outcomes.lately(60) == Counter(timed_out=1, failed=1)
 

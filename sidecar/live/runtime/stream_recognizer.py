@@ -53,7 +53,7 @@ from sidecar.live.runtime.result_assembler import ResultAssembler
 from sidecar.live.runtime.segment_embeddings import EmbeddingTask, SegmentEmbeddings
 from sidecar.live.runtime.speaker_changes import divided_at_changes
 from sidecar.transcripts.language_detection import doubtful_language_notice, with_language_notice
-from sidecar.transcripts.transcript import Notice
+from sidecar.transcripts.transcript import UNHEARD_FLAG, Notice
 
 SessionInput: TypeAlias = "Block | LiveOrder | LiveOptions"
 """Audio, or what follows it: an order, or other options from there on."""
@@ -634,7 +634,7 @@ class StreamRecognizer:
             hypothesis = hypothesis or speech.draft_hypothesis or RecognitionHypothesis("")
             hypothesis, flags = (
                 dataclasses.replace(hypothesis, words=()),
-                (live_events.AUDIO_UNHEARD,),
+                (UNHEARD_FLAG,),
             )
             yield live_events.NoticeRaised(
                 RECOGNITION_FAILED_NOTICE, missing_from=speech.start / LIVE_RATE

@@ -10,7 +10,13 @@ from sidecar.interfaces import live_events
 from sidecar.observability.health import RecognitionOutcome, outcome_of_error
 from sidecar.observability.metrics import LiveMetrics
 from sidecar.transcripts.language_detection import LANGUAGE_DOUBTFUL, Confidence
-from sidecar.transcripts.transcript import Notice, Segment, SpeakerEmbedding, join_texts
+from sidecar.transcripts.transcript import (
+    UNHEARD_FLAG,
+    Notice,
+    Segment,
+    SpeakerEmbedding,
+    join_texts,
+)
 
 SAME_SAMPLE_S = 1e-4
 """Seconds: times that are no further apart are those of one sample."""
@@ -130,7 +136,7 @@ class EventLog:
     def break_off(self, at: float) -> Iterator[live_events.LiveEvent]:
         """Yield what ends the turns in progress, if no engine recognizes them further than ``at``:
         the words that were shown last are final."""
-        begin, flags = self.so_far(at), (live_events.AUDIO_UNHEARD,)
+        begin, flags = self.so_far(at), (UNHEARD_FLAG,)
         for shown in [*self._partials.values()]:
             match shown.event:
                 case live_events.Partial(turn, number, start, end, text, tail=tail):
@@ -285,7 +291,7 @@ class EventMetrics:
         segment = final.segment
         self.live_metrics.told(self.wire, segment.end - segment.start, final.wait_s, final.work_s)
         outcome = RecognitionOutcome.DONE
-        if live_events.AUDIO_UNHEARD in segment.flags:
+        if UNHEARD_FLAG in segment.flags:
             late = final.work_s >= self._patience_s
             outcome = RecognitionOutcome.TIMED_OUT if late else RecognitionOutcome.FAILED
         self.live_metrics.came(outcome)
