@@ -50,7 +50,8 @@ export class Copies {
   /** @param {number} [at] when somebody had it before them; else it is as old as its recording */
   async put(job, { segments, metadata }, revision, at = this.#time(job)) {
     if (!this.#owner || !keepsCopies(this.#owner)) return;
-    const { text } = this.#store.state.copies.get(job.id) ?? {};
+    const { text, revision: newest } = this.#store.state.copies.get(job.id) ?? {};
+    if (newest > revision) return; // an edit came meanwhile
     const head = { id: job.id, owner: this.#owner, job, revision, at, kept: true };
     const old = this.#kept().filter(({ id }) => id !== job.id).sort(newestFirst).slice(COPIES_AT_MOST - 1);
     this.#set({ ...head, text }); // at once: nobody makes it twice

@@ -24,6 +24,7 @@ export class Editing {
   #store;
   #say;
   #hold;
+  #copy;
   /** Grows where lines and speakers may get other numbers. */
   #order = 0;
   #turn = Promise.resolve(true);
@@ -32,9 +33,9 @@ export class Editing {
   /** The fields in which lines are corrected, by job, also of those that are not shown now. @type {Map<string, import("./line.js").LineEditor>} */
   fields = new Map();
 
-  /** `hold` changes what only this browser has. */
-  constructor(store, say, hold) {
-    [this.#store, this.#say, this.#hold] = [store, say, hold];
+  /** `hold` changes what only this browser has; `copy` brings the browser's copy up to a revision, if there is to be one. */
+  constructor(store, say, hold, copy) {
+    [this.#store, this.#say, this.#hold, this.#copy] = [store, say, hold, copy];
   }
 
   /**
@@ -108,6 +109,7 @@ export class Editing {
       const { revision, undo, redo, segments: changed, segment_count: count } = answer;
       const segments = shown.segments.slice(0, count);
       for (const { index, segment } of changed) segments[index] = segment;
+      await this.#copy(id, { segments, metadata: shown.metadata }, revision); // before it is shown as done: the tab may be closed then
       this.#show(id, { segments, edits: { revision, undo, redo }, wrong: null });
       const text = typeof said === "string" ? said : said(answer, id);
       const [{ op }] = operations;

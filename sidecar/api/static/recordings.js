@@ -24,6 +24,8 @@ const AGAIN_MS = 5000;
 const RENEW_BELOW = 0.5;
 /** and nobody is taken to read who has done nothing for so much of it. */
 const IDLE_SHARE = 0.25;
+/** Answers that say nothing of other jobs: it was deleted meanwhile, or cannot be read. */
+const OF_ONE_JOB = new Set([404, 409, 500]);
 /** Of a transcript that the service has no more nothing can be undone. */
 const NO_EDITS = { revision: 0, undo: 0, redo: 0 };
 /** What tells that somebody is there. Sound that plays does, too. */
@@ -53,7 +55,7 @@ export class Recordings {
     this.#store = store;
     this.#say = say;
     this.copies = new Copies(store);
-    this.editing = new Editing(store, say, (...given) => this.copies.edit(...given));
+    this.editing = new Editing(store, say, (...given) => this.copies.edit(...given), (...given) => this.#copyEdit(...given));
     this.conversations = this.#talks();
     this.recorder = new Recorder(store, say, (...given) => this.#sent(...given), (...given) => this.#replaced(...given));
   }
@@ -184,7 +186,7 @@ export class Recordings {
       this.recorder.look(jobs, asked, forgot);
       this.#reconcile(jobs);
       if (first && !this.#store.state.selected && jobs.some(({ id }) => id === lastShown())) this.select(lastShown()); // who loads the page again reads on
-      this.#copy(jobs);
+      this.#copy();
       this.#attend(jobs);
     } catch (error) {
       if (error.status === 401 && token() === asks) this.#store.set({ locked: true, loaded: true, ...(error.code === "token_invalid" && !this.#store.state.locked ? { arrival: trouble(error) } : {}) });
@@ -247,15 +249,36 @@ export class Recordings {
     this.#store.set({ shown: { ...text, id, final: true, revision: -1, edits: NO_EDITS } });
   }
 
-  /** A copy of what the service will delete: of the one that is shown as it is, of another by asking
-   * for it, one after the other. Nobody reads it by that: it is deleted when it would have been. */
-  #copy = alone(async (jobs) => {
-    const { shown } = this.#store.state;
-    const [job] = this.copies.due(jobs);
-    if (!job) return;
-    const whole = shown?.id === job.id ? shown : await read(client({ attempts: 1 }), job.id, { renew: false });
-    if (whole.metadata && this.#store.state.jobs.some(({ id }) => id === job.id)) await this.copies.put(job, whole, whole.edits.revision);
+  /** Copies of what the service will delete, one after the other, until all are of the newest revision
+   * that is known. What fails is asked for again at the next look. */
+  #copy = alone(async () => {
+    const tried = new Map();
+    const isNew = ({ id, revision }) => !(tried.get(id) >= revision);
+    for (let job; (job = this.copies.due(this.#store.state.jobs).find(isNew)); ) {
+      tried.set(job.id, job.revision);
+      await this.#copyOne(job);
+    }
   });
+
+  /** A copy of the one that is shown as it is, of another by asking for it. Nobody reads it by that: it is
+   * deleted when it would have been. @throws {Error} the service gives none at all now */
+  async #copyOne(job) {
+    const { shown } = this.#store.state;
+    try {
+      const whole = shown?.id === job.id ? shown : await read(client({ attempts: 1 }), job.id, { renew: false });
+      if (whole.metadata && this.#store.state.jobs.some(({ id }) => id === job.id)) await this.copies.put(job, whole, whole.edits.revision);
+    } catch (error) {
+      if (!OF_ONE_JOB.has(error.status)) throw error;
+    }
+  }
+
+  /** An edit goes into the copy of its transcript with the answer that has it, and waits for no other copy. */
+  async #copyEdit(id, text, revision) {
+    const job = this.#store.state.jobs.find((one) => one.id === id);
+    if (!job) return;
+    const [due] = this.copies.due([{ ...job, revision }]);
+    if (due) await this.copies.put(due, text, revision);
+  }
 
   /** Whoever reads a transcript, or is writing in it, has it kept. */
   #attend(jobs) {
@@ -329,7 +352,7 @@ export class Recordings {
       this.#heard = selected;
       return this.#resume();
     }
-    if (job && shown?.edits && shown.id === selected && job.revision > shown.edits.revision) this.editing.again(selected, job.revision);
+    if (job && shown?.edits && shown.id === selected && job.revision > shown.edits.revision) this.editing.again(selected, job.revision).then(() => this.#copy());
   }
 
   /** The transcript of a job, as it grows and as it is in the end. A stream for the job that is

@@ -1,0 +1,74 @@
+"""Copies of transcripts in the browser: whole, with the last correction, and in nobody's way."""
+
+from typing import Any
+
+import pytest
+from browser_visitor import Visitor, script
+from service_process import Server, wait_until
+from test_page_in_browser import LINES, said, writes
+from test_page_recorder import comes_again
+
+
+@pytest.fixture(autouse=True)
+def _emptied(server: Server) -> None:
+    """The service that tests share has no recordings of others."""
+    server.client.delete("/v1/data").raise_for_status()
+
+
+def reads_a_copied_one(visitor: Visitor, server: Server) -> None:
+    """Opens the page with `hold_answers`; the transcript that is shown has a copy."""
+    with visitor.before(script("hold_answers")):
+        visitor.opens(server)
+    visitor.sends_tone("talk.wav", 6)
+    visitor.has_rows(6)
+    visitor.comes_back_until(lambda: visitor.copies() == 1, "it is copied")
+
+
+def test_correction_is_in_the_copy_of_a_tab_that_is_closed_as_soon_as_it_is_said_to_be_made(
+    visitor: Visitor, server: Server
+) -> None:
+    reads_a_copied_one(visitor, server)
+    visitor.js("holds.list = true")
+    writes(visitor, 2, "By hand.")
+    visitor.sees("#said", "Segment corrected.")
+    server.client.delete("/v1/data").raise_for_status()
+    comes_again(visitor, server)
+    visitor.sees(".side h2", "Only in this browser")
+    visitor.sees(".job .pick", "talk.wav").click()
+    visitor.has_rows(6)
+    assert said(visitor, 2) == "By hand."
+
+
+def made(server: Server, visitor: Visitor, count: int) -> list[str]:
+    """So many jobs that are done."""
+    voice = visitor.tone("more.wav", 2).read_bytes()
+    jobs = [server.submit(voice) for _ in range(count)]
+    for job in jobs:
+        server.wait_state(job, "done")
+    return jobs
+
+
+def test_correction_waits_for_no_copy_that_is_being_made(visitor: Visitor, server: Server) -> None:
+    reads_a_copied_one(visitor, server)
+    visitor.js("holds.transcript = true")
+    made(server, visitor, 3)
+    visitor.comes_back_until(lambda: visitor.js("return Boolean(held.transcript)"), "a copy")
+    writes(visitor, 2, "By hand.")
+    wait_until(lambda: said(visitor, 2) == "By hand.", "it is made")
+    assert visitor.copies() == 1, "no other copy could be made"
+    visitor.js("holds.transcript = false; held.transcript()")
+    visitor.comes_back_until(lambda: visitor.copies() == 4, "they are")
+    assert visitor.js(LINES)[2] == "By hand."
+
+
+def test_all_copies_that_are_due_are_made_in_one_look(visitor: Visitor, server: Server) -> None:
+    count = 12
+    jobs = made(server, visitor, count)
+    with visitor.before(script("count_transcripts")):
+        visitor.opens(server)
+    visitor.until("window.asked.length > 0", "the page has its storage, and copies")
+    wait_until(lambda: visitor.copies() == count, "all are copied")
+    looked: int = visitor.js("return window.looked")
+    assert looked < count, "not one at each look"
+    asked: list[Any] = visitor.js("return window.asked")
+    assert len(asked) == len(jobs), "each is asked for once"
