@@ -153,11 +153,13 @@ function Deleted({ row, state, recordings }) {
 const NO_REMEDY = new Set(["audio_empty", "audio_format_unsupported", "audio_undecodable", UNREADABLE.code]);
 
 /** What somebody who looks at the list is to know of a take. */
-function standing({ source, state, live, error, found, sound }) {
+function standing({ source, state, live, error, found, lacks, sound }) {
   if (state === "recording") return live === "paused" ? "Paused" : "Transcribing";
   if (state === "waiting") return "Waiting to upload";
   if (state === "sending") return "Uploading";
   if (error && source !== "captions") return `${error.detail} ${error.hint ?? ""}`;
+  if (sound?.count === 0) return place(sound); // a conversation has none
+  if (lacks) return `${clock(sound?.seconds)}, words are missing from its transcript`;
   return `${clock(sound?.seconds)}, ${found ? "not sent" : place(sound)}`;
 }
 
@@ -175,7 +177,7 @@ function Take({ take, state, recordings }) {
     ${own ? html`<${Pick} id=${id} name=${name} how=${standing(take)} state=${state} recordings=${recordings} />` : html`<div class="pick"><span class="name">${name}</span><span class="how">${standing(take)}</span></div>`}
     ${take.state !== "recording" && html`<button type="button" class="bare" aria-label=${own ? `Delete ${name}` : `Remove ${name} from the list`} onClick=${() => (own ? document.getElementById(`sure-${id}`).showModal() : recorder.drop(id))}>${icon(own ? "trash" : "close")}</button>`}
     ${again && html`<div class="choice">
-      <button type="button" class="again" onClick=${() => recorder.send(id)}>${error ? "Try again" : "Send"}</button>
+      <button type="button" class="again" onClick=${() => recorder.send(id)}>${error || take.lacks ? "Try again" : "Send"}</button>
       ${own && html`<button type="button" class="again" onClick=${() => recorder.save(id)}>Save the audio</button>`}
     </div>`}
     ${take.state === "sending" && html`<progress aria-label=${`${name} is being uploaded`}></progress>`}

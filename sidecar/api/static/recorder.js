@@ -6,9 +6,10 @@ import { ServiceUnreachable } from "./client/index.js";
 import { newKey } from "./client/world.js";
 import { call, keepsTalks } from "./memory.js";
 import { Microphone, refusal, silentFor } from "./microphone.js";
+import { read } from "./reading.js";
 import { client } from "./session.js";
-import { after, endOf } from "./states.js";
-import { heads, keepHead, Sound } from "./storage.js";
+import { after, endOf, lacksWords } from "./states.js";
+import { heads, held, keepHead, Sound } from "./storage.js";
 import { alone } from "./store.js";
 import { Talk } from "./talk.js";
 import { save } from "./view.js";
@@ -16,7 +17,7 @@ import { counted, stamp, trouble } from "./words.js";
 
 const AT_ONCE = 2;
 /** What is stored of a take. */
-const HEAD = ["id", "source", "name", "state", "job", "owner", "type", "rate", "options", "segments", "part", "made"];
+const HEAD = ["id", "source", "name", "state", "job", "owner", "type", "rate", "options", "segments", "part", "made", "lacks", "gaps"];
 /** Of a file that is gone, was written on after it was chosen, or may not be read. */
 export const UNREADABLE = {
   detail: "The browser cannot read this file: it was moved, changed or deleted, or may not be read.",
@@ -25,8 +26,9 @@ export const UNREADABLE = {
 };
 
 /**
- * A take is a `source` (file, microphone or captions), a `state`, and more as it comes. `saved`: the person has
- * its sound as a file; `found`: of a page before; `later`: it was not refused, and is sent again by itself.
+ * A take is a `source` (file, microphone, captions, or a conversation of a page before), a `state`, and more as it comes. `saved`: the person has
+ * its sound as a file; `found`: of a page before; `later`: it was not refused, and is sent again by itself;
+ * `lacks`: its job is done, without some of its words; `gaps`: where captions lack some, in seconds.
  */
 export class Recorder {
   #store;
@@ -37,6 +39,8 @@ export class Recorder {
   own = (take) => take.owner === this.#store.state.about?.owner;
   /** The microphone or the talk of each that goes on, by id. */
   #going = new Map();
+  /** The jobs of which it is being asked whether they have every word. */
+  #checked = new Set();
 
   /**
    * @param {import("./store.js").Store} store its `takes` are all of this tab
@@ -127,17 +131,33 @@ export class Recorder {
   look(jobs, asked, forgot) {
     this.#find();
     for (const take of this.#store.state.takes.filter(this.own)) {
-      const { id, source, job: sent, since, name, later, part, made = [] } = take;
+      const { id, source, job: sent, since, name, later } = take;
       const job = jobs.find((one) => one.id === sent);
       const fails = (error) => this.#step(id, source === "file" ? "deleted" : "failed", { error });
       if (later) this.#step(id, "send", { error: null, later: false }); // as it was: the service may have it, without an answer
-      else if (job?.state === "done") this.#step(id, "done") && this.#replaceAll([part, ...made], sent);
+      else if (job?.state === "done") this.#done(take);
       else if (job?.error) fails(job.error);
       else if (job || !(since < asked)) continue;
       else if (!forgot) fails(null);
       else if (this.#step(id, "restarted", this.#toSend(take))) this.#say(`The service was restarted; ${name} is uploaded again.`);
     }
     this.#sendNext();
+  }
+
+  /** Its job is done. Its sound is not needed any more if that has every word; a file is its owner's, and is not stored here. */
+  async #done({ id, source, state, job, part, made = [] }) {
+    if (state !== "sent" || this.#checked.has(job)) return;
+    this.#checked.add(job);
+    try {
+      const lacks = source !== "file" && lacksWords(await read(client({ attempts: 1 }), job, { renew: false }));
+      if (this.get(id)?.job !== job) return;
+      if (lacks) this.#step(id, "lacking", { lacks });
+      else if (this.#step(id, "done")) this.#replaceAll([part, ...made], job);
+    } catch {
+      // The next look asks again.
+    } finally {
+      this.#checked.delete(job);
+    }
   }
 
   /** What began before it was known who is signed in is theirs; talks that nobody hears try it now. */
@@ -156,7 +176,7 @@ export class Recorder {
   /** What is to be known of one that is sent: each time anew. A found one has its own options unless there are any. */
   #toSend({ found, options }) {
     const { options: now } = this.#store.state;
-    return { options: found && !Object.keys(now).length ? options : now, key: newKey(), job: undefined, since: undefined, error: null, later: false, found: false };
+    return { options: found && !Object.keys(now).length ? options : now, key: newKey(), job: undefined, since: undefined, error: null, later: false, found: false, lacks: false };
   }
 
   /** What a live session is asked for; undefined: it would be somebody else's. */
@@ -182,7 +202,9 @@ export class Recorder {
     const { state: live, error, revision } = talk;
     const segments = before.revision === revision && before.live === live ? before.segments : talk.segments;
     const { options } = error === before.error ? before : this.#store.state;
-    this.#mark(id, { talk, live, error, options, revision, segments, tail: tailOf(talk.captions) });
+    const { gaps } = talk.captions;
+    this.#mark(id, { talk, live, error, options, revision, segments, gaps, tail: tailOf(talk.captions) });
+    if (gaps.length !== (before.gaps ?? []).length) this.#keep(id);
     if (event?.type === "notice") this.#say(event.message);
     if (talk.made.length !== before.made?.length) this.#mark(id, { made: [...talk.made] });
     if (event?.job) this.#mark(id, { part: event.job });
@@ -260,7 +282,7 @@ export class Recorder {
       if (!head) continue;
       const sound = await Sound.found(head);
       this.#list({ ...head, found: true, since: performance.now(), sound });
-      this.#step(id, sound.count ? "found" : "deleted");
+      this.#step(id, sound.count || head.segments?.length ? "found" : "deleted");
     }
   });
 
@@ -298,14 +320,6 @@ export class Recorder {
 
 /** Options without the spaces around them. */
 const trimmed = (options) => Object.fromEntries(Object.entries(options).map(([name, text]) => [name, text.trim()]).filter(([, text]) => text));
-
-/** Whether this tab has a take now, until it ends: no other does. */
-const held = (id) =>
-  new Promise((resolve) => {
-    const hold = (lock) => (resolve(lock !== null), lock && new Promise(() => {}));
-    if (navigator.locks) navigator.locks.request(`vibevoice-${id}`, { ifAvailable: true }, hold).catch(() => resolve(true));
-    else resolve(true);
-  });
 
 /** Whether the first bytes can be read; a slice of a file that is gone is empty, and can. */
 async function isReadable(file) {

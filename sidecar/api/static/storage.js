@@ -53,10 +53,26 @@ const database = new Database("vibevoice-recordings", { heads: "id", pieces: ["i
 
 const all = (id) => IDBKeyRange.bound([id, 0], [id, Infinity]);
 
+const here = new Set();
+
+/** Whether this tab has a take from now on, until it ends: no other does. It is not given twice. */
+export function held(id) {
+  if (here.has(id)) return Promise.resolve(false);
+  here.add(id);
+  return new Promise((resolve) => {
+    const hold = (lock) => (resolve(lock !== null || (here.delete(id), false)), lock && new Promise(() => {}));
+    if (navigator.locks) navigator.locks.request(`vibevoice-${id}`, { ifAvailable: true }, hold).catch(() => resolve(true));
+    else resolve(true);
+  });
+}
+
 /** What is said of takes in the browser: of those of this tab, and of others. */
 export const heads = () => database.transact("readonly", (stored) => stored.getAll()).catch(() => []);
 
-export const keepHead = (head) => database.transact("readwrite", (stored) => stored.put(head)).catch(() => {});
+/** @returns {Promise<boolean>} whether the browser has it now */
+export const keepHead = (head) => database.transact("readwrite", (stored) => stored.put(head)).then(() => true, () => false);
+
+export const dropHead = (id) => database.transact("readwrite", (stored) => stored.delete(id)).catch(() => {});
 
 /** The sound of a take, piece by piece: in the browser's storage before anything else is done with it,
  * and in this tab where the browser takes no more. */

@@ -42,6 +42,7 @@ export function TakePane({ take, state, recordings }) {
     ${!over && talk.behind > BEHIND_S && html`<p class="notice" role="status">The service does not answer. What is said is kept, and sent as soon as it does.</p>`}
     ${!over && html`<${Warnings} sound=${take.sound} muted=${talk.muted} />`}
     ${talk?.captions.notices.filter((one) => !stopped || one.code !== "partials_late").map((one) => html`<p class="notice" key=${one.code}>${one.message}</p>`)}
+    ${take.gaps?.length > 0 && html`<p class="notice" role="status">Words may be missing from ${take.gaps.map((one) => one.map(clock).join(" to ")).join(", ")}: the engine failed there. The audio is kept: transcribe it again once you have stopped.</p>`}
     <${Reading} job=${job} shown=${shown} file=${file} recordings=${recordings} />
     ${!over && html`<${Tail} take=${take} />`}
     <div class="unseen" role="log" aria-live="polite" aria-relevant="additions" aria-label="Captions">
@@ -92,9 +93,8 @@ function Kept({ take, state, recordings }) {
     document.querySelector(".job .pick, .intake .main")?.focus();
   };
   return html`<div class="choice">
-    ${heard
-      ? html`<button ref=${again} type="button" class="main" onClick=${() => recordings.select(take.job)}>Show it heard again</button>`
-      : take.sound.count > 0 && html`<button ref=${again} type="button" class="main" disabled=${sends} onClick=${() => recorder.send(take.id)}>${icon("listen")} ${segments.length ? "Transcribe it again in full" : "Transcribe it"}</button>`}
+    ${heard && html`<button ref=${again} type="button" class="main" onClick=${() => recordings.select(take.job)}>Show it heard again</button>`}
+    ${(!heard || take.lacks) && take.sound.count > 0 && html`<button ref=${again} type="button" class="main" disabled=${sends} onClick=${() => recorder.send(take.id)}>${icon("listen")} ${segments.length ? "Transcribe it again in full" : "Transcribe it"}</button>`}
     <${Downloads} items=${items} />
     <button type="button" class="bare" aria-label=${`Discard ${take.name}`} onClick=${() => document.getElementById("sure-talk").showModal()}>${icon("trash")}</button>
     <${Sure} id="sure-talk" title="Discard" act=${drop}>Discard <strong>${take.name}</strong>, with its audio?<//>

@@ -180,9 +180,12 @@ export class Talk {
       if (this.state === "ending") this.close();
       if (this.state === "over") return;
       this.#set(this.state === "paused" ? "paused" : "recording");
-      this.#from = Math.floor(toldUntil(this.captions, this.#recognizedS) / PIECE_S + 0.01);
-      if (this.#from === from && DEADLY.has(this.error?.code)) this.#from += Math.floor(this.#gotS / PIECE_S);
-      this.captions = continued(this.captions, this.#from * PIECE_S);
+      const told = Math.floor(toldUntil(this.captions, this.#recognizedS) / PIECE_S + 0.01);
+      this.#from = told;
+      if (told === from && DEADLY.has(this.error?.code)) this.#from += Math.floor(this.#gotS / PIECE_S);
+      this.captions = continued(this.captions, this.#from * PIECE_S, told * PIECE_S);
+      this.revision += 1;
+      this.#changed();
       if (this.error || this.#from === from) await this.#pause(PASSING.has(this.error?.code ?? "") ? AGAIN_MS : REFUSED_MS);
     }
   }

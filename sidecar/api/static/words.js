@@ -121,7 +121,7 @@ export function textOf(segments, named = true) {
   const turns = [];
   for (const one of segments) {
     const turn = turns.at(-1);
-    if (turn?.speaker === one.speaker) turn.text += ` ${one.text}`;
+    if (turn && turn.speaker === one.speaker) turn.text += ` ${one.text}`;
     else turns.push({ speaker: one.speaker, text: named ? `${nameOf(one)}: ${one.text}` : one.text });
   }
   return turns.length ? `${turns.map(({ text }) => text).join("\n\n")}\n` : "";
