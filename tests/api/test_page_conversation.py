@@ -215,3 +215,35 @@ def test_conversation_script_is_fetched_only_once_the_conversation_is_opened(
     visitor.sees(".intake button", "Conversation").click()
     visitor.sees(".starting")
     assert "/conversation/" in visitor.js(fetched)
+
+
+STALLS = """window.stalls = false;
+[window.appended, window.sockets] = [0, []];
+window.WebSocket = class extends WebSocket {
+  constructor(...given) { super(...given); window.sockets.push(this); }
+  get bufferedAmount() { return window.stalls ? 48000 * 4 / 3 * 12 : super.bufferedAmount; }
+  send(data) {
+    if (data.includes("input_audio_buffer.append")) window.appended += 1;
+    super.send(data);
+  }
+};"""
+"""A connection that takes nothing more while `stalls` is true, with 12 s before that."""
+
+
+def test_what_is_said_while_the_connection_is_slow_is_sent_and_what_is_not_is_said(
+    visitor: Visitor, talks: Server
+) -> None:
+    with visitor.before(STALLS):
+        begins(visitor, talks)
+    visitor.until("window.appended > 0", "it listens")
+    visitor.js("window.stalls = true")
+    visitor.sees("#main .notice", "The connection is slow")
+    before = visitor.js("return window.appended")
+    visitor.until(f"window.appended > {before + 25}", "a second of speech more")
+    assert visitor.findings() == []
+    visitor.js("window.stalls = false")
+    visitor.until("!document.body.textContent.includes('The connection is slow')", "it is quick")
+    visitor.js("window.stalls = true; sockets[0].close(4000)")
+    visitor.sees("#main .notice", "The last 12 seconds of what you said did not reach the service")
+    visitor.sees(".trouble", "broke")
+    assert visitor.findings() == []

@@ -172,7 +172,7 @@ function Take({ take, state, recordings }) {
   const kept = take.state === "kept";
   const failed = kept && error && source !== "captions";
   const own = source !== "file";
-  const again = kept && (source !== "captions" || take.found) && !NO_REMEDY.has(error?.code);
+  const again = kept && take.sound?.count !== 0 && (source !== "captions" || take.found) && !NO_REMEDY.has(error?.code);
   return html`<li class="job" data-state=${failed ? "failed" : (take.live ?? take.state)}>
     ${own ? html`<${Pick} id=${id} name=${name} how=${standing(take)} state=${state} recordings=${recordings} />` : html`<div class="pick"><span class="name">${name}</span><span class="how">${standing(take)}</span></div>`}
     ${take.state !== "recording" && html`<button type="button" class="bare" aria-label=${own ? `Delete ${name}` : `Remove ${name} from the list`} onClick=${() => (own ? document.getElementById(`sure-${id}`).showModal() : recorder.drop(id))}>${icon(own ? "trash" : "close")}</button>`}

@@ -1,5 +1,9 @@
-/** The conversation of this page: what it needs is fetched when somebody wants one. */
+/** The conversation of this page: what it needs is fetched when somebody wants one. What is said goes to the browser's
+ * storage meanwhile, and stays there until it is saved elsewhere: the next visit offers it. */
 
+import { newKey } from "./client/world.js";
+import { dropHead, held, keepHead } from "./storage.js";
+import { alone } from "./store.js";
 import { stamp } from "./words.js";
 
 /** What is selected where a conversation is shown. */
@@ -16,6 +20,10 @@ export class Conversations {
   #made;
   /** The last one that became a job. */
   #kept = null;
+  /** What the browser has of it; null once it is saved elsewhere, or where it is not known whose it is. */
+  #head = null;
+  /** When each line began and was last changed, and its text then. @type {Map<number, { from_s: number, to_s: number, text: string }>} */
+  #times = new Map();
 
   /** `made` is told what it is as a job, and its name. */
   constructor(store, made) {
@@ -26,7 +34,7 @@ export class Conversations {
     const { Conversation } = await import("./conversation/conversation.js");
     this.going?.close();
     const carried = this.#store.state.conversation?.saved === false ? this.going.told : { lines: [] };
-    if (!carried.lines.length) this.at = stamp();
+    if (!carried.lines.length) await this.#isNew();
     const one = new Conversation(() => this.#changed(one), carried);
     this.going = one;
     this.#show({ saved: false });
@@ -36,12 +44,43 @@ export class Conversations {
   /** What the page has of it is safe elsewhere. */
   saved() {
     this.#show({ saved: true });
+    if (this.#head) dropHead(this.#head.id);
+    this.#head = null;
+  }
+
+  async #isNew() {
+    const owner = this.#store.state.about?.owner;
+    this.at = stamp();
+    this.#times.clear();
+    this.#head = owner ? { id: newKey(), source: "conversation", name: `Conversation ${this.at}`, state: "kept", owner, options: {}, began: performance.now() } : null;
+    if (this.#head) await held(this.#head.id);
+  }
+
+  /** As often as the storage takes it. */
+  #keep = alone(async () => {
+    for (let lines; this.#head && lines !== this.going.told.lines; ) {
+      lines = this.going.told.lines;
+      await keepHead({ ...this.#head, segments: this.#segments(lines) });
+    }
+  });
+
+  /** As of a transcript of two speakers. Of a line it is known when it was seen. */
+  #segments(lines) {
+    const now_s = (performance.now() - this.#head.began) / 1000;
+    return lines.filter(({ text }) => text.trim()).map(({ key, who, text }) => {
+      const before = this.#times.get(key) ?? { from_s: now_s };
+      const { from_s, to_s } = before.text === text ? before : { ...before, to_s: now_s };
+      this.#times.set(key, { from_s, to_s, text });
+      const [speaker, name] = who === "machine" ? ["Speaker_1", "Assistant"] : ["Speaker_0", "You"];
+      return { speaker, name, text, start_time: from_s, end_time: to_s };
+    });
   }
 
   #changed(one) {
     if (one !== this.going) return;
     const { state, told, ended } = one;
     this.#show({});
+    if (told.lines.length) this.#keep();
     if (state === "over" && ended?.job && this.#kept !== one) {
       this.#kept = one;
       if (!one.carries) this.saved();

@@ -142,7 +142,7 @@ export function Reading({ job, shown, file, recordings, people, consent, say }) 
   const doubtful = useMemo(() => segments.some((one, index) => doubtfulOf(one, index).length), [segments, revision]);
   const silent = shown.final && !segments.length && shown.metadata?.no_speech !== false;
   return html`
-    ${(shown.final || !job.live) && html`<div class="deck">
+    ${(shown.final || !job.live) && !job.silent && html`<div class="deck">
       <${Overview} job=${job} shown=${shown} lanes=${lanes} duration=${duration} seek=${(at, play) => seek.current(at, play)} move=${move} audio=${audio} open=${edits && setSpeaker} />
       <div class="tools">
         <${Player} job=${job} file=${file} duration=${duration} audio=${audio} seek=${seek} moved=${(at, playing, follow) => (view.current.at(at, follow), move.current(at, playing))} recordings=${recordings} />

@@ -27,10 +27,10 @@ export function TakePane({ take, state, recordings }) {
   const [file, setFile] = useState(take.file);
   const { seconds } = take.sound;
   useEffect(() => {
-    if (over) recorder.file(take.id).then(setFile, () => {}); // said where it is sent or saved
+    if (over && seconds > 0) recorder.file(take.id).then(setFile, () => {}); // said where it is sent or saved
   }, [over]);
-  const facts = over ? [clock(seconds), take.segments.length > 0 && counted(voices(take.segments).length, "speaker"), place(take.sound)] : [SAID[take.live]];
-  const job = { id: take.id, state: over ? "done" : "running", duration: seconds, progress: {}, peaks: over && talk?.peaks, live: true, gone: true };
+  const facts = over ? [seconds > 0 && clock(seconds), take.segments.length > 0 && counted(voices(take.segments).length, "speaker"), place(take.sound)] : [SAID[take.live]];
+  const job = { id: take.id, state: over ? "done" : "running", duration: seconds, progress: {}, peaks: over && talk?.peaks, live: true, gone: true, silent: over && !seconds };
   const shown = { segments: take.segments, revision: take.revision ?? -1, final: over };
   const stopped = over || take.live === "recording";
   return html`<main class="pane" id="main" tabindex="-1" aria-label=${take.name}>
@@ -85,7 +85,7 @@ function Kept({ take, state, recordings }) {
   const items = [
     segments.length > 0 && ["Text for Word (no times)", "txt", taken(textOf(segments))],
     segments.length > 0 && ["Everything", "json", taken(`${JSON.stringify(everythingOf(segments, take.talk?.captions), null, 2)}\n`)],
-    ["The audio", take.sound.ending, () => recorder.save(take.id)],
+    take.sound.count > 0 && ["The audio", take.sound.ending, () => recorder.save(take.id)],
   ];
   const drop = () => {
     recordings.select("");
@@ -99,5 +99,5 @@ function Kept({ take, state, recordings }) {
     <button type="button" class="bare" aria-label=${`Discard ${take.name}`} onClick=${() => document.getElementById("sure-talk").showModal()}>${icon("trash")}</button>
     <${Sure} id="sure-talk" title="Discard" act=${drop}>Discard <strong>${take.name}</strong>, with its audio?<//>
   </div>
-  ${!heard && segments.length > 0 && html`<p class="quiet kept">Transcribed again as a recording, it has its speakers told apart anew, can be edited, and has every format.</p>`}`;
+  ${!heard && take.sound.count > 0 && segments.length > 0 && html`<p class="quiet kept">Transcribed again as a recording, it has its speakers told apart anew, can be edited, and has every format.</p>`}`;
 }

@@ -12,6 +12,12 @@ const RATE = 24000;
 const PIECE_S = 0.04;
 /** So often who only types says that they are still there. */
 const THERE_MS = 60000;
+/** Bytes of a second on the wire for each sample: two, in base64. */
+const BYTES = 8 / 3;
+/** Beyond so many seconds that the connection has not taken, it is said. */
+const BEHIND_S = 3;
+/** So much is always on its way. */
+const ON_ITS_WAY_S = 0.5;
 /** An end that nobody answers is one. */
 const ENDING_MS = 30000;
 
@@ -25,6 +31,10 @@ export class Conversation {
   wrong = null;
   /** What keeps the microphone from being heard: then turns are typed. */
   deaf = "";
+  /** Whether the connection takes what is said too slowly; it waits, and is sent in its order. */
+  late = false;
+  /** Seconds at the end of what was said that never were sent. */
+  unsentS = 0;
   /** The TTS engine, if there is one. */
   speaks = "";
   #capture = null;
@@ -130,6 +140,13 @@ export class Conversation {
     if (this.state !== "live") return;
     this.#times.began ??= now() - PIECE_S;
     this.#wire.sound(piece);
+    if (this.late === this.#behindS > BEHIND_S) return;
+    this.late = !this.late;
+    this.#changed();
+  }
+
+  get #behindS() {
+    return this.#wire.unsent / BYTES / (this.#capture?.rate ?? RATE);
   }
 
   #lost() {
@@ -182,6 +199,7 @@ export class Conversation {
   #over(error) {
     if (this.state === "over") return;
     [this.state, this.wrong] = ["over", error];
+    if (this.#behindS > ON_ITS_WAY_S) this.unsentS = this.#behindS;
     for (const timer of this.#timers) clearInterval(timer);
     this.#wire.close();
     this.#capture?.close();

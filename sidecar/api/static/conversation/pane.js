@@ -3,7 +3,7 @@
 import { keepsTalks, keepTalks } from "../memory.js";
 import { client } from "../session.js";
 import { Downloads, Head, html, icon, Meter, save, Trouble, useAttempt, useEffect, useEnd, useEvents, useRef, useState } from "../view.js";
-import { voiceOf } from "../words.js";
+import { spoken, voiceOf } from "../words.js";
 
 const PHASES = {
   idle: "Your turn: speak, or type.",
@@ -25,7 +25,9 @@ export function ConversationPane({ conversations, recordings }) {
     <//>
     ${over ? html`<${Start} conversations=${conversations} again=${Boolean(going)} />` : html`<${Controls} going=${going} />`}
     ${going?.mute && html`<p class="notice" role="status">The browser keeps the sound back. Click anywhere on the page to hear it.</p>`}
+    ${going?.late && !over && html`<p class="notice" role="status">The connection is slow. What you say is kept, and sent as soon as it can be.</p>`}
     ${wrong && html`<${Trouble} error=${wrong} />`}
+    ${going?.unsentS > 0 && html`<p class="notice" role="status">The last ${spoken(going.unsentS)} of what you said did not reach the service.</p>`}
     ${going?.deaf && !over && html`<p class="notice" role="status">${going.deaf} Until then, type.</p>`}
     ${going && html`<${Lines} going=${going} over=${over} />`}
     ${going && !over && html`<${Typed} going=${going} />`}

@@ -4,8 +4,6 @@ import { client, token } from "../session.js";
 
 /** What may stand in a subprotocol; a token with other characters goes by a ticket. */
 const PLAIN = /^[!#$%&'*+.^_`|~0-9A-Za-z-]+$/;
-/** Bytes that wait to be sent: beyond them what is said is lost, and not minutes late. */
-const BEHIND = 200_000;
 
 const BROKEN = { detail: "The connection to the service broke.", hint: "What was said until then is below. Start again to go on.", code: "connection_lost" };
 
@@ -46,8 +44,12 @@ export class Wire {
   }
 
   sound(piece) {
-    if (!this.#open || this.#socket.bufferedAmount > BEHIND) return;
     this.send("input_audio_buffer.append", { audio: btoa(String.fromCharCode(...new Uint8Array(piece.buffer))) });
+  }
+
+  /** Bytes that wait to be sent, also once the connection is over: then they never were. */
+  get unsent() {
+    return this.#socket?.bufferedAmount ?? 0;
   }
 
   close() {
