@@ -349,6 +349,8 @@ def test_late_answer_of_the_transcript_history_does_not_block_the_next_edits(
     visitor.js("holds.history = true")
     server.client.patch(path, json={"operations": [theirs]}).raise_for_status()
     visitor.comes_back_until(lambda: visitor.js("return Boolean(held.history)"), "it is asked")
+    visitor.js("holds.list = true")
+    visitor.comes_back_until(lambda: visitor.js("return Boolean(held.list)"), "no other look")
     visitor.js("window.late = held.history; holds.history = false")
     writes(visitor, 2, "One.")
     visitor.sees(".trouble", "changed meanwhile")
