@@ -396,6 +396,38 @@ def test_recording_whose_answers_were_lost_is_one_job(visitor: Visitor, server: 
     assert len(server.jobs()) == 1
 
 
+STOPPING = """const { fetch } = window;
+[window.stops, window.told] = [false, 0];
+window.fetch = async (...given) => {
+  const answer = await fetch(...given);
+  if (!window.stops || !String(given[0]?.url ?? given[0]).includes("limit=500")) return answer;
+  const error = { code: "shutting_down", detail: "The service stops.", hint: "" };
+  const { jobs, ...more } = await answer.json();
+  window.told += jobs.length;
+  return Response.json({ ...more, jobs: jobs.map((job) => ({ ...job, state: "failed", error })) });
+};"""
+"""Lists as of a service that stops: of jobs that were not done."""
+
+
+def test_recording_that_failed_as_its_service_stopped_is_sent_to_the_next(
+    visitor: Visitor,
+) -> None:
+    hold = new_file(visitor.folder / "hold", "1")  # the job is not done when its service ends
+    with Server(visitor.folder / "before", scripted_hold=hold) as server:
+        port = server.port
+        with visitor.before(STOPPING):
+            visitor.opens(server)
+        visitor.sends_tone("kept.wav", 3)
+        visitor.sees(".job[data-state=running]")
+        visitor.js("window.stops = true")
+        visitor.comes_back_until(lambda: visitor.js("return told") > 1, "the page is told")
+        visitor.js("window.stops = false")
+    with Server(visitor.folder / "after", port=port) as server:
+        visitor.comes_back_until(lambda: server.jobs(), "it is sent again")
+        visitor.sees("#main .title", "2 speakers")
+        assert len(server.jobs()) == 1
+
+
 SLOW_STORAGE = """const { prototype } = IDBTransaction;
 const { set } = Object.getOwnPropertyDescriptor(prototype, "oncomplete");
 Object.defineProperty(prototype, "oncomplete", {

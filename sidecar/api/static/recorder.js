@@ -16,6 +16,8 @@ import { save } from "./view.js";
 import { counted, stamp, trouble } from "./words.js";
 
 const AT_ONCE = 2;
+/** Of a job that was not done when its service stopped. */
+const STOPS = "shutting_down";
 /** What is stored of a take. */
 const HEAD = ["id", "source", "name", "state", "job", "owner", "type", "rate", "options", "segments", "part", "made", "lacks", "gaps"];
 /** Of a file that is gone, was written on after it was chosen, or may not be read. */
@@ -130,12 +132,14 @@ export class Recorder {
   /** Takes against the jobs that there are; `asked`: when it was asked for them; `forgot`: it was started since, and keeps none. */
   look(jobs, asked, forgot) {
     this.#find();
+    const { about } = this.#store.state;
     for (const take of this.#store.state.takes.filter(this.own)) {
       const { id, source, job: sent, since, name, later } = take;
       const job = jobs.find((one) => one.id === sent);
       const fails = (error) => this.#step(id, source === "file" ? "deleted" : "failed", { error });
       if (later) this.#step(id, "send", { error: null, later: false }); // as it was: the service may have it, without an answer
       else if (job?.state === "done") this.#done(take);
+      else if (job?.error?.code === STOPS && !about?.keeps_jobs) continue; // it is sent again once the service has forgotten it
       else if (job?.error) fails(job.error);
       else if (job || !(since < asked)) continue;
       else if (!forgot) fails(null);
