@@ -35,7 +35,7 @@ from sidecar.jobs.faults import fault_of
 from sidecar.workers.worker_operations import ReadWatch
 
 RATE = 16_000
-READ = "read" if os.name == "nt" else "pread"
+READ = "sidecar.windows_files.read_at" if os.name == "nt" else "os.pread"
 """The function by which a recording is read."""
 
 
@@ -417,7 +417,7 @@ def test_read_error_of_the_disk_under_ffmpeg_is_raised_and_no_end_of_the_recordi
     def fail(*_: object) -> bytes:
         raise OSError(errno.EIO, os.strerror(errno.EIO))
 
-    monkeypatch.setattr(os, READ, fail)
+    monkeypatch.setattr(READ, fail)
     with pytest.raises(OSError, match=os.strerror(errno.EIO)):
         list(decoder)
 
@@ -458,7 +458,7 @@ def test_disk_error_while_decoding_is_storage_unreachable_unless_the_file_is_del
             def fail(*_: object) -> bytes:
                 raise OSError(code, os.strerror(code))
 
-            monkeypatch.setattr(os, READ, fail)
+            monkeypatch.setattr(READ, fail)
             with pytest.raises(kind, match=os.strerror(code)):
                 list(blocks)
 

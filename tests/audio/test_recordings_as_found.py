@@ -707,7 +707,8 @@ def test_rest_behind_more_zeros_than_a_page_or_a_block_has_is_decoded(
     content[middle - 50_000 : middle + 50_000] = bytes(100_000)
     found, lost = decoded_and_lost(bytes(content))
     assert lost is not None
-    assert 2.0 < lost.seconds < 8.0
+    # on Windows one ffmpeg reads both sides: no two have a position each
+    assert 2.0 < lost.seconds < (20.0 if os.name == "nt" else 8.0)
     assert len(found) / RATE + lost.early * lost.seconds == pytest.approx(10 * SECONDS, abs=0.1)
     assert np.allclose(found[-RATE:], whole[-RATE:], atol=1e-3)
 
@@ -842,10 +843,13 @@ def test_recording_with_a_picture_of_a_phone_as_cover_is_decoded_alone(
 
 
 def test_ogg_with_a_picture_of_a_phone_as_cover_is_decoded_alone(
-    encoded: Encode, pictures: dict[str, bytes]
+    encoded: Encode, pictures: dict[str, bytes], tmp_path: Path
 ) -> None:
     block = struct.pack(">II10sIIIIII", 3, 10, b"image/heic", 0, 0, 0, 0, 0, 60_000)
     comment = base64.b64encode(block + pictures["heic"][:60_000]).decode()
+    named = tmp_path / "metadata"  # a command line of Windows has 32,767 characters at most
+    text = f";FFMETADATA1\nMETADATA_BLOCK_PICTURE={comment.replace('=', chr(92) + '=')}\n"
+    named.write_text(text, "utf-8")
+    cover = ("-i", named, "-map_metadata", "1")
     for codec in ("libopus", "libvorbis"):
-        cover = ("-metadata", f"METADATA_BLOCK_PICTURE={comment}")
         check(decoded(encoded("ogg", "-c:a", codec, *cover)), SECONDS)
