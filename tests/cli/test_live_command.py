@@ -58,6 +58,7 @@ def test_live_with_server_prints_events_and_a_summary_and_keep_names_the_kept_jo
     assert finals
     job = events[-1]["job"]
     assert f"It is kept as the job {job}." in complained
+    assert server.job(job)["name"] == studio.voice.name
     assert server.client.delete(f"/v1/jobs/{job}").status_code == 204
 
 
