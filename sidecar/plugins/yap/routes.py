@@ -57,7 +57,6 @@ async def _serve(service: Service, socket: WebSocketConnection) -> None:
         live_options.LiveOptions(
             turns=live_options.TurnControl.CLIENT,
             endpointing=live_options.QUIET_SPEECH,
-            diarize=False,
         ),
         wire="streaming",
     )

@@ -4,16 +4,17 @@ A client begins a request, sends its audio and ends it. Each end is answered by 
 `TurnEnded`, and each dropped request by one `TurnDropped`, all in order.
 """
 
+import math
 from collections import deque
-from collections.abc import Iterator
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
 
 from sidecar.interfaces import live_events
 from sidecar.interfaces.live_options import WholeSamples
 from sidecar.plugins.yap.messages import YapIds, bad_payload, message_text
 from sidecar.transcripts.transcript import Notice, join_texts
 from sidecar.transcripts.transcript_formats import segment_body
-from sidecar.transcripts.word_timing import one_line, unsent_text
+from sidecar.transcripts.word_timing import one_line, split_atoms, unsent_text
 
 BYTES_A_SECOND = 32_000
 
@@ -29,14 +30,19 @@ class YapWordDeltas:
         self._last = ""
         """Last character of the utterance that was sent."""
         self._begin: float | None = None
+        self._until = 0.0
+        """End of the speech whose words were sent before its final."""
+        self._more = ""
+        """Words that were sent of it beyond its final: those of another speaker, whose final
+        follows."""
 
     def begins(self, at: float) -> None:
         """Record the start of the utterance's first segment: a later segment may arrive before
         it."""
         self._begin = at
 
-    def partial(self, segment: int, stable: str, start: float = 0.0) -> str:
-        """Return the new words in the stable beginning of a segment that starts at ``start``.
+    def partial(self, segment: int, stable: str, start: float = 0.0, end: float = 0.0) -> str:
+        """Return the new words in the stable beginning of a segment from ``start`` to ``end``.
         Return "" while an earlier segment has not ended."""
         if self._segment is None:
             if self._begin is not None and start > self._begin:
@@ -46,12 +52,18 @@ class YapWordDeltas:
             return ""
         new = self._unsent(stable, self._sent)
         self._sent = one_line(stable) if new else self._sent
+        self._until = end
         return new
 
-    def final(self, segment: int, text: str) -> str:
-        """Return the unsent words of a segment that has ended."""
-        new = self._unsent(text, self._sent if segment == self._segment else "")
+    def final(self, segment: int, text: str, start: float = math.inf) -> str:
+        """Return the unsent words of a segment that has ended. One that begins at ``start``, before
+        the end of words that were sent, is the rest of theirs: it was cut at another speaker."""
+        sent = self._sent if segment == self._segment else ""
+        if not sent and start < self._until:
+            sent = self._more
+        new = self._unsent(text, sent)
         if self._segment is None or segment >= self._segment:
+            self._more = "".join(split_atoms(sent)[len(split_atoms(one_line(text))) :])
             self._segment, self._sent = segment + 1, ""
         return new
 
@@ -80,6 +92,12 @@ class YapUtterance:
     deltas: YapWordDeltas = field(default_factory=YapWordDeltas)
     finals: list[live_events.Final] = field(default_factory=list)
 
+    def revise(self, speakers: Mapping[int, int]) -> None:
+        """Take over the revised speakers of segments."""
+        for index, one in enumerate(self.finals):
+            if (speaker := speakers.get(one.segment_number)) is not None:
+                self.finals[index] = replace(one, segment=replace(one.segment, speaker=speaker))
+
 
 class YapUtterances:
     """Utterances of one connection. ``backlog_s``: audio that may wait for the engine, in
@@ -92,6 +110,8 @@ class YapUtterances:
         self._turn = 0
         """Turn of the first of them."""
         self._last = YapIds()
+        self._names: dict[int | None, str | None] = {}
+        """Enrolled speakers by the numbers of their speakers, as identified so far."""
         self._backlog_s = backlog_s
 
     @property
@@ -166,6 +186,11 @@ class YapUtterances:
                 yield self._notice(event.notice)
             elif shed is not None:
                 shed.shed = True  # reported at its end, with its duration
+        elif isinstance(event, live_events.SpeakersRevised):
+            for speaker, name in event.names.items():
+                self._names[speaker] = name
+            for one in (*self._waiting, *filter(None, [self._active])):
+                one.revise(event.speakers)
         elif isinstance(event, live_events.SpeechStarted):
             utterance = self._of(event.turn)
             if utterance is not None:
@@ -195,9 +220,11 @@ class YapUtterances:
         yield message_text("final", ids, {"normalized_text": text})
         yield message_text("done", ids, {"usage": usage})
         transcription: dict[str, object] = {"text": text, "usage": usage}
-        if any(one.name is not None for one in utterance.finals):
+        names = [self._names.get(one.segment.speaker, one.name) for one in utterance.finals]
+        if any(name is not None for name in names):
             transcription["segments"] = [
-                segment_body(one.segment, one.name) for one in utterance.finals
+                segment_body(one.segment, name)
+                for one, name in zip(utterance.finals, names, strict=True)
             ]
         yield message_text("transcription.done", ids, transcription)
 
@@ -227,9 +254,10 @@ def _words(
     utterance: YapUtterance, event: live_events.Partial | live_events.Final
 ) -> Iterator[str]:
     if isinstance(event, live_events.Partial):
-        delta = utterance.deltas.partial(event.segment_number, event.stable, event.start)
+        delta = utterance.deltas.partial(event.segment_number, event.stable, event.start, event.end)
     else:
-        delta = utterance.deltas.final(event.segment_number, event.segment.text)
+        segment = event.segment
+        delta = utterance.deltas.final(event.segment_number, segment.text, segment.start)
         utterance.finals.append(event)
     if delta:
         yield message_text("transcription.delta", utterance.ids, {"delta": delta})

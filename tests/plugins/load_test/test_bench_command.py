@@ -146,7 +146,9 @@ def test_idle_bench_sessions_are_held_without_turns(
     assert run(["bench", "live", "--server", server.url, *words, "--wire", "streaming"]) == 0
     said = capsys.readouterr()
     row = json.loads(said.out)
-    assert "this machine held 2 at once, of 2, while other programs" in said.err.splitlines()[-1]
+    measured = row["other_cpu"] is not None  # Windows does not say what other programs take
+    held = ", while other programs took" if measured else "."
+    assert f"held 2 at once, of 2{held}" in said.err.splitlines()[-1]
     assert (row["held"], row["turns"], row["final_p50"], row["audio_per_s"]) == (2, 0, None, 0)
 
 

@@ -46,6 +46,19 @@ def test_final_that_differs_from_its_partials_repeats_no_word(
     assert len(told.split()) == count
 
 
+@given(WORDS, WORDS, WORDS, st.integers(0, 12))
+def test_final_that_is_cut_at_another_speaker_repeats_and_loses_no_word(
+    first: list[str], second: list[str], third: list[str], stable: int
+) -> None:
+    deltas = YapWordDeltas()
+    whole = [*first, *second]
+    told = deltas.partial(0, " ".join(whole[:stable]), 0.0, 0.5 * min(stable, len(whole)))
+    told += deltas.final(0, " ".join(first), 0.0)
+    told += deltas.final(1, " ".join(second), 0.5 * len(first) - 0.2)
+    told += deltas.final(2, " ".join(third), 0.5 * len(whole))
+    assert told.split() == [*whole, *third]
+
+
 @pytest.mark.parametrize(
     ("segments", "told"),
     [
@@ -64,6 +77,25 @@ def test_joined_deltas_have_all_words_and_no_space_more_in_scripts_without_space
         found += "".join(deltas.partial(number, stable) for stable in partials)
         found += deltas.final(number, final)
     assert found == told
+
+
+def test_enrolled_speakers_who_are_identified_before_the_end_are_named_in_the_answer() -> None:
+    utterances = YapUtterances()
+    utterances.begin(YapIds("s", "r"))
+    utterances.active(YapIds("s", "r")).bytes += 2
+    utterances.end(YapIds("s", "r"))
+    *_, answer = [
+        json.loads(frame)
+        for event in (
+            live_events.Final(0, 0, Segment(0.0, 0.9, "Do you hear me?", 0)),
+            live_events.Final(0, 1, Segment(1.5, 1.9, "Yes.", 0), name="Hamm"),
+            live_events.SpeakersRevised({1: 1}, {0: "Nagg", 1: None}),
+            live_events.TurnEnded(0, 0.0, 2.0, "Do you hear me? Yes."),
+        )
+        for frame in utterances.frames_of(event)
+    ]
+    told = [(one["speaker"], one.get("name")) for one in answer["payload"]["segments"]]
+    assert told == [("Speaker_0", "Nagg"), ("Speaker_1", None)]
 
 
 def test_segment_without_partials_is_sent_before_the_next_ones_partials() -> None:
