@@ -696,7 +696,7 @@ def test_digital_silence_in_adpcm_is_no_destroyed_part(
     assert lost is None
 
 
-@pytest.mark.posix("two positions in one open file: on Windows the rest is lost, and told")
+@pytest.mark.posix("file descriptors by number: on Windows the rest is lost, and told")
 @pytest.mark.parametrize(("suffix", "codec"), [("ogg", "flac"), ("wv", "wavpack")])
 def test_rest_behind_more_zeros_than_a_page_or_a_block_has_is_decoded(
     suffix: str, codec: str, studio: Studio
