@@ -25,13 +25,16 @@ def lasting_time() -> float:
 
 def suspended_s() -> float:
     """Return how long the machine was suspended since its boot, to the second: two clocks are read
-    one after the other. 0 where the monotonic clock counts that, too."""
+    one after the other. 0 where the monotonic clock counts that, too, and
+    on systems that do not tell."""
     if sys.platform == "win32":
         return 0.0
     if sys.platform == "darwin":  # Python's monotonic clock is the second
         total, awake = time.CLOCK_MONOTONIC, time.CLOCK_UPTIME_RAW
-    else:
+    elif sys.platform == "linux":
         total, awake = time.CLOCK_BOOTTIME, time.CLOCK_MONOTONIC
+    else:
+        return 0.0
     return float(round(time.clock_gettime(total) - time.clock_gettime(awake)))
 
 

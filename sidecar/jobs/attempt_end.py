@@ -53,9 +53,11 @@ def attempt_end(
     shared: bool = False,
     vain_s: float = 0.0,
     alike: bool = False,
+    planned: bool = False,
 ) -> AttemptEnd:
     """Return the end of an attempt that met an error. ``record``: the job, which runs. ``shared``:
-    whether other nodes may do it. ``alike``: whether the engine's process died in others, too."""
+    whether other nodes may do it. ``alike``: whether the engine's process died in others, too.
+    ``planned``: whether its memory on the device was, and so was there when it began."""
     fault, known = fault_of(error), known_error(error)
     if isinstance(known, errors.EngineCrashed):
         weak = alike and record.kept  # the engine may be to blame, although its probe succeeds
@@ -66,7 +68,7 @@ def attempt_end(
         if shared and of_node and may_pass_on(record):
             return AttemptEnd((RequeuedChange(CountsAs.UNABLE_NODE),), known)
         return AttemptEnd((FailedChange(JobFailure.of(known)),), known)
-    if counts(known):
+    if counts(known) or (planned and isinstance(known, errors.GpuOutOfMemory)):
         return _counted(record, CountsAs.DEATH, known, vain_s)
     counts_as = CountsAs.ALONE if isinstance(error, WorkerDied) else CountsAs.NOTHING
     return AttemptEnd((RequeuedChange(counts_as),), known, vain_s)
@@ -82,7 +84,8 @@ def _counted(
     requeued = RequeuedChange(counts_as)
     if poison is None:
         return AttemptEnd((requeued,), error, vain_s)
-    raised = fault_of(error) is Fault.UNKNOWN or type(error) is errors.EngineFailed
+    own = type(error) in (errors.EngineFailed, errors.GpuOutOfMemory)
+    raised = own or fault_of(error) is Fault.UNKNOWN
     last = error if raised else poison  # nothing died in the last one
     return AttemptEnd((requeued, FailedChange(JobFailure.of(last))))
 

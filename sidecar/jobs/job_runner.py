@@ -315,14 +315,22 @@ class JobRun:
             log.error("the worker process died in job %s", job.id)
         elif fault is Fault.UNKNOWN:
             log.exception("internal error in job %s", job.id)
-        beside = self._engine.sharing.concurrent and not self._alone
+        spec = self._engine.model.spec
+        beside = self._engine.sharing.concurrent and not self._alone and not spec.remote
         if isinstance(error, (errors.GpuOutOfMemory, errors.OutOfMemory)) and beside:
             return FOR_ALONE
         loading = fault is Fault.ENGINE and not self.reported
         vain_s = time.monotonic() - self._begun if loading else self._vain_s
         died = isinstance(error, WorkerDied) and not error.reading
         alike = died and self._breakers.crashed(job.id, self._process)
-        return attempt_end(job.record, error, shared=job.shared, vain_s=vain_s, alike=alike)
+        return attempt_end(
+            job.record,
+            error,
+            shared=job.shared,
+            vain_s=vain_s,
+            alike=alike,
+            planned=spec.planned,
+        )
 
     async def _attempt(self) -> None:
         job = self.job

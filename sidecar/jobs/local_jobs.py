@@ -153,8 +153,9 @@ class LocalJobStore:
         return next((one for one in kept if one is not None), None)
 
     async def import_ended(self, record: JobRecord, changes: Sequence[JobChange]) -> JobRecord:
-        """As `JobStore.import_ended`. If a full disk, for example, does not take the job, it stays
-        in memory, as its words may be nowhere else, and is persisted once the disk takes it."""
+        """As `JobStore.import_ended`. If a full disk, for example, does not take the job, that is
+        raised, but the job stays in memory, as its words may be nowhere else, and is persisted once
+        the disk takes it."""
         self._event_log.add(record)
         ended = record
         try:
@@ -162,10 +163,11 @@ class LocalJobStore:
                 ended = self._event_log.append(record.id, change)
             await persist_import(partial(self._persisted, record), self.save_pauses_s)
         except Exception as error:  # if the service ends meanwhile, its end persists the job
-            if not passes(error):
+            if passes(error):
+                log.warning("job %s is in memory until it can be persisted: %s", record.id, error)
+            else:
                 self._event_log.delete(record.id)
-                raise
-            log.warning("job %s is in memory until it can be persisted: %s", record.id, error)
+            raise
         return ended
 
     async def positions(self, records: Sequence[JobRecord]) -> Mapping[str, QueuePosition]:

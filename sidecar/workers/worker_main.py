@@ -124,7 +124,9 @@ def _answer_call(operations: WorkerOperations, request: RpcRequest) -> None:
     except Exception as error:  # top level of the process: an engine may raise anything
         log.exception("internal error in the operation %s", request.message.get("operation"))
         failed = errors.EngineFailed(f"The engine failed: {type(error).__name__}.")
-        request.end(error=(errors.machine_error(error) or failed).to_wire())
+        # A recording may ask for more than there is: the probe of the engine tells.
+        own = isinstance(error, MemoryError) and request.message.get("operation") == "transcribe"
+        request.end(error=((not own and errors.machine_error(error)) or failed).to_wire())
     else:
         request.end(done=True)
 

@@ -95,6 +95,16 @@ def test_last_attempt_of_a_poison_job_counts_and_ends_it(
     assert outcome(failed) == code
 
 
+def test_memory_of_the_device_that_was_planned_and_lacks_counts_until_the_tenth_time() -> None:
+    (change,) = attempt_end(submitted(), errors.GpuOutOfMemory(), planned=True).changes
+    assert outcome(change) == DEATH
+    (change,) = attempt_end(submitted(), errors.WontFit(), planned=True).changes
+    assert outcome(change) == NOTHING
+    tenth = replace(submitted(), interruptions=9)
+    *_, failed = attempt_end(tenth, errors.GpuOutOfMemory(), planned=True).changes
+    assert outcome(failed) == "gpu_out_of_memory"
+
+
 def test_only_an_error_that_passes_says_for_how_long_the_engine_was_kept_in_vain() -> None:
     assert attempt_end(submitted(), DISK_HUNG, vain_s=3.0).vain_s == 3.0
     assert attempt_end(submitted(), WorkerDied("killed"), vain_s=3.0).vain_s == 0.0

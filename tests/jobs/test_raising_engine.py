@@ -27,7 +27,9 @@ def raises(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], P
     return begin
 
 
-@pytest.mark.parametrize("name", ["ImportError", "RuntimeError", "FileNotFoundError"])
+@pytest.mark.parametrize(
+    "name", ["ImportError", "RuntimeError", "FileNotFoundError", "MemoryError"]
+)
 async def test_kept_jobs_wait_while_the_engine_raises_an_error_in_each_recording_and_are_done(
     name: str, new_job: NewJob, raises: Callable[[str], Path]
 ) -> None:
@@ -46,13 +48,14 @@ async def test_kept_jobs_wait_while_the_engine_raises_an_error_in_each_recording
         assert not queue.faults
 
 
+@pytest.mark.parametrize("name", ["RuntimeError", "MemoryError"])
 async def test_recording_on_which_an_engine_raises_that_works_in_between_fails_after_ten_attempts(
-    new_job: NewJob, raises: Callable[[str], Path]
+    name: str, new_job: NewJob, raises: Callable[[str], Path]
 ) -> None:
-    raises("RuntimeError 2")  # the probe has a second
+    raises(f"{name} 2")  # the probe has a second
     async with queue_on(OverheardSlot(), fault_retry_s=0.001) as queue:
         (bad,) = await started(queue, new_job())
-        with pytest.raises(errors.EngineFailed, match="RuntimeError"):
+        with pytest.raises(errors.EngineFailed, match=name):
             await bad.result()
         assert bad.record.attempts == 10
         assert not queue.faults, "the engine was seen to work"
@@ -67,18 +70,3 @@ async def test_request_gets_the_error_that_the_engine_raises_at_once(
         with pytest.raises(errors.EngineFailed, match="ImportError"):
             await request.result()
         assert request.record.attempts == 1
-
-
-async def test_jobs_wait_uncounted_while_the_engine_finds_no_memory_of_the_machine(
-    new_job: NewJob, raises: Callable[[str], Path]
-) -> None:
-    file, slot = raises("MemoryError 0"), OverheardSlot()
-    async with queue_on(slot, fault_retry_s=0.001) as queue:
-        (job,) = await started(queue, new_job())
-        await until(lambda: slot.asked >= 12 or job.ended)
-        assert not job.ended
-        assert [*queue.faults] == [Fault.MEMORY]
-        assert isinstance(queue.paused, errors.MachineBusy)
-        file.unlink()
-        assert (await job.result()).text
-        assert job.record.attempts == 1

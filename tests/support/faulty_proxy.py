@@ -2,12 +2,16 @@
 
 import asyncio
 import contextlib
+import json
 import threading
 from collections import deque
 from concurrent.futures import Future
 from typing import Self
 
 from service_process import PATIENCE_S
+
+from sidecar import errors
+from sidecar.api.http.error_responses import problem_body
 
 RETRY_AFTER_S = "0.3"
 
@@ -79,6 +83,8 @@ class FaultyProxy:
         if fault.isdigit():
             extra = f"Retry-After: {self.retry_after}\r\n" if fault in ("429", "503") else ""
             said = b'{"error": {"message": "told to"}}'
+            if fault == "507":
+                said = json.dumps(problem_body(errors.WontFit())).encode()
             line = f"HTTP/1.1 {fault} No\r\n{extra}Content-Length: {len(said)}\r\n\r\n"
             writer.write(line.encode() + said)
             return True

@@ -34,7 +34,7 @@ export class Conversations {
     const { Conversation } = await import("./conversation/conversation.js");
     this.going?.close();
     const carried = this.#store.state.conversation?.saved === false ? this.going.told : { lines: [] };
-    if (!carried.lines.length) await this.#isNew();
+    if (!carried.lines.length) this.#isNew();
     const one = new Conversation(() => this.#changed(one), carried);
     this.going = one;
     this.#show({ saved: false });
@@ -48,12 +48,12 @@ export class Conversations {
     this.#head = null;
   }
 
-  async #isNew() {
+  #isNew() {
     const owner = this.#store.state.about?.owner;
     this.at = stamp();
     this.#times.clear();
     this.#head = owner ? { id: newKey(), source: "conversation", name: `Conversation ${this.at}`, state: "kept", owner, options: {}, began: performance.now() } : null;
-    if (this.#head) await held(this.#head.id);
+    if (this.#head) held(this.#head.id);
   }
 
   /** As often as the storage takes it. */

@@ -18,6 +18,7 @@ const DELETED = {
   code: "job_not_found",
 };
 
+const COPY_MS = 2000;
 const STEPS = new Set(["undo", "redo"]);
 
 export class Editing {
@@ -109,7 +110,8 @@ export class Editing {
       const { revision, undo, redo, segments: changed, segment_count: count } = answer;
       const segments = shown.segments.slice(0, count);
       for (const { index, segment } of changed) segments[index] = segment;
-      await this.#copy(id, { segments, metadata: shown.metadata }, revision); // before it is shown as done: the tab may be closed then
+      // before it is shown as done: the tab may be closed then; but a storage that does not answer holds no edit
+      await Promise.race([this.#copy(id, { segments, metadata: shown.metadata }, revision), new Promise((over) => setTimeout(over, COPY_MS))]);
       this.#show(id, { segments, edits: { revision, undo, redo }, wrong: null });
       const text = typeof said === "string" ? said : said(answer, id);
       const [{ op }] = operations;

@@ -240,7 +240,7 @@ export class Recorder {
 
   /** What sessions of a talk that broke off are as jobs is not needed beside the job of all of it. */
   #replaceAll(parts, whole) {
-    for (const one of new Set(parts)) if (one && one !== whole) this.#replaced(one, whole);
+    for (const one of new Set(parts)) if (one && one !== whole) this.#replaced(one, whole).catch(() => {}); // then it stays
   }
 
   #sendNext() {

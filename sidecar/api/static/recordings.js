@@ -24,6 +24,8 @@ const AGAIN_MS = 5000;
 const RENEW_BELOW = 0.5;
 /** and nobody is taken to read who has done nothing for so much of it. */
 const IDLE_SHARE = 0.25;
+/** Seconds by which a whole talk may be shorter than a part of it: both are rounded, and a session hears a little silence more. */
+const SHORTER_S = 0.5;
 /** Answers that say nothing of other jobs: it was deleted meanwhile, or cannot be read. */
 const OF_ONE_JOB = new Set([404, 409, 500]);
 /** Of a transcript that the service has no more nothing can be undone. */
@@ -125,9 +127,10 @@ export class Recordings {
     }
   }
 
-  /** End a job, or forget one that has ended. */
-  async end(id) {
-    if (this.#store.state.jobs.some((job) => job.id === id)) await client().cancel(id);
+  /** End a job, or forget one that has ended; `there`: the job whose transcript is deleted, unless somebody has changed it since. */
+  async end(id, there) {
+    if (there) await client().cancel(id, { revision: there.revision });
+    else if (this.#store.state.jobs.some((job) => job.id === id)) await client().cancel(id);
     call(id, null);
     this.forget(id);
     this.files.delete(id);
@@ -328,12 +331,15 @@ export class Recordings {
    * only this browser has it. */
   async #replaced(part, job) {
     await Promise.all([this.editing.settled(), this.copies.refresh()]);
-    const there = await client().job(part).catch(() => null); // as it is now: the list is older
+    const isThere = (id) => client().job(id).catch((error) => (error.status === 404 ? null : Promise.reject(error))); // as it is now: the list is older
+    const [there, whole] = await Promise.all([isThere(part), isThere(job)]);
+    if (there && !(there.duration <= whole?.duration + SHORTER_S)) return; // it has more
+    await this.editing.settled();
     const { copies, selected } = this.#store.state;
     const copy = copies.get(part);
     if (this.editing.fields.has(part) || (there ? there.revision || copy?.corrected : copy)) return;
     if (selected === part) this.select(job);
-    if (there) await this.end(part).catch(() => {}); // then it stays
+    if (there) await this.end(part, there).catch(() => {}); // then it stays
     else this.forget(part);
   }
 

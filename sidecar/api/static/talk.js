@@ -182,7 +182,7 @@ export class Talk {
       this.#set(this.state === "paused" ? "paused" : "recording");
       const told = Math.floor(toldUntil(this.captions, this.#recognizedS) / PIECE_S + 0.01);
       this.#from = told;
-      if (told === from && DEADLY.has(this.error?.code)) this.#from += Math.floor(this.#gotS / PIECE_S);
+      if (told === from && DEADLY.has(this.error?.code)) this.#from += Math.floor(this.#gotS / PIECE_S + 0.01);
       this.captions = continued(this.captions, this.#from * PIECE_S, told * PIECE_S);
       this.revision += 1;
       this.#changed();

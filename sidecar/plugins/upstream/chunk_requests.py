@@ -163,6 +163,11 @@ class ChunkRequests:
                     attempts.last = with_server_name(found.error, upstream.name)
                     continue
                 learns = not isinstance(found.error, UpstreamGarbled)  # which is of this recording
+            except (errors.WontFit, errors.GpuOutOfMemory) as error:
+                upstream.load.succeeded()  # another may have more memory
+                attempts.refused.add(index)
+                attempts.last = error
+                continue
             except UpstreamError as error:
                 log.info("upstream %s failed: %s", upstream.name, error.code)
                 attempts.failed(index, self.failed(upstream, error))

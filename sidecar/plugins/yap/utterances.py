@@ -33,8 +33,7 @@ class YapWordDeltas:
         self._until = 0.0
         """End of the speech whose words were sent before its final."""
         self._more = ""
-        """Words that were sent of it beyond its final: those of another speaker, whose final
-        follows."""
+        """Words that were sent of it beyond its final: those of the next one, if it was cut."""
 
     def begins(self, at: float) -> None:
         """Record the start of the utterance's first segment: a later segment may arrive before
@@ -50,22 +49,26 @@ class YapWordDeltas:
             self._segment = segment
         if segment != self._segment:
             return ""
-        new = self._unsent(stable, self._sent)
-        self._sent = one_line(stable) if new else self._sent
-        self._until = end
+        new = self._unsent(stable, self._sent or self._rest(start))
+        if new:
+            self._sent, self._until = one_line(stable), end
         return new
 
     def final(self, segment: int, text: str, start: float = math.inf) -> str:
-        """Return the unsent words of a segment that has ended. One that begins at ``start``, before
-        the end of words that were sent, is the rest of theirs: it was cut at another speaker."""
-        sent = self._sent if segment == self._segment else ""
-        if not sent and start < self._until:
-            sent = self._more
+        """Return the unsent words of a segment that has ended, which began at ``start``."""
+        sent = (self._sent if segment == self._segment else "") or self._rest(start)
         new = self._unsent(text, sent)
         if self._segment is None or segment >= self._segment:
-            self._more = "".join(split_atoms(sent)[len(split_atoms(one_line(text))) :])
+            whole = one_line(text)
+            cut = len(whole) if sent.startswith(whole) else len(_beginning(sent, whole))
+            self._more = sent[cut:].strip()
             self._segment, self._sent = segment + 1, ""
         return new
+
+    def _rest(self, start: float) -> str:
+        """Return the words that were sent of a segment that begins before their end: it was cut
+        off from the one before, where that was too long or another speaker began."""
+        return self._more if start < self._until else ""
 
     def _unsent(self, text: str, sent: str) -> str:
         """Return what is new in the text of a segment of which ``sent`` was sent."""
@@ -76,6 +79,11 @@ class YapWordDeltas:
             new = join_texts((self._last, whole))[len(self._last) :]
         self._last = new[-1:] or self._last
         return new
+
+
+def _beginning(text: str, other: str) -> str:
+    """Return as many words of ``text`` as ``other`` has."""
+    return "".join(split_atoms(text)[: len(split_atoms(other))])
 
 
 @dataclass(eq=False, slots=True)

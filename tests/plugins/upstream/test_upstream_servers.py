@@ -142,6 +142,16 @@ def test_busy_upstream_is_not_waited_for_if_another_is_free(
     assert len(proxy.posts) <= 1
 
 
+def test_recording_that_does_not_fit_at_one_upstream_is_sent_to_another(
+    proxy: FaultyProxy, server: Server, noise: Sound
+) -> None:
+    engine = Engine(proxy.url, f"http://127.0.0.1:{server.port}")
+    proxy.plan.extend(["507"] * 9)
+    names = {engine.transcript(noise).engine for _ in range(2)}
+    assert names == {f"upstream 127.0.0.1:{server.port}"}
+    assert proxy.posts
+
+
 def test_request_beyond_the_timeout_for_its_audio_length_is_ended_and_tried_again(
     proxy: FaultyProxy, noise: Sound, monkeypatch: pytest.MonkeyPatch
 ) -> None:

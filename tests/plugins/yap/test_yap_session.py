@@ -59,6 +59,26 @@ def test_final_that_is_cut_at_another_speaker_repeats_and_loses_no_word(
     assert told.split() == [*whole, *third]
 
 
+def test_next_segment_after_a_final_of_fewer_words_loses_none() -> None:
+    deltas = YapWordDeltas()
+    told = deltas.partial(0, "I I think so", 0.0, 1.0) + deltas.final(0, "I think so", 0.0)
+    told += deltas.partial(1, "", 1.5, 2.0) + deltas.final(1, "Hello world again", 1.5)
+    assert told == "I I think so Hello world again"
+
+
+def test_partial_of_a_segment_that_was_cut_off_repeats_no_word() -> None:
+    deltas = YapWordDeltas()
+    told = deltas.partial(0, "one two three four", 0.0, 2.0) + deltas.final(0, "one two", 0.0)
+    told += deltas.partial(1, "three four five", 1.0, 2.5) + deltas.final(1, "three four five", 1.0)
+    assert told == "one two three four five"
+
+
+def test_final_in_thai_that_is_cut_repeats_nothing() -> None:
+    deltas = YapWordDeltas()
+    told = deltas.partial(0, "ผมกำลังครูสอน", 0.0, 2.0) + deltas.final(0, "ผมกำลัง", 0.0)
+    assert told + deltas.final(1, "ครูสอน", 1.0) == "ผมกำลังครูสอน"
+
+
 @pytest.mark.parametrize(
     ("segments", "told"),
     [
