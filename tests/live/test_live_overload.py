@@ -8,7 +8,7 @@ import contextlib
 import itertools
 import json
 import re
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from typing import Any, Self
 
 import pytest
@@ -39,11 +39,17 @@ slow = service_of_module(voice_engine="scripted", conversations=9, **SETTINGS)
 """A second for each stretch, and final words are to come within one more."""
 
 
-class Speaker:
-    """A session on our own wire; it speaks until it is left, as fast as time goes."""
+LISTENERS = 48
+"""More than overload the engine, with three times as many behind them."""
 
-    def __init__(self, server: Server, listened_s: int = 0) -> None:
-        self._server, self._listened_s = server, listened_s
+
+class Speaker:
+    """A session on our own wire, as fast as time goes: silent until it speaks, which it does until
+    it is left."""
+
+    def __init__(self, server: Server) -> None:
+        self._server = server
+        self._part: Iterator[bytes] = itertools.repeat(QUIET)
         self._heard: list[dict[str, Any]] = []
         self._news = asyncio.Event()
 
@@ -51,8 +57,12 @@ class Speaker:
         url = f"ws://127.0.0.1:{self._server.port}/v1/live"
         self._socket: ClientConnection = await connect(url, ping_interval=None)
         await self._socket.send(json.dumps({"type": "begin", "diarize": False}))
-        self._tasks = [asyncio.create_task(self._speak()), asyncio.create_task(self._listen())]
+        self._tasks = [asyncio.create_task(self._send()), asyncio.create_task(self._listen())]
         return self
+
+    def speak(self) -> None:
+        """Speak from now on."""
+        self._part = itertools.cycle(UTTERANCE)
 
     async def __aexit__(self, *_: object) -> None:
         for task in self._tasks:
@@ -72,12 +82,10 @@ class Speaker:
                     await self._news.wait()
         return None
 
-    async def _speak(self) -> None:
+    async def _send(self) -> None:
         with contextlib.suppress(ConnectionClosed):
-            for _ in range(10 * self._listened_s):
-                await self._socket.send(QUIET)
-            for part in itertools.cycle(UTTERANCE):
-                await self._socket.send(part)
+            while True:
+                await self._socket.send(next(self._part))
                 await asyncio.sleep(0.1)  # real time: the pace of speech, or slower
 
     async def _listen(self) -> None:
@@ -89,18 +97,28 @@ class Speaker:
 
 @contextlib.asynccontextmanager
 async def crowd(server: Server, listened_s: int, last: str) -> AsyncIterator[dict[str, Any]]:
-    """So many speakers that one is told ``last``: that message of it."""
+    """So many speakers that one is told ``last``: that message of it. ``listened_s``: for how long
+    each was silent before."""
     async with contextlib.AsyncExitStack() as stack:
-        first = await stack.enter_async_context(Speaker(server))
+
+        async def new() -> Speaker:
+            return await stack.enter_async_context(Speaker(server))
+
+        first = await new()
+        first.speak()
         await first.first("partial", "final")  # the engine has measured what it takes
+        listeners = [await new() for _ in range(LISTENERS if listened_s else 0)]
+        await asyncio.sleep(listened_s)  # real time: who sends silence faster is ahead of it
         told, count = None, 0
         while told is None and (count := count + 1) < MANY:
-            speaker = await stack.enter_async_context(Speaker(server, listened_s))
+            speaker = listeners.pop() if listened_s else await new()
+            speaker.speak()
             await speaker.first("speech_started", last)
             told = await speaker.first(last, within_s=0.3)
         assert told is not None
         for _ in range(3 * count):  # what it takes is still being measured
-            await stack.enter_async_context(Speaker(server, listened_s))
+            speaker = listeners.pop() if listened_s else await new()
+            speaker.speak()
         yield told
 
 
