@@ -77,6 +77,7 @@ def test_stretches_of_a_turn_without_words_are_found_if_they_last_a_second_withi
         pytest.param([(0, 0.4), (0.4, 2.4), (2.4, 2.8)], [1], id="longer than any"),
         pytest.param([(0, 0.9), (0.9, 2.9), (2.9, 6.3), (6.5, 6.8)], [0, 1, 2], id="a run"),
         pytest.param([(0, 0.9), (1, 1.2), (1.2, 3.2)], [2], id="a short one between"),
+        pytest.param([(0, 2.4), (2.4, 2.42), (2.5, 2.8), (3, 3.2)], [], id="times are wrong"),
         pytest.param([], [], id="none"),
     ],
 )
@@ -95,8 +96,9 @@ def test_words_longer_than_any_is_spoken_and_long_ones_beside_them_are_stretched
         ),
         pytest.param(["the"], "said|on|the last|the bill"),
         pytest.param([], "said|on|the last|the bill"),
+        pytest.param(["on", "the last", "the bill"], "said|on|the last|the bill"),
     ],
-    ids=["more words", "fewer letters", "nothing"],
+    ids=["more words", "fewer letters", "nothing", "what is said anyway"],
 )
 def test_words_of_a_turn_heard_alone_stand_for_its_stretched_words_if_they_are_no_fewer(
     own: list[str], expected: str
