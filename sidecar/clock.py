@@ -23,19 +23,34 @@ def lasting_time() -> float:
     return time.monotonic() + suspended_s()
 
 
+_NEAR_S = 0.25
+"""Maximum seconds between two clocks that are read together: the process may be stopped there."""
+_suspended_s = 0.0
+"""How long the machine was suspended, as last seen."""
+
+
 def suspended_s() -> float:
-    """Return how long the machine was suspended since its boot, to the second: two clocks are read
-    one after the other. 0 where the monotonic clock counts that, too, and
-    on systems that do not tell."""
+    """Return how long the machine was suspended since its boot, to the second; it never becomes
+    less. 0 where the monotonic clock counts that, too, and on systems that do not tell."""
+    if sys.platform == "darwin":  # Python's monotonic clock is the second
+        return _apart(time.CLOCK_MONOTONIC, time.CLOCK_UPTIME_RAW)
+    if sys.platform == "linux":
+        return _apart(time.CLOCK_BOOTTIME, time.CLOCK_MONOTONIC)
+    return 0.0
+
+
+def _apart(total: int, awake: int) -> float:
+    global _suspended_s
     if sys.platform == "win32":
         return 0.0
-    if sys.platform == "darwin":  # Python's monotonic clock is the second
-        total, awake = time.CLOCK_MONOTONIC, time.CLOCK_UPTIME_RAW
-    elif sys.platform == "linux":
-        total, awake = time.CLOCK_BOOTTIME, time.CLOCK_MONOTONIC
-    else:
-        return 0.0
-    return float(round(time.clock_gettime(total) - time.clock_gettime(awake)))
+    while True:
+        before = time.clock_gettime(awake)
+        found = time.clock_gettime(total) - before
+        if time.clock_gettime(awake) - before < _NEAR_S:
+            break
+    if found >= _suspended_s + 1.0:  # else a difference of the reads
+        _suspended_s = float(round(found))
+    return _suspended_s
 
 
 def format_utc(seconds: float) -> str:

@@ -4,7 +4,6 @@ Such a job has transcript, formats and edits like any other, without another rec
 """
 
 import logging
-import re
 import uuid
 from dataclasses import replace
 
@@ -33,8 +32,6 @@ from sidecar.transcripts.transcript import (
 )
 
 log = logging.getLogger(__name__)
-_UUID = re.compile(r"[0-9a-f]{8}(-?)[0-9a-f]{4}\1[0-9a-f]{4}\1[0-9a-f]{4}\1[0-9a-f]{12}")
-"""Id of a session that is no other's, as clients and this service make them."""
 
 
 class LiveSessionArchive:
@@ -84,7 +81,7 @@ class LiveSessionArchive:
         peaks = b"" if session_recording is None else session_recording.peaks
         source = None if session_recording is None else await session_recording.recording()
         peaks = b"" if source is None else peaks
-        job_id = session.id if _UUID.fullmatch(session.id) else None
+        job_id = session.id if _is_uuid(session.id) else None
         named = session.name, job_id
         record = await self.save(session.owner, options, transcript, source, peaks, channels, named)
         return record.id
@@ -145,3 +142,12 @@ class LiveSessionArchive:
         except JobIdTaken:
             record = replace(record, id=uuid.uuid4().hex)
             return await self._store.import_ended(record, changes)
+
+
+def _is_uuid(session_id: str) -> bool:
+    """Return whether the id of a session is no other's: one as clients and this service make."""
+    try:
+        found = uuid.UUID(session_id)
+    except ValueError:
+        return False
+    return session_id in (str(found), found.hex)
