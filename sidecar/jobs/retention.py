@@ -53,6 +53,8 @@ CLOCK_SET_WITHIN_S = 600.0
 may be ahead at first. Until then no result of before the service's start is deleted for its age,
 and no shared one."""
 
+MIN_WAIT_S = 1e-4
+"""Minimum wait: sums of seconds are rounded, and the next look would be at the same moment."""
 CLOCK_CHECK_INTERVAL_S = 60.0
 """Interval in which the clock is compared with the time that passed."""
 MIN_CLOCK_STEP_S = 60.0
@@ -343,5 +345,5 @@ class Retention:
             if clock_unsure
             else oldest.young_at + self._retention_s - clock.lasting_time()
         )
-        wait_s = min(max(0.0, due_in_s), CLOCK_CHECK_INTERVAL_S)
+        wait_s = min(max(MIN_WAIT_S, due_in_s), CLOCK_CHECK_INTERVAL_S)
         self._timer = asyncio.get_running_loop().call_later(wait_s, self._delete_expired)
