@@ -88,14 +88,17 @@ def decode_command(
 def input_source(windows: bool, parts: Sequence[tuple[int, int]] = ()) -> dict[str, str]:
     """Return ffmpeg's input for its own standard input, as a file in which it can seek.
 
-    ``parts``: begin and end of the bytes of it that are the whole file to ffmpeg; on Windows all
-    from the first to the last.
+    ``parts``: begin and end of the bytes of it that are the whole file to ffmpeg.
     """
     # /dev/fd opens the same file again, whatever its name is now, with its own position. Windows
     # has none, and there a pipe cannot seek: the index of a film may be at its end.
     name, protocols = ("fd:", "fd") if windows else ("file:/dev/fd/0", "file")
-    if windows and parts:  # all parts would have one position
-        parts = [(parts[0][0], parts[-1][1])]
+    if windows and len(parts) > 1:
+        # There all parts have one position, which ffmpeg sets where it goes on to another. It opens
+        # them in order and begins to read where the last one left it: that is a byte of the first,
+        # which behind the last page or block is no page and no block.
+        begin, _ = parts[0]
+        parts = [*parts, (begin, begin + 1)]
     if parts:
         name = "|".join(f"subfile,,start,{begin},end,{end},,:{name}" for begin, end in parts)
         protocols = f"subfile,{protocols}"

@@ -7,8 +7,7 @@ The second says how that is known. A module that cannot even be imported there b
 ``posix_module("pty")``. Reasons of the first, and what is tested on Windows instead:
 
 * Chromium, PostgreSQL's server: Debian's. A service on Windows refuses shared jobs at its start.
-* file descriptors by number (`/dev/fd`, passed on): handles are duplicated (`tests/workers`); one
-  file has one position, so ffmpeg does not read behind a hole of zeros there.
+* file descriptors by number (`/dev/fd`, passed on): handles are duplicated (`tests/workers`).
 * files of POSIX, a deleted file that is open has no name, devices and pipes in folders: paths and
   devices of Windows (`tests/api/test_windows_audio_paths.py`), files that another program has open
   (`tests/base/test_busy_files.py`).
