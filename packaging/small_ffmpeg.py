@@ -58,7 +58,7 @@ FIXED = (
     "--enable-small",
     "--enable-zlib",  # compressed headers of MP4 and Matroska
     "--enable-parsers",  # times of films are those that the full one tells
-    "--enable-protocol=file,fd,pipe,subfile",
+    "--enable-protocol=concat,file,fd,pipe,subfile",
     "--enable-muxer=matroska",
     "--enable-encoder=pcm_f32le",
     "--enable-filter=aresample,aformat,anull,atrim",

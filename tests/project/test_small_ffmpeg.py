@@ -79,6 +79,20 @@ def test_configuration_of_small_ffmpeg_has_no_gpl_part_no_network_and_only_libra
     assert [one for one in options if "lib" in one] == ["--enable-zlib"]
 
 
+@pytest.mark.parametrize("windows", [False, True])
+@pytest.mark.parametrize("parts", [[], [(1, 9)], [(0, 4), (5, 9)]])
+def test_small_ffmpeg_has_each_protocol_that_input_of_the_service_needs(
+    windows: bool, parts: list[tuple[int, int]]
+) -> None:
+    source = ffmpeg_command.input_source(windows, parts)
+    (enabled,) = (
+        one.partition("=")[2].split(",")
+        for one in small_ffmpeg.configuration()
+        if one.startswith("--enable-protocol=")
+    )
+    assert {*source["protocol_whitelist"].split(","), "pipe"} <= {*enabled}
+
+
 def test_ffmpeg_for_windows_is_built_by_its_compiler_with_all_libraries_inside(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -147,6 +161,20 @@ def test_small_ffmpeg_decodes_late_audio_track_of_video_to_same_samples_as_full_
 ) -> None:
     late = ("-itsoffset", 4, "-i", studio.voice)
     compare(studio.make(f"late.{suffix}", *late, *PICTURE, *FILMS[suffix]), monkeypatch)
+
+
+@built
+@pytest.mark.parametrize(("suffix", "codec"), [("ogg", "flac"), ("wv", "wavpack")])
+def test_small_ffmpeg_decodes_what_follows_a_hole_to_same_samples_as_full_one(
+    suffix: str, codec: str, studio: Studio, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    long = studio.make("long.wav", "-stream_loop", 9, "-i", studio.voice)
+    content = bytearray(studio.make(f"long.{suffix}", "-i", long, "-c:a", codec).read_bytes())
+    middle = len(content) // 2
+    content[middle - 50_000 : middle + 50_000] = bytes(100_000)
+    path = tmp_path / f"hole.{suffix}"
+    path.write_bytes(content)
+    compare(path, monkeypatch)
 
 
 def compare(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
