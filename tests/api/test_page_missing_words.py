@@ -42,7 +42,8 @@ def test_audio_of_a_recording_whose_transcript_was_cut_short_stays_until_another
     answers(path)
     visitor.sees(".head button", "Transcribe it").click()
     visitor.comes_back_until(lambda: pieces(visitor) == 0, "it is whole")
-    assert len(server.jobs()) == 2, "the first stays: somebody may have corrected it"
+    wait_until(lambda: len(server.jobs()) == 1, "the one that lacks words is not beside it")
+    assert server.transcript(server.jobs()[0]["id"])["metadata"]["warnings"] == []
 
 
 def test_transcript_lacks_words_by_its_warnings_or_where_it_was_not_recognized_to_its_end(
@@ -190,6 +191,37 @@ def test_talk_says_what_is_not_captioned_and_keeps_its_lines_where_the_engine_di
     comes_again(visitor, server)
     visitor.sees(".job .pick", "Live 2").click()
     visitor.sees("#main .notice", "Words may be missing")
+
+
+BREAKS = """const { send } = WebSocket.prototype;
+WebSocket.prototype.send = function (data) {
+  if (typeof data !== "string" || !data.includes('"finish"')) return send.call(this, data);
+  const say = (what) => this.onmessage({ data: JSON.stringify({ number: 1e6, ...what }) });
+  const words = { text: "and then I", stable: "", tail: "said" };
+  say({ type: "partial", piece: 1e6, turn: 1e6, start: 0.5, end: 0.9, ...words });
+  say({ type: "error", code: "engine_crashed", message: "The engine crashed.", hint: "" });
+};"""
+"""Sessions end, once there is no more audio, without what was being said."""
+
+
+def test_words_shown_last_stay_with_their_audio_where_a_talk_breaks_off_after_stop(
+    visitor: Visitor, server: Server
+) -> None:
+    with visitor.before(BREAKS):
+        visitor.opens(server)
+    visitor.sees(".intake button", "Live captions").click()
+    visitor.until("document.querySelector('.talking .time')?.textContent >= '0:02'", "2 s")
+    visitor.presses(".talking button", "Stop")
+    visitor.sees(".title", "only in this browser")
+    assert "and then I said" in lines(visitor)
+    assert "Infinity" not in visitor.text()
+    visitor.sees("#main .notice", "Words may be missing from")
+    comes_again(visitor, server)
+    visitor.sees(".job .pick", "Live 2").click()
+    visitor.sees(".row .said", "and then I said")
+    visitor.sees(".head button", "Transcribe it again in full").click()
+    visitor.sees("#main .title", "scripted")
+    assert server.jobs()[0]["duration"] > 1
 
 
 @pytest.fixture(autouse=True)

@@ -6,7 +6,7 @@ from browser_visitor import ENTER, Visitor
 from service_process import Server, StartServer, wait_until
 from test_page_in_browser import LIVE, said, writes
 from test_page_kept_words import typed, types
-from test_page_recorder import pieces
+from test_page_recorder import UNREACHABLE, pieces
 
 DONE = ".job[data-state=done] .pick"
 
@@ -94,3 +94,63 @@ def test_part_of_a_talk_that_was_corrected_since_the_last_look_is_not_deleted(
         visitor.until("window.edited?.ok", "it is edited")
         visitor.comes_back_until(lambda: len(visitor.all(DONE)) == 2, "both are listed")
         assert part_of(server)["segments"][0]["text"] == "Theirs."
+
+
+EVICTED = """const { getAll } = IDBObjectStore.prototype;
+IDBObjectStore.prototype.getAll = function (query, count) {
+  return getAll.call(this, query, this.name === "pieces" ? 10 : count);
+};"""
+"""Of the sound of a talk the browser has the first second left."""
+LOOKS = """const all = performance.getEntriesByType("resource");
+const jobs = all.findLast((one) => one.name.endsWith("/v1/jobs"));
+return all.filter((one) => one.name.includes("limit=500") && one.startTime > jobs.startTime).length;
+"""
+"""How often the page has looked since it sent a recording."""
+
+
+def test_part_that_has_more_of_a_talk_than_its_whole_stays(
+    visitor: Visitor, start_server: StartServer
+) -> None:
+    with visitor.before(EVICTED):
+        server = talks_until_a_part_is_done(visitor, start_server)
+    (part,) = server.jobs()
+    ends_the_talk(visitor)
+    visitor.sees(DONE, "Live 2")
+    visitor.comes_back_until(lambda: visitor.js(LOOKS) > 3, "more looks")
+    durations = {one["id"]: one["duration"] for one in server.jobs()}
+    assert durations[part["id"]] == max(durations.values()) > 1.5
+
+
+LATE = """window.late = "all";
+const { fetch } = window;
+window.fetch = async (...given) => {
+  const answer = await fetch(...given);
+  const address = String(given[0]?.url ?? given[0]);
+  const missing = { code: "job_not_found", detail: "There is no such job.", hint: "" };
+  if (window.late && address.endsWith(window.late)) return Response.json(missing, { status: 404 });
+  if (!address.includes("limit=500")) return answer;
+  const { jobs, ...more } = await answer.json();
+  const shown = jobs.filter(({ id }) => ![id, "all"].includes(window.late));
+  return Response.json({ ...more, jobs: shown });
+};"""
+"""There is no job with the id `late` yet; none at all while it is "all"."""
+
+
+def test_part_of_a_talk_that_is_a_job_later_than_its_whole_is_not_beside_it(
+    visitor: Visitor, start_server: StartServer
+) -> None:
+    server = start_server(live_grace="0.2s", job_retention="1h")
+    with visitor.before(LATE):
+        visitor.keeps_talks(server)
+    visitor.js(UNREACHABLE)
+    visitor.sees(".intake button", LIVE).click()
+    visitor.sees(".row .said", "w")
+    visitor.js("window.cut = true; lines[0].close(4000)")
+    (part,) = wait_until(server.jobs, "its session is a job")
+    visitor.js("window.late = arguments[0]; window.cut = false", part["id"])
+    visitor.presses(".talking button", "Stop")
+    visitor.comes_back_until(lambda: pieces(visitor) == 0, "all of it is a job")
+    visitor.sees(DONE, "Live 2")
+    visitor.js("window.late = ''")
+    visitor.comes_back_until(lambda: len(server.jobs()) == 1, "it is there once")
+    assert server.jobs()[0]["id"] != part["id"]

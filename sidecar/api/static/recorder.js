@@ -43,6 +43,8 @@ export class Recorder {
   #going = new Map();
   /** The jobs of which it is being asked whether they have every word. */
   #checked = new Set();
+  /** What jobs are replaced by, of which some come later than that. */
+  #parts = new Map();
 
   /**
    * @param {import("./store.js").Store} store its `takes` are all of this tab
@@ -132,6 +134,7 @@ export class Recorder {
   /** Takes against the jobs that there are; `asked`: when it was asked for them; `forgot`: it was started since, and keeps none. */
   look(jobs, asked, forgot) {
     this.#find();
+    for (const [part, whole] of this.#parts) if (jobs.some((one) => one.id === part)) this.#parts.delete(part), this.#replaceOne(part, whole);
     const { about } = this.#store.state;
     for (const take of this.#store.state.takes.filter(this.own)) {
       const { id, source, job: sent, since, name, later } = take;
@@ -155,7 +158,7 @@ export class Recorder {
     try {
       const lacks = source !== "file" && lacksWords(await read(client({ attempts: 1 }), job, { renew: false }));
       if (this.get(id)?.job !== job) return;
-      if (lacks) this.#step(id, "lacking", { lacks });
+      if (lacks) this.#step(id, "lacking", { lacks, made: [...made, job] });
       else if (this.#step(id, "done")) this.#replaceAll([part, ...made], job);
     } catch {
       // The next look asks again.
@@ -240,7 +243,15 @@ export class Recorder {
 
   /** What sessions of a talk that broke off are as jobs is not needed beside the job of all of it. */
   #replaceAll(parts, whole) {
-    for (const one of new Set(parts)) if (one && one !== whole) this.#replaced(one, whole).catch(() => {}); // then it stays
+    for (const one of new Set(parts)) {
+      if (!one || one === whole) continue;
+      this.#parts.set(one, whole);
+      this.#replaceOne(one, whole);
+    }
+  }
+
+  #replaceOne(part, whole) {
+    this.#replaced(part, whole).catch(() => {}); // then it stays
   }
 
   #sendNext() {

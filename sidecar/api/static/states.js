@@ -3,7 +3,7 @@
 import { wholeUntil } from "./captions.js";
 
 /** A transcript of all of a talk may be shorter by so much. */
-const LESS_S = 0.5;
+export const LESS_S = 0.5;
 /** Warnings of a transcript that has not every word of its sound. (`audio_truncated` is no such: what is lost is not in the sound.) */
 const LACKING = new Set(["loop_skipped", "output_truncated", "recognition_failed", "sound_lost", "speech_missed", "utterance_dropped"]);
 /**

@@ -42,7 +42,7 @@ export function TakePane({ take, state, recordings }) {
     ${!over && talk.behind > BEHIND_S && html`<p class="notice" role="status">The service does not answer. What is said is kept, and sent as soon as it does.</p>`}
     ${!over && html`<${Warnings} sound=${take.sound} muted=${talk.muted} />`}
     ${talk?.captions.notices.filter((one) => !stopped || one.code !== "partials_late").map((one) => html`<p class="notice" key=${one.code}>${one.message}</p>`)}
-    ${take.gaps?.length > 0 && html`<p class="notice" role="status">Words may be missing from ${take.gaps.map((one) => one.map(clock).join(" to ")).join(", ")}: the engine failed there. The audio is kept: transcribe it again once you have stopped.</p>`}
+    ${take.state !== "done" && take.gaps?.length > 0 && html`<p class="notice" role="status">Words may be missing from ${take.gaps.map((one) => one.map(clock).join(" to ")).join(", ")}: that was not transcribed. The audio is kept: transcribe it again${over ? "" : " once you have stopped"}.</p>`}
     <${Reading} job=${job} shown=${shown} file=${file} recordings=${recordings} />
     ${!over && html`<${Tail} take=${take} />`}
     <div class="unseen" role="log" aria-live="polite" aria-relevant="additions" aria-label="Captions">

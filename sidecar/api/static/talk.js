@@ -3,6 +3,7 @@
 import { after, continued, NOTHING, segmentsOf, toldUntil } from "./captions.js";
 import { Capture } from "./microphone.js";
 import { client } from "./session.js";
+import { LESS_S } from "./states.js";
 import { PIECE_S } from "./storage.js";
 import { trouble } from "./words.js";
 
@@ -139,15 +140,22 @@ export class Talk {
     this.#sound.ring();
   }
 
-  /** Let go of all of it. */
+  /** Let go of all of it: what was shown last stays, and what no session has recognized is a gap. */
   close() {
     if (this.state === "over") return;
+    const told = this.#told;
+    if (this.captions.partials.size || told <= this.seconds - LESS_S) this.captions = continued(this.captions, this.seconds, told);
     this.#capture.close();
     clearInterval(this.#there);
     this.#set("over");
     this.#session?.close();
     this.#wake();
     this.#sound.ring();
+  }
+
+  /** Until where all is recognized, in seconds of the talk. */
+  get #told() {
+    return toldUntil(this.captions, this.#session?.recognizedSeconds ?? this.#recognizedS);
   }
 
   async #heard(piece) {
@@ -180,10 +188,11 @@ export class Talk {
       if (this.state === "ending") this.close();
       if (this.state === "over") return;
       this.#set(this.state === "paused" ? "paused" : "recording");
-      const told = Math.floor(toldUntil(this.captions, this.#recognizedS) / PIECE_S + 0.01);
+      const told = Math.floor(this.#told / PIECE_S + 0.01);
       this.#from = told;
       if (told === from && DEADLY.has(this.error?.code)) this.#from += Math.floor(this.#gotS / PIECE_S + 0.01);
       this.captions = continued(this.captions, this.#from * PIECE_S, told * PIECE_S);
+      this.#recognizedS = 0;
       this.revision += 1;
       this.#changed();
       if (this.error || this.#from === from) await this.#pause(PASSING.has(this.error?.code ?? "") ? AGAIN_MS : REFUSED_MS);
