@@ -31,6 +31,7 @@ import psutil
 import pytest
 from not_tested import MAKE, missing, missing_extra
 from service_process import PATIENCE_S, told_by, wait_until
+from upstream_stand_ins import OpenAiStandIn
 
 from sidecar import engines
 from sidecar.checkpoints import onnx_models
@@ -609,6 +610,20 @@ def test_executable_decodes_m4a_with_own_ffmpeg(guest: Guest) -> None:
     recording.chmod(0o644)
     said = guest.run("transcribe", recording.name, "--no-diarize")
     assert SAYS in said
+
+
+@built
+def test_executable_writes_chinese_of_an_upstream_in_the_script_that_is_asked_for(
+    guest: Guest,
+) -> None:
+    """By the tables of OpenCC inside."""
+    (guest.work / "Zwei Stimmen.wav").write_bytes(sample().read_bytes())
+    with OpenAiStandIn("json") as upstream:
+        upstream.answer = lambda *_: {"text": "他看著這裏。"}  # type: ignore[method-assign]
+        asked = ("transcribe", "Zwei Stimmen.wav", "--no-diarize", "--language", "zh-TW")
+        env = {"VIBEVOICE_ENGINE": "upstream", "VIBEVOICE_UPSTREAM": upstream.url}
+        said = guest.run(*asked, **env, PYTHONIOENCODING="utf-8")
+    assert "他看著這裡。" in said
 
 
 @built
