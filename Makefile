@@ -263,6 +263,7 @@ module:  ## what make exe built as an add-on for hosts, in dist/module (URL=wher
 	ID=$(or $(ID),vibevoice_asr) $(BIN)/python packaging/module.py dist/module $(EXE) $(URL)
 
 models: $(RUN_STAMP)  ## a wheel of the embedded engine's models, in dist/models (docs/building.md)
+	@$(PIP) install -q 'setuptools>=77'  # Python 3.11 brings one that does not know the wheel's licence
 	$(BIN)/python packaging/models_wheel.py dist/models
 
 release: $(RELEASE_STAMP)  ## wheel, source distribution, executable, notes and checksums in dist/release

@@ -1,13 +1,16 @@
 """The wheel of the embedded engine's models (`make models`), without moonshine-voice."""
 
 import os
+import shutil
 import subprocess
 import sys
 import sysconfig
+import tomllib
 import venv
 from pathlib import Path
 
 import pytest
+from not_tested import missing
 from service_process import told_by
 
 from sidecar.cli.open import sample
@@ -58,3 +61,13 @@ def test_models_wheel_is_not_written_if_a_file_has_another_digest(
     with pytest.raises(SystemExit, match=r"assets/beckett.wav .* is another one"):
         models_wheel.write_wheel(tmp_path)
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.skipif(shutil.which("make") is None, reason=missing("make", "make"))
+def test_make_models_installs_what_builds_the_wheel_before_it_writes_it() -> None:
+    """It is built in the environment itself: that of a new clone has the setuptools of Python."""
+    steps = told_by(["make", "-n", "models"], cwd=ROOT).stdout
+    before, _, _ = steps.rpartition("packaging/models_wheel.py")
+    text = models_wheel.PROJECT.format(version="0", package="a", suffix=".b")
+    wanted = tomllib.loads(text)["build-system"]["requires"]
+    assert [one for one in wanted if f"install -q '{one}'" not in before] == []
