@@ -97,7 +97,7 @@ WINDOWS_PROGRAM := $(WINDOWS_EXE)/vibevoice-asr.exe
 BUILD_STAMP := $(VENV)/.installed-build
 GPU_BUILD_STAMP := $(VENV)/.installed-build-gpu
 
-.PHONY: run test test-all test-stress test-standalone windows test-windows test-windows-rust windows-rust-tests test-clients test-tauri tauri-tests lint style format types workflows audit docs stubs locks mutants bench ffmpeg exe exe-gpu exe-windows module models release clean
+.PHONY: run test test-all test-stress test-standalone windows test-windows test-windows-rust windows-rust-tests test-clients test-tauri tauri-tests lint style format types workflows audit docs stubs locks wheels mutants bench ffmpeg exe exe-gpu exe-windows module models release clean
 
 # Of the command line only: desktops set a variable of this name, for messages.
 SPOKEN := $(if $(filter command,$(firstword $(origin LANGUAGE))),$(LANGUAGE))
@@ -200,8 +200,9 @@ workflows:  ## lint of the workflows (go fetches it, once)
 	@command -v go >/dev/null || { echo "NOT TESTED: go is missing, which fetches actionlint (sudo apt-get install golang-go)"; exit $(if $(CI),1,0); }; \
 	go run github.com/rhysd/actionlint/cmd/actionlint@v1.7.12
 
-audit: $(LINT_STAMP)  ## known vulnerabilities in what is installed and in what is locked
+audit: $(LINT_STAMP)  ## known vulnerabilities in what is installed and in what is locked, and whether that has wheels
 	$(BIN)/python .ci/audit.py
+	@$(MAKE) --no-print-directory wheels
 
 docs: $(DEV_STAMP) $(SITE_STAMP)  ## write the generated pages anew, and build the site in build/site
 	$(BIN)/python docs/generate.py
@@ -220,6 +221,10 @@ locks:  ## renew packaging/locks: versions and hashes for images and executables
 	$(LOCK) --extra auth --extra grpc --extra postgres --extra s3 --extra vibevoice \
 		-c packaging/locks/image.txt -o packaging/locks/image-cuda.txt
 	$(LOCK) --extra build -c packaging/locks/image.txt -o packaging/locks/executable.txt
+	@$(MAKE) --no-print-directory wheels
+
+wheels:  ## whether the index has wheels of all that is locked for the executable, for Windows and for macOS on arm64
+	@[ -x $(VENV)/locks/bin/uv ] || { $(PYTHON) -m venv $(VENV)/locks && $(VENV)/locks/bin/pip install -q uv; }
 	@for system in x86_64-pc-windows-msvc aarch64-apple-darwin; do $(WHEELS) $$system || exit 1; done
 
 mutants: $(MUTANTS_STAMP)  ## whether the tests notice faults (MODULES="jobs/job_store auth/identity"; many minutes)

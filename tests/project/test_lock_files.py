@@ -1,11 +1,14 @@
 """The lock files of images and executables: they meet pyproject.toml, and name a hash for each."""
 
 import re
+import shutil
 import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from not_tested import missing
+from service_process import told_by
 
 requirements = pytest.importorskip("packaging.requirements", reason="pytest brings it")
 
@@ -106,6 +109,17 @@ def test_make_locks_has_extras_of_tested_locks() -> None:
         for line in lines
     }
     assert made == EXTRAS
+
+
+@pytest.mark.skipif(shutil.which("make") is None, reason=missing("make", "make"))
+@pytest.mark.parametrize("command", ["audit", "locks"])
+def test_make_audit_and_locks_ask_for_wheels_of_the_executable_for_windows_and_macos(
+    command: str,
+) -> None:
+    steps = told_by(["make", "-n", command], cwd=ROOT).stdout
+    assert "for system in x86_64-pc-windows-msvc aarch64-apple-darwin" in steps
+    assert "--only-binary :all: --require-hashes" in steps
+    assert "packaging/locks/executable.txt --python-platform" in steps
 
 
 def test_torch_is_locked_for_cuda_image_only() -> None:
