@@ -3,7 +3,7 @@
 from browser_visitor import Visitor
 from service_process import Server, StartServer, wait_until
 from test_page_conversation import stops
-from test_page_recorder import comes_again
+from test_page_recorder import HOLDS_ABOUT, comes_again
 
 from sidecar.auth.token_issuing import TokenIssuer
 
@@ -66,3 +66,19 @@ def test_conversation_of_one_person_is_not_offered_to_another(
     assert "Conversation 2" not in visitor.text()
     visitor.is_in(tokens["anna"])
     visitor.sees(".job .pick", "Conversation 2")
+
+
+def test_conversation_that_began_before_its_owner_was_known_is_offered_at_the_next_visit(
+    visitor: Visitor, talks: Server
+) -> None:
+    with visitor.before(HOLDS_ABOUT):
+        visitor.has_typed(talks)
+    visitor.js("window.holds = false")
+    visitor.sees(".status .quiet", "On this computer")
+    visitor.types("Then.")
+    comes_again(visitor, talks)
+    visitor.sees(".job .pick", "Conversation 2").click()
+    visitor.sees(".row .said", "Before.")
+    visitor.sees(".row .said", "Then.")
+    visitor.sees("[aria-label^='Delete Conversation']").click()
+    visitor.sees("dialog[open] .danger").click()

@@ -245,6 +245,31 @@ def test_recording_is_sent_by_a_browser_that_stores_nothing(
     assert jobs_of(server, TOKEN)[0]["duration"] > 1
 
 
+CLOSED = """const { open } = IDBFactory.prototype;
+IDBFactory.prototype.open = function (...given) {
+  if (window.opens) return open.call(this, ...given);
+  const request = {};
+  setTimeout(() => request.onerror());
+  return request;
+};"""
+"""The browser cannot open its storage until `opens` is true."""
+
+
+def test_recording_that_the_browser_could_not_store_at_first_is_offered_whole_at_the_next_visit(
+    visitor: Visitor, server: Server
+) -> None:
+    with visitor.before(CLOSED):
+        visitor.opens(server)
+    visitor.records()
+    visitor.sees(".recording .notice", "This browser stores no more")
+    visitor.js("window.opens = true")
+    visitor.until("!document.querySelector('.recording .notice')", "it is stored")
+    comes_again(visitor, server)
+    visitor.sees(".job .again", "Send").click()
+    visitor.sees("#main .title", "scripted")
+    assert server.jobs()[0]["duration"] > 1
+
+
 READS = """const { getAll } = IDBObjectStore.prototype;
 IDBObjectStore.prototype.getAll = function (...given) {
   if (this.name !== "pieces" || !window.unread) return getAll.call(this, ...given);

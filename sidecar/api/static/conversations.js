@@ -20,7 +20,7 @@ export class Conversations {
   #made;
   /** The last one that became a job. */
   #kept = null;
-  /** What the browser has of it; null once it is saved elsewhere, or where it is not known whose it is. */
+  /** What the browser has of it; null once it is saved elsewhere. */
   #head = null;
   /** When each line began and was last changed, and its text then. @type {Map<number, { from_s: number, to_s: number, text: string }>} */
   #times = new Map();
@@ -49,16 +49,16 @@ export class Conversations {
   }
 
   #isNew() {
-    const owner = this.#store.state.about?.owner;
     this.at = stamp();
     this.#times.clear();
-    this.#head = owner ? { id: newKey(), source: "conversation", name: `Conversation ${this.at}`, state: "kept", owner, options: {}, began: performance.now() } : null;
-    if (this.#head) held(this.#head.id);
+    this.#head = { id: newKey(), source: "conversation", name: `Conversation ${this.at}`, state: "kept", options: {}, began: performance.now() };
+    held(this.#head.id);
   }
 
   /** As often as the storage takes it. */
   #keep = alone(async () => {
     for (let lines; this.#head && lines !== this.going.told.lines; ) {
+      if (!(this.#head.owner ??= this.#store.state.about?.owner)) return; // whose it is will be known
       lines = this.going.told.lines;
       await keepHead({ ...this.#head, segments: this.#segments(lines) });
     }

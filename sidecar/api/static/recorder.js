@@ -75,7 +75,7 @@ export class Recorder {
     if (wrong) throw new Error(wrong);
     const take = this.#new(source, `${plain ? "Recording" : "Live"} ${stamp()}`, { state: "recording" });
     const { id } = take;
-    const sound = new Sound(id, () => this.#mark(id, {}));
+    const sound = new Sound(id, () => (this.#mark(id, {}), this.get(id)?.state === "recording" && this.#keep(id))); // a browser that stored nothing may do so now
     const going = plain ? new Microphone() : new Talk((event) => this.#told(id, event), sound);
     this.#going.set(id, going);
     try {

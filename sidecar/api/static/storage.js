@@ -7,6 +7,8 @@ export const PIECE_S = 0.1;
 const BYTES_S = 16000;
 /** Pieces that are read at once; what lies before is the browser's, which may put it on a disk. */
 const AT_ONCE = 600;
+/** Pieces that the browser did not take and that it is given again with one that it takes: it may have little room. */
+const LATE = 10;
 /** So often it is looked how much room there is. */
 const LOOK_MS = 10000;
 /** A browser that does not open its storage for so long stores nothing until it does. */
@@ -42,7 +44,7 @@ export class Database {
         for (const [name, keyPath] of Object.entries(this.#stores)) request.result.createObjectStore(name, { keyPath });
       };
       request.onsuccess = () => resolve((this.#opening = Object.assign(request.result, { onclose: () => (this.#opening = undefined) })));
-      request.onerror = () => reject(request.error);
+      request.onerror = () => ((this.#opening = undefined), reject(request.error));
       setTimeout(reject, OPENING_MS);
     });
     return this.#opening;
@@ -168,19 +170,27 @@ export class Sound {
     await database.transact("readwrite", (stored, pieces) => (stored.delete(this.#id), pieces.delete(all(this.#id)))).catch(() => {});
   }
 
+  async #put(some) {
+    await database.transact("readwrite", (_, pieces) => some.forEach(([number, bytes]) => pieces.put({ id: this.#id, number, bytes })));
+    for (const [number] of some) this.#here.delete(number);
+  }
+
   async #write(piece) {
     const bytes = piece instanceof Blob ? await piece.arrayBuffer() : piece.buffer;
     if (!bytes.byteLength || this.#dropped) return;
-    const row = { id: this.#id, number: this.count, bytes };
+    const number = this.count;
     try {
-      await database.transact("readwrite", (_, pieces) => pieces.put(row));
+      await this.#put([[number, bytes]]);
     } catch {
-      this.#here.set(row.number, bytes);
-      this.stored = false;
-      this.#changed();
+      this.#here.set(number, bytes);
     }
     this.count += 1;
     this.ring();
+    if (this.#here.size && !this.#here.has(number)) await this.#put([...this.#here].slice(0, LATE)).catch(() => {});
+    if (this.#here.size || !this.stored) {
+      this.stored = !this.#here.size;
+      this.#changed();
+    }
     if (performance.now() - this.#looked < LOOK_MS) return;
     this.#looked = performance.now();
     navigator.storage?.estimate?.().then(({ quota, usage }) => ((this.room = quota - usage), this.#changed()), () => {});
