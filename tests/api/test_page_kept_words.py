@@ -140,6 +140,28 @@ def test_correction_of_a_copy_that_another_tab_deleted_is_made_in_this_tab(
     wait_until(lambda: said(visitor, 2) == "Twice.", "and so is the next")
 
 
+def test_transcript_deleted_in_one_tab_is_corrected_in_another_and_not_stored_again(
+    visitor: Visitor, server: Server
+) -> None:
+    visitor.reads(server, "two.wav", 4)
+    visitor.comes_back_until(lambda: visitor.copies() == 1, "it is copied")
+    types(visitor, 1, " And more.")
+    first = visitor.driver.current_window_handle
+    visitor.driver.switch_to.new_window("tab")
+    visitor.opens(server)
+    visitor.sees("[aria-label='Delete two.wav']").click()
+    visitor.sees("dialog[open] .danger").click()
+    wait_until(lambda: visitor.copies() == 0, "it is deleted")
+    visitor.driver.close()
+    visitor.driver.switch_to.window(first)
+    visitor.sees("#main .notice", "in this tab only")
+    visitor.one(".correcting").send_keys(ENTER)
+    wait_until(lambda: said(visitor, 1).endswith(" And more."), "it is corrected")
+    visitor.js(LEAVES)
+    assert not visitor.js("return leaves()"), "it is nowhere else"
+    assert visitor.copies() == 0
+
+
 def test_copy_in_the_tab_alone_is_hidden_from_another_and_there_for_its_owner_again(
     visitor: Visitor,
     owners: tuple[Server, dict[str, str]],  # noqa: F811

@@ -47,8 +47,11 @@ export class Copies {
     return ended.filter((job) => fits.has(job.id) && !(copies.get(job.id)?.revision >= job.revision));
   }
 
-  /** @param {number} [at] when somebody had it before them; else it is as old as its recording */
-  async put(job, { segments, metadata }, revision, at = this.#time(job)) {
+  /**
+   * @param {number} [at] when somebody had it before them; else it is as old as its recording
+   * @param {boolean} [anew] whether a copy is made where there is none: else somebody has deleted it, in another tab
+   */
+  async put(job, { segments, metadata }, revision, at = this.#time(job), anew = true) {
     if (!this.#owner || !keepsCopies(this.#owner)) return;
     const { text, revision: newest } = this.#store.state.copies.get(job.id) ?? {};
     if (newest > revision) return; // an edit came meanwhile
@@ -58,7 +61,10 @@ export class Copies {
     try {
       await database.transact("readwrite", (heads, texts) => {
         const there = heads.get(job.id);
-        there.onsuccess = () => there.result?.revision >= revision || (heads.put(head), texts.put({ id: job.id, segments, metadata }));
+        there.onsuccess = () => {
+          if (!there.result && !anew) this.#set({ ...head, text, kept: false });
+          else if (!(there.result?.revision >= revision)) heads.put(head), texts.put({ id: job.id, segments, metadata });
+        };
       });
       await this.drop(...old.filter((one) => !one.text).map(({ id }) => id));
     } catch {
@@ -71,7 +77,7 @@ export class Copies {
     const kept = this.#store.state.copies.get(job.id)?.kept ?? false;
     const [at, text] = [Date.now(), { segments, metadata }];
     this.#set({ id: job.id, owner: this.#owner, job, revision, at, kept, text });
-    if (kept) this.put(job, text, revision, at);
+    if (kept) this.put(job, text, revision, at, false);
   }
 
   /** What the service has deleted, changed as it is in the browser: another tab may have changed it, too, or deleted it: then what this one holds stays in this tab. */
