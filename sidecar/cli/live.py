@@ -147,7 +147,10 @@ def open_live_display(
     from rich.live import Live
 
     console = Console(file=terminal)
-    with Live(console=console, auto_refresh=False, transient=True) as live:
+    on_screen = sys.stdout.isatty()  # other output is not redirected
+    with Live(
+        console=console, auto_refresh=False, transient=True, redirect_stdout=on_screen
+    ) as live:
         fmt = "" if as_text and shown else fmt
         yield _LiveScreenDisplay(fmt, write, labels, live, channels or ("",))
 
@@ -234,8 +237,8 @@ def run(options: LiveCommandOptions) -> int:
     """Transcribe a microphone or a recording live.
 
     On a terminal speakers have colours, and partial results are grey on the last line. Ctrl-C
-    finalises the session; a second Ctrl-C ends it at once. Microphones need the extra `microphone`;
-    if it is missing, the command prints how to install it.
+    finalises the session; a second Ctrl-C ends it at once, with what was shown. Microphones need
+    the extra `microphone`; if it is missing, the command prints how to install it.
 
     In a pipe each line is written once it is final, with its time and the speaker as known then:
     `Speaker_?` if labels come later. `--output` and the other formats have the speakers of the end.
@@ -291,13 +294,19 @@ async def _run(options: LiveCommandOptions, channels: Sequence[str]) -> int:
             aclosing(audio),
             open_live_backend(options.target, rate, options.options) as backend,
         ):
-            shown = options.output is None
+            on_stdout = options.output is None
             labels = bool(channels) or options.diarize is not False
             display = open_live_display(
-                written.line_format, written.add, shown=shown, labels=labels, channels=channels
+                written.line_format, written.add, shown=on_stdout, labels=labels, channels=channels
             )
             with display as show:
-                summary, wrong = await _listen(backend, audio, show, ended)
+                shown = ShownSession(show)
+                try:
+                    summary, wrong = await _listen(backend, audio, shown, ended)
+                except (asyncio.CancelledError, errors.SidecarError):  # as a second Ctrl-C
+                    if (so_far := shown.break_off()) is not None:
+                        written.finish(so_far)
+                    raise
         transcript = summary.transcript
         written.finish(transcript)
     for notice in transcript.notices:
@@ -323,20 +332,20 @@ def _audio_of(options: LiveCommandOptions, channels: int) -> tuple[int, Any]:
 
 
 async def _listen(
-    backend: LiveBackend, audio: AsyncIterator[bytes], display: LiveDisplay, ended: asyncio.Event
+    backend: LiveBackend, audio: AsyncIterator[bytes], shown: ShownSession, ended: asyncio.Event
 ) -> tuple[live_events.Summary, errors.SidecarError | None]:
     """Send all audio, until ``ended``, and show the events; return the summary, and the error if
     the session ended early."""
-    sending, showing = _send_audio(backend, audio, display), show_events(backend, display)
+    sending, showing = _send_audio(backend, audio, shown.display), show_events(backend, shown)
     async with running(sending, showing, ended.wait()) as tasks:
-        sent, shown, _ = tasks
+        sent, events, _ = tasks
         await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
         sent.cancel()
         await asyncio.wait({sent})  # the audio can be closed only when nothing reads it
         failed = not sent.cancelled() and sent.exception() is not None
         if failed:  # if the session has ended, the events say why
-            await asyncio.wait({shown}, timeout=LAST_EVENTS_S)
-        early = shown.done() and (failed or sent.cancelled())
+            await asyncio.wait({events}, timeout=LAST_EVENTS_S)
+        early = events.done() and (failed or sent.cancelled())
         lost: errors.SidecarError | None = None
         if not early:
             try:
@@ -346,7 +355,7 @@ async def _listen(
                 lost = gone
             with suppress(errors.SessionOver):  # the events say why
                 await backend.finish()
-        summary, wrong = await shown
+        summary, wrong = await events
         return summary, wrong or lost or (errors.SessionOver(CUT_OFF) if early else None)
 
 
@@ -359,36 +368,52 @@ async def _send_audio(
 
 
 async def show_events(
-    backend: LiveBackend, display: LiveDisplay
+    backend: LiveBackend, shown: ShownSession
 ) -> tuple[live_events.Summary, errors.SidecarError | None]:
     """Show the events; return the summary. If the session ends without it, return one of what was
     shown last, and the error."""
-    shown = EventLog()
-    names: dict[int, str | None] = {}
     wrong: errors.SidecarError | None = None
     try:
         async for numbered in backend.events():
-            display.event(numbered)
-            shown.add(numbered.event, numbered.channel)
+            shown.add(numbered)
             match numbered.event:
                 case live_events.NoticeRaised(notice) if notice.code == errors.ShuttingDown.code:
                     wrong = errors.ShuttingDown(notice.message)
-                case live_events.Final(segment=Segment(speaker=int(speaker)), name=name):
-                    names[speaker] = name
-                case live_events.SpeakersRevised(names=revised):
-                    names |= revised
                 case live_events.Summary() as summary:
                     return summary, wrong
         raise errors.SessionOver("The live session ended without its summary.")
     except errors.SidecarError as error:
-        for event in shown.break_off(0.0):
-            if shown.add(event):
-                channel = event.segment.speaker if isinstance(event, live_events.Final) else None
-                display.event(NumberedEvent(shown.last, event, channel))
-        segments = shown.so_far(0.0).said
-        if not segments:
+        if (transcript := shown.break_off()) is None:
             raise
-        return live_events.Summary(_transcript_of(segments, names)), error
+        return live_events.Summary(transcript), error
+
+
+class ShownSession:
+    """Session as the display showed it: its transcript, if it ends without its summary."""
+
+    def __init__(self, display: LiveDisplay) -> None:
+        self.display = display
+        self._log = EventLog()
+        self._names: dict[int, str | None] = {}
+
+    def add(self, numbered: NumberedEvent) -> None:
+        """Show an event."""
+        self.display.event(numbered)
+        self._log.add(numbered.event, numbered.channel)
+        match numbered.event:
+            case live_events.Final(segment=Segment(speaker=int(speaker)), name=name):
+                self._names[speaker] = name
+            case live_events.SpeakersRevised(names=revised):
+                self._names |= revised
+
+    def break_off(self) -> Transcript | None:
+        """Show what was being said as final; return the transcript; `None` of no words."""
+        for event in self._log.break_off(0.0):
+            if self._log.add(event):
+                channel = event.segment.speaker if isinstance(event, live_events.Final) else None
+                self.display.event(NumberedEvent(self._log.last, event, channel))
+        segments = self._log.so_far(0.0).said
+        return _transcript_of(segments, self._names) if segments else None
 
 
 def _transcript_of(segments: Sequence[Segment], names: Mapping[int, str | None]) -> Transcript:

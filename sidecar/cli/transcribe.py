@@ -328,7 +328,12 @@ class _TranscriptionBatch:
                     if self.manifest is not None:
                         fmt = self.options.format
                         text = transcript_formats.render_transcript(transcript, fmt, path.stem)
-                        name = self.manifest.write(path, name, text, recording)
+                        try:
+                            name = self.manifest.write(path, name, text, recording)
+                        except OSError:
+                            if path == audio_input.STANDARD_INPUT:  # it cannot be read again
+                                print_text(text)
+                            raise
                     self._done.append(name)  # before its job is deleted, which may be interrupted
         return transcript
 

@@ -597,7 +597,8 @@ def test_talk_is_not_captioned_for_another_who_signs_in(visitor: Visitor) -> Non
 
 GAP = """const { put } = IDBObjectStore.prototype;
 IDBObjectStore.prototype.put = function (row) {
-  if (this.name === "pieces" && [2, 3].includes(row.number)) throw new DOMException("", "QuotaExceededError");
+  const fails = this.name === "pieces" && [2, 3].includes(row.number);
+  if (fails) throw new DOMException("", "QuotaExceededError");
   return put.call(this, row);
 };
 const app = document.querySelector("script[type=module]").src;

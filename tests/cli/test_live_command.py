@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 
@@ -186,6 +187,53 @@ def test_live_writes_its_finals_to_the_file_and_exits_130_on_sigterm_or_sighup(
         process.send_signal(getattr(signal, how))
         assert process.wait(PATIENCE_S) == 130
     assert "w299" in path.read_text("utf-8")
+
+
+@pytest.mark.posix("terminals")
+@pytest.mark.parametrize("fmt", ["text", "jsonl"])
+def test_live_with_its_output_in_a_file_and_its_messages_on_a_terminal_writes_both(
+    fmt: str, live: Starts, server: Server
+) -> None:
+    ours, theirs = pty.openpty()
+    process = live("-", "--format", fmt, "--server", server.url, stderr=theirs)
+    os.close(theirs)
+    said, _ = process.communicate(talk(0.3, 0.2), PATIENCE_S)
+    os.close(ours)
+    assert "w299" in said.decode()
+
+
+@pytest.mark.posix("signals")
+@pytest.mark.parametrize("to", ["stdout", "file"])
+def test_second_ctrl_c_writes_the_words_that_were_shown(
+    to: str, live: Starts, start_server: StartServer, tmp_path: Path
+) -> None:
+    server = start_server()
+    ours, theirs = pty.openpty()
+    path = tmp_path / "talk.srt"
+    output = ("-o", path) if to == "file" else ()
+    process = live("-", "--format", "srt", *output, "--server", server.url, stderr=theirs)
+    os.close(theirs)
+    assert process.stdin is not None
+    process.stdin.write(talk(0.3, 0.2))
+    process.stdin.flush()
+    seen = b""
+    with open(ours, "rb", buffering=0) as terminal:
+        while b"w299" not in seen:
+            assert select.select([terminal], [], [], PATIENCE_S)[0], seen
+            seen += terminal.read(1 << 16)
+        server.process.send_signal(signal.SIGSTOP)  # it finalises nothing
+        try:
+            while process.poll() is None:  # both are heeded, also by a busy machine
+                interrupt(process)
+                with suppress(subprocess.TimeoutExpired):
+                    process.wait(5)
+        finally:
+            server.process.send_signal(signal.SIGCONT)
+    assert process.returncode == 130
+    assert process.stdout is not None
+    written = process.stdout.read().decode() if to == "stdout" else path.read_text("utf-8")
+    assert "w299" in written
+    assert "-->" in written, "in the format that was asked for"
 
 
 @pytest.fixture

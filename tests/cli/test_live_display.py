@@ -13,6 +13,7 @@ from sidecar import errors
 from sidecar.cli.backends import LiveBackend
 from sidecar.cli.live import (
     LiveDisplay,
+    ShownSession,
     _LiveScreenDisplay,  # internal: `open_live_display` opens it only on a terminal
     show_events,
 )
@@ -48,7 +49,7 @@ async def test_session_that_ends_early_keeps_both_channels_in_order_of_time_with
         raise errors.ShuttingDown()
 
     display = LiveDisplay("srt", print, labels=True)
-    summary, wrong = await show_events(LiveBackend(nothing, nothing, events), display)
+    summary, wrong = await show_events(LiveBackend(nothing, nothing, events), ShownSession(display))
     assert isinstance(wrong, errors.ShuttingDown)
     assert summary.transcript.duration == 10.0
     assert transcript_formats.to_text(summary.transcript).splitlines() == [
@@ -80,7 +81,7 @@ async def test_session_that_ends_early_keeps_the_speakers_and_text_that_were_sho
         raise errors.SessionOver()
 
     display = LiveDisplay("srt", print, labels=True)
-    summary, _ = await show_events(LiveBackend(nothing, nothing, events), display)
+    summary, _ = await show_events(LiveBackend(nothing, nothing, events), ShownSession(display))
     *lines, last = transcript_formats.to_text(summary.transcript).splitlines()
     assert lines == ["[00:00:00.5] Anna: A long sentence.", "[00:00:08.5] Bert: Yes."]
     assert last.endswith("And what if")
@@ -97,7 +98,7 @@ async def test_words_shown_last_are_printed_as_final_if_the_session_ends_early(
 
     lines: list[str] = []
     display = LiveDisplay(fmt, lines.append, labels=False)
-    await show_events(LiveBackend(nothing, nothing, events), display)
+    await show_events(LiveBackend(nothing, nothing, events), ShownSession(display))
     assert sum(shown in line for line in lines) == 1
 
 

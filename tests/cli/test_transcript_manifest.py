@@ -9,8 +9,11 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 import pytest
+from command_terminal import start_command
 from full_disk import fill_disk, small_disk
-from service_process import new_file
+from recordings import wav
+from scripted_speech import recorded, talk
+from service_process import PATIENCE_S, new_file
 
 from sidecar.cli.audio_input import STANDARD_INPUT
 from sidecar.cli.output import name_key
@@ -177,6 +180,21 @@ def test_full_disk_leaves_no_half_transcript_and_resume_writes_a_whole_one(
             transcripts.run_all(files=[path])
         (transcripts.out / "ballast").unlink()
         assert transcripts.read() == {"call.txt": "by hand"}
+
+
+@pytest.mark.system
+def test_transcript_of_standard_input_is_printed_where_the_disk_is_full(tmp_path: Path) -> None:
+    (folder := tmp_path / "out").mkdir()
+    recording = wav(recorded(talk(0.3)))
+    with small_disk(folder, 1):
+        fill_disk(folder)
+        alone = {"VIBEVOICE_ENGINE": "scripted"}
+        process = start_command(tmp_path, "transcribe", "-", "-o", folder, environment=alone)
+        said, complained = process.communicate(recording, PATIENCE_S)
+        assert list(folder.iterdir()) == [folder / "ballast"]
+    assert process.returncode == 1
+    assert b"No space left on device" in complained
+    assert b"Speaker_0: " in said
 
 
 def test_crash_between_the_line_and_its_transcript_has_the_recording_transcribed_again(

@@ -170,6 +170,17 @@ def test_output_is_replaced_by_a_whole_transcript_only_and_a_link_stays_one(
     assert list(corrected.parent.iterdir()) == [corrected]
 
 
+def test_output_has_the_whole_text_of_the_end_where_parts_were_revised(
+    queue, talk, tmp_path
+) -> None:
+    whole = '[{"Start":0,"End":1,"Speaker":1,"Content":"Grüße"}]'
+    queue.frames = [*FRAMES[:-1], "event: done\ndata: " + json.dumps({"revised": whole})]
+    path = tmp_path / "out.txt"
+    run = vvv("--server", queue.url, "--token", "t", "transcribe", talk, "--output", path)
+    assert run.returncode == 0
+    assert path.read_text("utf-8") == whole
+
+
 @pytest.mark.posix("named pipes of POSIX")
 def test_output_that_is_a_pipe_gets_the_transcript_and_stays(queue, talk, tmp_path) -> None:
     os.mkfifo(pipe := tmp_path / "pipe")

@@ -36,7 +36,10 @@ class EventType(str, Enum):
 
 @dataclass(frozen=True)
 class TranscriptionEvent:
-    """One event; what does not belong to its type is None. Texts join with nothing between."""
+    """One event; what does not belong to its type is None. Texts join with nothing between.
+
+    ``revised``: of the last event, all of it, if it is another in the end.
+    """
 
     event_type: EventType
     text: Optional[str] = None
@@ -44,6 +47,7 @@ class TranscriptionEvent:
     position: Optional[int] = None
     estimated_wait_seconds: Optional[float] = None
     error: Optional[str] = None
+    revised: Optional[str] = None
 
 
 class VibevoiceClient:
@@ -120,4 +124,5 @@ def event_of(told: ServerSentEvent) -> Optional[TranscriptionEvent]:
         position=data.get("position"),
         estimated_wait_seconds=data.get("estimated_wait_seconds"),
         error=data.get("error"),
+        revised=data.get("revised"),
     )

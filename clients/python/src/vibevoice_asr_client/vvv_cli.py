@@ -93,6 +93,10 @@ async def _transcribe(
                 break
             else:
                 wrong = None
+                if event.revised is not None and copy is not None and copy.seekable():
+                    copy.seek(0)
+                    copy.truncate()
+                    copy.write(event.revised)
         if copy is not None and output is not None:
             _keep(copy, output, whole=wrong is None)
     if wrong is not None:
