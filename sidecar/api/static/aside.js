@@ -5,7 +5,7 @@ import { fateOf } from "./deleted.js";
 import { keepsCopies } from "./memory.js";
 import { isOver } from "./reading.js";
 import { NO_SOUND } from "./microphone.js";
-import { UNREADABLE } from "./recorder.js";
+import { UNREADABLE } from "./sending.js";
 import { isListed } from "./states.js";
 import { html, icon, Meter, Sure, Trouble, useAttempt, useMemo, useRef, useState } from "./view.js";
 import { clock, counted, languageOf, mayBeRecording, namedLanguages, spoken, stateOf, whenOf } from "./words.js";

@@ -3,10 +3,15 @@
  * visitor for. */
 
 import { keepCopies, keepsCopies } from "./memory.js";
+import { read } from "./reading.js";
+import { client } from "./session.js";
 import { Database } from "./storage.js";
+import { alone } from "./store.js";
 
 /** Of one owner; the oldest go first. */
 const COPIES_AT_MOST = 200;
+/** Answers that say nothing of other jobs: it was deleted meanwhile, or cannot be read. */
+const OF_ONE_JOB = new Set([404, 409, 500]);
 /** The newest first; of the same time in an order that is always the same, so that none takes turns. */
 const newestFirst = (one, other) => other.at - one.at || (one.id < other.id ? 1 : -1);
 
@@ -70,6 +75,37 @@ export class Copies {
     } catch {
       this.#set({ ...head, text, kept: false });
     }
+  }
+
+  /** Copies of what the service will delete, one after the other, until all are of the newest revision
+   * that is known. What fails is asked for again at the next look. */
+  make = alone(async () => {
+    const tried = new Map();
+    const isNew = ({ id, revision }) => !(tried.get(id) >= revision);
+    for (let job; (job = this.due(this.#store.state.jobs).find(isNew)); ) {
+      tried.set(job.id, job.revision);
+      await this.#makeOne(job);
+    }
+  });
+
+  /** A copy of the one that is shown as it is, of another by asking for it. Nobody reads it by that: it is
+   * deleted when it would have been. @throws {Error} the service gives none at all now */
+  async #makeOne(job) {
+    const { shown } = this.#store.state;
+    try {
+      const whole = shown?.id === job.id ? shown : await read(client({ attempts: 1 }), job.id, { renew: false });
+      if (whole.metadata && this.#store.state.jobs.some(({ id }) => id === job.id)) await this.put(job, whole, whole.edits.revision);
+    } catch (error) {
+      if (!OF_ONE_JOB.has(error.status)) throw error;
+    }
+  }
+
+  /** An edit goes into the copy of its transcript with the answer that has it, and waits for no other copy. */
+  async edited(id, text, revision) {
+    const job = this.#store.state.jobs.find((one) => one.id === id);
+    if (!job) return;
+    const [due] = this.due([{ ...job, revision }]);
+    if (due) await this.put(due, text, revision);
   }
 
   /** Keep in this tab what the service has deleted, and in the browser where a copy is there already. */

@@ -2,11 +2,11 @@
  * files on their way. It is nobody's but the recorder's what becomes of them (states.js). */
 
 import { tailOf } from "./captions.js";
-import { ServiceUnreachable } from "./client/index.js";
 import { newKey } from "./client/world.js";
 import { call, keepsTalks } from "./memory.js";
 import { Microphone, refusal, silentFor } from "./microphone.js";
 import { read } from "./reading.js";
+import { Sending, trimmed, UNREADABLE } from "./sending.js";
 import { client } from "./session.js";
 import { after, endOf, lacksWords } from "./states.js";
 import { heads, held, keepHead, Sound } from "./storage.js";
@@ -15,17 +15,10 @@ import { Talk } from "./talk.js";
 import { save } from "./view.js";
 import { counted, stamp, trouble } from "./words.js";
 
-const AT_ONCE = 2;
 /** Of a job that was not done when its service stopped. */
 const STOPS = "shutting_down";
 /** What is stored of a take. */
 const HEAD = ["id", "source", "name", "state", "job", "owner", "type", "rate", "options", "segments", "part", "made", "lacks", "gaps"];
-/** Of a file that is gone, was written on after it was chosen, or may not be read. */
-export const UNREADABLE = {
-  detail: "The browser cannot read this file: it was moved, changed or deleted, or may not be read.",
-  hint: "Choose it again once it is complete.",
-  code: "unreadable",
-};
 
 /**
  * A take is a `source` (file, microphone, captions, or a conversation of a page before), a `state`, and more as it comes. `saved`: the person has
@@ -37,6 +30,7 @@ export class Recorder {
   #say;
   #sent;
   #replaced;
+  #sending;
   /** Whether it is of whoever is signed in. */
   own = (take) => take.owner === this.#store.state.about?.owner;
   /** The microphone or the talk of each that goes on, by id. */
@@ -53,6 +47,7 @@ export class Recorder {
    */
   constructor(store, say, sent, replaced) {
     [this.#store, this.#say, this.#sent, this.#replaced] = [store, say, sent, replaced];
+    this.#sending = new Sending(store, say, this, (...given) => this.#step(...given), sent);
   }
 
   get(id) {
@@ -97,7 +92,7 @@ export class Recorder {
 
   add(files) {
     this.#list(...files.map((file) => this.#new("file", file.name, { file, state: "waiting" })));
-    this.#sendNext();
+    this.#sending.next();
   }
 
   /** @param {string} name of a file that cannot be read */
@@ -107,8 +102,8 @@ export class Recorder {
 
   /** Send it, with the options as they are now. */
   send(id) {
-    this.#step(id, "send", this.#toSend(this.get(id)));
-    this.#sendNext();
+    this.#step(id, "send", this.#sending.anew(this.get(id)));
+    this.#sending.next();
   }
 
   async file(id) {
@@ -128,7 +123,7 @@ export class Recorder {
 
   drop(id) {
     this.#step(id, "deleted");
-    this.#sendNext();
+    this.#sending.next();
   }
 
   /** Takes against the jobs that there are; `asked`: when it was asked for them; `forgot`: it was started since, and keeps none. */
@@ -146,9 +141,9 @@ export class Recorder {
       else if (job?.error) fails(job.error);
       else if (job || !(since < asked)) continue;
       else if (!forgot) fails(null);
-      else if (this.#step(id, "restarted", this.#toSend(take))) this.#say(`The service was restarted; ${name} is uploaded again.`);
+      else if (this.#step(id, "restarted", this.#sending.anew(take))) this.#say(`The service was restarted; ${name} is uploaded again.`);
     }
-    this.#sendNext();
+    this.#sending.next();
   }
 
   /** Its job is done. Its sound is not needed any more if that has every word; a file is its owner's, and is not stored here. */
@@ -180,12 +175,6 @@ export class Recorder {
     return { id: newKey(), key: newKey(), source, name, options: this.#store.state.options, segments: [], ...more };
   }
 
-  /** What is to be known of one that is sent: each time anew. A found one has its own options unless there are any. */
-  #toSend({ found, options }) {
-    const { options: now } = this.#store.state;
-    return { options: found && !Object.keys(now).length ? options : now, key: newKey(), job: undefined, since: undefined, error: null, later: false, found: false, lacks: false };
-  }
-
   /** What a live session is asked for; undefined: it would be somebody else's. */
   #wishes(id) {
     const take = this.get(id);
@@ -199,8 +188,8 @@ export class Recorder {
     const take = this.get(id);
     this.#going.delete(id);
     if (!take?.sound.count) return this.drop(id);
-    this.#step(id, this.own(take) ? event : "captioned", { ...this.#toSend(take), ...change });
-    this.#sendNext();
+    this.#step(id, this.own(take) ? event : "captioned", { ...this.#sending.anew(take), ...change });
+    this.#sending.next();
   }
 
   #told(id, event) {
@@ -254,40 +243,6 @@ export class Recorder {
     this.#replaced(part, whole).catch(() => {}); // then it stays
   }
 
-  #sendNext() {
-    let free = AT_ONCE - this.#store.state.takes.filter((one) => one.state === "sending").length;
-    for (const { id, state } of this.#store.state.takes.filter(this.own)) {
-      if (free <= 0 || state !== "waiting") continue;
-      free -= 1;
-      this.#step(id, "begun");
-      this.#sendOne(this.get(id));
-    }
-  }
-
-  async #sendOne(take) {
-    const { id, key, name, options } = take;
-    const asking = client(); // of whoever is signed in now
-    try {
-      const file = await this.file(id);
-      if (!(await isReadable(file))) throw UNREADABLE;
-      const { about } = this.#store.state;
-      const kept = { ...(about?.engine.words && { words: true }), ...(about?.people_consent && { voiceprints: true }) };
-      const job = await asking.submit(file, { ...kept, ...trimmed(options) }, { key, name });
-      const now = this.get(id); // whose it is may have been learnt meanwhile
-      if (!now) return void (await asking.cancel(job.id));
-      this.#step(id, "sent", { file, job: job.id, since: performance.now() });
-      if (this.own(now)) this.#sent(job, file, now);
-    } catch (error) {
-      if (error.status === 401 && this.own(take)) this.#store.set({ locked: true });
-      const { file } = take;
-      const wrong = !file || (await isReadable(file)) ? trouble(error) : UNREADABLE;
-      this.#step(id, "refused", { error: wrong, later: error.status === 401 || error instanceof ServiceUnreachable });
-      this.#say(`${name} was rejected: ${wrong.detail}`);
-    } finally {
-      this.#sendNext();
-    }
-  }
-
   /** What became of takes whose tab is no more is this tab's to ask, from when it has them. */
   #find = alone(async () => {
     const { about } = this.#store.state;
@@ -331,13 +286,4 @@ export class Recorder {
     const take = this.get(id);
     if (take.source !== "file") keepHead(Object.fromEntries(HEAD.map((key) => [key, take[key]])));
   }
-}
-
-/** Options without the spaces around them. */
-const trimmed = (options) => Object.fromEntries(Object.entries(options).map(([name, text]) => [name, text.trim()]).filter(([, text]) => text));
-
-/** Whether the first bytes can be read; a slice of a file that is gone is empty, and can. */
-async function isReadable(file) {
-  const reader = file.stream().getReader();
-  return reader.read().then(() => (reader.cancel().catch(() => {}), true), () => false);
 }

@@ -1,13 +1,14 @@
-/** Recordings of the service: listed again and again, the one that is shown followed while it is heard. */
+/** Recordings of the service, listed again and again, and who is signed in there. */
 
 import { CONVERSATION, Conversations } from "./conversations.js";
 import { Copies } from "./copies.js";
 import { forget, note } from "./deleted.js";
 import { Editing } from "./editing.js";
 import { names, call, lastShown, showLast } from "./memory.js";
-import { isOver, newest, read } from "./reading.js";
+import { isOver, newest } from "./reading.js";
 import { Recorder } from "./recorder.js";
 import { client, keep, token } from "./session.js";
+import { Shown } from "./shown.js";
 import { alone } from "./store.js";
 import { spoken, trouble } from "./words.js";
 
@@ -18,18 +19,12 @@ const HIDDEN_MS = 15000;
 const LOOKS = 20;
 /** A service that says nothing for so long is taken for gone. */
 const SILENCE_MS = 20000;
-/** What went wrong with the recording that is shown is tried again after so long. */
-const AGAIN_MS = 5000;
 /** In the first part of its retention a transcript that is read is not asked for again, */
 const RENEW_BELOW = 0.5;
 /** and nobody is taken to read who has done nothing for so much of it. */
 const IDLE_SHARE = 0.25;
 /** Seconds by which a whole talk may be shorter than a part of it: both are rounded, and a session hears a little silence more. */
 const SHORTER_S = 0.5;
-/** Answers that say nothing of other jobs: it was deleted meanwhile, or cannot be read. */
-const OF_ONE_JOB = new Set([404, 409, 500]);
-/** Of a transcript that the service has no more nothing can be undone. */
-const NO_EDITS = { revision: 0, undo: 0, redo: 0 };
 /** What tells that somebody is there. Sound that plays does, too. */
 const SIGNS = ["pointerdown", "pointermove", "keydown", "wheel", "scroll", "input", "timeupdate"];
 
@@ -43,9 +38,7 @@ export class Recordings {
   #say;
   #talks = () => new Conversations(this.#store, (job, name) => this.#made(job, name));
   #tick = () => {};
-  #following = new AbortController();
-  /** The job whose end its stream has said, or that is asked for without that. */
-  #heard = "";
+  #shown;
   /** The start of the service that the list is of. */
   #instance = "";
   /** The start that `about` is of. */
@@ -57,7 +50,8 @@ export class Recordings {
     this.#store = store;
     this.#say = say;
     this.copies = new Copies(store);
-    this.editing = new Editing(store, say, (...given) => this.copies.edit(...given), (...given) => this.#copyEdit(...given));
+    this.editing = new Editing(store, say, (...given) => this.copies.edit(...given), (...given) => this.copies.edited(...given));
+    this.#shown = new Shown(store, say, this, (job) => this.#put(job));
     this.conversations = this.#talks();
     this.recorder = new Recorder(store, say, (...given) => this.#sent(...given), (...given) => this.#replaced(...given));
   }
@@ -115,7 +109,7 @@ export class Recordings {
     if (id === this.#store.state.selected) return;
     this.#store.set({ selected: id, shown: null });
     showLast(id);
-    this.#resume();
+    this.#shown.resume();
   }
 
   /** Have the service keep a transcript longer: it counts from when it was last asked for. */
@@ -183,13 +177,13 @@ export class Recordings {
       const first = !this.#instance;
       const forgot = !first && this.#instance !== health.instance && !about?.keeps_jobs; // of one that keeps its jobs there may be several
       this.#instance = health.instance; // only now: had there been no list, it would still be new
-      this.#hold(jobs);
+      this.#shown.hold(jobs);
       this.#note(jobs, health);
       this.#set(jobs, { names: names(), locked: false, loaded: true, refused: null });
       this.recorder.look(jobs, asked, forgot);
-      this.#reconcile(jobs);
+      this.#shown.reconcile(jobs);
       if (first && !this.#store.state.selected && jobs.some(({ id }) => id === lastShown())) this.select(lastShown()); // who loads the page again reads on
-      this.#copy();
+      this.copies.make();
       this.#attend(jobs);
     } catch (error) {
       if (error.status === 401 && token() === asks) this.#store.set({ locked: true, loaded: true, ...(error.code === "token_invalid" && !this.#store.state.locked ? { arrival: trouble(error) } : {}) });
@@ -231,58 +225,6 @@ export class Recordings {
     this.#store.set({ deleted: note(jobs, about, health.instance, sent) });
   }
 
-  /** What is shown and was deleted by the service stays: it is this page's now. In the browser no copy
-   * is made for that: somebody may have deleted it, elsewhere. */
-  #hold(jobs) {
-    const { jobs: before, shown } = this.#store.state;
-    const gone = before.filter((one) => !jobs.some((job) => job.id === one.id));
-    if (!gone.length) return;
-    const job = gone.find((one) => one.id === shown?.id);
-    this.copies.refresh();
-    if (!job || !shown.metadata) return;
-    this.copies.hold(job, shown);
-    this.#store.set({ shown: { ...shown, edits: NO_EDITS } });
-    this.#say(`The service has deleted the transcript of ${names().get(job.id) || "the recording"}. It is still shown here.`);
-  }
-
-  async #showCopy(id, signal) {
-    const text = await this.copies.edit(id);
-    if (signal.aborted) return;
-    if (!text) return this.#store.set({ problem: LOST });
-    this.#store.set({ shown: { ...text, id, final: true, revision: -1, edits: NO_EDITS } });
-  }
-
-  /** Copies of what the service will delete, one after the other, until all are of the newest revision
-   * that is known. What fails is asked for again at the next look. */
-  #copy = alone(async () => {
-    const tried = new Map();
-    const isNew = ({ id, revision }) => !(tried.get(id) >= revision);
-    for (let job; (job = this.copies.due(this.#store.state.jobs).find(isNew)); ) {
-      tried.set(job.id, job.revision);
-      await this.#copyOne(job);
-    }
-  });
-
-  /** A copy of the one that is shown as it is, of another by asking for it. Nobody reads it by that: it is
-   * deleted when it would have been. @throws {Error} the service gives none at all now */
-  async #copyOne(job) {
-    const { shown } = this.#store.state;
-    try {
-      const whole = shown?.id === job.id ? shown : await read(client({ attempts: 1 }), job.id, { renew: false });
-      if (whole.metadata && this.#store.state.jobs.some(({ id }) => id === job.id)) await this.copies.put(job, whole, whole.edits.revision);
-    } catch (error) {
-      if (!OF_ONE_JOB.has(error.status)) throw error;
-    }
-  }
-
-  /** An edit goes into the copy of its transcript with the answer that has it, and waits for no other copy. */
-  async #copyEdit(id, text, revision) {
-    const job = this.#store.state.jobs.find((one) => one.id === id);
-    if (!job) return;
-    const [due] = this.copies.due([{ ...job, revision }]);
-    if (due) await this.copies.put(due, text, revision);
-  }
-
   /** Whoever reads a transcript, or is writing in it, has it kept. */
   #attend(jobs) {
     const { about, selected } = this.#store.state;
@@ -295,17 +237,6 @@ export class Recordings {
 
   #put(job) {
     this.#set(this.#store.state.jobs.map((one) => (one.id === job.id ? dated(job) : one)));
-  }
-
-  /** Ask for what is selected, from the beginning; what is shown of it stays until there is an answer. */
-  #resume() {
-    this.#following.abort();
-    this.#following = new AbortController();
-    this.#store.set({ problem: null });
-    const { copies, jobs, selected: id } = this.#store.state;
-    if (!id || id === CONVERSATION || this.recorder.get(id)) return;
-    if (copies.has(id) && !jobs.some((job) => job.id === id)) this.#showCopy(id, this.#following.signal);
-    else this.#follow(id, this.#following.signal);
   }
 
   /** A conversation is a job now. */
@@ -348,51 +279,6 @@ export class Recordings {
     call(job.id, name);
     this.#set([...jobs.filter((one) => one.id !== job.id), job], { names: names() });
   }
-
-  /** What is shown against what there is: edited in another tab, or something went wrong with it. */
-  #reconcile(jobs) {
-    const { problem, selected, shown } = this.#store.state;
-    if (problem && problem.code !== LOST.code && performance.now() - problem.at > AGAIN_MS) return this.#resume();
-    const job = jobs.find((one) => one.id === selected);
-    if (job && isOver(job) && shown?.final === false && this.#heard !== selected) {
-      this.#heard = selected;
-      return this.#resume();
-    }
-    if (job && shown?.edits && shown.id === selected && job.revision > shown.edits.revision) this.editing.again(selected, job.revision).then(() => this.#copy());
-  }
-
-  /** The transcript of a job, as it grows and as it is in the end. A stream for the job that is
-   * shown, and no other: a browser has six connections to a server, for all its tabs. */
-  async #follow(id, signal) {
-    const segments = [];
-    const show = (change) => {
-      if (!signal.aborted) this.#store.set({ shown: { id, segments, final: false, revision: 0, ...change } });
-    };
-    let revision = 0;
-    try {
-      const job = await client().job(id, { signal });
-      if (!isOver(job)) {
-        show({});
-        this.#heard = "";
-        for await (const event of client().events(id, { signal })) {
-          if (event.kind === "progress") continue; // the list has it
-          if (event.kind === "segment") segments[event.data.index] = event.data.segment;
-          show({ revision: (revision += 1) });
-        }
-        this.look();
-      }
-      this.#heard = id;
-      const ended = await client().job(id, { signal });
-      this.#put(ended);
-      if (ended.error) return show({ final: true, error: ended.error, revision: -1 });
-      show({ ...(await read(client(), id, { signal })), final: true, revision: -1 });
-    } catch (error) {
-      if (signal.aborted) return;
-      if (error.code === "job_not_found" && this.#store.state.copies.has(id)) this.#showCopy(id, signal);
-      else if (error.code === "job_not_found") this.#store.set({ problem: LOST });
-      else this.#store.set({ problem: { ...trouble(error), at: performance.now() } });
-    }
-  }
 }
 
 /** Of a token that no request can carry. */
@@ -400,12 +286,6 @@ const MISTYPED = { detail: "A token has only letters, digits and signs of the En
 
 /** When a token can be tried again, if the service says so. */
 const waits = ({ retryAfter }) => (retryAfter ? `Try again in ${spoken(Math.ceil(retryAfter))}.` : "");
-
-const LOST = {
-  detail: "The service no longer has this recording.",
-  hint: "Upload the recording again.",
-  code: "job_not_found",
-};
 
 /** A job with when, by this page's clock, the service deletes it. */
 const dated = (job) => ({ ...job, expires_at: typeof job.expires_in === "number" ? performance.now() + job.expires_in * 1000 : null });
