@@ -7,6 +7,8 @@ from pathlib import Path
 import pytest
 from browser_visitor import IS_HERE, LACKING, Visitor, spoken
 from own_machine import start_own as start_own
+from page_actions import HOLD, goes_to, kept
+from service_process import Server
 from systems import IN_WINDOWS
 
 
@@ -39,3 +41,33 @@ def visitor(browser: Visitor, tmp_path: Path) -> Iterator[Visitor]:
     browser.driver.switch_to.window(browser.driver.window_handles[0])
     browser.driver.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
     browser.forgets()
+
+
+@pytest.fixture(scope="module")
+def slow(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """A service that hears a minute in a second, goes only as far as `goes_to` says, and keeps
+    recordings."""
+    home = tmp_path_factory.mktemp("slow")
+    heard = {"scripted_speed": 60, "scripted_hold": home / HOLD}
+    with Server(home, people=1, **heard, **kept(home)) as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def moonshine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """A service with an engine that hears words."""
+    with Server(tmp_path_factory.mktemp("moonshine"), engine="moonshine") as running:
+        yield running
+
+
+@pytest.fixture
+def emptied(request: pytest.FixtureRequest) -> Iterator[None]:
+    """No test finds another's recordings, nor leaves any; the service has had other tests."""
+    names = [one for one in ("server", "slow", "moonshine") if one in request.fixturenames]
+    running = [request.getfixturevalue(one) for one in names]
+    for one in running:
+        one.client.delete("/v1/data").raise_for_status()
+    yield
+    for one in running:
+        goes_to(one, None)
+        one.client.delete("/v1/data").raise_for_status()

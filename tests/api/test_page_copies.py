@@ -4,15 +4,11 @@ from typing import Any
 
 import pytest
 from browser_visitor import Visitor, script
+from page_actions import LINES, said, writes
 from service_process import Server, wait_until
-from test_page_in_browser import LINES, said, writes
 from test_page_recorder import comes_again
 
-
-@pytest.fixture(autouse=True)
-def _emptied(server: Server) -> None:
-    """The service that tests share has no recordings of others."""
-    server.client.delete("/v1/data").raise_for_status()
+pytestmark = pytest.mark.usefixtures("emptied")
 
 
 def reads_a_copied_one(visitor: Visitor, server: Server) -> None:

@@ -6,9 +6,9 @@ import re
 import httpx
 import pytest
 from browser_visitor import Visitor
+from page_actions import worked_out
 from service_clock import AHEAD_S, clocked_command, put_ahead
 from service_process import Server, StartServer, wait_until
-from test_page_in_browser import worked_out
 
 AWAY = f"const now = Date.now; Date.now = () => now() + {1000 * AHEAD_S};"
 """Script of a page that is opened an hour later."""

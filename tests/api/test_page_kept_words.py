@@ -4,9 +4,7 @@ from typing import Any
 
 import pytest
 from browser_visitor import ENTER, Visitor
-from service_process import Server, StartServer, new_file, wait_until
-from test_page import TOKEN
-from test_page_in_browser import (
+from page_actions import (
     LEAVES,
     LINES,
     goes_live,
@@ -15,6 +13,8 @@ from test_page_in_browser import (
     said,
     writes,
 )
+from service_process import Server, StartServer, new_file, wait_until
+from test_page import TOKEN
 from test_page_recorder import (
     comes_again,
     jobs_of,
@@ -22,12 +22,7 @@ from test_page_recorder import (
     owners,  # noqa: F401 (a fixture)
 )
 
-
-@pytest.fixture(autouse=True)
-def _emptied(request: pytest.FixtureRequest) -> None:
-    """The service that tests share has no recordings of others."""
-    if "server" in request.fixturenames:
-        request.getfixturevalue("server").client.delete("/v1/data").raise_for_status()
+pytestmark = pytest.mark.usefixtures("emptied")
 
 
 def types(visitor: Visitor, index: int, text: str) -> None:

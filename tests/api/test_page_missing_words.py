@@ -6,12 +6,14 @@ from typing import Any
 
 import pytest
 from browser_visitor import Visitor
+from page_actions import worked_out
 from service_process import Server, StartServer, new_file, wait_until
-from test_page_in_browser import worked_out
 from test_page_recorder import comes_again, lines, pieces
 
 from sidecar.transcripts import transcript
 from sidecar.transcripts.transcript import Finished, Notice, Segment, Transcript, to_wire
+
+pytestmark = pytest.mark.usefixtures("emptied")
 
 TRUNCATED = Notice(transcript.TRUNCATED, "The output of the model ended early.")
 
@@ -222,10 +224,3 @@ def test_words_shown_last_stay_with_their_audio_where_a_talk_breaks_off_after_st
     visitor.sees(".head button", "Transcribe it again in full").click()
     visitor.sees("#main .title", "scripted")
     assert server.jobs()[0]["duration"] > 1
-
-
-@pytest.fixture(autouse=True)
-def _emptied(request: pytest.FixtureRequest) -> None:
-    """The service that tests share has no recordings of others."""
-    if "server" in request.fixturenames:
-        request.getfixturevalue("server").client.delete("/v1/data").raise_for_status()

@@ -8,11 +8,13 @@ from typing import Any
 
 import pytest
 from browser_visitor import CONTROL, Visitor, spoken
+from page_actions import LEAVES, downloaded, goes_live, worked_out
 from service_process import Server, StartServer, new_file, wait_until
 from test_page import TOKEN
-from test_page_in_browser import LEAVES, downloaded, goes_live, worked_out
 
 from sidecar.auth.token_issuing import TokenIssuer
+
+pytestmark = pytest.mark.usefixtures("emptied")
 
 STATES = {"recording", "waiting", "sending", "sent", "kept", "done", "gone"}
 EVENTS = {
@@ -27,13 +29,6 @@ IDBObjectStore.prototype.put = function (row) {
   return put.call(this, row);
 };"""
 LITTLE_ROOM = """navigator.storage.estimate = async () => ({ quota: 5e6, usage: 4e6 });"""
-
-
-@pytest.fixture(autouse=True)
-def _emptied(request: pytest.FixtureRequest) -> None:
-    """The service that tests share has no recordings of others."""
-    if "server" in request.fixturenames:
-        request.getfixturevalue("server").client.delete("/v1/data").raise_for_status()
 
 
 def pieces(visitor: Visitor) -> int:

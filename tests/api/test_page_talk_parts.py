@@ -3,8 +3,8 @@
 from typing import Any
 
 from browser_visitor import ENTER, Visitor
+from page_actions import LIVE, said, writes
 from service_process import Server, StartServer, wait_until
-from test_page_in_browser import LIVE, said, writes
 from test_page_kept_words import typed, types
 from test_page_recorder import UNREACHABLE, pieces
 

@@ -62,7 +62,7 @@ _NAMES = {
 """Methods of what may be of any type. A fixture that is asked for by its name may be any."""
 LONGEST_FILES = (
     *("engines/vibevoice/test_vibevoice_decoder.py", "engines/whisper/test_whisper_base.py"),
-    *("api/test_page_in_browser.py", "cli/test_command_line.py"),
+    *("api/test_page_recorder.py", "cli/test_command_line.py"),
     *("engines/test_moonshine.py", "audio/test_recordings_as_found.py"),
     *("diarization/test_diarizer.py", "plugins/upstream/test_upstream_diarization.py"),
     *("cli/test_pull_command.py", "server/test_process_lifecycle.py"),
