@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import sys
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import aclosing, contextmanager, suppress
 from dataclasses import KW_ONLY, dataclass, replace
 from pathlib import Path
@@ -18,12 +18,13 @@ from sidecar.cli.backends import LiveBackend, ServiceTarget, open_live_backend
 from sidecar.cli.common_options import argument, option
 from sidecar.cli.live_output import EVENTS, open_output
 from sidecar.cli.request_flags import request_option
+from sidecar.cli.shown_session import ShownSession, show_events
 from sidecar.concurrency import running
 from sidecar.interfaces import live_events
 from sidecar.interfaces.engine_interface import ChannelMode
 from sidecar.interfaces.live_options import LIVE_RATE
 from sidecar.interfaces.request_options import parse_channel_names, parse_choice
-from sidecar.live.sessions.event_log import EventLog, NumberedEvent
+from sidecar.live.sessions.event_log import NumberedEvent
 from sidecar.transcripts import transcript_formats
 from sidecar.transcripts.channel_merge import STEREO, channel_names
 from sidecar.transcripts.transcript import Segment, SpeakerProfile, Transcript
@@ -300,9 +301,9 @@ async def _run(options: LiveCommandOptions, channels: Sequence[str]) -> int:
                 written.line_format, written.add, shown=on_stdout, labels=labels, channels=channels
             )
             with display as show:
-                shown = ShownSession(show)
+                shown = ShownSession(show.event)
                 try:
-                    summary, wrong = await _listen(backend, audio, shown, ended)
+                    summary, wrong = await _listen(backend, audio, show, shown, ended)
                 except (asyncio.CancelledError, errors.SidecarError):  # as a second Ctrl-C
                     if (so_far := shown.break_off()) is not None:
                         written.finish(so_far)
@@ -332,11 +333,15 @@ def _audio_of(options: LiveCommandOptions, channels: int) -> tuple[int, Any]:
 
 
 async def _listen(
-    backend: LiveBackend, audio: AsyncIterator[bytes], shown: ShownSession, ended: asyncio.Event
+    backend: LiveBackend,
+    audio: AsyncIterator[bytes],
+    display: LiveDisplay,
+    shown: ShownSession,
+    ended: asyncio.Event,
 ) -> tuple[live_events.Summary, errors.SidecarError | None]:
     """Send all audio, until ``ended``, and show the events; return the summary, and the error if
     the session ended early."""
-    sending, showing = _send_audio(backend, audio, shown.display), show_events(backend, shown)
+    sending, showing = _send_audio(backend, audio, display), show_events(backend, shown)
     async with running(sending, showing, ended.wait()) as tasks:
         sent, events, _ = tasks
         await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
@@ -365,72 +370,6 @@ async def _send_audio(
     async for chunk in audio:
         display.level(audio_input.loudness(chunk))
         await backend.send(chunk)
-
-
-async def show_events(
-    backend: LiveBackend, shown: ShownSession
-) -> tuple[live_events.Summary, errors.SidecarError | None]:
-    """Show the events; return the summary. If the session ends without it, return one of what was
-    shown last, and the error."""
-    wrong: errors.SidecarError | None = None
-    try:
-        async for numbered in backend.events():
-            shown.add(numbered)
-            match numbered.event:
-                case live_events.NoticeRaised(notice) if notice.code == errors.ShuttingDown.code:
-                    wrong = errors.ShuttingDown(notice.message)
-                case live_events.Summary() as summary:
-                    return summary, wrong
-        raise errors.SessionOver("The live session ended without its summary.")
-    except errors.SidecarError as error:
-        if (transcript := shown.break_off()) is None:
-            raise
-        return live_events.Summary(transcript), error
-
-
-class ShownSession:
-    """Session as the display showed it: its transcript, if it ends without its summary."""
-
-    def __init__(self, display: LiveDisplay) -> None:
-        self.display = display
-        self._log = EventLog()
-        self._names: dict[int, str | None] = {}
-
-    def add(self, numbered: NumberedEvent) -> None:
-        """Show an event."""
-        self.display.event(numbered)
-        self._log.add(numbered.event, numbered.channel)
-        match numbered.event:
-            case live_events.Final(segment=Segment(speaker=int(speaker)), name=name):
-                self._names[speaker] = name
-            case live_events.SpeakersRevised(names=revised):
-                self._names |= revised
-
-    def break_off(self) -> Transcript | None:
-        """Show what was being said as final; return the transcript; `None` of no words."""
-        for event in self._log.break_off(0.0):
-            if self._log.add(event):
-                channel = event.segment.speaker if isinstance(event, live_events.Final) else None
-                self.display.event(NumberedEvent(self._log.last, event, channel))
-        segments = self._log.so_far(0.0).said
-        return _transcript_of(segments, self._names) if segments else None
-
-
-def _transcript_of(segments: Sequence[Segment], names: Mapping[int, str | None]) -> Transcript:
-    """Return the transcript of segments in order of time: those of two channels come in another.
-    ``names``: by speaker."""
-    voices = (
-        SpeakerProfile(number, 0.0, name=name) for number, name in names.items() if name is not None
-    )
-    return Transcript(
-        tuple(sorted(segments, key=lambda one: (one.start, one.end))),
-        language="",
-        duration=max(one.end for one in segments),
-        engine="",
-        precision="",
-        diarized=any(one.speaker is not None for one in segments),
-        voices=tuple(voices),
-    )
 
 
 def _summary_of(transcript: Transcript) -> str:

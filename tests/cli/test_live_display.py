@@ -13,10 +13,9 @@ from sidecar import errors
 from sidecar.cli.backends import LiveBackend
 from sidecar.cli.live import (
     LiveDisplay,
-    ShownSession,
     _LiveScreenDisplay,  # internal: `open_live_display` opens it only on a terminal
-    show_events,
 )
+from sidecar.cli.shown_session import ShownSession, show_events
 from sidecar.interfaces.live_events import (
     Final,
     NoticeRaised,
@@ -48,8 +47,8 @@ async def test_session_that_ends_early_keeps_both_channels_in_order_of_time_with
         yield NumberedEvent(7, Partial(7, 7, 9.8, 10.0, "But", ""), 1)
         raise errors.ShuttingDown()
 
-    display = LiveDisplay("srt", print, labels=True)
-    summary, wrong = await show_events(LiveBackend(nothing, nothing, events), ShownSession(display))
+    shown = ShownSession(LiveDisplay("srt", print, labels=True).event)
+    summary, wrong = await show_events(LiveBackend(nothing, nothing, events), shown)
     assert isinstance(wrong, errors.ShuttingDown)
     assert summary.transcript.duration == 10.0
     assert transcript_formats.to_text(summary.transcript).splitlines() == [
@@ -80,8 +79,8 @@ async def test_session_that_ends_early_keeps_the_speakers_and_text_that_were_sho
             yield NumberedEvent(number, event)
         raise errors.SessionOver()
 
-    display = LiveDisplay("srt", print, labels=True)
-    summary, _ = await show_events(LiveBackend(nothing, nothing, events), ShownSession(display))
+    shown = ShownSession(LiveDisplay("srt", print, labels=True).event)
+    summary, _ = await show_events(LiveBackend(nothing, nothing, events), shown)
     *lines, last = transcript_formats.to_text(summary.transcript).splitlines()
     assert lines == ["[00:00:00.5] Anna: A long sentence.", "[00:00:08.5] Bert: Yes."]
     assert last.endswith("And what if")
@@ -97,8 +96,8 @@ async def test_words_shown_last_are_printed_as_final_if_the_session_ends_early(
         raise errors.SessionOver()
 
     lines: list[str] = []
-    display = LiveDisplay(fmt, lines.append, labels=False)
-    await show_events(LiveBackend(nothing, nothing, events), ShownSession(display))
+    session = ShownSession(LiveDisplay(fmt, lines.append, labels=False).event)
+    await show_events(LiveBackend(nothing, nothing, events), session)
     assert sum(shown in line for line in lines) == 1
 
 
