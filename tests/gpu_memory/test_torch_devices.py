@@ -58,7 +58,8 @@ def rocm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[SetFree]:
     monkeypatch.syspath_prepend(package.parent)
     monkeypatch.setenv("PYTHONPATH", str(package.parent))
     monkeypatch.setenv("HIP_FREE_BYTES", str(free))
-    monkeypatch.delitem(sys.modules, "torch", raising=False)
+    monkeypatch.setitem(sys.modules, "torch", None)  # so that its stand-in goes at the end
+    del sys.modules["torch"]
     monkeypatch.setattr("sidecar.engines.torch_build.metadata.version", lambda name: "2.9.0")
     torch_devices.CHILD.close()
     torch_devices.torch_is_for_rocm.cache_clear()
