@@ -32,17 +32,13 @@ _suspended_s = 0.0
 def suspended_s() -> float:
     """Return how long the machine was suspended since its boot, to the second; it never becomes
     less. 0 where the monotonic clock counts that, too, and on systems that do not tell."""
-    if sys.platform == "darwin":  # Python's monotonic clock is the second
-        return _apart(time.CLOCK_MONOTONIC, time.CLOCK_UPTIME_RAW)
-    if sys.platform == "linux":
-        return _apart(time.CLOCK_BOOTTIME, time.CLOCK_MONOTONIC)
-    return 0.0
-
-
-def _apart(total: int, awake: int) -> float:
     global _suspended_s
-    if sys.platform == "win32":
+    if sys.platform != "darwin" and sys.platform != "linux":
         return 0.0
+    if sys.platform == "darwin":  # Python's monotonic clock is the second
+        total, awake = time.CLOCK_MONOTONIC, time.CLOCK_UPTIME_RAW
+    else:
+        total, awake = time.CLOCK_BOOTTIME, time.CLOCK_MONOTONIC
     while True:
         before = time.clock_gettime(awake)
         found = time.clock_gettime(total) - before
