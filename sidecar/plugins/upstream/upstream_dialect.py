@@ -10,6 +10,7 @@ import json
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Mapping
+from copy import copy
 from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
 
@@ -115,11 +116,13 @@ def garbled(what: str) -> UpstreamGarbled:
 
 
 def with_server_name(error: Error, server: str) -> Error:
-    """Return the error with the server's name, if it is about a server."""
+    """Return a copy of the error with the server's name, if it is about a server."""
     detail = error.detail.replace("The upstream", f"The upstream {server}", 1)
     if isinstance(error, UpstreamUnreachable) and detail == error.default_detail:
         detail = f"The upstream {server} does not answer."
-    return type(error)(detail, hint=error.hint, retry_after=error.retry_after)
+    named = copy(error)
+    named.detail, named.args = detail, (detail,)
+    return named
 
 
 def options_without(options: TranscribeOptions, names: Collection[str]) -> TranscribeOptions:

@@ -96,6 +96,18 @@ def test_recording_may_be_to_blame_only_if_the_upstream_refused_what_it_was_sent
     assert errors.from_wire(error.to_wire()).fault is fault, "as the job gets it"
 
 
+def test_error_with_the_name_of_its_server_is_to_blame_for_the_same_as_without() -> None:
+    refused = UpstreamRefused("The upstream said no.", hint="Ask.", fault=Fault.RECORDING)
+    busy = UpstreamBusy(retry_after=7)
+    busy.rest_s = 6.5
+    for error in (refused, busy):
+        named = upstream_dialect.with_server_name(error, "one:80")
+        assert str(named) == named.detail
+        assert "The upstream one:80" in named.detail
+        assert "one:80" not in error.detail
+        assert vars(named) == {**vars(error), "detail": named.detail}
+
+
 def test_upstream_whose_quota_is_exhausted_is_not_waited_for() -> None:
     body = json.dumps({"error": {"message": "x", "code": "insufficient_quota"}}).encode()
     found = upstream_dialect.error_of_refusal(RequestRefused(429, {"retry-after": "1"}, body))
