@@ -109,14 +109,16 @@ class FolderStorage:
 
     A private one belongs to the store that `join` marked it for. One that the setting `uploads`
     names (``named``) may have files of others: a cluster of services has a subfolder there, which
-    `join` makes once. Later a missing subfolder means that the share is not mounted: the storage is
-    unreachable, and no recording is missing.
+    `join` makes once. Later a missing subfolder, or mark, means that the share or disk is not
+    mounted: the storage is unreachable, and no recording is missing.
     """
 
     kind = "folder"
 
     def __init__(self, path: Path, *, named: bool = False) -> None:
         self._path, self._named = path, named
+        self._sign: Path | None = None
+        """What is there if the folder is mounted; None before `join`."""
 
     def __str__(self) -> str:
         return str(self._path)
@@ -135,7 +137,7 @@ class FolderStorage:
         if not self._named:
             self._mark(store)
             return
-        self._path /= f"{CLUSTER_PREFIX}{store}"
+        self._sign = self._path = self._path / f"{CLUSTER_PREFIX}{store}"
         try:
             once(partial(files.private_folder, self._path))
         except OSError as error:
@@ -164,7 +166,7 @@ class FolderStorage:
     def _mark(self, store: str) -> None:
         """Mark the folder for a store, also one of an earlier release, which has no mark. The name
         of the file says all: there is no moment at which half of it is written."""
-        mark = self._path / f"{store}{OWNER_SUFFIX}"
+        mark = self._sign = self._path / f"{store}{OWNER_SUFFIX}"
         try:
             self.check_owner(store)
             if mark.exists():
@@ -222,9 +224,10 @@ class FolderStorage:
     def put(self, name: str, pieces: Iterable[bytes], *, synced: bool = True) -> None:
         """Write a stream; the file appears whole or not at all."""
         path, partial = self._path / name, self._path / f"{name}{PARTIAL_SUFFIX}"
-        self._check_mounted()
         try:
-            if not self._named:
+            if self._named:
+                self._check_mounted()
+            else:
                 files.private_folder(self._path)
             if path.exists():
                 raise FileExistsError(errno.EEXIST, "the name is taken")
@@ -293,10 +296,11 @@ class FolderStorage:
         return fd
 
     def _check_mounted(self) -> None:
-        """Raise `errors.StorageUnreachable` if the subfolder of the cluster is missing."""
-        if self._named and not self._path.is_dir():
+        """Raise `errors.StorageUnreachable` if the subfolder of the cluster is missing, or the mark
+        of the store."""
+        if self._sign is not None and not self._sign.exists():
             raise errors.StorageUnreachable(
-                "The folder of recordings is missing: its share is not mounted."
+                "The folder of recordings is missing: its disk or share is not mounted."
             )
 
     def _now(self) -> float:

@@ -5,6 +5,7 @@ import asyncio
 import errno
 import os
 import re
+import shutil
 import threading
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from contextlib import closing, contextmanager
@@ -237,6 +238,30 @@ def test_unmounted_uploads_share_is_storage_unreachable_until_it_is_mounted_agai
         assert [*path.iterdir()] == []
     path.rmdir()
     (path.parent / "share").rename(path)
+    assert [*folder.read("a-job")] == [b"a recording"]
+    with pytest.raises(FileNotFoundError):
+        folder.open("another")
+
+
+def test_private_folder_whose_disk_is_away_has_lost_no_recording_and_takes_new_ones(
+    path: Path,
+) -> None:
+    folder = FolderStorage(path)
+    folder.join("one")
+    folder.put("a-job", [b"a recording"])
+    path.rename(path.parent / "disk")
+    for ask in (
+        lambda: folder.open("a-job"),
+        lambda: [*folder.read("a-job")],
+        lambda: folder.delete("a-job"),
+        lambda: folder.ages(),
+    ):
+        with pytest.raises(errors.StorageUnreachable, match="not mounted"):
+            ask()
+    folder.put("b-job", [b"a recording"])
+    assert [*folder.read("b-job")] == [b"a recording"]
+    shutil.rmtree(path)
+    (path.parent / "disk").rename(path)
     assert [*folder.read("a-job")] == [b"a recording"]
     with pytest.raises(FileNotFoundError):
         folder.open("another")
