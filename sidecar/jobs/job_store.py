@@ -20,7 +20,7 @@ from sidecar.jobs.persistent_recordings import PersistentRecordings
 from sidecar.jobs.wait_queue import QueuePosition
 from sidecar.observability.metrics import JobMetrics
 
-SAVE_PAUSES_S = 0.25, 0.5, 1.0
+SAVE_PAUSES_S: Iterable[float] = 0.25, 0.5, 1.0
 """Pauses between tries to persist a job that is imported: its words may be nowhere else."""
 
 
@@ -203,9 +203,7 @@ class JobBackend(Protocol):
         """Stop and release all resources."""
 
 
-async def persist_import(
-    call: Callable[[], Awaitable[object]], pauses_s: Iterable[float] = SAVE_PAUSES_S
-) -> None:
+async def persist_import(call: Callable[[], Awaitable[object]], pauses_s: Iterable[float]) -> None:
     """Persist a job that is imported; retried after each of the pauses if the node or the storage
     is at fault.
 

@@ -6,7 +6,7 @@ import asyncio
 import logging
 import math
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from functools import partial
 from itertools import islice
@@ -58,8 +58,7 @@ MAX_OUTLASTED = 1000
 class LocalJobStore:
     """`JobStore` of a service that shares its jobs with no other."""
 
-    save_pauses_s: Iterable[float] = SAVE_PAUSES_S
-    """As of `persist_import`."""
+    save_pauses_s = SAVE_PAUSES_S
 
     def __init__(
         self,

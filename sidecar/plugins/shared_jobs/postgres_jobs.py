@@ -8,7 +8,7 @@ import asyncio
 import math
 import time
 from array import array
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
 from itertools import groupby
@@ -27,13 +27,7 @@ from sidecar.jobs.job_record import (
     Priority,
     apply_event,
 )
-from sidecar.jobs.job_store import (
-    SAVE_PAUSES_S,
-    Expiry,
-    JobFilter,
-    OwnerLoad,
-    persist_import,
-)
+from sidecar.jobs.job_store import SAVE_PAUSES_S, Expiry, JobFilter, OwnerLoad, persist_import
 from sidecar.jobs.reservations import UNKNOWN_AUDIO_CHARGE_S, charged_audio_s
 from sidecar.jobs.retention import edits_full_error
 from sidecar.jobs.wait_queue import QueuePosition
@@ -91,9 +85,7 @@ class PostgresJobStore:
     long_queue = 500
     """Waiting jobs up to which a job that has just come, and one that has just gone, count at once;
     the order of ten thousand takes the database a quarter of a second."""
-    close_s = CLOSE_TIMEOUT_S
-    save_pauses_s: Iterable[float] = SAVE_PAUSES_S
-    """As of `persist_import`."""
+    close_s, save_pauses_s = CLOSE_TIMEOUT_S, SAVE_PAUSES_S
 
     def __init__(
         self,
@@ -165,7 +157,9 @@ class PostgresJobStore:
             raise errors.JournalUnreachable()  # an earlier attempt had no answer, and was undone
 
     async def import_ended(self, record: JobRecord, changes: Sequence[JobChange]) -> JobRecord:
-        """Persist a job that has ended already, with all its events, as `JobStore.import_ended`."""
+        """Persist a job that has ended already, with all its events, as `JobStore.import_ended`. If
+        the database does not answer, that is raised, but the job stays in memory, as its words may
+        be nowhere else, and is persisted once the database is back."""
         events = [JobEvent(1 + at, self._now(), change) for at, change in enumerate(changes)]
         ended = job_rows.replay_events(record, events)
         encrypted = [self._rows.encrypt_event(record.id, one.worn) for one in events]
@@ -183,13 +177,17 @@ class PostgresJobStore:
             self._rows.encrypt_summary(ended),
         )
 
-        async def persist() -> None:
+        async def persist(job_id: str = record.id) -> None:
             ((there,),) = await self._database.call("import_1", *values)
             if not there:
-                raise JobIdTaken(record.id)
+                raise JobIdTaken(job_id)
+            self._retention.settle(record.owner)
 
-        await persist_import(persist, self.save_pauses_s)
-        self._retention.settle(record.owner)
+        try:
+            await persist_import(persist, self.save_pauses_s)
+        except errors.JournalUnreachable:
+            self._soon(persist, record.id)
+            raise
         return ended
 
     async def get(self, job_id: str) -> JobRecord:
@@ -475,7 +473,7 @@ class PostgresJobStore:
 
     def _soon(self, call: Callable[..., Awaitable[object]], about: str, *more: object) -> None:
         async def end() -> None:
-            with suppress(errors.JobNotFound):  # it was deleted meanwhile: no fault to retry
+            with suppress(errors.JobNotFound, JobIdTaken):  # it was deleted meanwhile: no fault
                 await call(about, *more)
 
         self.ending.spawn(f"end {about}", retry_while_unavailable(end))
