@@ -3,6 +3,7 @@
 from typing import ClassVar, Self
 
 from sidecar.errors.error_base import ErrorKind, Fault, NotFound, SidecarError
+from sidecar.errors.service_errors import machine_error
 
 
 class EngineUnavailable(SidecarError, code="engine_unavailable", kind=ErrorKind.BUSY):
@@ -136,6 +137,12 @@ class EngineFailed(SidecarError, code="engine_failed"):
     """True if the engine took too long."""
 
     default_detail = "The engine could not transcribe this audio."
+
+
+def unexpected_engine_error(error: BaseException) -> SidecarError:
+    """Return the error of an engine that raised one of Python or a library: the machine's if that
+    lacks something. A `MemoryError` is the engine's: a recording may ask for more than there is."""
+    return machine_error(error) or EngineFailed(f"The engine failed: {type(error).__name__}.")
 
 
 class BadCheckpoint(SidecarError, kind=ErrorKind.BUSY):

@@ -98,18 +98,16 @@ class OutOfMemory(MachineBusy, code="out_of_memory"):
     """Worker process that the kernel killed for lack of memory."""
 
     fault = Fault.ENGINE  # a smaller one may have room
+    counts_as_death = True
     default_detail = "The kernel ended the worker process: there is not enough memory."
     default_hint = (
-        "Give the container or the machine more memory, or use a smaller model or precision; the "
-        "recording was not at fault."
+        "Give the container or the machine more memory, or use a smaller model or precision."
     )
 
 
 def machine_error(error: BaseException) -> MachineBusy | None:
     """Return the error of a machine that lacks something for now, if that is what ``error`` says,
     or what it was raised for."""
-    if isinstance(error, MemoryError):
-        return MachineBusy("This machine lacks memory for now.")
     own = isinstance(error, (OSError, RuntimeError))
     cause = error if own else error.__cause__ or error.__context__
     away = isinstance(cause, OSError) and cause.errno in MACHINE_ERRNOS | _AWAY_ERRNOS

@@ -80,8 +80,7 @@ class WorkerLiveSession:
             except Exception as error:  # the listener serves the other sessions, too
                 log.exception("internal error in the input of a live session, which ended")
                 self._session.close()
-                failed = errors.EngineFailed(f"The engine failed: {type(error).__name__}.")
-                self._failed(errors.machine_error(error) or failed)
+                self._failed(errors.unexpected_engine_error(error))
 
     def _apply(self, message: dict[str, Any], raw: bytes) -> None:
         match message:

@@ -123,10 +123,7 @@ def _answer_call(operations: WorkerOperations, request: RpcRequest) -> None:
         raise
     except Exception as error:  # top level of the process: an engine may raise anything
         log.exception("internal error in the operation %s", request.message.get("operation"))
-        failed = errors.EngineFailed(f"The engine failed: {type(error).__name__}.")
-        # A recording may ask for more than there is: the probe of the engine tells.
-        own = isinstance(error, MemoryError) and request.message.get("operation") == "transcribe"
-        request.end(error=((not own and errors.machine_error(error)) or failed).to_wire())
+        request.end(error=errors.unexpected_engine_error(error).to_wire())
     else:
         request.end(done=True)
 
