@@ -2,7 +2,7 @@
 
 from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from contextlib import AbstractAsyncContextManager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import Any, NamedTuple
 
@@ -147,10 +147,5 @@ LIVE = Sharing(
     pings=worker_process.PingTimes(worker_process.LIVE_PING_TIMEOUT_S),
 )
 """Live sessions run at normal priority, and a process that hangs is killed soon."""
-SERIAL = Sharing(
-    concurrent=True,
-    sessions=True,
-    worker=WorkerOptions(niceness=0, patience_s=TTS_CANCEL_TIMEOUT_S),
-    pings=worker_process.PingTimes(worker_process.LIVE_PING_TIMEOUT_S),
-)
+SERIAL = replace(LIVE, worker=WorkerOptions(niceness=0, patience_s=TTS_CANCEL_TIMEOUT_S))
 """TTS: a call that does not stop blocks all others, and the process is killed."""

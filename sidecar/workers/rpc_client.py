@@ -22,7 +22,10 @@ MAX_SEND_REFUSALS = 10_000
 """Times that the system has no room for a message's files, `channel.FULL_SOCKET_PAUSE_S` apart:
 some 20 s."""
 
-
+MAX_SILENT_PINGS = 10_800
+"""Pings that a process answers without a message of a call while it transcribes: six hours, as
+`worker_process.Heartbeat` sends them; a suspended machine sends none. A library or driver hangs
+then: engines report after each chunk at the latest, which is an hour of audio at most."""
 MAX_UNREAD_BYTES = 2 * channel.CREDIT_WINDOW_BYTES + channel.MAX_FRAME_BYTES
 """Maximum unread bytes of one call: a worker that sends more violates the flow control."""
 
@@ -34,8 +37,8 @@ class RpcCallEnded(Exception):
 class RpcCall:
     """One call, seen from the service: a reader of its answers, and a sender of more input."""
 
-    def __init__(self, number: int, connection: RpcConnection) -> None:
-        self.number = number
+    def __init__(self, number: int, connection: RpcConnection, operation: str) -> None:
+        self.number, self.operation = number, operation
         self.over = asyncio.Event()
         """Set once it has ended on the other side, or the connection is closed."""
         self._connection = connection
@@ -140,6 +143,7 @@ class RpcConnection(asyncio.Protocol):
         self._calls: dict[int, RpcCall] = {}
         self._last = 0
         self._pongs: list[asyncio.Event] = []
+        self._silent_pings, self.max_silent_pings = 0, MAX_SILENT_PINGS
         self.closed: channel.ChannelClosed | None = None
         self.reading_s = 0.0
         """Seconds of the longest read of a recording, as of the last answer to a ping."""
@@ -159,8 +163,8 @@ class RpcConnection(asyncio.Protocol):
             channel.ChannelClosed: the other side is gone.
             errors.MachineBusy: as `send`.
         """
-        self._last += 1
-        call = RpcCall(self._last, self)
+        self._last, self._silent_pings = self._last + 1, 0
+        call = RpcCall(self._last, self, operation)
         self._calls[call.number] = call
         try:
             message = {"call": call.number, "operation": operation, **arguments}
@@ -190,10 +194,14 @@ class RpcConnection(asyncio.Protocol):
         """Handle a frame; drop it if its call is unknown."""
         match frame.message:
             case {"call": int(number)}:
+                self._silent_pings = 0
                 if number in self._calls:
                     self._calls[number].receive(frame)
             case {"pong": _, "reading_s": reading_s}:
-                self.reading_s = reading_s
+                self.reading_s, self._silent_pings = reading_s, self._silent_pings + 1
+                transcribes = "transcribe" in (one.operation for one in self._calls.values())
+                if transcribes and self._silent_pings > self.max_silent_pings:
+                    self.close("nothing of a transcription for hours")
                 for pong in self._pongs:
                     pong.set()
 

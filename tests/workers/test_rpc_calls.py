@@ -66,8 +66,8 @@ class Ends:
     def __init__(self, line: RpcConnection, ours: socket.socket, peer: Peer) -> None:
         self.line, self.ours, self.peer = line, ours, peer
 
-    async def begun(self) -> tuple[RpcCall, RpcRequest]:
-        call = await self.line.begin("anything", (), {})
+    async def begun(self, operation: str = "anything") -> tuple[RpcCall, RpcRequest]:
+        call = await self.line.begin(operation, (), {})
         return call, await in_thread(self.peer.begun, call.number)
 
 
@@ -298,6 +298,25 @@ async def test_busy_worker_answers_pings_and_a_closed_one_does_not(stuck: Stuck)
             assert not call.unread_bytes, "it did not look up for that"
     await slow.close()
     assert not await slow.answers_ping(PATIENCE_S)
+
+
+async def test_transcription_that_reports_nothing_for_too_many_pings_ends_with_its_connection(
+    ends: Ends,
+) -> None:
+    ends.line.max_silent_pings = 3
+    await ends.begun("live")  # which may be silent for hours
+    for _ in range(8):
+        assert await ends.line.answers_ping(PATIENCE_S)
+    call, asked = await ends.begun("transcribe")
+    answers = call.answers()
+    for number in range(3):
+        for _ in range(3):
+            assert await ends.line.answers_ping(PATIENCE_S)
+        asked.answer({"n": number})
+        await anext(answers)
+    assert [await ends.line.answers_ping(PATIENCE_S) for _ in range(4)] == [True] * 3 + [False]
+    with pytest.raises(channel.ChannelClosed, match="for hours"):
+        await anext(answers)
 
 
 @pytest.mark.posix("select of pipes")
