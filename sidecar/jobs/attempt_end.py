@@ -20,7 +20,8 @@ from sidecar.jobs.job_record import (
 from sidecar.workers.worker_process import WorkerDied
 
 CRASH_WEIGHT = 5
-"""Weight of a crash of the engine's worker process while the service lives on."""
+"""Weight of a crash of the engine's worker process while the service lives on, and of an error
+that the engine raises behind its first report: each costs the engine as much as a whole run."""
 SERVICE_DEATH_WEIGHT = 1
 POISON_WEIGHT = 10
 """Weight at which a job fails: two crashes, ten deaths, or one crash and five deaths."""
@@ -52,16 +53,22 @@ def attempt_end(
     *,
     shared: bool = False,
     vain_s: float = 0.0,
+    late: bool = False,
     alike: bool = False,
     planned: bool = False,
 ) -> AttemptEnd:
     """Return the end of an attempt that met an error. ``record``: the job, which runs. ``shared``:
-    whether other nodes may do it. ``alike``: whether the engine's process died in others, too.
-    ``planned``: whether its memory on the device was, and so was there when it began."""
+    whether other nodes may do it. ``late``: whether the engine raised it after it had reported
+    progress. ``alike``: whether that or its process's death happened in others, too. ``planned``:
+    whether its memory on the device was, and so was there when it began."""
     fault, known = fault_of(error), known_error(error)
-    if isinstance(known, errors.EngineCrashed):
+    if isinstance(known, errors.EngineCrashed) or (late and record.kept):
         weak = alike and record.kept  # the engine may be to blame, although its probe succeeds
         return _counted(record, CountsAs.DEATH if weak else CountsAs.CRASH, known)
+    blamed = fault is Fault.RECORDING and isinstance(error, errors.GpuOutOfMemory)
+    if blamed and record.kept and not last_attempt(record):  # one reading may have come too late
+        again = errors.GpuOutOfMemory(known.detail, hint=known.hint)
+        return _counted(record, CountsAs.CRASH, again)
     if fault is Fault.RECORDING or (fault in ENDS_REQUESTS and not record.kept):
         too_large = isinstance(error, (errors.GpuOutOfMemory, errors.WontFit))
         of_node = too_large or fault in (Fault.ENGINE, Fault.UPSTREAM)
@@ -84,9 +91,9 @@ def _counted(
     requeued = RequeuedChange(counts_as)
     if poison is None:
         return AttemptEnd((requeued,), error, vain_s)
-    own = type(error) in (errors.EngineFailed, errors.GpuOutOfMemory)
-    raised = own or fault_of(error) is Fault.UNKNOWN
-    last = error if raised else poison  # nothing died in the last one
+    raised = (errors.EngineFailed, errors.GpuOutOfMemory, errors.OutOfMemory)
+    # Those are of an attempt in which no process died of a fault.
+    last = error if type(error) in raised or fault_of(error) is Fault.UNKNOWN else poison
     return AttemptEnd((requeued, FailedChange(JobFailure.of(last))))
 
 
@@ -115,5 +122,5 @@ def poison_error(record: JobRecord) -> errors.EngineCrashed | None:
     if not deaths:
         return errors.EngineCrashed()
     died = f"{deaths} services, decoders or upstreams ended while they worked on this"
-    also = f", and the engine's process died {crashes} times" if crashes else ""
+    also = f", and the engine failed {crashes} times" if crashes else ""
     return errors.EngineCrashed(f"{died}{also}, without progress between the attempts.")

@@ -1,11 +1,13 @@
 """Probe of an engine with a second of speech.
 
 After an error that a recording may have caused, kept jobs wait until the probe succeeds. So an
-attempt counts against a recording only if the engine worked since the attempt before.
+attempt counts against a recording only if the engine worked since the attempt before. An engine
+that raises an error in its probe, too, gets another process.
 """
 
 import asyncio
 import logging
+import time
 from contextlib import aclosing
 
 from sidecar import errors
@@ -31,14 +33,31 @@ class EngineProbe:
         self, engine: Engine[EngineSpec], wait_queue: WaitQueue, options: QueueOptions
     ) -> None:
         self._engine, self._wait_queue, self._plan = engine, wait_queue, options.plan
+        self._breakers = wait_queue.breakers
         self._task: asyncio.Task[errors.SidecarError | None] | None = None
+
+    @property
+    def due(self) -> bool:
+        """Return whether the next kept job has to wait for a probe, which may begin now."""
+        return self._breakers.doubted and self._breakers.held_until(kept=True) <= time.monotonic()
+
+    async def was_due(self) -> bool:
+        """Return whether a probe was due, after its end."""
+        if due := self.due:
+            await asyncio.wait({self.begin()})
+        return due
 
     def begin(self) -> asyncio.Task[errors.SidecarError | None]:
         """Begin a probe, unless one goes on; its result is what it met, None if it succeeded."""
-        self._wait_queue.breakers.begin_probe()
+        self._breakers.begin_probe()
         if self._task is None or self._task.done():
             self._task = asyncio.get_running_loop().create_task(self._run(), name="engine-probe")
         return self._task
+
+    async def prove(self) -> None:
+        """Raise what a probe of the engine meets; then kept jobs are held."""
+        if (error := await asyncio.shield(self.begin())) is not None:
+            raise error
 
     async def close(self) -> None:
         """Stop a probe that goes on."""
@@ -55,7 +74,9 @@ class EngineProbe:
             if not passes(raised):  # it is of the probe, and shows that the engine does not die
                 log.warning("the probe of the engine could not be done: %s", error, exc_info=raised)
                 error = None
-        self._wait_queue.breakers.end_probe(error)
+            elif type(error) is errors.EngineFailed:
+                await self._engine.discard()
+        self._breakers.end_probe(error)
         self._wait_queue.changed()
         return error
 

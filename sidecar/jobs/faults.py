@@ -31,6 +31,8 @@ PROBED = frozenset({Fault.ENGINE, Fault.UPSTREAM})
 finds out."""
 HOLDS_KEPT = HOLDS_ALL | PROBED
 """The same, of kept jobs; a request is tried at once, and gets the error."""
+_HOLDS = {True: HOLDS_KEPT, False: HOLDS_ALL}
+"""Faults whose breakers hold a job, by whether it is kept."""
 PERSISTENCE = frozenset({Fault.DISK, Fault.SPOOL, Fault.DATABASE})
 """What works if the events of a job are persisted."""
 ENDS_REQUESTS = frozenset({Fault.ENGINE, Fault.DEVICE, Fault.UPSTREAM, Fault.UNKNOWN})
@@ -102,8 +104,8 @@ class Breakers:
         self._retry_s = retry_s
         self.open: dict[Fault, Breaker] = {}
         """Those that are open, the oldest first."""
-        self.crashes: dict[str, int] = {}
-        """Jobs in which the engine's process died since a recording was done, and that process."""
+        self.crashes: dict[str, int | str] = {}
+        """Jobs in which the engine crashed since a recording was done, and where."""
         self.on_close: Callable[[], None] = lambda: None
         """Called when jobs that were held may start."""
 
@@ -134,7 +136,7 @@ class Breakers:
             logging.DEBUG if again else logging.WARNING, "jobs wait until this is over: %s", error
         )
         doubted = fault in PROBED and error.counts_as_death
-        holds = fault in _held(kept=kept) if breaker else not doubted  # the first probe is at once
+        holds = fault in _HOLDS[kept] if breaker else not doubted  # the first probe is at once
         breaker = self.open.setdefault(fault, Breaker(error))
         breaker.error, breaker.doubted = error, breaker.doubted or doubted
         if holds and time.monotonic() >= breaker.until:
@@ -143,11 +145,12 @@ class Breakers:
         if holds and fault is Fault.UPSTREAM and not error.counts_as_death:
             breaker.until = max(breaker.until, time.monotonic() + (error.retry_after or 0.0))
 
-    def crashed(self, job_id: str, process: int) -> bool:
-        """Note in which job the engine's process died (``process``: number of its load). Return
-        whether another one died in another job since the last recording that was done."""
-        alike = any(one != job_id and died != process for one, died in self.crashes.items())
-        self.crashes[job_id] = process
+    def crashed(self, job_id: str, where: int | str) -> bool:
+        """Note in which job the engine's process died (``where``: number of its load), or raised an
+        error behind its first report (the job). Return whether that happened elsewhere in another
+        job since the last recording that was done."""
+        alike = any(one != job_id and place != where for one, place in self.crashes.items())
+        self.crashes[job_id] = where
         return alike
 
     def done(self, *, persisted: bool) -> None:
@@ -181,19 +184,17 @@ class Breakers:
 
     def end_probe(self, error: errors.SidecarError | None) -> None:
         """Note what a probe met; None: the engine works."""
-        doubted = [breaker for breaker in self.open.values() if breaker.doubted]
-        for breaker in doubted:
-            breaker.until = 0.0
         if error is None:
             self.succeeded({*Fault} - PERSISTENCE)
             return
-        self.failed(error)
-        for breaker in doubted:
-            if not breaker.until:  # the probe met something else
+        for breaker in self.open.values():
+            if breaker.doubted:
+                breaker.until = 0.0
                 breaker.pause(self._retry_s)
+        self.failed(error)
 
     def _holding(self, kept: bool) -> Iterator[Breaker]:
-        return (breaker for fault, breaker in self.open.items() if fault in _held(kept=kept))
+        return (breaker for fault, breaker in self.open.items() if fault in _HOLDS[kept])
 
     def rest_s(self, error: errors.SidecarError, attempts: int) -> float:
         """Return how long a job waits of its own after so many vain attempts in a row: for longer
@@ -205,8 +206,3 @@ class Breakers:
             return backoff_s(attempts, self._retry_s, LONGEST_PAUSES * self._retry_s)
         first_s = REST_PAUSES * self._retry_s
         return backoff_s(attempts - 1, first_s, LONGEST_PAUSES * first_s)
-
-
-def _held(*, kept: bool) -> frozenset[Fault]:
-    """Return the faults whose breakers hold a job."""
-    return HOLDS_KEPT if kept else HOLDS_ALL

@@ -94,6 +94,8 @@ class Dispatcher:
                 self.wait_queue.finish(job, self.number)
             if end.error is not None and fault_of(end.error) is not errors.Fault.RECORDING:
                 self.wait_queue.hold(job, end.error, end.vain_s)
+                if self._probe.due and self.wait_queue.due(self.number) is None:
+                    self._probe.begin()  # perhaps no kept job comes, and requests get the error
                 if fault_of(end.error) is errors.Fault.STORAGE:
                     self._opener.renew(job)
             elif (breakers.open or breakers.crashes) and job.state is JobState.DONE:
@@ -126,12 +128,9 @@ class Dispatcher:
         now = time.monotonic
         deadline: float | None = None
         while True:
-            job, breakers = self.wait_queue.due(self.number), self.wait_queue.breakers
-            if job is not None and job.record.kept and breakers.open and breakers.doubted:
-                await asyncio.wait(
-                    {self._probe.begin()}
-                )  # it goes before what might end the engine
-                continue
+            job = self.wait_queue.due(self.number)
+            if job is not None and job.record.kept and await self._probe.was_due():
+                continue  # it went before what might end the engine
             if job is not None:
                 another = self.wait_queue.wanted(job) is not self._engine.model.precision
                 if not (self._engine.loaded and another):
@@ -281,10 +280,10 @@ class JobQueue(SubmissionQueue):
         self._wait_queue = WaitQueue(engine, options)
         self.breakers = self._wait_queue.breakers
         super().__init__(options.limit, self._wait_queue.begun_in_s)
-        self._probe = EngineProbe(engine, self._wait_queue, options)
+        self.probe = EngineProbe(engine, self._wait_queue, options)
         self.opener = RecordingOpener(self._wait_queue, options)
         self.dispatchers = [
-            Dispatcher(number, engine, self._wait_queue, self._probe, self.opener, options)
+            Dispatcher(number, engine, self._wait_queue, self.probe, self.opener, options)
             for number in range(options.concurrency)
         ]
         self._broken = asyncio.Event()
@@ -302,7 +301,7 @@ class JobQueue(SubmissionQueue):
         self.draining = True
         self._end_all(errors.ShuttingDown())
         await asyncio.gather(*(dispatcher.close() for dispatcher in self.dispatchers))
-        await self._probe.close()
+        await self.probe.close()
         for job in self._put_off:
             self.opener.remove(job)
             job.close()
@@ -379,15 +378,6 @@ class JobQueue(SubmissionQueue):
         """Return an owner's jobs that wait and run."""
         live = [*self._wait_queue, *self._running]
         return [job.record for job in live if job.record.owner == owner]
-
-    async def prove(self) -> None:
-        """Have the engine transcribe a second of speech.
-
-        Raises:
-            errors.SidecarError: what that met; kept jobs are held.
-        """
-        if (error := await asyncio.shield(self._probe.begin())) is not None:
-            raise error
 
     def resume(self, job: Job) -> None:
         """Queue a job of before the start. It was accepted then, so the limit does not apply."""

@@ -73,7 +73,7 @@ class CountsAs(StrEnum):
     """Nothing, but others beside it could suffer: the disk of its recording hung, and ended the
     worker process, or the engine's memory did not suffice for all."""
     CRASH = "crash"
-    """The worker process died in it."""
+    """The worker process died in it, or the engine failed after it had reported progress."""
     DEATH = "death"
     """The service died in it, or the recording may have caused an error."""
     UNABLE_NODE = "unable_node"

@@ -194,11 +194,8 @@ class Job:
 
     def refuse(self, error: errors.SidecarError | None) -> None:
         """Record why the waiting job cannot run with the model of the moment; None: it can."""
-        self._append(
-            job_record.UnschedulableChange(
-                None if error is None else job_record.JobFailure.of(error)
-            )
-        )
+        failure = None if error is None else job_record.JobFailure.of(error)
+        self._append(job_record.UnschedulableChange(failure))
 
     def end_attempt(self, end: AttemptEnd) -> None:
         """Apply the end of an attempt; a job that has ended does not change."""
@@ -215,9 +212,8 @@ class Job:
 
     def fail_clients(self, error: errors.SidecarError) -> None:
         """Fail the job's clients here with ``error``, whatever becomes of it elsewhere."""
-        self.record = replace(
-            self.record, state=JobState.FAILED, error=job_record.JobFailure.of(error)
-        )
+        failure = job_record.JobFailure.of(error)
+        self.record = replace(self.record, state=JobState.FAILED, error=failure)
         self._over.set()
         self._changed.set()
 
@@ -315,22 +311,17 @@ class JobRun:
             log.error("the worker process died in job %s", job.id)
         elif fault is Fault.UNKNOWN:
             log.exception("internal error in job %s", job.id)
-        spec = self._engine.model.spec
+        spec, shared = self._engine.model.spec, job.shared
         beside = self._engine.sharing.concurrent and not self._alone and not spec.remote
         if isinstance(error, (errors.GpuOutOfMemory, errors.OutOfMemory)) and beside:
             return FOR_ALONE
         loading = fault is Fault.ENGINE and not self.reported
         vain_s = time.monotonic() - self._begun if loading else self._vain_s
         died = isinstance(error, WorkerDied) and not error.reading
-        alike = died and self._breakers.crashed(job.id, self._process)
-        return attempt_end(
-            job.record,
-            error,
-            shared=job.shared,
-            vain_s=vain_s,
-            alike=alike,
-            planned=spec.planned,
-        )
+        late = type(error) is errors.EngineFailed and self.reported  # its process goes on
+        alike = (died or late) and self._breakers.crashed(job.id, self._process if died else job.id)
+        about = {"shared": shared, "late": late, "alike": alike, "planned": spec.planned}
+        return attempt_end(job.record, error, vain_s=vain_s, **about)
 
     async def _attempt(self) -> None:
         job = self.job
@@ -365,14 +356,10 @@ class JobRun:
             if job.ended:  # while the engine loaded
                 return
             form = self._engine.model.resume_form(plan.memory) if job.record.durable else ""
-            resume_points = job.resume(form) if job.record.resume_points else ()
+            points = job.resume(form) if job.record.resume_points else ()
             assert job.source is not None, "it is not due before"
-            events = engine.transcribe(
-                RecordingRequest(
-                    job.source, job.record.audio_info, plan, resume_points if form else None
-                ),
-                self._max_s,
-            )
+            about = job.source, job.record.audio_info, plan, points if form else None
+            events = engine.transcribe(RecordingRequest(*about), self._max_s)
             kept: transcript.ResumePoint | None = None
             try:
                 async with aclosing(events):
@@ -399,13 +386,10 @@ class JobRun:
         if works and not self.reported and self._breakers.open:
             self._breakers.reported()
         self.reported = self.reported or works
-        if isinstance(event, transcript.Finished) and not resumes and _was_restarted(job):
+        restarted = job.record.durable and job.record.crashes + job.record.interruptions > 0
+        if isinstance(event, transcript.Finished) and not resumes and restarted:
             event = transcript.Finished(event.transcript.with_notice(RESTARTED_NOTICE))
         job.apply_report(event, elapsed_s)
         if isinstance(event, transcript.ResumePoint):
             job.vain_attempts = 0
             await job.written()
-
-
-def _was_restarted(job: Job) -> bool:
-    return job.record.durable and job.record.crashes + job.record.interruptions > 0

@@ -122,7 +122,7 @@ def requeue_unfinished(persistence: JobPersistence, queue: JobQueue) -> None:
         if (poison := poison_error(record)) is not None:
             fail(job_id, poison)
             continue
-        if last_attempt(record) and not queue.breakers.doubted:
+        if last_attempt(record) and errors.Fault.ENGINE not in queue.breakers.open:
             queue.breakers.failed(errors.EngineCrashed())  # before the start, perhaps
         resume(job_id)
     if unfinished:

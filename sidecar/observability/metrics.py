@@ -166,7 +166,8 @@ class JobMetrics:
         self.ended = Counter("jobs_ended_total", "Ended jobs by outcome.", ("outcome",), begun)
         self.wrong = Counter("jobs_failed_total", "Failed jobs by error code.", ("code",))
         self.crashed = Counter(
-            "jobs_crashed_attempts_total", "Attempts in which the worker process died."
+            "jobs_crashed_attempts_total",
+            "Attempts in which the worker process died, or its engine failed late.",
         )
         self.displaced = Counter(
             "jobs_displaced_total", "Results deleted for newer ones, as job_retention_mb says."

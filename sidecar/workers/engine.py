@@ -251,6 +251,15 @@ class Engine(Generic[Spec]):
             raise change.cause_of_end
         return task.result()
 
+    async def discard(self) -> None:
+        """Unload the model once it has no lease, unless that has happened meanwhile: the next lease
+        starts another process."""
+        worker = self._worker
+        async with self._in_turn():
+            await self._unheld.wait()
+            if self._worker is worker:
+                self._unload()
+
     async def close(self) -> None:
         """Unload the model at once, whatever is in progress, and load nothing any more."""
         self._closed = True

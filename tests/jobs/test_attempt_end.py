@@ -14,6 +14,7 @@ from sidecar.audio.ffmpeg_command import ffmpeg_missing_error
 from sidecar.errors import Fault
 from sidecar.jobs import job_record
 from sidecar.jobs.attempt_end import POISON_WEIGHT, attempt_end, poison_error
+from sidecar.jobs.faults import fault_of
 from sidecar.plugins.upstream.errors import UpstreamLost, UpstreamUnreachable
 from sidecar.transcripts.transcript import ResumePoint
 from sidecar.workers.worker_process import WorkerDied
@@ -32,6 +33,7 @@ RESUME_POINT = job_record.ReportedChange(ResumePoint(1.0, "form", (), {}), 1.0)
         (errors.WontFit(), NOTHING, "wont_fit"),
         (errors.GpuOutOfMemory(), NOTHING, "gpu_out_of_memory"),
         (errors.EngineFailed(), DEATH, "engine_failed"),
+        (errors.OutOfMemory(), DEATH, "out_of_memory"),
         (ffmpeg_missing_error("none was found"), NOTHING, NOTHING),
         (errors.DiskFull(), NOTHING, NOTHING),
         (errors.StorageUnreachable(), NOTHING, NOTHING),
@@ -60,7 +62,7 @@ def test_attempt_that_met_an_error_ends_its_job_or_counts_as_one_thing_by_whose_
         (TOO_LARGE, True, 1, "wont_fit"),
         (errors.WontFit(), True, 1, NOTHING),
         (errors.WontFit(), False, 0, UNABLE_NODE),
-        (errors.GpuOutOfMemory(fault=Fault.RECORDING), True, 0, UNABLE_NODE),
+        (errors.GpuOutOfMemory(fault=Fault.RECORDING), False, 0, UNABLE_NODE),
         (errors.ModelLoadFailed(), False, 0, UNABLE_NODE),
         (errors.ModelLoadFailed(), False, 1, "model_load_failed"),
         (errors.ModelLoadFailed(), True, 0, NOTHING),
@@ -84,6 +86,7 @@ def test_shared_job_that_ends_by_a_fault_of_one_node_is_tried_once_more_by_anoth
         (UpstreamLost(), 1, 4, "engine_crashed"),
         (ValueError("a bug"), 0, 9, "internal"),
         (errors.EngineFailed(), 0, 9, "engine_failed"),
+        (errors.OutOfMemory(), 0, 9, "out_of_memory"),
     ],
 )
 def test_last_attempt_of_a_poison_job_counts_and_ends_it(
@@ -103,6 +106,35 @@ def test_memory_of_the_device_that_was_planned_and_lacks_counts_until_the_tenth_
     tenth = replace(submitted(), interruptions=9)
     *_, failed = attempt_end(tenth, errors.GpuOutOfMemory(), planned=True).changes
     assert outcome(failed) == "gpu_out_of_memory"
+
+
+def test_kept_job_whose_memory_is_there_by_one_reading_waits_for_a_second_one() -> None:
+    """Others may have had that memory a moment before it was read."""
+    error = errors.GpuOutOfMemory(fault=Fault.RECORDING)
+    for shared, second in ((False, "gpu_out_of_memory"), (True, UNABLE_NODE)):
+        end = attempt_end(submitted(), error, shared=shared)
+        assert [outcome(change) for change in end.changes] == [CRASH]
+        assert end.error is not None
+        assert fault_of(end.error) is Fault.DEVICE, "others go first"
+        (change,) = attempt_end(replace(submitted(), crashes=1), error, shared=shared).changes
+        assert outcome(change) == second
+    (change,) = attempt_end(replace(submitted(), kept=False), error).changes
+    assert outcome(change) == "gpu_out_of_memory"
+
+
+def test_error_behind_a_report_of_the_engine_weighs_like_a_crash_unless_others_meet_it_too() -> (
+    None
+):
+    for alike, expected in ((False, CRASH), (True, DEATH)):
+        (change,) = attempt_end(submitted(), errors.EngineFailed(), late=True, alike=alike).changes
+        assert outcome(change) == expected
+    *_, failed = attempt_end(
+        replace(submitted(), crashes=1), errors.EngineFailed(), late=True
+    ).changes
+    assert outcome(failed) == "engine_failed"
+    request = replace(submitted(), kept=False)
+    (change,) = attempt_end(request, errors.EngineFailed(), late=True).changes
+    assert outcome(change) == "engine_failed"
 
 
 def test_only_an_error_that_passes_says_for_how_long_the_engine_was_kept_in_vain() -> None:

@@ -173,7 +173,7 @@ async def test_jobs_that_were_tried_in_vain_go_last_only_while_jobs_are_tried_on
     assert [*lineup.in_order()] == ([yours, mine] if one_by_one else [mine, yours])
 
 
-@pytest.mark.parametrize("error", [errors.OutOfMemory(), UpstreamBusy()])
+@pytest.mark.parametrize("error", [errors.ModelLoadFailed(), UpstreamBusy()])
 async def test_requests_that_fail_again_and_again_keep_no_kept_job_from_its_try(
     recording: Path, error: errors.SidecarError, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -5,7 +5,6 @@ import logging
 import time
 import uuid
 from collections.abc import Awaitable, Callable, Coroutine
-from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 
@@ -116,9 +115,7 @@ class ClaimLoop:
             if held_s > 0:  # another node may do the jobs meanwhile
                 await asyncio.sleep(min(held_s, self.idle_poll_s))
                 continue
-            if self.queue.breakers.doubted:
-                with suppress(errors.SidecarError):  # then jobs are held
-                    await self.queue.prove()
+            if await self.queue.probe.was_due():
                 continue
             waits = any(one.state is JobState.QUEUED for one in self.held.busy)
             if waits and self.queue.breakers.fresh_first:
@@ -175,7 +172,7 @@ class ClaimLoop:
                 return
             self._admit(record)
             if last_attempt(record):
-                await self.queue.prove()
+                await self.queue.probe.prove()
             while self.queue.live(held.id) is not None:
                 # an earlier claim on it was lost here, and its engine has yet to stop
                 await self._a_moment()

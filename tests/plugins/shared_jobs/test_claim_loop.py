@@ -1043,7 +1043,7 @@ async def test_job_with_new_resume_point_after_it_was_passed_on_is_passed_on_aga
     job = one.queue.live(job_id)
     assert job is not None
     met = error(fault=errors.Fault.RECORDING)
-    job.end_attempt(attempt_end(job.record, met, shared=True))
+    job.end_attempt(attempt_end(replace(job.record, crashes=1), met, shared=True))
     await until(lambda: not shared.claimed)
     assert shared.get(job_id).state is JobState.QUEUED
     assert shared.get(job_id).passed == 1
