@@ -57,9 +57,8 @@ For operators, hosts and users. The setting `live_grace`, for example, is
 - a flag of `vibevoice-asr serve`: `--live-grace 30s` (of yes/no: `--keep-jobs`, `--no-keep-jobs`);
 - a variable: `VIBEVOICE_LIVE_GRACE=30s`;
 - a line of a TOML file: `live_grace = "30s"`. The file is the one that `--config` or
-  `VIBEVOICE_CONFIG` names, else `config.toml` in `~/.config/vibevoice-asr/` (Linux, or below
-  `$XDG_CONFIG_HOME`), `~/Library/Application Support/vibevoice-asr/` (macOS) or
-  `%APPDATA%\\vibevoice-asr\\` (Windows).
+  `VIBEVOICE_CONFIG` names, else `config.toml` in the user's
+  [folder of settings](upgrading.md#folders-of-a-user).
 
 Flags win over variables, variables over the file, the file over the defaults. With an unknown or
 invalid setting the service does not start (`settings_invalid`).
@@ -104,10 +103,10 @@ def errors_page() -> str:
     return f"""{MARK}
 # Errors
 
-For developers of clients, and whoever meets one. Over HTTP an error is `application/problem+json`
+For developers of clients, and users who meet one. Over HTTP an error is `application/problem+json`
 (RFC 9457) with a `code` that does not change, a `detail` (what was wrong; below as it usually is)
 and a `hint` (what to do); if it will pass, a `Retry-After` header says when. The number is the HTTP
-status; on `/admin` and other foreign protocols codes are theirs ([operations.md](operations.md)).
+status; foreign protocols have codes of their own.
 
 On the command line an error is one line on stderr. The exit code is 1; of a command line that is
 not understood (an unknown option, a missing argument) 2, of Ctrl-C 130, and
@@ -191,14 +190,15 @@ def http_api_page() -> str:
         f"- `{method.upper()} {path}`: {said['summary']}\n"
         for path, methods in sorted(paths.items())
         for method, said in methods.items()
+        if not path.startswith(("/healthz", "/v1/page/"))
     )
     fields = "".join(_field_line(name, schema) for name, schema in OPTIONS.items())
     return f"""{MARK}
 # HTTP API
 
 For developers of clients. Parameters, bodies and examples: `/docs` of a running service,
-`/openapi.json` for generators (both need the token). [Plugins](plugins.md) add those of other
-systems' clients, and `/v1/talk`.
+`/openapi.json` for generators (both need the token). Besides: [probes](operations.md#health), and
+what [plugins](plugins.md) and the page add.
 
 {rows}
 ## Fields of transcribe
@@ -212,71 +212,53 @@ VibeVoice-ASR ignores `num_speakers`, and takes `language` for the name of what 
 {fields}
 **Separate channels** are for calls and interviews with a microphone for each person (`transcribe
 call.wav --channels separate --channel-names "Agent, Caller"`). Each channel is transcribed
-alone, so what two people say at once stays whole; a segment is cut where another channel begins to
-speak, so that the segments in order of time are the dialogue. The `name` of a segment is that of
-its channel, with a number if several people speak in it (`Left 1`); `diarize=false` makes each
-channel one speaker, for less work and, with bleed,
+alone, so what two people say at once stays whole; the segments in order of time are the dialogue.
+The `name` of a segment is that of its channel, with a number if several people speak in it (`Left
+1`); `diarize=false` makes each channel one speaker, with less work and, with bleed,
 [fewer errors](performance.md#the-embedded-engine). Each channel counts as a recording in predicted
-time and limits. Segments are streamed with the last channel. Where a channel has only bleed (the
-other person's voice in this microphone, up to 30 ms late) it is silenced. Channels with the same
-sound (`channels_same`; also at another level or in opposite phase), mono parts and silent ones are
-transcribed once or not at all.
+time and limits. A channel that has only bleed is silenced. Channels with the same sound
+(`channels_same`), mono parts and silent ones are transcribed once or not at all.
 
 ## Fields of the answer
 
-Of `POST /transcribe`; the transcript of a job lacks `processing_time` and `job_id`.
+The transcript of a job lacks `processing_time` and `job_id`.
 
 **Confidence** (`confidence`, 0.001 to 1, also in live finals) is the geometric mean of the
-probabilities that the model gave the tokens of a text; with Whisper that of a word is the mean of
-its tokens, that of a segment of a recording, as of one cut at a change of speakers, the geometric
-mean of its words. There is none for corrected text, music and noise, from Voxtral and from servers
-with OpenAI's API. It is not calibrated: compare it within one model only
-([of the embedded engine's words](performance.md#the-embedded-engine), how many are right). Words
-below 0.7 have a dotted line on the page and, where word times were asked for, the class `doubtful`
-in WebVTT: `<c.doubtful>less</c>`.
+probabilities that the model gave the tokens of a text. There is none for corrected text, music and
+noise, from Voxtral and from servers with OpenAI's API. Compare it within one model only
+([how many words are right](performance.md#the-embedded-engine)). Words below 0.7 have a dotted line
+on the page and, where word times were asked for, the class `doubtful` in WebVTT:
+`<c.doubtful>less</c>`.
 
 **Language** (`language` of a segment) is what Whisper detected in its window, `en` from the
-embedded engine, and with VibeVoice-ASR the language that was asked for, else that of the text, if
-it has enough letters. `language_probability` is Whisper's mean over the windows in that language.
+embedded engine, and with VibeVoice-ASR the language that was asked for, else that of the text.
 
 **Chinese** has the script of the `language` that was asked for, from every engine, in recordings
 and live: `zh`, `zh-CN`, `zh-SG` and `zh-Hans` simplified, `zh-TW` and `zh-HK` traditional as there,
-`zh-Hant` traditional. With `auto` it stays as the model wrote it. Text and word times keep their
-places; only characters change. Names in text that is traditional already stay (范); a live partial
-changes character by character, its final by words (头发: 頭髮).
+`zh-Hant` traditional. With `auto` it stays as the model wrote it. Names in text that is traditional
+already stay (范).
 
-**Nobody's segments**: `Speaker_0` is the label of the first person, and of each segment that is
-nobody's: `flags` has `non_speech` for music and noise, and `speaker_unknown` for speech of somebody
-who was not told apart, such as all of it without diarization.
+**Nobody's segments** have the label `Speaker_0`, too: `flags` has `non_speech` for music and noise,
+and `speaker_unknown` for speech that was not told apart, such as all of it without diarization.
 
-**Overlap** (`overlap` in `flags`): by the diarizer another person speaks in the same channel while
-this segment lasts, half a second or more together; its words are then less certain. From
-`moonshine`, `whisper` and `transformers`, in the transcript of a recording with speakers. A second
-person who speaks for a second or longer under another has a segment of the own turn.
+**Overlap** (`overlap` in `flags`): another person speaks in the same channel while this segment
+lasts, half a second or more; its words are less certain. From `moonshine`, `whisper` and
+`transformers`. A second person who speaks for a second or longer under another has an own segment.
 
 **No speech** (`no_speech_probability`): from `moonshine` and `transformers` the diarizer's
-probability that nobody speaks, mean over the utterance; up to 0.2 as much of it is no speech
-([figures](performance.md#the-embedded-engine)), above it less. From Whisper: the model's, of the
-window, also in live finals.
+probability that nobody speaks, mean over the utterance
+([figures](performance.md#the-embedded-engine)); from Whisper the model's, of the window.
 
-`segments`:
+**Of a segment**: {_answer_fields(TranscribeSegment)}. Times are seconds from the start.
 
-{_answer_lines(TranscribeSegment)}
-`metadata`:
-
-{_answer_lines(TranscribeMetadata)}"""
+**Of `metadata`**: {_answer_fields(TranscribeMetadata)}. Before `recognized_s` no word of a live
+session is missing.
+"""
 
 
-def _answer_lines(model: type[BaseModel]) -> str:
-    """Return a line with the fields that need no word, and one for each other."""
-    said = {name: field.description for name, field in model.model_fields.items()}
-    plain = ", ".join(f"`{name}`" for name, text in said.items() if not text)
-    lines = [
-        f"`{name}`: {re.split(r'[.,:;] ', text)[0].rstrip('.')}"
-        for name, text in said.items()
-        if text
-    ]
-    return "".join(f"- {line}\n" for line in [plain, *lines] if line)
+def _answer_fields(model: type[BaseModel]) -> str:
+    """Return the names of a model's fields; what they are is in its schema."""
+    return ", ".join(f"`{name}`" for name in model.model_fields)
 
 
 def _field_line(name: str, schema: Mapping[str, Any]) -> str:

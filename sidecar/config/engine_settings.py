@@ -33,9 +33,8 @@ class EngineSettings(SettingsGroup):
         "auto",
         "Engine for recordings: 'auto' uses VibeVoice-ASR if there are a GPU and its checkpoint; "
         "else, with a Whisper model, 'whisper' if 'language' is neither English nor 'auto', and "
-        "'moonshine-whisper' if it is 'auto': Whisper for recordings that are not English; else "
-        "'moonshine', the embedded engine; 'vibevoice' runs on a CPU, too; 'scripted' returns "
-        "made-up text at once (for developers of hosts).",
+        "'moonshine-whisper' if it is 'auto'; else 'moonshine', the embedded engine; 'scripted' "
+        "returns made-up text at once (for developers of hosts).",
     )
     language: Language = setting(
         AUTO,
@@ -45,13 +44,13 @@ class EngineSettings(SettingsGroup):
     precision: Precision = setting(
         Precision.AUTO,
         "Precision at the start; requests and POST /reload-model change it. An engine that lacks "
-        "it uses its own and logs a warning.",
+        "it uses its own.",
     )
     model_path: setting_types.OptionalPath = setting(
         None,
-        "Folder of a checkpoint of VibeVoice-ASR, or of a Hugging Face cache with one (for the "
-        "engine 'whisper' of a model in CTranslate2's layout), which has to be usable; if unset, "
-        "the cache of 'vibevoice-asr pull'.",
+        "Folder of a checkpoint of VibeVoice-ASR, or of a Hugging Face cache with one (for "
+        "'whisper' of a model in CTranslate2's layout); if unset, the cache of 'vibevoice-asr "
+        "pull'.",
     )
     whisper_model: str = setting(
         "",
@@ -95,8 +94,8 @@ class EnrolledSpeakerSettings(SettingsGroup):
     people: bool | None = setting(
         None,
         "Store enrolled speakers, to identify them in later recordings: biometric data, encrypted "
-        "(docs/people.md). If unset: on a person's own machine once that person has agreed, with a "
-        "key in the system's keyring; never on a server.",
+        "(docs/people.md). If unset: on a person's own machine once that person has agreed; never "
+        "on a server.",
     )
 
 
@@ -111,17 +110,16 @@ class JobSettings(setting_types.SettingsGroup):
     )
     job_retention: setting_types.OptionalDuration = setting(
         None,
-        "Time that the result of a finished job can be fetched, from its end or from its "
-        "owner's last access. If unset: 10m (1d if 'open' or 'demo' starts the service; 7d with "
-        "'token_keys' or a 'host' that other machines reach); unlimited with 'keep_jobs' or "
-        "'journal'.",
+        "Time that the result of a finished job can be fetched, from its end or its owner's last "
+        "access. If unset: 10m (1d if 'open' or 'demo' starts the service; 7d with 'token_keys' "
+        "or a 'host' that other machines reach); unlimited with 'keep_jobs' or 'journal'.",
         ge=0,
     )
     job_retention_mb: int | None = setting(
         None,
         "Space in MB for finished results of one owner; beyond it those that nobody edited are "
-        "deleted, the longest unread first. If unset: 64; with 'keep_jobs' more by the size of the "
-        "disk and of memory (docs/keeping-jobs.md); 1024 with 'journal'.",
+        "deleted, the longest unread first. If unset: 64; more with 'keep_jobs' "
+        "(docs/keeping-jobs.md); 1024 with 'journal'.",
         ge=1,
     )
     keep_jobs: bool = setting(
@@ -131,9 +129,9 @@ class JobSettings(setting_types.SettingsGroup):
     )
     keep_recordings_mb: int = setting(
         0,
-        "With 'keep_jobs': disk space in MB for recordings of finished jobs, encrypted, to play "
-        "them; beyond it the oldest of that owner are deleted. With 0 a recording is deleted when "
-        "its job ends.",
+        "With 'keep_jobs': disk space in MB for recordings of finished jobs, to play them; beyond "
+        "it the oldest of that owner are deleted. With 0 a recording is deleted when its job "
+        "ends.",
         ge=0,
     )
     journal_key: Annotated[

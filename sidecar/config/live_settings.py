@@ -19,10 +19,9 @@ class LiveSettings(SettingsGroup):
         "scripted",
     ] = setting(
         "auto",
-        "Engine for live audio, in its own process: 'auto' uses the engine for files if it "
-        "supports live audio, else 'vibevoice-streaming' if the GPU holds it beside that one, "
-        "else the embedded one; 'none' refuses live audio; 'vibevoice' does not support it, and "
-        "ends the start.",
+        "Engine for live audio: 'auto' uses the engine for files if it supports live audio, else "
+        "'vibevoice-streaming' if the GPU holds it beside that one, else the embedded one; 'none' "
+        "refuses live audio.",
     )
     live_sessions: int = setting(
         100, "Maximum live sessions at once; fewer if the engine supports fewer.", ge=0

@@ -47,8 +47,7 @@ class ProcessSettings(setting_types.SettingsGroup):
     if_port_taken: Literal["fail", "reuse", "takeover"] = setting(
         "fail",
         "If another vibevoice-asr uses the port: 'reuse' names that service in the ready line and "
-        "exits, if it has this version, else fails; 'takeover' stops it, whatever its version; "
-        "'fail' ends the start.",
+        "exits, if it has this version; 'takeover' stops it; 'fail' ends the start.",
     )
     parent_pid: int | None = setting(
         None,
@@ -65,9 +64,9 @@ class ProcessSettings(setting_types.SettingsGroup):
     )
     data_dir: setting_types.OptionalPath = setting(
         None,
-        "Folder for all that the service writes: log file, crash notes, certificate, tokens, and "
-        "the subfolders 'jobs', 'people' and 'voices'. If unset: the user's state folder, and for "
-        "the subfolders the user's data folder.",
+        "Folder for all that the service writes, with the subfolders 'jobs', 'people' and "
+        "'voices'. If unset: the user's state folder, and for the subfolders the user's data "
+        "folder.",
     )
     log_level: Literal["debug", "info", "warning", "error"] = setting(
         "info", "Lowest severity that is logged, to stderr and the log file."
@@ -109,10 +108,9 @@ class AccessSettings(setting_types.SettingsGroup):
         SecretStr | None, setting_types.at_least(setting_types.MIN_TOKEN_CHARACTERS)
     ] = setting(
         None,
-        "Token that clients have to send as 'Authorization: Bearer'; if unset, none is required. "
-        "As for every secret, '@FILE' reads it from a file that no other user may read (0600), "
-        "'@-' from the first line of standard input; flags take no other form, as other programs "
-        "can read command lines.",
+        "Token that clients have to send as 'Authorization: Bearer'. As for every secret, '@FILE' "
+        "reads it from a file that no other user may read (0600), '@-' from the first line of "
+        "standard input; flags take no other form.",
     )
     generate_token: bool = setting(
         False, "Generate a token at the start and write it to the ready line."
@@ -120,8 +118,7 @@ class AccessSettings(setting_types.SettingsGroup):
     token_keys: setting_types.OptionalPath = setting(
         None,
         "Public keys of signed tokens (JWT, ES256), a folder or a PEM file; the service then "
-        "requires such a token. If unset: those of 'token create' if the service listens beyond "
-        "the loopback.",
+        "requires such a token. If unset: those of 'token create' beyond the loopback.",
     )
     allowed_hosts: setting_types.WordList = setting(
         (), "Names of this machine that clients may use, beside those of the loopback."
@@ -132,14 +129,13 @@ class AccessSettings(setting_types.SettingsGroup):
             *("app://*", "capacitor://localhost"),
         ),
         "Origins of web pages that may use the service, instead of the default: programs on this "
-        "machine, as Tauri, Electron ('app://' is every origin of that scheme) and Capacitor name "
-        "them. 'localhost' is any server on this machine (for development).",
+        "machine ('app://*': every origin of that scheme). 'localhost' is any server on this "
+        "machine (for development).",
     )
     tls: setting_types.PathText = setting(
         TLS_OFF,
         "PEM file with the certificate and its chain, for HTTPS; reloaded when it changes. "
-        "'self-signed' creates a certificate once in the data folder; its SHA-256 fingerprint is "
-        "in the ready line and the log.",
+        "'self-signed' creates a certificate once in the data folder.",
     )
     tls_key: setting_types.OptionalPath = setting(
         None, "PEM file with the key; in the certificate's file if unset."
