@@ -105,8 +105,8 @@ def layout() -> Any:
 def write(target: Path) -> None:
     """Write a file in 4 bit with random weights."""
     from tokenizers import Tokenizer, models, pre_tokenizers
-    from vibevoice_asr_ggml.converter import encoded, kind_of
-    from vibevoice_asr_ggml.gguf_file import KINDS, write_gguf
+    from vibevoice_asr_ggml.converter import encoded, kind_of, write_gguf
+    from vibevoice_asr_ggml.gguf_file import KINDS
     from vibevoice_asr_ggml.layout import AUDIO_MARK, CONTEXT_PROMPT, PROMPT, TOKENIZER
     from vibevoice_asr_ggml.library import Library
 

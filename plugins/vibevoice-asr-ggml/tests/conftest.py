@@ -65,6 +65,7 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def files(checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with its files in all types."""
     pytest.importorskip("libggml", reason="ggml is missing (pip install libggml-python)")
+    pytest.importorskip("gguf", reason="gguf is missing (pip install gguf)")
     from vibevoice_asr_ggml.converter import convert
     from vibevoice_asr_ggml.library import Library
 

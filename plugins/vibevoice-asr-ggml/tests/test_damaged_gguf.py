@@ -11,11 +11,13 @@ import numpy as np
 import pytest
 
 pytest.importorskip("libggml", reason="ggml is missing (pip install libggml-python)")
+pytest.importorskip("gguf", reason="gguf is missing (pip install gguf)")
 
 from vibevoice_asr_ggml import SPEC, converter
 from vibevoice_asr_ggml import files as ggml_files
+from vibevoice_asr_ggml.converter import write_gguf
 from vibevoice_asr_ggml.engine import GgmlEngine
-from vibevoice_asr_ggml.gguf_file import GgufFile, StoredTensor, read_header, write_gguf
+from vibevoice_asr_ggml.gguf_file import GgufFile, StoredTensor, read_header
 from vibevoice_asr_ggml.library import Library
 
 from sidecar import errors
@@ -93,11 +95,12 @@ def test_file_cut_off_anywhere_or_with_other_numbers_in_its_header_is_refused(
 ) -> None:
     whole = (files / "tiny-f16.gguf").read_bytes()
     tried, target = 0, tmp_path / "cut-f16.gguf"
-    for size in (0, 3, 4, 20, 200, 5_000, len(whole) // 2, len(whole) - 1):
+    header = read_header(files / "tiny-f16.gguf")
+    last = max(one.offset + one.bytes for one in header.tensors.values())
+    for size in (0, 3, 4, 20, 200, 5_000, last // 2, last - 1):
         target.write_bytes(whole[:size])
         with pytest.raises(errors.CheckpointDamaged):
             read_header(target)
-    header = read_header(files / "tiny-f16.gguf")
     end = min(one.offset for one in header.tensors.values())
     random = np.random.default_rng(1)
     for at in random.integers(4, end, 300):
@@ -117,8 +120,10 @@ def test_file_cut_off_anywhere_or_with_other_numbers_in_its_header_is_refused(
 def test_tensor_over_another_is_refused(tmp_path: Path) -> None:
     target = tmp_path / "twice-f32.gguf"
     data = [np.zeros(8, np.float32)] * 2
-    write_gguf(target, {}, [("a", 0, (8,)), ("b", 0, (8,))], iter(data))
-    assert [*read_header(target).tensors.values()][1] == StoredTensor(0, (8,), 128)
+    fields = {"general.architecture": "vibevoice-asr"}
+    write_gguf(target, fields, [("a", 0, (8,)), ("b", 0, (8,))], iter(data))
+    first, second = read_header(target).tensors.values()
+    assert second == StoredTensor(0, (8,), first.offset + 32)
     text = target.read_bytes()
     at = text.index(struct.pack("<IQ", 0, 32))
     target.write_bytes(text[:at] + struct.pack("<IQ", 0, 0) + text[at + 12 :])

@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 
 pytest.importorskip("libggml", reason="ggml is missing (pip install libggml-python)")
+pytest.importorskip("gguf", reason="gguf is missing (pip install gguf)")
 
 import tiny_vibevoice
 from engine_requests import SampleStream, request_of, transcript_of
@@ -52,7 +53,11 @@ with TestClient(app, base_url="http://localhost", client=("127.0.0.1", 5000)) as
                     one.kill()
         time.sleep(0.02)
     done = client.get(f"/v1/jobs/{job}/transcript").json()
-    print(json.dumps({"killed": killed, "job": state, "transcript": done, "estimate": estimate}))
+    measured = client.post("/v1/estimate", json={"duration": 3600}).json()
+    client.post("/reload-model", json={"precision": "int4"}).raise_for_status()
+    again = client.post("/transcribe", files={"file": open(sys.argv[2], "rb")}).json()
+    print(json.dumps({"killed": killed, "job": state, "transcript": done, "estimate": estimate,
+                      "measured": measured, "again": again}))
 """
 
 
@@ -77,7 +82,7 @@ def run_with(site: Path, *command: str | Path, **more: str) -> subprocess.Comple
 
 
 @pytest.mark.system
-def test_job_whose_worker_process_is_killed_ends_with_the_words_of_the_checkpoint(
+def test_job_of_a_killed_worker_has_its_words_and_a_reload_takes_another_file(
     site: Path, files: Path
 ) -> None:
     wav = tiny_vibevoice.clip_wav("beckett")
@@ -90,6 +95,10 @@ def test_job_whose_worker_process_is_killed_ends_with_the_words_of_the_checkpoin
     assert [one["text"] for one in said["transcript"]["segments"]] == wanted
     assert said["transcript"]["metadata"]["engine"] == "vibevoice-ggml"
     assert "not measured here" in said["estimate"]["sentence"]
+    assert " by a trial here" in said["measured"]["sentence"]
+    assert said["transcript"]["metadata"]["model_precision"] == "int8"
+    assert said["again"]["metadata"]["model_precision"] == "int4"
+    assert [one["text"] for one in said["again"]["segments"]] == wanted
 
 
 @pytest.mark.system

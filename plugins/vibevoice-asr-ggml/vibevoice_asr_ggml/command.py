@@ -24,9 +24,16 @@ def _convert(
     kind: str = option("q4_k", "Type of its weights", choices=_KINDS),
 ) -> None:
     """Convert an installed checkpoint of VibeVoice-ASR to a GGUF file."""
-    from sidecar.errors import SettingsInvalid
-    from vibevoice_asr_ggml.converter import convert
+    from sidecar.errors import EngineUnavailable, SettingsInvalid
     from vibevoice_asr_ggml.library import Library
+
+    try:
+        from vibevoice_asr_ggml.converter import convert
+    except ImportError as error:
+        raise EngineUnavailable(
+            f"The conversion needs a package that is not installed: {error.name}.",
+            hint="pip install 'vibevoice-asr-ggml[convert]'",
+        ) from None
 
     if kind not in _KINDS:
         raise SettingsInvalid(f"There is no type {kind!r}.", hint=f"Types: {', '.join(_KINDS)}.")

@@ -4,20 +4,22 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
 from math import prod
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from gguf import GGMLQuantizationType, GGUFValueType, GGUFWriter
+from gguf.utility import LocalTensor, SafetensorsLocal
+from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from sidecar import errors
 from sidecar.checkpoints.checkpoint import has_original_layout, read_checkpoint
 from sidecar.engines.vibevoice.vibevoice_prompt import DURATION_MARK
 from vibevoice_asr_ggml import layout
-from vibevoice_asr_ggml.gguf_file import KINDS, write_gguf
+from vibevoice_asr_ggml.gguf_file import ARCHITECTURE, KINDS, StoredTensor
 from vibevoice_asr_ggml.library import Library
 
 HEAD_KIND = {"q4_k": "q6_k"}
@@ -30,7 +32,6 @@ def convert(folder: Path, target: Path, kind: str, library: Library) -> None:
 
     Raises:
         errors.BadCheckpoint: the checkpoint is not usable, or not of a kind that ggml runs here.
-        errors.EngineUnavailable: a package is missing.
     """
     checkpoint = read_checkpoint(folder)
     config = checkpoint.config
@@ -41,7 +42,9 @@ def convert(folder: Path, target: Path, kind: str, library: Library) -> None:
             hint="Get that: vibevoice-asr pull vibevoice",
         )
     fields = metadata(folder, config) | {"general.file_type": KINDS[kind][0]}
-    held = {name: one for file in checkpoint.weight_files for name, one in _tensors(file)}
+    held: dict[str, LocalTensor] = {}
+    for file in checkpoint.weight_files:
+        held |= SafetensorsLocal(file).tensors
     listed = [
         (name, kind_of(layout.name_of(name), [*held[name].shape], kind), [*held[name].shape])
         for name in sorted(held)
@@ -49,7 +52,7 @@ def convert(folder: Path, target: Path, kind: str, library: Library) -> None:
 
     def data() -> Iterator[npt.NDArray[Any]]:
         for name, chosen, shape in listed:
-            yield encoded(held[name].floats(), chosen, shape, library)
+            yield encoded(floats(held[name]), chosen, shape, library)
 
     unfinished = target.with_suffix(".part")
     tensors = [
@@ -89,35 +92,38 @@ def encoded(
     return out
 
 
-@dataclass(frozen=True, slots=True)
-class _SafeTensor:
-    """Tensor in a safetensors file."""
-
-    file: Path
-    dtype: str
-    shape: tuple[int, ...]
-    offset: int
-
-    def floats(self) -> npt.NDArray[np.float32]:
-        """Return its values; bf16 is the upper half of fp32."""
-        kinds = {"F32": np.float32, "F16": np.float16, "BF16": np.uint16}
-        if self.dtype not in kinds:
-            raise errors.CheckpointUnsupported(f"{self.file.name} has weights in {self.dtype}.")
-        found = np.fromfile(self.file, kinds[self.dtype], prod(self.shape), offset=self.offset)
-        if self.dtype == "BF16":
-            found = (found.astype(np.uint32) << 16).view(np.float32)
-        return found.reshape(self.shape).astype(np.float32)
+def floats(stored: LocalTensor) -> npt.NDArray[np.float32]:
+    """Return the values of a tensor; bf16 is the upper half of fp32."""
+    kinds = {"F32": np.float32, "F16": np.float16, "BF16": np.uint16}
+    if stored.dtype not in kinds:
+        raise errors.CheckpointUnsupported(f"A file has weights in {stored.dtype}.")
+    values = stored.mmap_bytes().view(kinds[stored.dtype])
+    if stored.dtype == "BF16":
+        values = (values.astype(np.uint32) << 16).view(np.float32)
+    return values.reshape(stored.shape).astype(np.float32)
 
 
-def _tensors(file: Path) -> Iterator[tuple[str, _SafeTensor]]:
-    """Yield the tensors of a file that `read_checkpoint` checked."""
-    with file.open("rb") as opened:
-        length = int.from_bytes(opened.read(8), "little")
-        header = json.loads(opened.read(length))
-    for name, one in header.items():
-        if name != "__metadata__":
-            offset = 8 + length + one["data_offsets"][0]
-            yield name, _SafeTensor(file, one["dtype"], tuple(one["shape"]), offset)
+def write_gguf(
+    path: Path,
+    fields: Mapping[str, Any],
+    tensors: Sequence[tuple[str, int, tuple[int, ...]]],
+    data: Iterator[npt.NDArray[Any]],
+) -> None:
+    """Write a file; ``tensors``: name, type and sizes of each; ``data``: their values in order."""
+    writer = GGUFWriter(path, fields[ARCHITECTURE])
+    for name, value in fields.items():
+        if name != ARCHITECTURE:
+            writer.add_key_value(name, value, GGUFValueType.get_type(value))
+    for name, kind, sizes in tensors:
+        stored = StoredTensor(kind, sizes, 0)
+        number = GGMLQuantizationType(kind)
+        writer.add_tensor_info(name, stored.rows, np.dtype(np.void), stored.bytes, number)
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_ti_data_to_file()
+    for values in data:
+        writer.write_tensor_data(np.ascontiguousarray(values))
+    writer.close()
 
 
 def metadata(folder: Path, config: Mapping[str, Any]) -> dict[str, Any]:
@@ -148,7 +154,7 @@ def metadata(folder: Path, config: Mapping[str, Any]) -> dict[str, Any]:
     ends = json.loads((folder / "generation_config.json").read_text("utf-8"))["eos_token_id"]
     level = float(extractor.get("target_dB_FS", -25.0))
     return {
-        "general.architecture": "vibevoice-asr",
+        ARCHITECTURE: "vibevoice-asr",
         "general.name": folder.name,
         "general.license": license_of(folder),
         "vibevoice.d_lm": hidden,
@@ -180,10 +186,6 @@ def metadata(folder: Path, config: Mapping[str, Any]) -> dict[str, Any]:
 def prompts(folder: Path) -> tuple[str, str, Mapping[str, Any]]:
     """Return the prompts of a checkpoint without and with a context, and the settings of its
     feature extractor. Its template runs in a sandbox."""
-    try:
-        from jinja2.sandbox import ImmutableSandboxedEnvironment
-    except ImportError as error:
-        raise _missing(error) from None
     processor = json.loads((folder / "processor_config.json").read_text("utf-8"))
     environment = ImmutableSandboxedEnvironment(
         trim_blocks=True, lstrip_blocks=True, autoescape=False
@@ -209,10 +211,3 @@ def license_of(folder: Path) -> str:
     lines = card.read_text("utf-8", "replace").splitlines() if card.is_file() else []
     named = (line.partition(":")[2].strip() for line in lines[:60] if line.startswith("license:"))
     return next(named, "")
-
-
-def _missing(error: ImportError) -> errors.EngineUnavailable:
-    return errors.EngineUnavailable(
-        f"The conversion needs a package that is not installed: {error.name}.",
-        hint="pip install 'vibevoice-asr-ggml[convert]'",
-    )

@@ -17,6 +17,7 @@ from vibevoice_asr_ggml import SPEC
 from vibevoice_asr_ggml.files import (
     LIBRARIES,
     GgmlFootprint,
+    Pace,
     files_in,
     footprint_of,
     planned,
@@ -58,6 +59,7 @@ class GgmlEngine:
         for step in GgmlModel.load(file, SPEC, precision, device):
             if isinstance(step, GgmlModel):
                 self.model = step
+                Pace(*step.pace).write(files[precision])
             else:
                 yield step
         self._footprint = footprint_of(file, precision)

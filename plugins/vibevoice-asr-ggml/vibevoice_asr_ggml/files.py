@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
+import json
 import os
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from sidecar import errors
 from sidecar.audio import VIBEVOICE_SAMPLE_RATE
 from sidecar.checkpoints.checkpoint import ModelCheckpoint
 from sidecar.engines.vibevoice.vibevoice_prompt import HOP_SAMPLES
-from sidecar.gpu_memory.memory_plan import DeviceRoom, JobForecast
+from sidecar.gpu_memory.memory_plan import DeviceRoom, JobForecast, duration_text
 from sidecar.interfaces.engine_interface import (
     EngineSpec,
     MemoryPlan,
@@ -59,6 +61,7 @@ class GgmlFootprint:
     precision: Precision
     weights_bytes: int
     layout: VibeVoiceLayout
+    file: Path
 
     @property
     def working_bytes(self) -> int:
@@ -103,18 +106,47 @@ class GgmlFootprint:
         return window_s if self.window_bytes(window_s) <= free_bytes else None
 
     def forecast(self, audio_s: float | None, longest_s: float, room: DeviceRoom) -> JobForecast:
-        """Return the forecast of a recording, with what it takes by a table until one was
-        measured."""
+        """Return the forecast of a recording, with what it takes by the trial at the last load of
+        the file here; before the first by a table."""
         found = JobForecast.of_any_length(
             self.precision, self.needed_bytes, room.available_bytes, audio_s, longest_s
         )
         if audio_s is None or not found.fits:
             return found
+        pace = Pace.read(self.file)
         # A token reads each matrix once, so that other files take in proportion to their bytes.
-        share = self.weights_bytes / 5.0e9
-        work = (CPU_S["audio"] + share * CPU_S["token"] * tokens for tokens in TOKENS_PER_S)
-        least, most = (audio_s * cpu_s / thread_count() for cpu_s in work)
-        return found.with_usual_seconds(least, most)
+        token_s = CPU_S["token"] * self.weights_bytes / 5.0e9 / thread_count()
+        usual = pace or Pace(CPU_S["audio"] / thread_count(), token_s)
+        least, most = (audio_s * (usual.audio_s + usual.token_s * one) for one in TOKENS_PER_S)
+        if pace is None:
+            return found.with_usual_seconds(least, most)
+        return found.with_note(f"{duration_text(least)} to {duration_text(most)} by a trial here")
+
+
+@dataclass(frozen=True, slots=True)
+class Pace:
+    """Seconds that a second of audio takes, and a token, as the trial at a load measured them."""
+
+    audio_s: float
+    token_s: float
+
+    @classmethod
+    def read(cls, file: Path) -> Pace | None:
+        """Return what the last load of a GGUF file measured; `None` if it did not."""
+        try:
+            pace = json.loads(_pace_file(file).read_text("utf-8"))
+            return cls(float(pace["audio_s"]), float(pace["token_s"]))
+        except (OSError, ValueError, KeyError, TypeError):
+            return None
+
+    def write(self, file: Path) -> None:
+        """Keep it beside a GGUF file, if its folder can be written to."""
+        with contextlib.suppress(OSError):
+            _pace_file(file).write_text(json.dumps(asdict(self)), "utf-8")
+
+
+def _pace_file(file: Path) -> Path:
+    return file.with_suffix(".pace.json")
 
 
 def thread_count() -> int:
@@ -190,7 +222,7 @@ def find_files(
 def footprint_of(file: GgufFile, precision: Precision) -> GgmlFootprint:
     """Return the footprint of a file."""
     weights = sum(one.bytes for one in file.tensors.values())
-    return GgmlFootprint(precision, weights, VibeVoiceLayout.of(file))
+    return GgmlFootprint(precision, weights, VibeVoiceLayout.of(file), file.path)
 
 
 def footprints_of(

@@ -1,4 +1,4 @@
-"""GGUF files: a reader that checks every number of the header, and a writer.
+"""GGUF files: a reader that checks every number of the header.
 
 The header is little-endian: magic, version, counts, metadata, tensors. The data follow, each tensor
 at a multiple of the alignment. Nothing of ggml reads a file, so none can end the process.
@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import struct
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -19,13 +19,13 @@ import numpy.typing as npt
 from sidecar.errors import CheckpointDamaged
 
 MAGIC, VERSIONS, ALIGNMENT = b"GGUF", (2, 3), 32
-ARCHITECTURES = ("vibevoice-asr", "vibevoice")
+ARCHITECTURE, ARCHITECTURES = "general.architecture", ("vibevoice-asr", "vibevoice")
 _MAX_TENSORS, _MAX_FIELDS, _MAX_NAME, _MAX_TEXT = 1 << 14, 1 << 12, 1 << 10, 1 << 26
 _MAX_LIST = 1 << 20
 """More than published files have: 7B has 700 tensors, 40 fields, 152,064 tokens."""
 _NUMBERS = {0: "B", 1: "b", 2: "H", 3: "h", 4: "I", 5: "i", 6: "f", 7: "?", 10: "Q", 11: "q"}
 _NUMBERS[12] = "d"
-_TEXT, _LIST, _COUNT, _REAL = 8, 9, 4, 6
+_TEXT, _LIST, _COUNT = 8, 9, 4
 KINDS = {
     "f32": (0, 1, 4),
     "f16": (1, 1, 2),
@@ -141,6 +141,8 @@ class _Reader:
         return GgufFile(self._path, found, placed)
 
     def _number(self, kind: int) -> Any:
+        if kind not in _NUMBERS:
+            raise damaged(self._path, "has metadata of an unknown type")
         form = "<" + _NUMBERS[kind]
         return struct.unpack(form, self._file.read(struct.calcsize(form)))[0]
 
@@ -160,15 +162,11 @@ class _Reader:
         if kind == _TEXT:
             return self._text(_MAX_TEXT)
         if kind != _LIST:
-            if kind not in _NUMBERS:
-                raise damaged(self._path, "has metadata of an unknown type")
             return self._number(kind)
         inner, count = self._number(_COUNT), self._count(_MAX_LIST, 10)
         if inner == _TEXT:
             texts = [self._text(_MAX_TEXT) for _ in range(count)]
             return texts if count <= _MAX_NAME else None
-        if inner not in _NUMBERS:
-            raise damaged(self._path, "has metadata of an unknown type")
         return [self._number(inner) for _ in range(count)]
 
     def _tensor(self) -> tuple[str, int, tuple[int, ...], int]:
@@ -183,44 +181,3 @@ class _Reader:
         if 0 in sizes or math.prod(sizes) > 1 << 36 or sizes[0] % _BLOCKS[kind][0]:
             raise damaged(self._path, f"has {name!r} in sizes that its type cannot have")
         return name, kind, sizes, offset
-
-
-def write_gguf(
-    path: Path,
-    fields: Mapping[str, Any],
-    tensors: Sequence[tuple[str, int, tuple[int, ...]]],
-    data: Iterator[npt.NDArray[Any]],
-) -> None:
-    """Write a file; ``tensors``: name, type and sizes of each; ``data``: their values in order."""
-    placed, end = [], 0
-    for name, kind, sizes in tensors:
-        placed.append((name, StoredTensor(kind, sizes, end)))
-        end += -(-placed[-1][1].bytes // ALIGNMENT) * ALIGNMENT
-    with path.open("wb") as file:
-        file.write(MAGIC + struct.pack("<IQQ", VERSIONS[-1], len(placed), len(fields)))
-        for name, value in fields.items():
-            file.write(_packed_text(name) + _packed(value))
-        for name, tensor in placed:
-            sizes = tensor.sizes
-            file.write(_packed_text(name) + struct.pack(f"<I{len(sizes)}Q", len(sizes), *sizes))
-            file.write(struct.pack("<IQ", tensor.kind, tensor.offset))
-        for (name, tensor), values in zip(placed, data, strict=True):
-            file.write(bytes(-file.tell() % ALIGNMENT))
-            if values.nbytes != tensor.bytes:
-                raise ValueError(f"{name} has {values.nbytes} bytes instead of {tensor.bytes}")
-            file.write(np.ascontiguousarray(values).tobytes())
-
-
-def _packed_text(text: str) -> bytes:
-    return struct.pack("<Q", len(text.encode())) + text.encode()
-
-
-def _packed(value: Any) -> bytes:
-    match value:
-        case str():
-            return struct.pack("<I", _TEXT) + _packed_text(value)
-        case list():
-            return struct.pack(f"<IIQ{len(value)}I", _LIST, _COUNT, len(value), *value)
-        case float():
-            return struct.pack("<If", _REAL, value)
-    return struct.pack("<II", _COUNT, value)

@@ -9,7 +9,7 @@ from typing import Any
 
 from sidecar.engines.vibevoice.vibevoice_prompt import HOP_SAMPLES
 from sidecar.errors import CheckpointUnsupported
-from vibevoice_asr_ggml.gguf_file import ARCHITECTURES, GgufFile, damaged
+from vibevoice_asr_ggml.gguf_file import ARCHITECTURE, ARCHITECTURES, GgufFile, damaged
 
 KERNEL = 7
 """Samples of a convolution that does not reduce them."""
@@ -58,7 +58,7 @@ class VibeVoiceLayout:
             errors.CheckpointDamaged: metadata or a tensor are missing or do not fit.
         """
         fields = file.fields
-        if (kind := fields.get("general.architecture")) not in ARCHITECTURES:
+        if (kind := fields.get(ARCHITECTURE)) not in ARCHITECTURES:
             raise CheckpointUnsupported(
                 f"{file.path.name} is not VibeVoice-ASR: its architecture is {str(kind)[:40]!r}."
             )

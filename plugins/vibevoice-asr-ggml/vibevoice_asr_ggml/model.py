@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from math import ceil
 from typing import Any
 
@@ -48,6 +50,8 @@ from vibevoice_asr_ggml.layout import (
 from vibevoice_asr_ggml.library import Device
 from vibevoice_asr_ggml.networks import AudioEncoder, Floats, KeyValueCache, LanguageModel, Weights
 
+TRIAL_S, TRIAL_TOKENS = 2.0, 4
+
 
 def cache_positions(prompt_tokens: int, seconds: float) -> int:
     """Return the positions for a prompt and the longest answer to ``seconds`` of audio."""
@@ -75,6 +79,8 @@ class GgmlModel:
     tokenizer: Tokenizer
     prompts: tuple[str, str]
     """Without and with a context."""
+    pace: tuple[float, float] = (0.0, 0.0)
+    """Of `run_trial`."""
     narrow: bool = False
     out_of_memory: type[Exception] = MemoryError
 
@@ -114,21 +120,33 @@ class GgmlModel:
                 tokenizer,
                 (file.fields[PROMPT], file.fields[CONTEXT_PROMPT]),
             )
-            model.run_trial()
+            model.pace = model.run_trial()
         except MemoryError:
             raise ModelLoadFailed.out_of_memory(precision) from None
         except NonFiniteLogits:
             raise damaged(file.path, "has values that are not finite") from None
         yield model
 
-    def run_trial(self) -> None:
-        """Run a token of audio through all of it.
+    def run_trial(self) -> tuple[float, float]:
+        """Run two seconds of silence and some tokens through all of it; return the seconds that a
+        second of audio took, and a token.
 
         Raises:
             NonFiniteLogits: a result is not finite.
         """
-        silence = np.zeros(HOP_SAMPLES, np.float32)
-        self._begin_answer(silence, MemoryPlan(), "", drawn=False)
+        silence = np.zeros(round(TRIAL_S * VIBEVOICE_SAMPLE_RATE), np.float32)
+        marks = [time.perf_counter()]
+        for _ in self.encoded(silence, TRIAL_S, drawn=False):
+            marks.append(time.perf_counter())
+        answer = self._begin_answer(silence, MemoryPlan(), "", drawn=False)
+        marks.append(time.perf_counter())
+        prompt_tokens = answer.cache.length
+        for _ in range(TRIAL_TOKENS):
+            answer.append([self.layout.audio_token])
+        marks.append(time.perf_counter())
+        encoders_s, both_s, tokens_s = (after - mark for mark, after in pairwise(marks))
+        prefill_s = max(both_s - encoders_s, 0.0) / prompt_tokens * token_count(len(silence))
+        return (encoders_s + prefill_s) / TRIAL_S, tokens_s / TRIAL_TOKENS
 
     def inference(self) -> contextlib.AbstractContextManager[None]:
         """Return the context in which it computes, which needs nothing."""

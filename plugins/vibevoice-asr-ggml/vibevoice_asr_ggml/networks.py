@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,7 @@ from vibevoice_asr_ggml.layout import KERNEL, PROJECTORS, VibeVoiceLayout
 from vibevoice_asr_ggml.library import F16, F32, Device, Graph
 
 Floats = npt.NDArray[np.float32]
+_Part = tuple[str, int, tuple[int, ...], Callable[[], npt.NDArray[Any]]]
 _PROJECTOR_EPSILON = 1e-6
 _NEOX = 2
 """Rotary embedding of halves (ggml.h)."""
@@ -52,42 +54,36 @@ class Weights:
         library = self._device.library
         context = library.context(2 * KERNEL * len(self._names))
         for name in self._names:
-            stored = self._file.tensors[name]
-            if name in self._strides:
-                kernel, before, width = stored.sizes
-                stride = self._strides[name]
-                kind = F16 if stored.kind == F16 and before > 1 else F32
-                for part in range(kernel // stride):
-                    sizes = (stride * before, width)
-                    self._tensors[f"{name}.{part}"] = library.tensor(context, kind, sizes)
-            elif "dw_conv.weight" in name:
-                sizes = (stored.sizes[2], KERNEL)
-                self._tensors[name] = library.tensor(context, F32, sizes)
-            else:
-                exact = len(stored.sizes) == 1
-                kind = F32 if exact else stored.kind
-                self._tensors[name] = library.tensor(context, kind, stored.sizes)
+            for key, kind, sizes, _ in self._parts(name):
+                self._tensors[key] = library.tensor(context, kind, sizes)
         self._device.allocate(context)
         done, total = 0, sum(self._file.tensors[name].bytes for name in self._names)
         for name in self._names:
-            self._send(name)
+            for key, _, _, values in self._parts(name):
+                library.send(self._tensors[key], values())
             done += self._file.tensors[name].bytes
             yield done / total
 
-    def _send(self, name: str) -> None:
-        stored, library = self._file.tensors[name], self._device.library
-        if name in self._strides:
-            parts = self._file.floats(name).transpose(0, 2, 1)  # (out, kernel, in)
-            stride = self._strides[name]
-            kind = np.float16 if stored.kind == F16 and stored.sizes[1] > 1 else np.float32
-            for number, part in enumerate(np.split(parts, parts.shape[1] // stride, axis=1)):
-                library.send(self._tensors[f"{name}.{number}"], part.astype(kind))
+    def _parts(self, name: str) -> Iterator[_Part]:
+        """Yield what a stored tensor becomes: key, type, sizes, values."""
+        file, stored = self._file, self._file.tensors[name]
+        if (stride := self._strides.get(name)) is not None:
+            kernel, before, width = stored.sizes
+            exact = stored.kind != F16 or before == 1
+            kind, kept = (F32, np.float32) if exact else (F16, np.float16)
+
+            def values(part: int) -> npt.NDArray[Any]:
+                rows = file.floats(name).transpose(0, 2, 1)  # (out, kernel, in)
+                return rows[:, part * stride : (part + 1) * stride].astype(kept)
+
+            for part in range(kernel // stride):
+                yield f"{name}.{part}", kind, (stride * before, width), partial(values, part)
         elif "dw_conv.weight" in name:
-            library.send(self._tensors[name], self._file.floats(name)[:, 0].T)
+            yield name, F32, (stored.sizes[2], KERNEL), lambda: file.floats(name)[:, 0].T
         elif len(stored.sizes) == 1:
-            library.send(self._tensors[name], self._file.floats(name))
+            yield name, F32, stored.sizes, lambda: file.floats(name)
         else:
-            library.send(self._tensors[name], self._file.read(name))
+            yield name, stored.kind, stored.sizes, lambda: file.read(name)
 
 
 class AudioEncoder:
@@ -196,9 +192,10 @@ class KeyValueCache:
         self.length, self.positions, self._library = 0, positions, device.library
         self._context = self._library.context(2 * layout.layers)
         sizes = (layout.head_dim, positions, layout.kv_heads)
-        pairs = [[self._library.tensor(self._context, F16, sizes) for _ in "kv"]
-                 for _ in range(layout.layers)]  # fmt: skip
-        self.keys, self.values = (list(one) for one in zip(*pairs, strict=True))
+        self.keys, self.values = (
+            [self._library.tensor(self._context, F16, sizes) for _ in range(layout.layers)]
+            for _ in "kv"
+        )
         self._buffer: int | None = None
         try:
             self._buffer = device.allocate(self._context)
