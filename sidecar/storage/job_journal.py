@@ -4,6 +4,7 @@ A damaged file is renamed, with the time, and logged; nothing deletes it.
 """
 
 import logging
+import re
 import shutil
 import sqlite3
 from collections.abc import Callable
@@ -197,9 +198,7 @@ def _open_connection(
         folder / JOURNAL_FILE, isolation_level=None, check_same_thread=False
     )
     try:
-        with closing(connection.execute("PRAGMA quick_check(1)")) as found:
-            if (verdict := found.fetchone()[0]) != "ok":
-                raise JournalDamaged(verdict)
+        _check_pages(connection)
         encrypted_sqlite.set_pragmas(connection, "journal_mode = WAL")
         refuse_file_of_0_2(connection)
         encrypted_sqlite.migrate_sqlite(connection, MIGRATIONS, JOURNAL_LABELS)
@@ -213,6 +212,24 @@ def _open_connection(
         connection.close()
         raise
     return journal
+
+
+def _check_pages(connection: sqlite3.Connection) -> None:
+    """Have SQLite check all pages.
+
+    Raises:
+        JournalDamaged: one is damaged.
+        sqlite3.OperationalError: one could not be read, which SQLite reports as it does damage, but
+            with the code of the error.
+    """
+    with closing(connection.execute("PRAGMA quick_check(1)")) as rows:
+        (verdict,) = rows.fetchone()
+    if (code := re.search(r"error code=(\d+)", verdict)) is not None:
+        error = sqlite3.OperationalError(verdict)
+        error.sqlite_errorcode = int(code[1])
+        raise error
+    if verdict != "ok":
+        raise JournalDamaged(verdict)
 
 
 def refuse_file_of_0_2(connection: sqlite3.Connection) -> None:

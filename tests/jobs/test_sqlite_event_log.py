@@ -383,17 +383,22 @@ def _jobs_with_a_recording(folder: Path, *, stopped: bool) -> list[str]:
     return ids
 
 
+@pytest.mark.parametrize("raised", [True, False], ids=["raised", "told as a finding"])
 def test_disk_error_on_opening_is_reported_and_intact_journal_is_not_set_aside(
-    folder: Path, monkeypatch: pytest.MonkeyPatch
+    folder: Path, monkeypatch: pytest.MonkeyPatch, raised: bool
 ) -> None:
     with closing(SqliteJobEventLog(folder, KEY)) as store:
         job = added(store)
     connect = sqlite3.connect
 
     class Failing(sqlite3.Connection):
-        """A disk that cannot be read for now."""
+        """A disk that cannot be read for now. SQLite raises the error of the first page; of others
+        it tells in a row (seen with EIO of `pread` from the second page on)."""
 
         def execute(self, sql: str, *more: object) -> sqlite3.Cursor:
+            if "quick_check" in sql and not raised:
+                told = "Tree 2 page 7: unable to get the page. error code=8458"
+                return super().execute(f"SELECT '{told}'")
             if "quick_check" in sql:
                 error = sqlite3.OperationalError("disk I/O error")
                 error.sqlite_errorcode = 266  # SQLITE_IOERR_READ
@@ -401,7 +406,8 @@ def test_disk_error_on_opening_is_reported_and_intact_journal_is_not_set_aside(
             return super().execute(sql, *more)  # type: ignore[arg-type]
 
     monkeypatch.setattr(sqlite3, "connect", partial(connect, factory=Failing))
-    with pytest.raises(errors.SettingsInvalid, match="disk I/O error"):
+    said = "disk I/O error" if raised else "unable to get the page"
+    with pytest.raises(errors.SettingsInvalid, match=said):
         SqliteJobEventLog(folder, KEY)
     monkeypatch.undo()
     assert not broken_files(folder)
