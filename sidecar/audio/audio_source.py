@@ -117,11 +117,11 @@ def open_recording_file(path: str, roots: Sequence[Path] = ()) -> AudioSource:
             return AudioSource(fd, spooled=False, path=path, name=Path(path).name, status=status)
     except (FileNotFoundError, NotADirectoryError):
         raise errors.AudioPathNotFound() from None
-    except files.FileInUse:
+    except files.FileInUse as error:
         raise errors.AudioPathForbidden(
             "Another program has the audio file open, and lets no other read it.",
             hint="Close it there, or wait until it is written.",
-        ) from None
+        ) from error
     except PermissionError as error:
         raise errors.AudioPathForbidden() from error
     except (OSError, ValueError) as error:
@@ -248,8 +248,9 @@ class ClientFileRef:
         """Open it again, by the rules of `open_recording_file`.
 
         Raises:
-            errors.BadRequest: it does not exist any more, or may not be read.
-            errors.StorageUnreachable: it is not found, but its folder may not be mounted.
+            errors.BadRequest: it does not exist any more, or is outside of the roots.
+            errors.StorageUnreachable: it is not found, but its folder may not be mounted; or the
+                system lets nobody read it now, as it did when the job was submitted.
             errors.AudioLost: it is another file, or was changed.
         """
         # before it is opened: a folder that is mounted in between makes no missing file
@@ -261,6 +262,10 @@ class ClientFileRef:
                 raise errors.StorageUnreachable(
                     "The folder of 'audio_path' is missing or empty; it may not be mounted."
                 ) from None
+            raise
+        except errors.AudioPathForbidden as error:
+            if isinstance(error.__cause__, PermissionError):
+                raise errors.StorageUnreachable(f"{error.detail} It was readable before.") from None
             raise
         status = os.fstat(source.fd)
         if (status.st_ino, status.st_mtime_ns) != (self.inode, self.mtime):

@@ -140,6 +140,13 @@ class PersistentRecordings:
         if not isinstance(ref, audio_source.StoredRecordingRef):
             return open_unstored(record, self._roots)
         self._check(ref)
+        try:
+            return self._decrypted(ref)
+        except errors.AudioLost as error:
+            log.warning("recording of job %s: %s It is read again.", record.id, error)
+            return self._decrypted(ref)  # what one reading saw may be the fault of that reading
+
+    def _decrypted(self, ref: audio_source.StoredRecordingRef) -> audio_source.AudioSource:
         spool = upload_spool.UploadSpool(self._spool_dir)
         try:
             encrypted = audio_source.HashingStream(self._storage.read(ref.name))

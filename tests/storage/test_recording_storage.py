@@ -414,6 +414,25 @@ def test_altered_or_replaced_recording_file_is_reported_as_lost(
         keeping.open(record)
 
 
+def test_recording_of_which_one_reading_saw_other_bytes_is_read_again(
+    keeping: JobPersistence, path: Path, voice: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with upload(voice) as source:
+        record = replace(submitted(durable=True), audio=keeping.store(source, "name"))
+    read_file = FolderStorage.read
+    reads: list[str] = []
+
+    def flipped_at_first(storage: FolderStorage, name: str) -> Iterator[bytes]:
+        reads.append(name)
+        for number, piece in enumerate(read_file(storage, name)):
+            first = len(reads) == 1 and not number
+            yield bytes([piece[0] ^ 1]) + piece[1:] if first else piece
+
+    monkeypatch.setattr(FolderStorage, "read", flipped_at_first)
+    assert read(keeping.open(record)) == voice
+    assert len(reads) == 2
+
+
 @pytest.mark.parametrize("name", ["EIO", "ESTALE"])
 async def test_disk_error_while_recording_is_played_is_storage_unreachable_and_play_resumes(
     name: str, keeping: JobPersistence, voice: bytes, monkeypatch: pytest.MonkeyPatch
