@@ -211,9 +211,11 @@ def check_recording(path: Path) -> int:
         return probe_audio(source.fd, LONGEST_S).channels
 
 
-async def stream_file(path: Path, pace: float, channels: int) -> AsyncGenerator[bytes, None]:
-    """Yield a recording as pcm16 at `LIVE_RATE`, at ``pace`` times real time; 0: without pauses.
-    Two ``channels`` are interleaved; for one they are mixed.
+async def stream_file(
+    path: Path, pace: float, channels: int, ended: asyncio.Event
+) -> AsyncGenerator[bytes, None]:
+    """Yield a recording until ``ended`` as pcm16 at `LIVE_RATE`, at ``pace`` times real time; 0:
+    without pauses. Two ``channels`` are interleaved; for one they are mixed.
 
     Raises:
         errors.SidecarError: it is no recording, or does not exist.
@@ -222,7 +224,10 @@ async def stream_file(path: Path, pace: float, channels: int) -> AsyncGenerator[
     pieces = _decoded(path, channels)
     sent, began = 0, loop.time()
     try:
-        while (piece := await asyncio.to_thread(next, pieces, None)) is not None:
+        while (
+            not ended.is_set()
+            and (piece := await asyncio.to_thread(next, pieces, None)) is not None
+        ):
             yield piece
             sent += len(piece) // 2 // channels
             if pace:
@@ -241,16 +246,21 @@ async def stream_stdin(rate: int, channels: int) -> AsyncIterator[bytes]:
 
 
 def open_input(
-    file: Path | None, device: str | None, pace: float = 1.0, channels: int = 1
+    file: Path | None,
+    device: str | None,
+    ended: asyncio.Event,
+    pace: float = 1.0,
+    channels: int = 1,
 ) -> tuple[int, AsyncGenerator[bytes, None]]:
-    """Return the sample rate in Hz and the audio of a recording at ``pace``, else of a microphone;
-    two ``channels`` are interleaved. A line on stderr says if a recording does not have them.
+    """Return the sample rate in Hz and the audio, until ``ended``, of a recording at ``pace``, else
+    of a microphone; two ``channels`` are interleaved. A line on stderr says if a recording does not
+    have them.
 
     Raises:
         errors.SidecarError: as `check_recording` and `_open_microphone`.
     """
     if file is None:
-        return _open_microphone(device, channels)
+        return _open_microphone(device, channels, ended)
     count = check_recording(file)
     if channels > count:
         from sidecar.workers.channel_transcription import CHANNEL_SINGLE
@@ -260,12 +270,14 @@ def open_input(
         print_error_line(
             f"The recording has {count} channels: the first is sent, and a mix of the others."
         )
-    return LIVE_RATE, stream_file(file, pace, channels)
+    return LIVE_RATE, stream_file(file, pace, channels, ended)
 
 
-def _open_microphone(device: str | None, channels: int) -> tuple[int, AsyncGenerator[bytes, None]]:
-    """Return the sample rate and the endless audio of an input device of this machine, by its
-    number or a part of its name; `None`: the system's default.
+def _open_microphone(
+    device: str | None, channels: int, ended: asyncio.Event
+) -> tuple[int, AsyncGenerator[bytes, None]]:
+    """Return the sample rate and the audio of an input device of this machine, by its number or a
+    part of its name; `None`: the system's default. All that it took until ``ended`` is yielded.
 
     Raises:
         errors.MicrophoneUnavailable: there is no such device, it has one channel instead of two,
@@ -310,7 +322,7 @@ def _open_microphone(device: str | None, channels: int) -> tuple[int, AsyncGener
         nonlocal loop
         loop = asyncio.get_running_loop()
         with stream:
-            while True:
+            while not ended.is_set():
                 try:
                     async with asyncio.timeout(MICROPHONE_GONE_S):
                         piece = await blocks.get()
@@ -320,6 +332,9 @@ def _open_microphone(device: str | None, channels: int) -> tuple[int, AsyncGener
                         hint="Check its plug or its connection.",
                     ) from None
                 yield piece
+        await asyncio.sleep(0)  # what the device's thread handed over is in the queue then
+        while not blocks.empty():
+            yield blocks.get_nowait()
 
     return rate, sound()
 

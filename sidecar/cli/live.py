@@ -284,9 +284,9 @@ def run(options: LiveCommandOptions) -> int:
 
 
 async def _run(options: LiveCommandOptions, channels: Sequence[str]) -> int:
-    rate, audio = _audio_of(options, max(1, len(channels)))
-    name = options.source.stem if options.source and options.source != PIPE else "live"
     ended = asyncio.Event()
+    rate, audio = _audio_of(options, max(1, len(channels)), ended)
+    name = options.source.stem if options.source and options.source != PIPE else "live"
     with (
         output.handle_interrupts(ended) as interrupted,
         open_output(options.output, options.format, name) as written,
@@ -303,7 +303,9 @@ async def _run(options: LiveCommandOptions, channels: Sequence[str]) -> int:
             with display as show:
                 shown = ShownSession(show.event)
                 try:
-                    summary, wrong = await _listen(backend, audio, show, shown, ended)
+                    summary, wrong = await _listen(
+                        backend, audio, show, shown, ended, drains=options.source is None
+                    )
                 except (asyncio.CancelledError, errors.SidecarError):  # as a second Ctrl-C
                     if (so_far := shown.break_off()) is not None:
                         written.finish(so_far)
@@ -326,10 +328,10 @@ async def _run(options: LiveCommandOptions, channels: Sequence[str]) -> int:
     return int(wrong is not None or transcript.recognized_s is not None)
 
 
-def _audio_of(options: LiveCommandOptions, channels: int) -> tuple[int, Any]:
+def _audio_of(options: LiveCommandOptions, channels: int, ended: asyncio.Event) -> tuple[int, Any]:
     if options.source == PIPE:
         return options.rate, audio_input.stream_stdin(options.rate, channels)
-    return audio_input.open_input(options.source, options.device, options.pace, channels)
+    return audio_input.open_input(options.source, options.device, ended, options.pace, channels)
 
 
 async def _listen(
@@ -338,13 +340,15 @@ async def _listen(
     display: LiveDisplay,
     shown: ShownSession,
     ended: asyncio.Event,
+    *,
+    drains: bool,
 ) -> tuple[live_events.Summary, errors.SidecarError | None]:
-    """Send all audio, until ``ended``, and show the events; return the summary, and the error if
-    the session ended early."""
+    """Send all audio, until ``ended`` or, if the audio ``drains``, what it has then, and show the
+    events; return the summary, and the error if the session ended early."""
     sending, showing = _send_audio(backend, audio, display), show_events(backend, shown)
     async with running(sending, showing, ended.wait()) as tasks:
         sent, events, _ = tasks
-        await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+        await asyncio.wait(tasks[: 2 if drains else 3], return_when=asyncio.FIRST_COMPLETED)
         sent.cancel()
         await asyncio.wait({sent})  # the audio can be closed only when nothing reads it
         failed = not sent.cancelled() and sent.exception() is not None

@@ -67,10 +67,11 @@ class LiveOutput:
             raise
 
     def leave(self) -> None:
-        """Delete the file of a session that failed before a word."""
+        """Delete the file of a session that failed before a word; not what somebody wrote to it."""
         if self._path is not None and self._grows and not self._lines:
             with suppress(OSError):
-                files.remove(self._path)
+                if not self._path.stat().st_size:
+                    files.remove(self._path)
 
 
 @contextmanager

@@ -108,7 +108,7 @@ class TalkSession:
         self._sent: Event | None = None
         """The response of which all was sent and not all was heard yet."""
         self._truncated_item = ""
-        self._last_error = ""
+        self._last_error = self._unfinished = ""
         self.failed = False
         """True if an answer failed."""
         self._begun = asyncio.Event()
@@ -128,21 +128,31 @@ class TalkSession:
         await self._send("session.update", session=session)
 
     async def run(self, audio: AsyncGenerator[bytes, None] | None, ended: asyncio.Event) -> None:
-        """Hold the conversation until ``ended``, or until the end of ``audio``, or of typed input
-        if ``audio`` is `None`.
+        """Hold the conversation until ``ended``, with which ``audio`` ends, or until the end of
+        ``audio``, or of typed input if ``audio`` is `None`. All that was said is recognized; what
+        is not, as the conversation broke off, is shown as it was heard so far.
 
         Raises:
             errors.ServiceUnreachable: the connection broke.
             typer.Exit: an error ended it, and was printed.
         """
-        first = self._send_lines(alone=True) if audio is None else self._send_audio(audio)
+        first = self._send_lines(alone=True) if audio is None else self._send_audio(audio, ended)
         second = self._send_silence() if audio is None else self._send_lines(alone=False)
-        async with running(
-            self._read(), ended.wait(), first, self._watch_playback(), second
-        ) as tasks:
-            done, _ = await asyncio.wait(tasks[:3], return_when=asyncio.FIRST_COMPLETED)
-            for task in done:
-                task.result()
+        try:
+            async with running(
+                self._read(), ended.wait(), first, self._watch_playback(), second
+            ) as tasks:
+                done, _ = await asyncio.wait(tasks[:3], return_when=asyncio.FIRST_COMPLETED)
+                if audio is not None and ended.is_set() and self._begun.is_set():
+                    reading, _, sending = tasks[:3]
+                    await asyncio.wait({reading, sending}, return_when=asyncio.FIRST_COMPLETED)
+                    await self._send("session.end")
+                    await asyncio.wait(done := {reading})
+                for task in done:
+                    task.result()
+        finally:
+            if self._unfinished:
+                self._display.line(YOU, self._unfinished)
 
     async def _send(self, type: str, **fields: Any) -> None:
         """Send an event. If the service is gone, only reading raises."""
@@ -162,6 +172,8 @@ class TalkSession:
         with suppress(ConnectionClosed):
             async for raw in self._socket:
                 event = parse_event(raw)
+                if event.get("type") == "session.ended":
+                    return
                 await self._handle(event)
         if event.get("type") == "error":
             raise typer.Exit(1)
@@ -179,18 +191,21 @@ class TalkSession:
                 self._speaking = False
                 self._display.drop()
                 await self._notify()
+            case {"type": "conversation.item.input_audio_transcription.delta", "delta": delta}:
+                self._unfinished += delta
+                self._display.grow(delta)
             case {
-                "type": "conversation.item.input_audio_transcription.delta"
-                | "response.output_audio_transcript.delta"
-                | "response.output_text.delta",
+                "type": "response.output_audio_transcript.delta" | "response.output_text.delta",
                 "delta": delta,
             }:
                 self._display.grow(delta)
             case {
                 "type": "conversation.item.input_audio_transcription.completed",
                 "transcript": text,
-            } if text:
-                self._display.line(YOU, text)
+            }:
+                self._unfinished = ""
+                if text:
+                    self._display.line(YOU, text)
             case {
                 "type": "conversation.item.done",
                 "item": {"role": "user", "content": [{"type": "input_text", "text": text}]},
@@ -290,19 +305,18 @@ class TalkSession:
             if self._loudspeaker is None or self._loudspeaker.finished():
                 await self._end_sent_reply()
 
-    async def _send_audio(self, audio: AsyncGenerator[bytes, None]) -> None:
-        """Send all audio, and then silence until nothing was said for `SETTLED_S`."""
+    async def _send_audio(self, audio: AsyncGenerator[bytes, None], ended: asyncio.Event) -> None:
+        """Send all audio, and then, unless ``ended``, silence until nothing was said for
+        `SETTLED_S`."""
         await self._begun.wait()
         async with aclosing(audio):
             async for chunk in audio:
                 self._display.level(audio_input.loudness(chunk))
                 await self._send_pcm(chunk)
         loop = asyncio.get_running_loop()
-        ended = loop.time()
-        while (
-            self._speaking
-            or self._pending
-            or loop.time() - max(ended, self._changed_at) < SETTLED_S
+        last = loop.time()
+        while not ended.is_set() and (
+            self._speaking or self._pending or loop.time() - max(last, self._changed_at) < SETTLED_S
         ):
             await self._send_pcm(self._silence)
             await asyncio.sleep(audio_input.PIECE_S)

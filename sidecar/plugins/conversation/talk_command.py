@@ -78,12 +78,13 @@ def talk(
     aloud = aloud if aloud is not None else not text and file is None
     if speaker is not None and not aloud:
         raise typer.BadParameter("--speaker goes with answers that are heard (--aloud).")
-    rate, audio = (LIVE_RATE, None) if text else open_input(file, device)
+    ended = asyncio.Event()
+    rate, audio = (LIVE_RATE, None) if text else open_input(file, device, ended)
     loudspeaker = talk_client.Loudspeaker(speaker) if aloud else None
     with _service(target, llm, aloud=aloud) as service:
         if service is None:  # it has printed the reason
             return 1
-        conversation = _run(service.with_token(), rate, (voice, model), audio, loudspeaker)
+        conversation = _run(service.with_token(), rate, (voice, model), audio, loudspeaker, ended)
         interrupted, failed = asyncio.run(conversation)
     if not (text or file is not None):  # Ctrl-C is the only end of a microphone
         return 0
@@ -124,10 +125,10 @@ async def _run(
     voice_and_model: tuple[str | None, str | None],
     audio: AsyncGenerator[bytes, None] | None,
     loudspeaker: talk_client.Loudspeaker | None,
+    ended: asyncio.Event,
 ) -> tuple[bool, bool]:
-    """Hold the conversation to its end; return whether Ctrl-C ended it, and whether an answer
-    failed."""
-    ended = asyncio.Event()
+    """Hold the conversation to its end, or until ``ended``; return whether Ctrl-C ended it, and
+    whether an answer failed."""
     with handle_interrupts(ended) as interrupted:
         async with (
             client_of(target) as client,
@@ -138,17 +139,20 @@ async def _run(
             with closing(display), playing:
                 session = talk_client.TalkSession(socket, loudspeaker, display, rate=rate)
                 await session.begin(*voice_and_model)
-                await session.run(_audio_when_loaded(audio, client) if audio else None, ended)
+                heard = _audio_when_loaded(audio, client, ended) if audio else None
+                await session.run(heard, ended)
         return interrupted(), session.failed
 
 
 async def _audio_when_loaded(
-    audio: AsyncGenerator[bytes, None], client: AsyncClient
+    audio: AsyncGenerator[bytes, None], client: AsyncClient, ended: asyncio.Event
 ) -> AsyncGenerator[bytes, None]:
     """Yield the audio once the engine is loaded: earlier speech would be answered late."""
     printed = False
     async with aclosing(audio):
         while (await client.health()).get("live_engine_state") in ("absent", "loading"):
+            if ended.is_set():
+                return
             if not printed:
                 print_error_line("The engine is being loaded.")
                 printed = True

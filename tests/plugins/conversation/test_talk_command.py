@@ -15,7 +15,7 @@ import psutil
 import pytest
 from command_terminal import SOUND_DEVICES, ended, start_command
 from recordings import wav
-from scripted_speech import RATE, recorded, talk
+from scripted_speech import RATE, recorded, talk, tone
 from service_process import (
     PATIENCE_S,
     Server,
@@ -174,6 +174,32 @@ def test_talk_in_a_terminal_redraws_a_growing_answer_and_ends_without_traceback(
     assert process.wait(PATIENCE_S) == 130
     assert b"\x1b[2K" in seen, "a line that changes"
     assert b"Traceback" not in seen
+
+
+@pytest.mark.parametrize("end", ["ctrl-c", "service killed"])
+def test_words_of_a_turn_in_progress_are_printed_where_talk_ends(
+    end: str, converse: Starts, start_server: StartServer, tmp_path: Path
+) -> None:
+    server = start_server(voice_engine="none")
+    path = tmp_path / "long.wav"
+    path.write_bytes(wav(recorded(tone(300))))
+    ours, theirs = pty.openpty()
+    terminal = {"TERM": "xterm-256color", "COLUMNS": "100", "NO_COLOR": "1"}
+    process = converse(
+        *("--file", path, "--server", server.url), environment=terminal, stdout=theirs
+    )
+    os.close(theirs)
+    seen = b""
+    while b"w299" not in seen:
+        seen += os.read(ours, 1 << 16)
+    assert b"You: " not in seen
+    if end == "ctrl-c":
+        process.send_signal(signal.SIGINT)
+    else:
+        server.process.kill()
+    seen = re.sub(rb"\x1b\[[\d;?]*\w", b"", shown_on(ours))
+    assert process.wait(PATIENCE_S) == (130 if end == "ctrl-c" else 1)
+    assert b"You: w299" in seen
 
 
 @pytest.mark.slow

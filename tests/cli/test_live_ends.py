@@ -1,0 +1,81 @@
+"""What `vibevoice-asr live` does with its audio and its file where it ends early."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from sidecar.cli import audio_input
+from sidecar.cli.backends import LiveBackend
+from sidecar.cli.live import (
+    LiveDisplay,
+    _listen,  # internal: `run` needs a service and a device
+)
+from sidecar.cli.live_output import open_output
+from sidecar.cli.shown_session import ShownSession
+from sidecar.interfaces.live_events import Summary
+from sidecar.live.sessions.event_log import NumberedEvent
+from sidecar.transcripts.transcript import Transcript
+
+BLOCKS = [bytes([number]) * 4 for number in range(20)]
+
+
+class _Microphone:
+    """A device that has heard all its blocks as soon as it is open."""
+
+    PortAudioError = OSError
+
+    def query_devices(self, *_: object) -> dict[str, Any]:
+        return {"name": "Desk", "max_input_channels": 1, "default_samplerate": 16_000.0}
+
+    def RawInputStream(self, callback: Any, **_: Any) -> "_Microphone":  # noqa: N802
+        self.callback = callback
+        return self
+
+    def __enter__(self) -> None:
+        for block in BLOCKS:
+            self.callback(block)
+
+    def __exit__(self, *_: object) -> None:
+        pass
+
+
+async def test_all_that_a_microphone_heard_before_ctrl_c_is_sent_before_the_end(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(audio_input, "import_sounddevice", _Microphone)
+    stopped, over = asyncio.Event(), asyncio.Event()
+    sent: list[bytes] = []
+
+    async def send(chunk: bytes) -> None:
+        sent.append(chunk)
+        stopped.set()
+        for _ in range(9):  # an engine that is behind; everything else goes on
+            await asyncio.sleep(0)
+
+    async def finish() -> None:
+        sent.append(b"end")
+        over.set()
+
+    async def events() -> AsyncIterator[NumberedEvent]:
+        await over.wait()
+        yield NumberedEvent(1, Summary(Transcript((), "en", 2.0, "scripted", "fp32")), None)
+
+    _, audio = audio_input.open_input(None, None, stopped)
+    backend, display = LiveBackend(send, finish, events), LiveDisplay("text", print, labels=True)
+    shown = ShownSession(display.event)
+    await _listen(backend, audio, display, shown, stopped, drains=True)
+    assert sent == [*BLOCKS, b"end"]
+
+
+@pytest.mark.parametrize("written", ["", "Theirs."])
+def test_file_of_a_session_that_failed_before_a_word_is_left_only_if_somebody_wrote_to_it(
+    written: str, tmp_path: Path
+) -> None:
+    path = tmp_path / "talk.txt"
+    with open_output(path, "text", "talk"):
+        if written:
+            path.write_text(written, "utf-8")
+    assert [one.read_text("utf-8") for one in tmp_path.iterdir()] == [written] * bool(written)
