@@ -6,7 +6,7 @@ import re
 import httpx
 import pytest
 from browser_visitor import Visitor
-from page_actions import worked_out
+from page_actions import said, worked_out
 from service_clock import AHEAD_S, clocked_command, put_ahead
 from service_process import Server, StartServer, wait_until
 
@@ -168,3 +168,22 @@ def test_what_the_service_deleted_is_told_also_beside_more_jobs_than_are_remembe
     found = worked_out(visitor, "deleted.js", NOTED, looks)
     assert [len(told) for told, _ in found] == [0, 20, 20, 20]
     assert found[-1][1] == [*jobs[50:], *jobs[:20]]
+
+
+def test_delete_that_would_take_a_correction_unseen_is_asked_again(
+    visitor: Visitor, server: Server
+) -> None:
+    visitor.reads(server, "talk.wav", 2)
+    visitor.sees("[aria-label='Delete talk.wav']").click()
+    dialog = visitor.sees("dialog[open]", "Delete the transcript")
+    assert "changed it" not in dialog.text
+    path = f"/v1/jobs/{server.jobs()[0]['id']}/transcript"
+    theirs = {"op": "text", "segment": 1, "text": "Theirs."}
+    server.client.patch(path, json={"operations": [theirs]}).raise_for_status()
+    visitor.comes_back_until(lambda: said(visitor, 1) == "Theirs.", "it is shown")
+    visitor.sees("dialog[open] .danger").click()
+    visitor.sees("dialog[open]", "Somebody has changed it meanwhile.")
+    assert server.client.get(path).json()["segments"][1]["text"] == "Theirs."
+    visitor.sees("dialog[open] .danger").click()
+    visitor.sees("#said", "talk.wav was deleted.")
+    assert server.jobs() == []

@@ -3,11 +3,12 @@
 import { CONVERSATION } from "./conversations.js";
 import { fateOf } from "./deleted.js";
 import { keepsCopies } from "./memory.js";
+import { CHANGED } from "./editing.js";
 import { isOver } from "./reading.js";
 import { NO_SOUND } from "./microphone.js";
 import { UNREADABLE } from "./sending.js";
 import { isListed } from "./states.js";
-import { html, icon, Meter, Sure, Trouble, useAttempt, useMemo, useRef, useState } from "./view.js";
+import { html, icon, Meter, Sure, Trouble, useAttempt, useEffect, useMemo, useRef, useState } from "./view.js";
 import { clock, counted, languageOf, mayBeRecording, namedLanguages, spoken, stateOf, whenOf } from "./words.js";
 
 const KINDS = "audio/*,video/*,.opus,.amr,.caf,.mkv,.wma,.aiff,.flac";
@@ -112,21 +113,29 @@ function Item({ job, state, repeated, recordings, say }) {
   const sent = repeated.has(called) ? `, sent ${whenOf(job.created, "medium")}` : "";
   const name = `${called}${sent}`;
   const over = isOver(job);
+  const seen = useRef();
+  const [changed, setChanged] = useState(0);
   const end = async () => {
     try {
-      await recordings.end(job.id);
+      await recordings.end(job.id, over ? seen.current : undefined);
       say(over ? `${name} was deleted.` : `${name} was cancelled.`);
       document.querySelector(".job .pick, .intake .main")?.focus(); // what had it is gone
     } catch (error) {
-      say(error.detail || String(error));
+      if (error.code !== CHANGED.code) return say(error.detail || String(error));
+      await recordings.renew(job.id);
+      setChanged(changed + 1);
     }
   };
-  const sure = () => over && job.state === "done" ? document.getElementById(`sure-${job.id}`).showModal() : end();
+  const sure = () => {
+    seen.current = (!changed && state.shown?.id === job.id && state.shown.edits?.revision) || job.revision;
+    return over && job.state === "done" ? document.getElementById(`sure-${job.id}`).showModal() : end();
+  };
+  useEffect(() => void (changed && sure()), [changed]);
   return html`<li class="job" data-state=${job.state}>
     <${Pick} id=${job.id} name=${called} how=${`${stateOf(job)}${sent}`} state=${state} recordings=${recordings} />
     <button type="button" class="bare" aria-label=${`${over ? "Delete" : "Cancel"} ${name}`} onClick=${sure}>${icon(over ? "trash" : "close")}</button>
     ${job.state === "running" && html`<progress max="1" value=${job.progress.fraction ?? undefined} aria-label=${`How far ${name} is`}></progress>`}
-    ${job.state === "done" && html`<${Sure} id=${`sure-${job.id}`} title="Delete" act=${end}>Delete the transcript of <strong>${name}</strong>?<//>`}
+    ${job.state === "done" && html`<${Sure} id=${`sure-${job.id}`} title="Delete" act=${end}>Delete the transcript of <strong>${name}</strong>?${changed > 0 && " Somebody has changed it meanwhile."}<//>`}
   </li>`;
 }
 

@@ -25,7 +25,7 @@ export class Conversations {
   /** When each line began and was last changed, and its text then. @type {Map<number, { from_s: number, to_s: number, text: string }>} */
   #times = new Map();
 
-  /** `made` is told what it is as a job, and its name. */
+  /** `made` is told what it is as a job, its name, and what the browser has of it, if that is all of it. */
   constructor(store, made) {
     [this.#store, this.#made] = [store, made];
   }
@@ -83,8 +83,10 @@ export class Conversations {
     if (told.lines.length) this.#keep();
     if (state === "over" && ended?.job && this.#kept !== one) {
       this.#kept = one;
+      const take = !one.carries && this.#head && { ...this.#head, segments: this.#segments(told.lines) };
+      if (take) this.#head = null; // it is the recorder's now
       if (!one.carries) this.saved();
-      this.#made(ended.job, `Conversation ${this.at}`);
+      this.#made(ended.job, `Conversation ${this.at}`, take);
     }
     if (state === "over" && !told.lines.length) this.saved();
   }

@@ -41,7 +41,7 @@ export class Copies {
     this.#known = owner;
   }
 
-  /** The jobs of which a copy is due: it is not as they are, and has room among the newest. */
+  /** The jobs of which a copy is due: it is not as they are, and has room among the newest. What the browser did not take comes last, in turns. */
   due(jobs) {
     if (!this.#owner || this.#known !== this.#owner || !keepsCopies(this.#owner)) return [];
     const { copies } = this.#store.state;
@@ -49,17 +49,20 @@ export class Copies {
     const all = new Map(this.#kept().map(({ id, at }) => [id, { id, at }]));
     for (const job of ended) all.set(job.id, { id: job.id, at: this.#time(job) });
     const fits = new Set([...all.values()].sort(newestFirst).slice(0, COPIES_AT_MOST).map(({ id }) => id));
-    return ended.filter((job) => fits.has(job.id) && !(copies.get(job.id)?.revision >= job.revision));
+    const isDue = ({ id, revision }) => fits.has(id) && !(copies.get(id)?.kept && copies.get(id).revision >= revision);
+    const tried = ({ id }) => copies.get(id)?.tried ?? 0;
+    return ended.filter(isDue).sort((one, other) => tried(one) - tried(other));
   }
 
   /**
    * @param {number} [at] when somebody had it before them; else it is as old as its recording
    * @param {boolean} [anew] whether a copy is made where there is none: else somebody has deleted it, in another tab
+   * @returns {Promise<boolean>} whether the browser has it
    */
   async put(job, { segments, metadata }, revision, at = this.#time(job), anew = true) {
-    if (!this.#owner || !keepsCopies(this.#owner)) return;
-    const { text, revision: newest } = this.#store.state.copies.get(job.id) ?? {};
-    if (newest > revision) return; // an edit came meanwhile
+    if (!this.#owner || !keepsCopies(this.#owner)) return false;
+    const { text, revision: newest, kept } = this.#store.state.copies.get(job.id) ?? {};
+    if (newest > revision) return kept; // an edit came meanwhile
     const head = { id: job.id, owner: this.#owner, job, revision, at, kept: true };
     const old = this.#kept().filter(({ id }) => id !== job.id).sort(newestFirst).slice(COPIES_AT_MOST - 1);
     this.#set({ ...head, text }); // at once: nobody makes it twice
@@ -72,8 +75,10 @@ export class Copies {
         };
       });
       await this.drop(...old.filter((one) => !one.text).map(({ id }) => id));
+      return true;
     } catch {
-      this.#set({ ...head, text, kept: false });
+      this.#set({ ...head, text, kept: false, tried: performance.now() });
+      return false;
     }
   }
 
@@ -84,7 +89,7 @@ export class Copies {
     const isNew = ({ id, revision }) => !(tried.get(id) >= revision);
     for (let job; (job = this.due(this.#store.state.jobs).find(isNew)); ) {
       tried.set(job.id, job.revision);
-      await this.#makeOne(job);
+      if ((await this.#makeOne(job)) === false) return; // the others are tried at the next looks
     }
   });
 
@@ -93,11 +98,17 @@ export class Copies {
   async #makeOne(job) {
     const { shown } = this.#store.state;
     try {
-      const whole = shown?.id === job.id ? shown : await read(client({ attempts: 1 }), job.id, { renew: false });
-      if (whole.metadata && this.#store.state.jobs.some(({ id }) => id === job.id)) await this.put(job, whole, whole.edits.revision);
+      const whole = shown?.id === job.id && shown.metadata ? shown : await read(client({ attempts: 1 }), job.id, { renew: false });
+      if (this.#store.state.jobs.some(({ id }) => id === job.id)) return await this.put(job, whole, whole.edits.revision);
     } catch (error) {
       if (!OF_ONE_JOB.has(error.status)) throw error;
     }
+  }
+
+  /** Whether a transcript outlasts the service and this tab: as the browser has it, or as its owner and the service want it. */
+  async outlasts(job, whole) {
+    const { about } = this.#store.state;
+    return job.expires_in === null || !keepsCopies(about.owner) || (await this.put(job, whole, whole.edits.revision)) || about.keeps_jobs;
   }
 
   /** An edit goes into the copy of its transcript with the answer that has it, and waits for no other copy. */

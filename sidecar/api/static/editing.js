@@ -6,7 +6,7 @@ import { client } from "./session.js";
 import { html, icon, Trouble, useEvents, useState } from "./view.js";
 import { counted, trouble } from "./words.js";
 
-const CHANGED = {
+export const CHANGED = {
   detail: "This transcript was changed meanwhile, so your change was not made.",
   hint: "It is shown as it is now. If your change still makes sense, make it again.",
   code: "transcript_changed",

@@ -31,6 +31,7 @@ export class Recorder {
   #sent;
   #replaced;
   #sending;
+  #outlasts;
   /** Whether it is of whoever is signed in. */
   own = (take) => take.owner === this.#store.state.about?.owner;
   /** The microphone or the talk of each that goes on, by id. */
@@ -44,9 +45,10 @@ export class Recorder {
    * @param {import("./store.js").Store} store its `takes` are all of this tab
    * @param {(job: import("./client/wire.js").Job, file: File, take: Take) => void} sent it is a job now
    * @param {(part: string, job: string) => void} replaced the job of a part of it is not needed any more
+   * @param {(job: import("./client/wire.js").Job, whole: object) => Promise<boolean>} outlasts whether a transcript stays, as it was read, if the service or the tab ends
    */
-  constructor(store, say, sent, replaced) {
-    [this.#store, this.#say, this.#sent, this.#replaced] = [store, say, sent, replaced];
+  constructor(store, say, sent, replaced, outlasts) {
+    [this.#store, this.#say, this.#sent, this.#replaced, this.#outlasts] = [store, say, sent, replaced, outlasts];
     this.#sending = new Sending(store, say, this, (...given) => this.#step(...given), sent);
   }
 
@@ -121,6 +123,12 @@ export class Recorder {
     }
   }
 
+  /** @param {object} take what stays in the browser of something that is a job now, until that is done and outlasts it */
+  follow(take) {
+    this.#list({ ...take, sound: new Sound(take.id), state: "sent", since: performance.now() });
+    this.#keep(take.id);
+  }
+
   drop(id) {
     this.#step(id, "deleted");
     this.#sending.next();
@@ -132,27 +140,28 @@ export class Recorder {
     for (const [part, whole] of this.#parts) if (jobs.some((one) => one.id === part)) this.#parts.delete(part), this.#replaceOne(part, whole);
     const { about } = this.#store.state;
     for (const take of this.#store.state.takes.filter(this.own)) {
-      const { id, source, job: sent, since, name, later } = take;
+      const { id, source, sound, job: sent, since, name, later } = take;
       const job = jobs.find((one) => one.id === sent);
       const fails = (error) => this.#step(id, source === "file" ? "deleted" : "failed", { error });
       if (later) this.#step(id, "send", { error: null, later: false }); // as it was: the service may have it, without an answer
-      else if (job?.state === "done") this.#done(take);
+      else if (job?.state === "done") this.#done(take, job);
       else if (job?.error?.code === STOPS && !about?.keeps_jobs) continue; // it is sent again once the service has forgotten it
       else if (job?.error) fails(job.error);
       else if (job || !(since < asked)) continue;
-      else if (!forgot) fails(null);
+      else if (!forgot || sound?.count === 0) fails(null); // of a conversation there is nothing to send
       else if (this.#step(id, "restarted", this.#sending.anew(take))) this.#say(`The service was restarted; ${name} is uploaded again.`);
     }
     this.#sending.next();
   }
 
-  /** Its job is done. Its sound is not needed any more if that has every word; a file is its owner's, and is not stored here. */
-  async #done({ id, source, state, job, part, made = [] }) {
+  /** Its job is done. It is not needed any more if that has every word, and is not lost with the service; a file is its owner's, and is not stored here. */
+  async #done({ id, source, state, sound, job, part, made = [] }, ended) {
     if (state !== "sent" || this.#checked.has(job)) return;
     this.#checked.add(job);
     try {
-      const lacks = source !== "file" && lacksWords(await read(client({ attempts: 1 }), job, { renew: false }));
-      if (this.get(id)?.job !== job) return;
+      const whole = source !== "file" && (await read(client({ attempts: 1 }), job, { renew: false }));
+      const lacks = sound?.count > 0 && lacksWords(whole);
+      if ((whole && !lacks && !(await this.#outlasts(ended, whole))) || this.get(id)?.job !== job) return;
       if (lacks) this.#step(id, "lacking", { lacks, made: [...made, job] });
       else if (this.#step(id, "done")) this.#replaceAll([part, ...made], job);
     } catch {
@@ -217,17 +226,11 @@ export class Recorder {
   /** What it becomes: the job that its only session made, one that is to be made of its sound, or neither. */
   async #overTalk(id, talk) {
     const file = await this.file(id).catch(() => undefined); // it is asked for again where it is wanted
-    const { sound, part = "", made } = this.get(id);
+    const { sound, part = "" } = this.get(id);
     const end = endOf(talk, sound.seconds);
-    this.#over(id, end, { file, error: talk.error, ...(end === "ended" && { part }) });
-    if (end !== "made") return;
-    try {
-      this.#sent(await client().job(part), file, this.get(id));
-      this.drop(id);
-      this.#replaceAll(made, part);
-    } catch {
-      // It stays as it is here, and the job is found in the list.
-    }
+    const isMade = end === "made" && { job: part, since: performance.now() };
+    this.#over(id, end, { file, error: talk.error, ...(end !== "captioned" && { part }), ...isMade });
+    if (isMade) client().job(part).then((job) => this.get(id) && this.#sent(job, file, this.get(id)), () => {}); // else it is found in the list
   }
 
   /** What sessions of a talk that broke off are as jobs is not needed beside the job of all of it. */

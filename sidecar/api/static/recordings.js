@@ -36,7 +36,7 @@ export class Recordings {
   parted = new Map();
   #store;
   #say;
-  #talks = () => new Conversations(this.#store, (job, name) => this.#made(job, name));
+  #talks = () => new Conversations(this.#store, (...given) => this.#made(...given));
   #tick = () => {};
   #shown;
   /** The start of the service that the list is of. */
@@ -53,7 +53,7 @@ export class Recordings {
     this.editing = new Editing(store, say, (...given) => this.copies.edit(...given), (...given) => this.copies.edited(...given));
     this.#shown = new Shown(store, say, this, (job) => this.#put(job));
     this.conversations = this.#talks();
-    this.recorder = new Recorder(store, say, (...given) => this.#sent(...given), (...given) => this.#replaced(...given));
+    this.recorder = new Recorder(store, say, (...given) => this.#sent(...given), (...given) => this.#replaced(...given), (...given) => this.copies.outlasts(...given));
   }
 
   /** Look at the service, again and again, as long as the page is there. */
@@ -121,10 +121,10 @@ export class Recordings {
     }
   }
 
-  /** End a job, or forget one that has ended; `there`: the job whose transcript is deleted, unless somebody has changed it since. */
-  async end(id, there) {
-    if (there) await client().cancel(id, { revision: there.revision });
-    else if (this.#store.state.jobs.some((job) => job.id === id)) await client().cancel(id);
+  /** End a job, or forget one that has ended, unless somebody has changed its transcript since `revision`. @throws then, and nothing is deleted */
+  async end(id, revision, job = this.#store.state.jobs.find((one) => one.id === id)) {
+    if (job) await client().cancel(id, { revision });
+    for (const one of this.#store.state.takes) if (one.job === id && one.state === "sent" && job?.state === "done") this.recorder.drop(one.id);
     call(id, null);
     this.forget(id);
     this.files.delete(id);
@@ -239,8 +239,9 @@ export class Recordings {
     this.#set(this.#store.state.jobs.map((one) => (one.id === job.id ? dated(job) : one)));
   }
 
-  /** A conversation is a job now. */
-  async #made(id, name) {
+  /** A conversation is a job now; `take`: what the browser has of it, if that is all of it. */
+  async #made(id, name, take) {
+    if (take) this.recorder.follow({ ...take, job: id });
     try {
       this.#sent(await client().job(id), null, { id: CONVERSATION, name });
     } catch {
@@ -270,7 +271,7 @@ export class Recordings {
     const copy = copies.get(part);
     if (this.editing.fields.has(part) || (there ? there.revision || copy?.corrected : copy)) return;
     if (selected === part) this.select(job);
-    if (there) await this.end(part, there).catch(() => {}); // then it stays
+    if (there) await this.end(part, there.revision, there).catch(() => {}); // then it stays
     else this.forget(part);
   }
 

@@ -11,7 +11,7 @@ const LACKING = new Set(["loop_skipped", "output_truncated", "recognition_failed
  * `captioned`: it ended, and is not to be sent; `made`: its session is a job with every word; `found`: its tab is no more; `restarted`: the service has forgotten it.
  */
 const TABLE = {
-  recording: { ended: "waiting", captioned: "kept", made: "kept", found: "kept", deleted: "gone" },
+  recording: { ended: "waiting", captioned: "kept", made: "sent", found: "kept", deleted: "gone" },
   waiting: { begun: "sending", found: "kept", deleted: "gone" },
   sending: { sent: "sent", refused: "kept", found: "kept", deleted: "gone" },
   sent: { done: "done", lacking: "kept", failed: "kept", restarted: "waiting", found: "sent", deleted: "gone" },
