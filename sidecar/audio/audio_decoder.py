@@ -165,12 +165,14 @@ class DecodedAudio(AbstractContextManager["DecodedAudio"]):
         return self._mix is not None and self._mix.different_speakers
 
     def __iter__(self) -> Iterator[Block]:
-        blocks = filter(len, self.decoder)  # a resampler may have nothing to give yet
+        blocks = iter(self.decoder)
         while True:
             with self._reading():
                 block = next(blocks, None)
             if block is None:
                 break
+            if not len(block):  # a resampler may have nothing to give yet
+                continue
             self._samples += len(block)
             if self._samples > self._max_samples:
                 raise errors.AudioTooLong()

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import io
 import logging
+import math
 import os
 import signal
 import subprocess
@@ -68,6 +69,10 @@ _STOPPED_CODES = {-signal.SIGINT, -signal.SIGTERM, -9}
 """Exit codes of an ffmpeg that was stopped, by somebody or for lack of memory (SIGKILL, which
 Windows lacks), if its own handler did not say so in its log. The recording goes on behind what it
 has decoded."""
+_CRASH_CODES = range(0xC000_0000, 1 << 32)
+"""Exit codes of an ffmpeg that Windows ended for a fault of its own; elsewhere they are below 0."""
+_SAME_PLACE_S = 1.0
+"""Deviation of the place at which ffmpeg ends twice: its threads are that far apart."""
 _DURATION_DIGIT_S = 0.02
 """ffmpeg's log has durations to 0.01 s."""
 _MIN_LOST_S = 0.5
@@ -148,17 +153,27 @@ class FfmpegProcess:
         source = ffmpeg_command.input_source(os.name == "nt", parts)
         if link is not None and link.is_continued:
             source["ignore_length"] = "1"
-        arguments = ffmpeg_command.decode_command(
+        self._arguments = ffmpeg_command.decode_command(
             ffmpeg_command.find_ffmpeg(), source, container, rate, max_s, track
         )
+        self._stall_timeout_s, self._selects = stall_timeout_s, selects
+        self._frames = self._silence = 0
+        self.lost: LostAudio | None = None
+        """What is lost of the recording, once ffmpeg has ended; None if nothing is."""
+        self._start()
+        if not self.channels and self._has_crashed():
+            self._start_again()
+
+    def _start(self) -> None:
+        """Start ffmpeg, and read the header."""
         try:
-            self._process, self._lifeline = _start_process(arguments, fd)
+            self._process, self._lifeline = _start_process(self._arguments, self._fd)
         except OSError as error:  # IMAGEIO_FFMPEG_EXE may name any file
             if error.errno in BUSY_ERRNOS:
                 raise MachineBusy(f"ffmpeg cannot be started now: {error.strerror}.") from None
             log.warning(
                 "ffmpeg (%s) cannot be started: %s; run 'vibevoice-asr doctor'",
-                arguments[0],
+                self._arguments[0],
                 error.strerror,
             )
             raise ffmpeg_command.ffmpeg_missing_error(
@@ -169,10 +184,9 @@ class FfmpegProcess:
         self._described = threading.Event()
         self._reader = threading.Thread(target=self._read_log, daemon=True)
         self._reader.start()
-        pipe = OutputPipe(self._process, self._read_again, stall_timeout_s, selects=selects)
-        self._frames = self._silence = 0
-        self.lost: LostAudio | None = None
-        """What is lost of the recording, once ffmpeg has ended; None if nothing is."""
+        pipe = OutputPipe(
+            self._process, self._read_again, self._stall_timeout_s, selects=self._selects
+        )
         try:
             self._output = TimedOutput(pipe.read)
             self.channels = self._output.channels
@@ -180,7 +194,12 @@ class FfmpegProcess:
         except AudioDecodeTimeout:
             self.close()
             raise
-        self._described.wait(stall_timeout_s)
+        self._described.wait(self._stall_timeout_s)
+
+    def _start_again(self) -> None:
+        log.warning("ffmpeg ended or stood still in a recording: it decodes it again")
+        self.close()
+        self._start()
 
     @property
     def pid(self) -> int:
@@ -188,41 +207,90 @@ class FfmpegProcess:
         return self._process.pid
 
     def __iter__(self) -> Iterator[Block]:
-        """Yield mono blocks.
+        """Yield mono blocks, and empty ones while ffmpeg decodes again what it has given before.
 
         Raises:
-            errors.AudioDecodeTimeout: there is no output for too long.
+            errors.AudioDecodeTimeout: there is no output for too long, twice at the same place.
             errors.AudioUndecodable: there is none at all.
             errors.AudioFormatUnsupported: its codec is not supported.
             errors.DecoderStopped: something else ended ffmpeg.
             OSError: ffmpeg failed, and the file cannot be read.
         """
-        if not self.channels:
+        channels = self.channels
+        if not channels:
             self._end()
             raise self.header.error
         yield from _silence(self._samples_before())
-        mixer = self._make_mixer(self._rate, self.header.layout_of(self.track, self.channels))
+        mixer = self._make_mixer(self._rate, self.header.layout_of(self.track, channels))
         holes = HoleFinder(self._rate, self._container.max_hole_s)
-        frame_bytes = 4 * self.channels
+        frame_bytes = 4 * channels
         # Blocks of a fixed length: what the mixer decides must not hang on those of the codec.
         size, waiting = max(1, _BLOCK_BYTES // frame_bytes) * frame_bytes, bytearray()
 
         def mixed(count: int) -> Block:
             frames = np.frombuffer(waiting[:count], "<f4").astype(np.float32)
             del waiting[:count]
-            self._frames += len(frames) // self.channels
-            return mixer.mix(frames.reshape(-1, self.channels))
+            self._frames += len(frames) // channels
+            return mixer.mix(frames.reshape(-1, channels))
 
-        for time_s, data in self._output.blocks():
+        for time_s, data in self._blocks(frame_bytes):
+            if not data:
+                yield np.zeros(0, np.float32)
+                continue
             if hole := holes.before(time_s, len(data) // frame_bytes):
                 yield mixed(len(waiting))
                 yield from _silence(hole)
                 self._silence += hole
-            waiting += data[: len(data) - len(data) % frame_bytes]
+            waiting += data
             while len(waiting) >= size:
                 yield mixed(size)
         yield mixed(len(waiting))
         self._end()
+
+    def _blocks(self, frame_bytes: int) -> Iterator[tuple[float, bytes]]:
+        """Yield the whole frames of each block of the output behind its time in seconds. If ffmpeg
+        crashes or stands still, it begins again, and the blocks before that place are empty; the
+        recording is to blame if that happens at the same place again."""
+        given, last_s = 0, -math.inf
+        while True:
+            at, stall = 0, None
+            try:
+                for time_s, data in self._output.blocks():
+                    whole = data[: len(data) - len(data) % frame_bytes]
+                    fresh = whole[max(0, given - at) :]
+                    yield time_s + (len(whole) - len(fresh)) / frame_bytes / self._rate, fresh
+                    at += len(whole)
+                    given = max(given, at)
+            except AudioDecodeTimeout as error:
+                stall = error
+            here_s = given / frame_bytes / self._rate
+            if at < given - _SAME_PLACE_S * self._rate * frame_bytes:  # it has less than before
+                raise DecoderStopped
+            again = here_s > last_s + _SAME_PLACE_S and (stall is not None or self._has_crashed())
+            if stall is not None and not again:
+                raise stall
+            if not again:
+                return
+            last_s = here_s
+            self._start_again()
+
+    def _has_crashed(self) -> bool:
+        """Return whether ffmpeg, which has given all its output, died of a fault or lacked
+        memory."""
+        code = self._wait()
+        died = code is not None and (code < 0 or code in _CRASH_CODES)
+        return (died and not self._was_stopped(code)) or self.header.lacks_memory
+
+    def _was_stopped(self, code: int | None) -> bool:
+        return code in _STOPPED_CODES or self.header.was_stopped
+
+    def _wait(self) -> int | None:
+        """Return ffmpeg's exit code, after the end of its log; None if it does not exit."""
+        code = None
+        with suppress(subprocess.TimeoutExpired):
+            code = self._process.wait(self._exit_timeout_s)
+        self._reader.join(self._exit_timeout_s)
+        return code
 
     def _samples_before(self) -> int:
         """Return the samples of silence from the start of the film to that of the track."""
@@ -232,11 +300,8 @@ class FfmpegProcess:
         return HoleFinder(self._rate, self._container.max_hole_s).before(delay_s, 0)
 
     def _end(self) -> None:
-        code = None
-        with suppress(subprocess.TimeoutExpired):
-            code = self._process.wait(self._exit_timeout_s)
-        self._reader.join(self._exit_timeout_s)
-        if code in _STOPPED_CODES or self.header.was_stopped:
+        code = self._wait()
+        if self._was_stopped(code):
             raise DecoderStopped()
         self.lost = self._find_lost(failed=code != 0)
         if self.header.input_failed or self.lost:

@@ -38,6 +38,7 @@ _TRACK_START = re.compile(r", start (-?\d+\.\d+)")
 _ESTIMATE = "Estimating duration from bitrate"
 _NO_INDEX = "moov atom not found"
 _NO_TRACK = "matches no streams"
+_NO_MEMORY = "Cannot allocate memory"
 _STOPPED = "[info] Exiting normally, received signal"
 """Its exit code is 255 then; but that is also the code of a demuxer that returns -1."""
 
@@ -114,14 +115,15 @@ class FfmpegLog(RecordingHeader):
 
     ``start_s``: the first timestamp of all tracks, those of the picture too. ``described``: whether
     the header has been read. ``complaints``: number of errors about the audio. ``input_failed``:
-    whether one is ffmpeg's own, about its input, and not of a demuxer or decoder. ``was_stopped``:
-    whether a signal ended it.
+    whether one is ffmpeg's own, about its input, and not of a demuxer or decoder. ``lacks_memory``:
+    whether it had too little. ``was_stopped``: whether a signal ended it.
     """
 
     start_s: float = 0.0
     described: bool = False
     complaints: int = 0
     input_failed: bool = False
+    lacks_memory: bool = False
     was_stopped: bool = False
     _reason: str | None = None
     _codecs: set[str] = field(default_factory=set)
@@ -170,6 +172,7 @@ class FfmpegLog(RecordingHeader):
             for sign in (_NO_INDEX, _NO_TRACK):
                 if sign in line:
                     self._reason = sign
+        self.lacks_memory |= _NO_MEMORY in line
         self.was_stopped |= line.startswith(_STOPPED)
         if line.lstrip().startswith(("[info] Stream mapping", "[info] Output #0")):
             self.described = True

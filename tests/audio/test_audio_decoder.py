@@ -379,6 +379,69 @@ def test_ffmpeg_stopped_by_a_signal_is_a_decoder_fault_and_no_end_of_the_recordi
     assert fault_of(raised.value) is Fault.DECODER
 
 
+CRASHES = "import signal; os.kill(os.getpid(), signal.SIGSEGV)"
+
+
+@pytest.mark.posix("signals")
+@pytest.mark.parametrize(
+    ("first", "later", "samples"),
+    [
+        pytest.param(CRASHES, SAMPLES, 8000, id="once"),
+        pytest.param(CRASHES, CRASHES, 4000, id="at-the-same-place-again"),
+        pytest.param(
+            "print('[error] Cannot allocate memory', file=sys.stderr); sys.exit(1)",
+            SAMPLES,
+            8000,
+            id="lacks-memory",
+        ),
+    ],
+)
+def test_recording_in_which_ffmpeg_crashes_is_decoded_again_and_damaged_if_it_ends_there_again(
+    first: str,
+    later: str,
+    samples: int,
+    decoded_by: Callable[..., ffmpeg.FfmpegProcess],
+    tmp_path: Path,
+) -> None:
+    runs = tmp_path / "runs"
+    runs.touch()
+    count = f"runs = open({str(runs)!r}, 'a+'); runs.write('x'); runs.flush(); runs.seek(0)"
+    decoder = decoded_by(f"{count}\nif runs.read() == 'x':\n    {first}\n{later}")
+    assert sum(map(len, decoder)) == samples
+    assert (decoder.lost is None) is (samples == 8000)
+    assert runs.read_text("utf-8") == "xx"
+
+
+@pytest.mark.posix("signals")
+def test_ffmpeg_that_crashes_and_then_gives_less_than_before_is_a_decoder_fault(
+    decoded_by: Callable[..., ffmpeg.FfmpegProcess], tmp_path: Path
+) -> None:
+    crashed = str(tmp_path / "crashed")
+    fails = f"if os.path.exists({crashed!r}): sys.exit(127)\nopen({crashed!r}, 'w').close()"
+    decoder = decoded_by("\n".join([fails, *[SAMPLES] * 5, CRASHES]))
+    with pytest.raises(errors.DecoderStopped):
+        list(decoder)
+
+
+@pytest.mark.posix("signals")
+def test_recording_in_which_ffmpeg_stands_still_once_is_decoded_to_its_end(
+    decoded_by: Callable[..., ffmpeg.FfmpegProcess], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hung, wait, vain = tmp_path / "hung", select.select, iter(range(2))
+    hangs = f"open({str(hung)!r}, 'w').close(); import signal; os.kill(os.getpid(), signal.SIGSTOP)"
+    decoder = decoded_by(f"if not os.path.exists({str(hung)!r}): {hangs}\n{SAMPLES}")
+
+    def wait_in_vain_once_it_hangs(*asked: Any) -> tuple[list[Any], ...]:
+        while not wait(*asked[:3], 0.01)[0]:
+            if hung.exists() and next(vain, None) is not None:
+                return [], [], []
+        return wait(*asked)
+
+    monkeypatch.setattr(select, "select", wait_in_vain_once_it_hangs)
+    assert sum(map(len, decoder)) == 8000
+    assert decoder.lost is None
+
+
 @pytest.mark.posix("select of pipes")
 def test_stall_of_ffmpeg_while_its_disk_hangs_is_no_timeout_and_all_audio_is_decoded(
     decoded_by: Callable[..., ffmpeg.FfmpegProcess], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
