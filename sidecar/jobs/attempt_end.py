@@ -70,9 +70,7 @@ def attempt_end(
         again = errors.GpuOutOfMemory(known.detail, hint=known.hint)
         return _counted(record, CountsAs.CRASH, again)
     if fault is Fault.RECORDING or (fault in ENDS_REQUESTS and not record.kept):
-        too_large = isinstance(error, (errors.GpuOutOfMemory, errors.WontFit))
-        of_node = too_large or fault in (Fault.ENGINE, Fault.UPSTREAM)
-        if shared and of_node and may_pass_on(record):
+        if shared and fault is not Fault.UNKNOWN and may_pass_on(record):  # it may be the node's
             return AttemptEnd((RequeuedChange(CountsAs.UNABLE_NODE),), known)
         return AttemptEnd((FailedChange(JobFailure.of(known)),), known)
     if counts(known) or (planned and isinstance(known, errors.GpuOutOfMemory)):

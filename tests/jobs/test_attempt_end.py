@@ -66,7 +66,9 @@ def test_attempt_that_met_an_error_ends_its_job_or_counts_as_one_thing_by_whose_
         (errors.ModelLoadFailed(), False, 0, UNABLE_NODE),
         (errors.ModelLoadFailed(), False, 1, "model_load_failed"),
         (errors.ModelLoadFailed(), True, 0, NOTHING),
-        (errors.AudioLost(), True, 0, "audio_lost"),
+        (errors.AudioLost(), True, 0, UNABLE_NODE),
+        (errors.AudioUndecodable(), True, 0, UNABLE_NODE),
+        (errors.AudioUndecodable(), True, 1, "audio_undecodable"),
         (ValueError("a bug"), False, 0, "internal"),
     ],
 )
