@@ -5,7 +5,9 @@ import wave
 from contextlib import suppress
 
 from sidecar.audio import VIBEVOICE_SAMPLE_RATE
+from sidecar.audio.audio_source import AudioSource
 from sidecar.audio.sample_recording import find_sample
+from sidecar.audio.upload_spool import UploadSpool
 
 SPEECH_S = 1.0
 
@@ -26,3 +28,17 @@ def spoken_second() -> bytes:
         written.setframerate(rate)
         written.writeframes(samples)
     return file.getvalue()
+
+
+def open_spoken_second() -> AudioSource:
+    """Return the second as a recording.
+
+    Raises:
+        errors.DiskFull, errors.SpoolUnwritable, errors.UploadsFull: as of `UploadSpool`.
+    """
+    spool = UploadSpool(None)
+    try:
+        spool.add(spoken_second())
+        return spool.finish()
+    finally:
+        spool.close()

@@ -12,9 +12,8 @@ from contextlib import aclosing
 
 from sidecar import errors
 from sidecar.audio.audio_info import probe_plain_wav
-from sidecar.audio.audio_source import AudioSource, recording_ref
-from sidecar.audio.spoken_second import SPEECH_S, spoken_second
-from sidecar.audio.upload_spool import UploadSpool
+from sidecar.audio.audio_source import recording_ref
+from sidecar.audio.spoken_second import SPEECH_S, open_spoken_second
 from sidecar.interfaces.engine_interface import EngineSpec, TranscribeOptions
 from sidecar.jobs.faults import known_error, passes
 from sidecar.jobs.job_record import JobRecord
@@ -82,7 +81,7 @@ class EngineProbe:
 
     async def _transcribe(self) -> None:
         """Transcribe the second as a job is transcribed, whose result nobody waits for."""
-        with await asyncio.to_thread(_speech) as source:
+        with await asyncio.to_thread(open_spoken_second) as source:
             info = probe_plain_wav(source.fd, SPEECH_S)
             assert info is not None, "it is a plain WAV"
             ref = recording_ref(source)
@@ -93,12 +92,3 @@ class EngineProbe:
                 async with aclosing(events):
                     async for _ in events:
                         pass
-
-
-def _speech() -> AudioSource:
-    spool = UploadSpool(None)
-    try:
-        spool.add(spoken_second())
-        return spool.finish()
-    finally:
-        spool.close()

@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING, Any, TypeVar, cast
 import numpy as np
 
 from sidecar import errors
-from sidecar.audio import SAMPLE_RATE, audio_decoder
-from sidecar.audio.audio_info import AudioInfo
+from sidecar.audio import SAMPLE_RATE, audio_decoder, decoder_probe
+from sidecar.audio.audio_info import FFMPEG_DECODER, AudioInfo
 from sidecar.audio.channel_survey import ChannelSurvey
 from sidecar.audio.ffmpeg_output import AudioTrack, LostAudio, track_names
 from sidecar.audio.selected_channel import SelectedChannel
@@ -173,8 +173,15 @@ class WorkerOperations:
 
     def _transcribe(self, request: RpcRequest) -> Iterator[dict[str, Any]]:
         """Transcribe a recording."""
+        facts = AudioInfo.from_wire(request.message["facts"])
+        try:
+            yield from self._transcription(request, facts)
+        except decoder_probe.BLAMES_RECORDING as error:
+            by_ffmpeg = facts.decoder == FFMPEG_DECODER and error.fault is errors.Fault.RECORDING
+            raise (decoder_probe.judge(error) if by_ffmpeg else error) from None
+
+    def _transcription(self, request: RpcRequest, facts: AudioInfo) -> Iterator[dict[str, Any]]:
         message = request.message
-        facts = AudioInfo.from_wire(message["facts"])
         options = engine_interface.TranscribeOptions.from_wire(message["options"])
         points: list[ResumePoint] | None = None
         if (count := message.get("resume_points")) is not None:
