@@ -30,6 +30,8 @@ SEGMENT_FLAGS = {
 has the speaker None instead."""
 UNINTELLIGIBLE = "[Unintelligible Speech]"
 """Text of a segment with `LOOP_FLAG`."""
+AUDIO_TRUNCATED = "audio_truncated"
+"""Code of the notice that a part of the recording is missing or destroyed."""
 TRUNCATED = "output_truncated"
 """Code of the notice that the output of a model ended early."""
 SPEECH_MISSED = "speech_missed"

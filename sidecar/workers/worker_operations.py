@@ -42,8 +42,6 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 T = TypeVar("T")
 
-AUDIO_TRUNCATED = "audio_truncated"
-"""Code of the notice that a part of the recording is missing or destroyed."""
 AUDIO_TRACKS = "audio_tracks"
 """Code of the notice that the recording has other audio tracks."""
 MIN_PROGRESS_INTERVAL_S = 0.1
@@ -134,8 +132,13 @@ class WorkerOperations:
                 yield _diarize_again(kept, packed, count)
             case {"operation": "load", "engine": factory, "options": options}:
                 yield from self._load(factory, engine_interface.LoadOptions.from_wire(options))
-            case {"operation": "transcribe"} if request.fds:
-                yield from self._transcribe(request)
+            case {"operation": "transcribe", "facts": facts} if request.fds:
+                try:
+                    yield from self._transcribe(request)
+                except decoder_probe.BLAMES_RECORDING as error:
+                    used = AudioInfo.from_wire(facts).decoder == FFMPEG_DECODER
+                    blamed = used and error.fault is errors.Fault.RECORDING
+                    raise (decoder_probe.judge(error) if blamed else error) from None
             case {"operation": "voices"}:
                 yield {"voices": list(_loaded(self._tts).voices())}
             case {"operation": "say", "text": str(text), "options": options}:
@@ -173,15 +176,8 @@ class WorkerOperations:
 
     def _transcribe(self, request: RpcRequest) -> Iterator[dict[str, Any]]:
         """Transcribe a recording."""
-        facts = AudioInfo.from_wire(request.message["facts"])
-        try:
-            yield from self._transcription(request, facts)
-        except decoder_probe.BLAMES_RECORDING as error:
-            by_ffmpeg = facts.decoder == FFMPEG_DECODER and error.fault is errors.Fault.RECORDING
-            raise (decoder_probe.judge(error) if by_ffmpeg else error) from None
-
-    def _transcription(self, request: RpcRequest, facts: AudioInfo) -> Iterator[dict[str, Any]]:
         message = request.message
+        facts = AudioInfo.from_wire(message["facts"])
         options = engine_interface.TranscribeOptions.from_wire(message["options"])
         points: list[ResumePoint] | None = None
         if (count := message.get("resume_points")) is not None:
@@ -365,7 +361,7 @@ def _lost_notice(lost: LostAudio) -> transcript.Notice:
     message = f"The recording is damaged or incomplete: {what} lost; the rest was transcribed."
     if lost.early:
         message += " The times behind a gap are earlier by its length."
-    return transcript.Notice(AUDIO_TRUNCATED, message)
+    return transcript.Notice(transcript.AUDIO_TRUNCATED, message)
 
 
 def _tracks_notice(tracks: Sequence[AudioTrack], used: int) -> transcript.Notice:

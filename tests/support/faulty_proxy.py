@@ -15,6 +15,13 @@ from sidecar.api.http.error_responses import problem_body
 
 RETRY_AFTER_S = "0.3"
 
+OF_VIBEVOICE_ASR = {
+    "507": errors.WontFit(),
+    "415": errors.AudioFormatUnsupported(),
+    "422": errors.LanguageUnsupported(),
+}
+"""Errors of ours that a status comes with."""
+
 
 class FaultyProxy:
     """HTTP in front of a port on the loopback. ``plan`` has what becomes of the next POSTs, in
@@ -83,8 +90,8 @@ class FaultyProxy:
         if fault.isdigit():
             extra = f"Retry-After: {self.retry_after}\r\n" if fault in ("429", "503") else ""
             said = b'{"error": {"message": "told to"}}'
-            if fault == "507":
-                said = json.dumps(problem_body(errors.WontFit())).encode()
+            if (ours := OF_VIBEVOICE_ASR.get(fault)) is not None:
+                said = json.dumps(problem_body(ours)).encode()
             line = f"HTTP/1.1 {fault} No\r\n{extra}Content-Length: {len(said)}\r\n\r\n"
             writer.write(line.encode() + said)
             return True

@@ -159,18 +159,16 @@ class ChunkRequests:
             except ChunkTooLarge as found:
                 upstream.load.succeeded()  # it answered, and is free for the halves
                 if chunk.duration_s < 2 * MIN_SPLIT_CHUNK_S:
-                    attempts.refused.add(index)
-                    attempts.last = with_server_name(found.error, upstream.name)
+                    attempts.refuse(index, with_server_name(found.error, upstream.name))
                     continue
                 learns = not isinstance(found.error, UpstreamGarbled)  # which is of this recording
-            except (errors.WontFit, errors.GpuOutOfMemory) as error:
-                upstream.load.succeeded()  # another may have more memory
-                attempts.refused.add(index)
-                attempts.last = error
-                continue
             except UpstreamError as error:
                 log.info("upstream %s failed: %s", upstream.name, error.code)
                 attempts.failed(index, self.failed(upstream, error))
+                continue
+            except errors.SidecarError as error:
+                upstream.load.succeeded()  # another may have more memory, or this language
+                attempts.refuse(index, error)
                 continue
             finally:
                 upstream.load.running -= 1

@@ -102,7 +102,7 @@ class ChunkAttempts:
     broken: int = 0
     reached: bool = False
     tried: set[int] = field(default_factory=set)
-    refused: set[int] = field(default_factory=set)
+    refused: dict[int, errors.SidecarError] = field(default_factory=dict)
     first_broken: errors.SidecarError | None = None
     last: errors.SidecarError | None = None
 
@@ -114,7 +114,7 @@ class ChunkAttempts:
         """
         self.last = error
         if isinstance(error, UpstreamRefused):
-            self.refused.add(index)
+            self.refuse(index, error)
         elif not isinstance(error, UpstreamUnreachable):
             self.reached = True
             if not isinstance(error, UpstreamBusy):
@@ -122,6 +122,10 @@ class ChunkAttempts:
                 self.first_broken = self.first_broken or error
                 if self.broken >= self.limits.broken_servers:
                     raise error
+
+    def refuse(self, index: int, error: errors.SidecarError) -> None:
+        """Note that a server does not take the chunk."""
+        self.refused[index] = self.last = error
 
     def choose(self, servers: Sequence[ServerLoad], now: float) -> tuple[int | None, float]:
         """Return the least loaded server, of equals the one unused for longest, with the chunk
@@ -136,7 +140,7 @@ class ChunkAttempts:
             server = servers[index]
             return max(0.0, server.wait_s(now)), server.running + server.waiting, server.used
 
-        left = set(range(len(servers))) - self.refused
+        left = set(range(len(servers))) - self.refused.keys()
         index = min(left, key=rank, default=None)
         wait_s = 0.0 if index is None else rank(index)[0]
         unreachable_until = self.begun + self.limits.unreachable_wait_s
@@ -156,6 +160,9 @@ class ChunkAttempts:
     def error(self) -> errors.SidecarError:
         """Return the error of a chunk that is given up."""
         error = self.last or UpstreamUnreachable()
+        if error.fault is not errors.Fault.UPSTREAM:  # another might do it, with another key
+            of_server = (one for one in self.refused.values() if one.fault is errors.Fault.UPSTREAM)
+            error = next(of_server, error)
         if self.first_broken is not None and isinstance(error, UpstreamUnreachable):
             detail = f"{self.first_broken.detail} Then: {error.detail}"  # it may have ended it
             return UpstreamLost(detail, retry_after=error.retry_after)

@@ -29,6 +29,8 @@ TRANSCRIBE_PATH = "/transcribe"
 NDJSON = "application/x-ndjson"
 OPTIONS = tuple(name for name, row in REQUEST_FIELDS.items() if row.upstream and not row.same_as)
 """Options that are sent along; 'diarize' also if it is false."""
+OF_SERVER = (errors.BadAudio, errors.AudioLost, errors.Unschedulable)
+"""Errors that are the recording's elsewhere: it was sent a FLAC file of ours, which is whole."""
 _SPEAKER = re.compile(r"Speaker_(\d{1,4})")
 
 
@@ -79,9 +81,12 @@ class SidecarChunkRequest(ChunkRequest):
         """Return the transcript."""
         self._segments_of(self._rest)
         try:
-            return parse_sidecar_answer(self._body, self.duration_s)
+            answer = parse_sidecar_answer(self._body, self.duration_s)
         except upstream_dialect.PARSE_ERRORS:
             raise upstream_dialect.garbled("is no transcript") from None
+        if any(one.code == transcript.AUDIO_TRUNCATED for one in answer.notices):
+            raise UpstreamFailed("The upstream decoded only a part of what it was sent.")
+        return answer
 
     def _segments_of(self, line: bytes | bytearray) -> list[transcript.Segment]:
         """Return the segment in a line; any other line ends the answer."""
@@ -115,6 +120,8 @@ class SidecarChunkRequest(ChunkRequest):
             return UpstreamFailed(message, hint=error.hint)
         if error.kind is ErrorKind.TOO_LARGE:
             return upstream_dialect.ChunkTooLarge(error)
+        if isinstance(error, OF_SERVER):
+            return UpstreamFailed(message, hint=error.hint)
         if error.fault not in (errors.Fault.RECORDING, errors.Fault.DEVICE):
             return UpstreamRefused(message, hint=error.hint)
         return error

@@ -23,7 +23,6 @@ from sidecar.plugins.upstream.errors import (
     UpstreamError,
     UpstreamFailed,
     UpstreamRefused,
-    UpstreamRefusedRecording,
     UpstreamTimeout,
     UpstreamUnreachable,
 )
@@ -240,7 +239,7 @@ class UpstreamClient:
         """Send a chunk and return the answer; report segments to ``on_segments`` as they arrive.
 
         Raises:
-            UpstreamRefusedRecording: it refuses this chunk, and takes a second of speech.
+            errors.SidecarError: it refuses this chunk, and takes a second of speech.
             ChunkTooLarge: it might take its halves, and takes a second of speech.
         """
         with self._refusals_of(request.dialect):
@@ -248,8 +247,9 @@ class UpstreamClient:
                 while True:
                     with suppress(AskAgain):
                         return await self._answer(request, on_segments)
-            except (UpstreamRefusedRecording, ChunkTooLarge):
-                await self.probe(request.dialect)
+            except (errors.SidecarError, ChunkTooLarge) as error:
+                if isinstance(error, ChunkTooLarge) or error.fault is errors.Fault.RECORDING:
+                    await self.probe(request.dialect)
                 raise
 
     async def _answer(

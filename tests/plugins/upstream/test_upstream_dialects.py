@@ -419,6 +419,10 @@ def test_loop_over_chunks_of_a_streaming_answer_is_cut_and_told() -> None:
         ("engine_failed", UpstreamFailed),
         ("language_unsupported", None),
         ("audio_too_long", ChunkTooLarge),
+        ("audio_undecodable", UpstreamFailed),
+        ("audio_format_unsupported", UpstreamFailed),
+        ("audio_decode_timeout", UpstreamFailed),
+        ("unschedulable", UpstreamFailed),
         ("wont_fit", None),
         ("token_invalid", UpstreamRefused),
         ("peer_not_allowed", UpstreamRefused),
@@ -447,9 +451,15 @@ def test_another_vibevoice_asr_is_detected_by_health_and_one_with_upstreams_is_r
         upstream_client.sidecar_dialect_of(json.dumps({**health, "engine": "upstream"}).encode())
 
 
-@pytest.mark.parametrize("error", [errors.AudioUndecodable, errors.LanguageUnsupported])
+@pytest.mark.parametrize(
+    ("error", "found"),
+    [
+        (errors.AudioUndecodable, UpstreamFailed),
+        (errors.LanguageUnsupported, UpstreamRefused),
+    ],
+)
 async def test_error_of_a_recording_for_a_second_of_speech_is_that_of_the_upstream(
-    error: type[errors.SidecarError],
+    error: type[errors.SidecarError], found: type[UpstreamError]
 ) -> None:
     def answer(request: httpx.Request) -> httpx.Response:
         if request.url.path == "/health":
@@ -460,7 +470,7 @@ async def test_error_of_a_recording_for_a_second_of_speech_is_that_of_the_upstre
     url, limits = "http://upstream:8765", FailoverLimits()
     async with httpx.AsyncClient(transport=httpx.MockTransport(answer)) as http:
         upstream = upstream_client.UpstreamClient(http, url, "", UpstreamOptions((url,)), limits)
-        with pytest.raises(UpstreamRefused, match="No") as caught:
+        with pytest.raises(found, match="No") as caught:
             await upstream.probe(await upstream.known_dialect())
     assert caught.value.fault is Fault.UPSTREAM
 
@@ -523,6 +533,16 @@ def test_segments_streamed_by_another_vibevoice_asr_are_read_early_and_a_whole_a
         found = [one for at in range(len(body)) for one in chunk_request.feed(body[at : at + 1])]
         assert [one.speaker for one in found] == early
         assert [one.text for one in chunk_request.finish().segments] == ["Yes."]
+
+
+def test_upstream_that_says_our_own_file_is_damaged_has_failed() -> None:
+    lost = {"code": "audio_truncated", "message": "About 58 s of it are lost."}
+    whole = {"segments": [], "metadata": {"diarized": True, "warnings": [lost]}}
+    chunk_request = sidecar_dialect(16_000).chunk_request(SOME, 60.0, b"fLaC")
+    chunk_request.next_request()
+    chunk_request.feed(json.dumps({"result": whole}).encode() + b"\n")
+    with pytest.raises(UpstreamFailed, match="only a part"):
+        chunk_request.finish()
 
 
 @pytest.mark.parametrize(

@@ -152,6 +152,27 @@ def test_recording_that_does_not_fit_at_one_upstream_is_sent_to_another(
     assert proxy.posts
 
 
+def test_language_that_one_upstream_refuses_and_speech_that_it_cannot_decode_go_to_another(
+    proxy: FaultyProxy, server: Server, noise: Sound
+) -> None:
+    engine = Engine(proxy.url, f"http://127.0.0.1:{server.port}")
+    for refusals in (["422", ""], ["415", "415"]):  # of the chunk, and perhaps of the probe
+        proxy.plan.extend(refusals * 9)
+        names = {engine.transcript(noise).engine for _ in range(2)}
+        assert names == {f"upstream 127.0.0.1:{server.port}"}
+        proxy.plan.clear()
+    assert proxy.posts
+
+
+def test_language_that_the_only_upstream_refuses_is_its_error_after_a_probe(
+    proxy: FaultyProxy, noise: Sound
+) -> None:
+    proxy.plan.append("422")
+    with pytest.raises(errors.LanguageUnsupported):
+        Engine(proxy.url).transcript(noise)
+    assert len(proxy.posts) == 2
+
+
 def test_request_beyond_the_timeout_for_its_audio_length_is_ended_and_tried_again(
     proxy: FaultyProxy, noise: Sound, monkeypatch: pytest.MonkeyPatch
 ) -> None:
