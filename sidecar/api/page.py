@@ -34,7 +34,7 @@ from sidecar.api.http.responses import NO_STORE, json_response
 from sidecar.api.http.upload import read_json
 from sidecar.audio.sample_recording import find_sample
 from sidecar.auth.authentication import CODE_LIFETIME_S, OneTimeCodes
-from sidecar.auth.identity import AuthMethod, Identity, Scope
+from sidecar.auth.identity import ANONYMOUS, HOST, AuthMethod, Identity, Scope
 from sidecar.concurrency import ThreadLimiter
 from sidecar.interfaces.request_fields import followed_options
 from sidecar.service.facade import Service
@@ -274,6 +274,10 @@ class PageInfo(BaseModel):
         description="Opaque id of the owner, which separates the copies of several owners in one "
         "browser."
     )
+    inherits: str | None = Field(
+        description="Owner whose copies are this owner's, too: of the time without a token, for a "
+        "client with the service's own; else null."
+    )
     sample: bool = Field(description="True if there is a recording to try: /v1/page/sample.")
     findings: list[PageFinding] = Field(
         description="Findings, only for clients on this machine: they name folders of it."
@@ -335,7 +339,8 @@ def build_router(service: Service) -> APIRouter:
             "people": speakers.on or asks,
             "people_consent": asks,
             "longest_audio_seconds": settings.max_audio_hours * 3600,
-            "owner": hashlib.sha256(identity.owner.encode()).hexdigest()[:32],
+            "owner": _owner_key(identity),
+            "inherits": _owner_key(ANONYMOUS) if identity == HOST else None,
             "sample": find_sample() is not None,
             "findings": found,
             **_signed_in_as(identity),
@@ -350,6 +355,10 @@ def build_router(service: Service) -> APIRouter:
         return FileResponse(path, media_type="audio/wav", headers=NO_STORE)
 
     return router
+
+
+def _owner_key(identity: Identity) -> str:
+    return hashlib.sha256(identity.owner.encode()).hexdigest()[:32]
 
 
 def _signed_in_as(identity: Identity) -> dict[str, str]:

@@ -1,13 +1,14 @@
-"""What a person said stays in the browser until the copy of its transcript is there."""
+"""What a person said stays in the browser until its copy is there, and a correction in the copy."""
 
 from collections.abc import Iterator
 
 import pytest
 from browser_visitor import Visitor, script
-from page_actions import goes_live
-from service_process import Server
+from page_actions import goes_live, said, writes
+from service_process import Server, wait_until
+from test_page import TOKEN
 from test_page_conversation import stops
-from test_page_recorder import pieces
+from test_page_recorder import comes_again, pieces
 
 FULL = """const { put } = IDBObjectStore.prototype;
 window.full = true;
@@ -102,3 +103,84 @@ def test_deleted_transcript_of_a_recording_is_deleted_before_it_is_copied(
     visitor.sees("dialog[open] .danger").click()
     visitor.comes_back_until(lambda: heads(visitor) == 0, "its sound, too")
     visitor.sees("h1", "Who said what")
+
+
+HIDES = """const { fetch } = window;
+window.fetch = async (...given) => {
+  const answer = await fetch(...given);
+  if (!window.hides || !String(given[0]?.url ?? given[0]).includes("limit=500")) return answer;
+  return Response.json({ ...(await answer.json()), jobs: [] });
+};"""
+"""The service has no jobs while `hides` is true."""
+
+
+def test_copy_that_was_corrected_stays_beside_its_job_if_the_service_has_that_again(
+    visitor: Visitor, server: Server
+) -> None:
+    with visitor.before(HIDES):
+        visitor.reads(server, "talk.wav", 4)
+    visitor.comes_back_until(lambda: visitor.copies() == 1, "it is copied")
+    visitor.js("window.hides = true")
+    visitor.comes_back_until(lambda: "Only in this browser" in visitor.text(), "it is gone")
+    before = said(visitor, 1)
+    writes(visitor, 1, "By hand.")
+    wait_until(lambda: said(visitor, 1) == "By hand.", "it is corrected")
+    visitor.js("window.hides = false")
+    visitor.comes_back_until(lambda: visitor.copies() == 2, "its job has a copy, too")
+    assert said(visitor, 1) == "By hand."
+    visitor.opens(server)
+    visitor.sees(".job[data-state=done] .pick", "talk.wav").click()
+    visitor.has_rows(4)
+    assert said(visitor, 1) == before
+    visitor.sees(".job .pick", "talk.wav, as corrected here").click()
+    wait_until(lambda: said(visitor, 1) == "By hand.", "the copy is as it was")
+
+
+FILL = """const [count, done] = arguments;
+indexedDB.open("vibevoice-copies", 1).onsuccess = ({ target: { result } }) => {
+  const both = result.transaction(["heads", "texts"], "readwrite");
+  const [heads, texts] = ["heads", "texts"].map((name) => both.objectStore(name));
+  heads.getAll().onsuccess = ({ target: { result: [head] } }) => {
+    for (let i = 0; i < count; i += 1) {
+      const job = { ...head.job, id: `old ${i}`, name: `Interview ${i}` };
+      heads.put({ ...head, id: job.id, job, at: head.at - 1e7 + i, corrected: i === 0 });
+      texts.put({ id: job.id, segments: [], metadata: { duration: 1 } });
+    }
+  };
+  both.oncomplete = () => (result.close(), done());
+};"""
+"""As many older copies; the oldest was corrected."""
+
+
+def test_corrected_copy_is_not_deleted_for_newer_ones_and_another_is_told(
+    visitor: Visitor, server: Server
+) -> None:
+    visitor.reads(server, "talk.wav", 2)
+    visitor.comes_back_until(lambda: visitor.copies() == 1, "it is copied")
+    visitor.driver.execute_async_script(FILL, 200)
+    comes_again(visitor, server)
+    visitor.sees(".job .pick", "Interview 1")
+    visitor.sends_tone("next.wav", 1)
+    visitor.sees(".job[data-state=deleted] .how", "this browser deleted its copy")
+    assert visitor.one(".job[data-state=deleted] .name").text == "Interview 1"
+    assert visitor.copies() == 201
+    visitor.opens(server)
+    visitor.sees("[aria-label='Delete Interview 0']")
+
+
+def test_first_token_of_a_service_hides_nothing_that_was_stored_without_one(
+    visitor: Visitor,
+) -> None:
+    with Server(visitor.folder / "before") as server:
+        port = server.port
+        visitor.has_a_copy_alone(server)
+        visitor.records(1)
+        comes_again(visitor, server)
+        visitor.sees(".job .pick", "Recording 2")
+    with Server(visitor.folder / "after", port=port, token=TOKEN) as server:
+        visitor.opens(server)
+        visitor.signs_in(TOKEN)
+        visitor.sees(".job .pick", "Recording 2")
+        visitor.sees(".job .pick", "two.wav")
+        visitor.sees(".job .again", "Send").click()
+        visitor.sees("#main .title", "scripted")

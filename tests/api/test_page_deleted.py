@@ -57,7 +57,7 @@ def test_transcript_that_expired_while_the_page_was_closed_is_told_with_when_and
     an_hour_goes_by(server)
     with visitor.before(AWAY):
         visitor.opens(server)
-        visitor.sees(".side h2", "Deleted by the service")
+        visitor.sees(".side h2", "Deleted")
         (told,) = visitor.js(ROWS)
         time = r"\d{1,2}:\d\d\W[AP]M"
         why = "1 hour after it was last read or edited"
@@ -187,3 +187,29 @@ def test_delete_that_would_take_a_correction_unseen_is_asked_again(
     visitor.sees("dialog[open] .danger").click()
     visitor.sees("#said", "talk.wav was deleted.")
     assert server.jobs() == []
+
+
+LOST = """const [count, done] = arguments;
+fetch("/v1/page/about").then((answer) => answer.json()).then(({ owner }) => {
+  const at = Date.now();
+  const created = new Date(at).toISOString();
+  const rows = Array.from({ length: count }, (_, i) => (
+    { id: `lost ${i}`, name: `Lost ${i}`, owner, created, gone: { why: "restarted", at: at - i } }
+  ));
+  localStorage.setItem("vibevoice-jobs", JSON.stringify(rows));
+  done();
+});"""
+"""So many transcripts were deleted."""
+
+
+def test_deleted_transcripts_that_are_not_listed_are_counted(
+    visitor: Visitor, server: Server
+) -> None:
+    visitor.opens(server)
+    visitor.driver.execute_async_script(LOST, 30)
+    visitor.opens(server)
+    visitor.sees(".side section .quiet", "And 10 more.")
+    assert len(visitor.js(ROWS)) == 20
+    visitor.sees("[aria-label^='Remove Lost 3 ']").click()
+    visitor.sees(".side section .quiet", "And 9 more.")
+    assert len(visitor.js(ROWS)) == 20

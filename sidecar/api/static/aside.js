@@ -13,6 +13,8 @@ import { clock, counted, languageOf, mayBeRecording, namedLanguages, spoken, sta
 
 const KINDS = "audio/*,video/*,.opus,.amr,.caf,.mkv,.wma,.aiff,.flac";
 
+/** Of what was deleted so much is listed at once. */
+const DELETED_MOST = 20;
 /** Below so many minutes it is said that the storage will be full. */
 const SCARCE_MIN = 15;
 const MINUTE = new Intl.DateTimeFormat([], { dateStyle: "medium", timeStyle: "short" });
@@ -55,6 +57,7 @@ export function Aside({ state, store, recordings, empty, say }) {
   const kept = takes.filter((one) => one.state === "kept" && one.source !== "file").reverse();
   const unread = takes.filter((one) => one.state === "kept" && one.source === "file");
   const copies = [...state.copies.values()].filter(({ id }) => !jobs.some((job) => job.id === id)).sort((one, other) => other.at - one.at);
+  const deleted = state.deleted.filter(({ id }) => !state.copies.has(id));
   const speaks = conversation && conversation.state !== "over";
   const waiting = jobs.filter((job) => !isOver(job)).sort(inLine);
   const ended = jobs.filter((job) => isOver(job) && job.state !== "failed").reverse();
@@ -69,7 +72,7 @@ export function Aside({ state, store, recordings, empty, say }) {
     ${group("Failed", unread.map(take), failed.map(item))}
     ${group("Done", those("sent", "done").reverse().map(take), ended.map(item))}
     ${group("Only in this browser", kept.map(take), copies.map((one) => item(one.job)))}
-    ${group("Deleted by the service", state.deleted.filter(({ id }) => !state.copies.has(id)).map((row) => html`<${Deleted} key=${row.id} row=${row} state=${state} recordings=${recordings} />`))}
+    ${group("Deleted", deleted.slice(0, DELETED_MOST).map((row) => html`<${Deleted} key=${row.id} row=${row} state=${state} recordings=${recordings} />`), deleted.length > DELETED_MOST && html`<li class="quiet">And ${deleted.length - DELETED_MOST} more.</li>`)}
     ${about?.keeps_seconds && !empty && html`<${Storing} key=${about.owner} about=${about} only=${copies.length} recordings=${recordings} />`}
   </div>`;
 }

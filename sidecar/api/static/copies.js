@@ -2,13 +2,15 @@
  * One owner sees none of another's: what is stored is kept apart by whom the service knows the
  * visitor for. */
 
+import { newKey } from "./client/world.js";
+import { noteDisplaced } from "./deleted.js";
 import { keepCopies, keepsCopies } from "./memory.js";
 import { read } from "./reading.js";
 import { client } from "./session.js";
 import { Database } from "./storage.js";
 import { alone } from "./store.js";
 
-/** Of one owner; the oldest go first. */
+/** Of one owner; the oldest go first, but none in which somebody wrote. */
 const COPIES_AT_MOST = 200;
 /** Answers that say nothing of other jobs: it was deleted meanwhile, or cannot be read. */
 const OF_ONE_JOB = new Set([404, 409, 500]);
@@ -24,6 +26,8 @@ const database = new Database("vibevoice-copies", { heads: "id", texts: "id" });
 export class Copies {
   #store;
   #owner = "";
+  /** Whose copies are the owner's, too. */
+  #inherits;
   /** Whose copies are known by now. */
   #known = "";
 
@@ -33,10 +37,10 @@ export class Copies {
   }
 
   /** What other tabs did, and what there is of an owner, as whom the service knows the visitor. */
-  async refresh(owner = this.#owner) {
-    this.#owner = owner;
+  async refresh({ owner, inherits } = { owner: this.#owner, inherits: this.#inherits }) {
+    [this.#owner, this.#inherits] = [owner, inherits];
     const found = await database.transact("readonly", (heads) => heads.getAll()).catch(() => []); // a browser may store nothing
-    const own = found.filter(({ owner }) => owner === this.#owner);
+    const own = found.filter((one) => [this.#owner, this.#inherits].includes(one.owner)).map((one) => ({ ...one, owner: this.#owner }));
     this.#store.set({ copies: new Map([...own, ...this.#held()].map((one) => [one.id, one])) });
     this.#known = owner;
   }
@@ -61,8 +65,8 @@ export class Copies {
    */
   async put(job, { segments, metadata }, revision, at = this.#time(job), anew = true) {
     if (!this.#owner || !keepsCopies(this.#owner)) return false;
-    const { text, revision: newest, kept } = this.#store.state.copies.get(job.id) ?? {};
-    if (newest > revision) return kept; // an edit came meanwhile
+    const { text, revision: newest, kept, corrected } = this.#store.state.copies.get(job.id) ?? {};
+    if (corrected || newest > revision) return kept; // an edit came meanwhile
     const head = { id: job.id, owner: this.#owner, job, revision, at, kept: true };
     const old = this.#kept().filter(({ id }) => id !== job.id).sort(newestFirst).slice(COPIES_AT_MOST - 1);
     this.#set({ ...head, text }); // at once: nobody makes it twice
@@ -71,10 +75,13 @@ export class Copies {
         const there = heads.get(job.id);
         there.onsuccess = () => {
           if (!there.result && !anew) this.#set({ ...head, text, kept: false });
-          else if (!(there.result?.revision >= revision)) heads.put(head), texts.put({ id: job.id, segments, metadata });
+          else if (!there.result?.corrected && !(there.result?.revision >= revision)) heads.put(head), texts.put({ id: job.id, segments, metadata });
         };
       });
-      await this.drop(...old.filter((one) => !one.text).map(({ id }) => id));
+      const dropped = old.filter((one) => !one.text);
+      const { jobs } = this.#store.state;
+      noteDisplaced(dropped.filter(({ id }) => !jobs.some((one) => one.id === id)));
+      await this.drop(...dropped.map(({ id }) => id));
       return true;
     } catch {
       this.#set({ ...head, text, kept: false, tried: performance.now() });
@@ -148,6 +155,31 @@ export class Copies {
     return text;
   }
 
+  /**
+   * Of jobs that the service has again, the copies in which somebody wrote get ids of their own, and stay beside them.
+   *
+   * @param {(id: string, own: string) => void} told the id that one had and has
+   */
+  async setAside(jobs, told) {
+    for (const { id } of jobs) {
+      const { text, ...head } = this.#store.state.copies.get(id) ?? {};
+      if (!head.corrected) continue;
+      const own = newKey();
+      const moved = { ...head, id: own, job: { ...head.job, id: own } };
+      const work = (heads, texts) => {
+        const there = texts.get(id);
+        there.onsuccess = () => there.result && (heads.put(moved), texts.put({ ...there.result, id: own }), heads.delete(id), texts.delete(id));
+      };
+      if (head.kept) await database.transact("readwrite", work).catch(() => {});
+      const copies = new Map(this.#store.state.copies);
+      copies.delete(id);
+      copies.set(own, text ? { ...moved, text } : moved);
+      this.#store.set({ copies });
+      told(id, own);
+    }
+    await this.refresh();
+  }
+
   async drop(...ids) {
     const copies = new Map(this.#store.state.copies);
     for (const id of ids) copies.delete(id);
@@ -157,11 +189,11 @@ export class Copies {
 
   /** @param {boolean} wanted whether the owner is to have any; else all of theirs go, but what is open in this tab */
   async allow(wanted) {
-    const owner = this.#owner; // another may sign in meanwhile
+    const [owner, inherits] = [this.#owner, this.#inherits]; // another may sign in meanwhile
     keepCopies(owner, wanted);
     if (wanted) return;
     const found = await database.transact("readonly", (heads) => heads.getAll()).catch(() => []);
-    const theirs = (one) => one.owner === owner;
+    const theirs = (one) => [owner, inherits].includes(one.owner);
     const held = this.#held().filter(theirs);
     const dropped = this.drop(...found.filter(theirs).map(({ id }) => id));
     for (const one of held) this.#set({ ...one, kept: false, corrected: false });
@@ -173,7 +205,7 @@ export class Copies {
   }
 
   #kept() {
-    return [...this.#store.state.copies.values()].filter((one) => one.kept && one.owner === this.#owner);
+    return [...this.#store.state.copies.values()].filter((one) => one.kept && !one.corrected && one.owner === this.#owner);
   }
 
   #time(job) {

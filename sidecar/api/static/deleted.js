@@ -6,10 +6,8 @@ import { spoken, whenOf } from "./words.js";
 
 /** Of all owners; those that were not seen for the longest time go first, and what is told last. */
 const MOST = 300;
-/** What was deleted is told for so long, */
+/** What was deleted is told for so long. */
 const TOLD_MS = 7 * 86_400_000;
-/** and no more than so many at once. */
-const TOLD_MOST = 20;
 /** By so much two looks differ in when a job is to be deleted. */
 const JITTER_MS = 2000;
 /** Whoever has less than this share of their space left may lose results to newer ones. */
@@ -41,13 +39,20 @@ export function note(jobs, { owner, keeps_jobs, keeps_seconds }, instance, sent,
     else rows.delete(row.id);
   }
   const gone = [...rows.values()].filter((row) => row.gone && row.owner === owner).sort((one, other) => other.gone.at - one.gone.at);
-  const told = gone.filter((row, i) => i < TOLD_MOST && row.gone.at > now - TOLD_MS);
+  const told = gone.filter((row) => row.gone.at > now - TOLD_MS);
   for (const row of gone) if (!told.includes(row)) rows.delete(row.id);
   const isGone = (row) => Boolean(row.gone);
   const all = [...rows.values()];
   const left = [...all.filter((row) => !isGone(row)), ...all.filter(isGone)].slice(-MOST);
   if (JSON.stringify(left) !== before) keepJobsSeen(left);
   return told;
+}
+
+/** Note that this browser deleted the only copies of these heads, for newer ones. */
+export function noteDisplaced(heads, now = Date.now()) {
+  const ids = heads.map(({ id }) => id);
+  const rows = heads.map(({ id, owner, job: { name, created, ended } }) => ({ id, name, owner, created, ended, gone: { why: "copies", at: now } }));
+  keepJobsSeen([...jobsSeen().filter((row) => !ids.includes(row.id)), ...rows].slice(-MOST));
 }
 
 /** Forget jobs that their owner deletes, or wants to be told of no more. */
@@ -63,6 +68,7 @@ function reasonOf(row, keepsJobs, instance, now) {
 export function fateOf({ ended, failed, until, gone: { why, at, kept } }) {
   const was = ended ? `${failed ? "failed" : "was done"} at ${whenOf(ended)}` : "was not done yet";
   if (why === "restarted") return `${was}; the service was restarted since, and had not stored it.`;
+  if (why === "copies") return `${was}; this browser deleted its copy at ${whenOf(at)}: it stores the newest ones.`;
   if (why === "displaced") return `${was}; the service deleted it before ${whenOf(at)}: newer transcripts needed its space.`;
   if (!ended) return `was in progress at ${whenOf(until - kept * 1000)}; the service has deleted it since: it keeps a transcript for ${spoken(kept)}.`;
   return `${was}; the service deleted it at ${whenOf(at)}${kept ? `, ${spoken(kept)} after it was last read or edited` : ""}.`;

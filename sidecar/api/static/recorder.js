@@ -173,7 +173,7 @@ export class Recorder {
 
   /** What began before it was known who is signed in is theirs; talks that nobody hears try it now. */
   enter(owner) {
-    for (const { id } of this.#store.state.takes.filter((one) => !one.owner)) {
+    for (const { id } of this.#store.state.takes.filter((one) => !one.owner || one.owner === this.#store.state.about.inherits)) {
       this.#mark(id, { owner });
       this.#keep(id);
     }
@@ -250,11 +250,11 @@ export class Recorder {
   #find = alone(async () => {
     const { about } = this.#store.state;
     for (const { id, owner } of about ? await heads() : []) {
-      if (this.get(id) || (owner && owner !== about.owner) || !(await held(id))) continue;
+      if (this.get(id) || (owner && ![about.owner, about.inherits].includes(owner)) || !(await held(id))) continue;
       const head = (await heads()).find((one) => one.id === id); // as it is now that nobody else has it
       if (!head) continue;
       const sound = await Sound.found(head);
-      this.#list({ ...head, found: true, since: performance.now(), sound });
+      this.#list({ ...head, owner: about.owner, found: true, since: performance.now(), sound });
       this.#step(id, sound.count || head.segments?.length ? "found" : "deleted");
     }
   });

@@ -80,7 +80,7 @@ export class Recordings {
       const about = await client({}, undefined, given).question("/v1/page/about", { once: true });
       keep(given);
       const known = this.#store.state.about;
-      if (known && known.owner !== about.owner) {
+      if (known && ![about.owner, about.inherits].includes(known.owner)) {
         this.select("");
         this.#say("");
         this.conversations.going?.close();
@@ -92,7 +92,7 @@ export class Recordings {
       }
       this.#store.set({ about, arrival: null, locked: false });
       this.recorder.enter(about.owner);
-      await this.copies.refresh(about.owner);
+      await this.copies.refresh(about);
       this.look();
     } catch (error) {
       this.#store.set({ arrival: { ...trouble(error), hint: waits(error) || error.hint } });
@@ -179,6 +179,7 @@ export class Recordings {
       this.#instance = health.instance; // only now: had there been no list, it would still be new
       this.#shown.hold(jobs);
       this.#note(jobs, health);
+      if (jobs.some(({ id }) => this.#store.state.copies.get(id)?.corrected)) await this.copies.setAside(jobs, (...given) => this.#setAside(...given));
       this.#set(jobs, { names: names(), locked: false, loaded: true, refused: null });
       this.recorder.look(jobs, asked, forgot);
       this.#shown.reconcile(jobs);
@@ -202,7 +203,7 @@ export class Recordings {
     this.#store.set({ about });
     this.#learnt = engine;
     this.recorder.enter(about.owner);
-    await this.copies.refresh(about.owner);
+    await this.copies.refresh(about);
     this.look();
   });
 
@@ -223,6 +224,11 @@ export class Recordings {
     if (this.#learnt !== startOf(health)) return;
     const sent = new Set(takes.filter((one) => one.state === "sent").map((one) => one.job));
     this.#store.set({ deleted: note(jobs, about, health.instance, sent) });
+  }
+
+  #setAside(id, own) {
+    call(own, `${names().get(id) ?? "Recording"}, as corrected here`);
+    if (this.#store.state.selected === id) this.select(own);
   }
 
   /** Whoever reads a transcript, or is writing in it, has it kept. */
