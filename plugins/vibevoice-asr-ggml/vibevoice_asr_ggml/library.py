@@ -294,10 +294,9 @@ class Graph:
         self._inputs.append((tensor, values))
         return tensor
 
-    def linear(self, x: int, weight: int, bias: int | None = None) -> int:
-        """Return a matrix product, and a bias if there is one."""
-        product = self.mul_mat(weight, x)
-        return product if bias is None else self.add(product, bias)
+    def linear(self, x: int, weight: int, bias: int) -> int:
+        """Return a matrix product with a bias."""
+        return self.add(self.mul_mat(weight, x), bias)
 
     def normed(self, x: int, weight: int, epsilon: float) -> int:
         """Return an RMS norm."""

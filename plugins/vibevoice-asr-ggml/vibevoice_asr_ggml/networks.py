@@ -190,29 +190,20 @@ class KeyValueCache:
     def __init__(self, layout: VibeVoiceLayout, device: Device, positions: int) -> None:
         """Raises `MemoryError`: it does not fit."""
         self.length, self.positions, self._library = 0, positions, device.library
+        self._buffer: int | None = None
+        self._context = 0
         self._context = self._library.context(2 * layout.layers)
         sizes = (layout.head_dim, positions, layout.kv_heads)
         self.keys, self.values = (
             [self._library.tensor(self._context, F16, sizes) for _ in range(layout.layers)]
             for _ in "kv"
         )
-        self._buffer: int | None = None
-        try:
-            self._buffer = device.allocate(self._context)
-        except MemoryError:
-            self.free()
-            raise
-
-    def free(self) -> None:
-        """Free it."""
-        if self._buffer is not None:
-            self._library.backend_buffer_free(self._buffer)
-        if self._context:
-            self._library.free(self._context)
-        self._buffer, self._context = None, 0
+        self._buffer = device.allocate(self._context)
 
     def __del__(self) -> None:
-        self.free()
+        if self._buffer is not None:
+            self._library.backend_buffer_free(self._buffer)
+        self._library.free(self._context)
 
 
 class LanguageModel:
