@@ -310,8 +310,8 @@ async def _run(options: LiveCommandOptions, channels: Sequence[str]) -> int:
                     if (so_far := shown.break_off()) is not None:
                         written.finish(so_far)
                     raise
-        transcript = summary.transcript
-        written.finish(transcript)
+            transcript = summary.transcript
+            written.finish(transcript)  # before the service ends, which can take seconds
     for notice in transcript.notices:
         output.print_error_line(notice.message)
     if transcript.recognized_s is not None:

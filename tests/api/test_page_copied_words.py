@@ -144,7 +144,7 @@ indexedDB.open("vibevoice-copies", 1).onsuccess = ({ target: { result } }) => {
     for (let i = 0; i < count; i += 1) {
       const job = { ...head.job, id: `old ${i}`, name: `Interview ${i}` };
       heads.put({ ...head, id: job.id, job, at: head.at - 1e7 + i, corrected: i === 0 });
-      texts.put({ id: job.id, segments: [], metadata: { duration: 1 } });
+      texts.put({ id: job.id, segments: [], metadata: { duration: 1, speakers: [], warnings: [] } });
     }
   };
   both.oncomplete = () => (result.close(), done());
@@ -166,6 +166,58 @@ def test_corrected_copy_is_not_deleted_for_newer_ones_and_another_is_told(
     assert visitor.copies() == 201
     visitor.opens(server)
     visitor.sees("[aria-label='Delete Interview 0']")
+
+
+CORRECTED = """const [id, done] = arguments;
+indexedDB.open("vibevoice-copies", 1).onsuccess = ({ target: { result } }) => {
+  const both = result.transaction(["heads", "texts"], "readwrite");
+  const heads = both.objectStore("heads");
+  heads.get(id).onsuccess = ({ target }) => heads.put({ ...target.result, at: 1, corrected: true });
+  both.oncomplete = () => (result.close(), done());
+};"""
+"""Another tab corrected a copy, and this one does not know."""
+HEAD = """const [id, done] = arguments;
+indexedDB.open("vibevoice-copies", 1).onsuccess = ({ target: { result } }) => {
+  const asked = result.transaction("heads").objectStore("heads").get(id);
+  asked.onsuccess = () => (result.close(), done(asked.result));
+};"""
+
+
+def test_copy_that_another_tab_corrected_is_neither_deleted_for_newer_ones_nor_counted_as_unread(
+    visitor: Visitor, server: Server
+) -> None:
+    visitor.reads(server, "talk.wav", 2)
+    visitor.comes_back_until(lambda: visitor.copies() == 1, "it is copied")
+    visitor.driver.execute_async_script(FILL, 200)
+    comes_again(visitor, server)
+    visitor.sees("[aria-label='Delete Interview 3']")
+    visitor.driver.execute_async_script(CORRECTED, "old 1")
+    visitor.driver.execute_async_script(CORRECTED, "old 3")
+    visitor.js(
+        """document.querySelector("[aria-label='Delete Interview 3']")
+        .closest(".job").querySelector(".pick").click()"""
+    )
+    wait_until(lambda: visitor.driver.execute_async_script(HEAD, "old 3")["at"] > 1, "it is read")
+    assert visitor.driver.execute_async_script(HEAD, "old 3")["corrected"]
+    for name in ("next.wav", "later.wav", "last.wav"):
+        visitor.sends_tone(name, 1)
+    visitor.sees(".job[data-state=deleted] .how", "this browser deleted its copy")
+    assert visitor.one(".job[data-state=deleted] .name").text == "Interview 2"
+    assert visitor.driver.execute_async_script(HEAD, "old 1")["corrected"]
+
+
+def test_copy_that_another_tab_corrected_is_deleted_only_once_that_was_said(
+    visitor: Visitor, server: Server
+) -> None:
+    visitor.reads(server, "talk.wav", 2)
+    visitor.comes_back_until(lambda: visitor.copies() == 1, "it is copied")
+    visitor.driver.execute_async_script(FILL, 2)
+    comes_again(visitor, server)
+    visitor.sees("[aria-label='Delete Interview 1']").click()
+    visitor.driver.execute_async_script(CORRECTED, "old 1")
+    visitor.sees("dialog[open] .danger").click()
+    visitor.sees("dialog[open]", "Somebody has changed it meanwhile")
+    assert visitor.driver.execute_async_script(HEAD, "old 1")
 
 
 def test_first_token_of_a_service_hides_nothing_that_was_stored_without_one(

@@ -97,7 +97,7 @@ def floats(stored: LocalTensor) -> npt.NDArray[np.float32]:
     kinds = {"F32": np.float32, "F16": np.float16, "BF16": np.uint16}
     if stored.dtype not in kinds:
         raise errors.CheckpointUnsupported(f"A file has weights in {stored.dtype}.")
-    values = stored.mmap_bytes().view(kinds[stored.dtype])
+    values: npt.NDArray[Any] = stored.mmap_bytes().view(kinds[stored.dtype])
     if stored.dtype == "BF16":
         values = (values.astype(np.uint32) << 16).view(np.float32)
     return values.reshape(stored.shape).astype(np.float32)

@@ -130,7 +130,8 @@ function Item({ job, state, repeated, recordings, say }) {
     }
   };
   const sure = () => {
-    seen.current = (!changed && state.shown?.id === job.id && state.shown.edits?.revision) || job.revision;
+    const edits = !changed && state.shown?.id === job.id ? state.shown.edits : null;
+    seen.current = edits ? edits.revision : job.revision;
     return over && job.state === "done" ? document.getElementById(`sure-${job.id}`).showModal() : end();
   };
   useEffect(() => void (changed && sure()), [changed]);

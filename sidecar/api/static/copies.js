@@ -41,7 +41,8 @@ export class Copies {
     [this.#owner, this.#inherits] = [owner, inherits];
     const found = await database.transact("readonly", (heads) => heads.getAll()).catch(() => []); // a browser may store nothing
     const own = found.filter((one) => [this.#owner, this.#inherits].includes(one.owner)).map((one) => ({ ...one, owner: this.#owner }));
-    this.#store.set({ copies: new Map([...own, ...this.#held()].map((one) => [one.id, one])) });
+    const held = this.#held().map((one) => (one.owner === this.#inherits ? { ...one, owner } : one));
+    this.#store.set({ copies: new Map([...own, ...held].map((one) => [one.id, one])) });
     this.#known = owner;
   }
 
@@ -78,15 +79,34 @@ export class Copies {
           else if (!there.result?.corrected && !(there.result?.revision >= revision)) heads.put(head), texts.put({ id: job.id, segments, metadata });
         };
       });
-      const dropped = old.filter((one) => !one.text);
-      const { jobs } = this.#store.state;
-      noteDisplaced(dropped.filter(({ id }) => !jobs.some((one) => one.id === id)));
-      await this.drop(...dropped.map(({ id }) => id));
+      await this.#displace(old.filter((one) => !one.text));
       return true;
     } catch {
       this.#set({ ...head, text, kept: false, tried: performance.now() });
       return false;
     }
+  }
+
+  /** Delete copies for a newer one, but those that another tab read or wrote in since this one knows of them. */
+  async #displace(old) {
+    const gone = [];
+    await database.transact("readwrite", (heads, texts) => {
+      for (const { id, at } of old) {
+        const there = heads.get(id);
+        there.onsuccess = () => {
+          if (!there.result || there.result.corrected || there.result.at !== at) return;
+          heads.delete(id);
+          texts.delete(id);
+          gone.push(there.result);
+        };
+      }
+    });
+    const { jobs, copies } = this.#store.state;
+    noteDisplaced(gone.filter(({ id }) => !jobs.some((one) => one.id === id)));
+    const left = new Map(copies);
+    for (const { id } of gone) left.delete(id);
+    this.#store.set({ copies: left });
+    if (gone.length < old.length) await this.refresh();
   }
 
   /** Copies of what the service will delete, one after the other, until all are of the newest revision
@@ -141,6 +161,8 @@ export class Copies {
     head.at = Date.now();
     head.corrected ||= change !== asItIs;
     const work = (heads, texts) => {
+      const before = heads.get(id);
+      before.onsuccess = () => (head.corrected ||= before.result?.corrected);
       const there = texts.get(id);
       there.onsuccess = () => {
         head.kept = Boolean(there.result);
@@ -166,18 +188,36 @@ export class Copies {
       if (!head.corrected) continue;
       const own = newKey();
       const moved = { ...head, id: own, job: { ...head.job, id: own } };
+      let done = !head.kept; // in this tab alone
       const work = (heads, texts) => {
         const there = texts.get(id);
-        there.onsuccess = () => there.result && (heads.put(moved), texts.put({ ...there.result, id: own }), heads.delete(id), texts.delete(id));
+        there.onsuccess = () => {
+          if (!there.result) return; // another tab has moved it, or deleted it
+          done = true;
+          heads.put(moved), texts.put({ ...there.result, id: own }), heads.delete(id), texts.delete(id);
+        };
       };
-      if (head.kept) await database.transact("readwrite", work).catch(() => {});
+      try {
+        if (head.kept) await database.transact("readwrite", work);
+      } catch {
+        continue; // it stays where it is until the next look
+      }
       const copies = new Map(this.#store.state.copies);
       copies.delete(id);
-      copies.set(own, text ? { ...moved, text } : moved);
+      if (done) copies.set(own, text ? { ...moved, text } : moved);
       this.#store.set({ copies });
-      told(id, own);
+      if (done) told(id, own);
     }
     await this.refresh();
+  }
+
+  /** Whether another tab wrote in a copy since this one knows of it; from now on this one does. */
+  async wasCorrected(id) {
+    const { at, kept } = this.#store.state.copies.get(id) ?? {};
+    const there = kept && (await database.transact("readonly", (heads) => heads.get(id)).catch(() => null));
+    if (!there?.corrected || there.at === at) return false;
+    await this.refresh();
+    return true;
   }
 
   async drop(...ids) {

@@ -173,7 +173,7 @@ export class Recorder {
 
   /** What began before it was known who is signed in is theirs; talks that nobody hears try it now. */
   enter(owner) {
-    for (const { id } of this.#store.state.takes.filter((one) => !one.owner || one.owner === this.#store.state.about.inherits)) {
+    for (const { id } of this.#store.state.takes.filter((one) => !one.owner || (one.owner === this.#store.state.about.inherits && one.state !== "done"))) {
       this.#mark(id, { owner });
       this.#keep(id);
     }

@@ -3,7 +3,7 @@
 import { CONVERSATION, Conversations } from "./conversations.js";
 import { Copies } from "./copies.js";
 import { forget, note } from "./deleted.js";
-import { Editing } from "./editing.js";
+import { CHANGED, Editing } from "./editing.js";
 import { names, call, lastShown, showLast } from "./memory.js";
 import { isOver, newest } from "./reading.js";
 import { Recorder } from "./recorder.js";
@@ -124,6 +124,7 @@ export class Recordings {
   /** End a job, or forget one that has ended, unless somebody has changed its transcript since `revision`. @throws then, and nothing is deleted */
   async end(id, revision, job = this.#store.state.jobs.find((one) => one.id === id)) {
     if (job) await client().cancel(id, { revision });
+    else if (await this.copies.wasCorrected(id)) throw CHANGED;
     for (const one of this.#store.state.takes) if (one.job === id && one.state === "sent" && job?.state === "done") this.recorder.drop(one.id);
     call(id, null);
     this.forget(id);
