@@ -152,7 +152,7 @@ def compared(
         + f"; likeliest token the same at {likeliest:.1%}; first {equal} of {len(said)} tokens",
         flush=True,
     )
-    return bool(same_ids and likeliest == 1 and max(gaps.values()) < FP32_BOUND)
+    return bool(same_ids and likeliest == 1 and np.max([*gaps.values()]) < FP32_BOUND)
 
 
 def logits_of(

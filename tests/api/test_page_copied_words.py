@@ -144,7 +144,8 @@ indexedDB.open("vibevoice-copies", 1).onsuccess = ({ target: { result } }) => {
     for (let i = 0; i < count; i += 1) {
       const job = { ...head.job, id: `old ${i}`, name: `Interview ${i}` };
       heads.put({ ...head, id: job.id, job, at: head.at - 1e7 + i, corrected: i === 0 });
-      texts.put({ id: job.id, segments: [], metadata: { duration: 1, speakers: [], warnings: [] } });
+      const metadata = { duration: 1, speakers: [], warnings: [] };
+      texts.put({ id: job.id, segments: [], metadata });
     }
   };
   both.oncomplete = () => (result.close(), done());

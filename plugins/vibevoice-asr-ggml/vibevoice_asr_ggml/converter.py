@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import closing
 from math import prod
 from pathlib import Path
 from typing import Any
@@ -118,12 +119,12 @@ def write_gguf(
         stored = StoredTensor(kind, sizes, 0)
         number = GGMLQuantizationType(kind)
         writer.add_tensor_info(name, stored.rows, np.dtype(np.void), stored.bytes, number)
-    writer.write_header_to_file()
-    writer.write_kv_data_to_file()
-    writer.write_ti_data_to_file()
-    for values in data:
-        writer.write_tensor_data(np.ascontiguousarray(values))
-    writer.close()
+    with closing(writer):
+        writer.write_header_to_file()
+        writer.write_kv_data_to_file()
+        writer.write_ti_data_to_file()
+        for values in data:
+            writer.write_tensor_data(np.ascontiguousarray(values))
 
 
 def metadata(folder: Path, config: Mapping[str, Any]) -> dict[str, Any]:
