@@ -62,9 +62,9 @@ def line(visitor: Visitor, index: int) -> Any:
 
 
 def said(visitor: Visitor, index: int) -> str:
-    return str(
-        visitor.js("return document.querySelectorAll('.said')[arguments[0]].textContent", index)
-    )
+    """The text of a line; '' while the page does not have it."""
+    text = "return document.querySelectorAll('.said')[arguments[0]]?.textContent ?? ''"
+    return str(visitor.js(text, index))
 
 
 def reads_with_holds(visitor: Visitor, server: Server) -> None:
