@@ -153,13 +153,18 @@ indexedDB.open("vibevoice-copies", 1).onsuccess = ({ target: { result } }) => {
 """As many older copies; the oldest was corrected."""
 
 
+def has_older_copies(visitor: Visitor, server: Server, count: int) -> None:
+    """The browser has a copy, and so many older ones, when the page is opened."""
+    visitor.reads(server, "talk.wav", 2)
+    visitor.comes_back_until(lambda: visitor.copies() == 1, "it is copied")
+    visitor.driver.execute_async_script(FILL, count)
+    comes_again(visitor, server)
+
+
 def test_corrected_copy_is_not_deleted_for_newer_ones_and_another_is_told(
     visitor: Visitor, server: Server
 ) -> None:
-    visitor.reads(server, "talk.wav", 2)
-    visitor.comes_back_until(lambda: visitor.copies() == 1, "it is copied")
-    visitor.driver.execute_async_script(FILL, 200)
-    comes_again(visitor, server)
+    has_older_copies(visitor, server, 200)
     visitor.sees(".job .pick", "Interview 1")
     visitor.sends_tone("next.wav", 1)
     visitor.sees(".job[data-state=deleted] .how", "this browser deleted its copy")
@@ -187,10 +192,7 @@ indexedDB.open("vibevoice-copies", 1).onsuccess = ({ target: { result } }) => {
 def test_copy_that_another_tab_corrected_is_neither_deleted_for_newer_ones_nor_counted_as_unread(
     visitor: Visitor, server: Server
 ) -> None:
-    visitor.reads(server, "talk.wav", 2)
-    visitor.comes_back_until(lambda: visitor.copies() == 1, "it is copied")
-    visitor.driver.execute_async_script(FILL, 200)
-    comes_again(visitor, server)
+    has_older_copies(visitor, server, 200)
     visitor.sees("[aria-label='Delete Interview 3']")
     visitor.driver.execute_async_script(CORRECTED, "old 1")
     visitor.driver.execute_async_script(CORRECTED, "old 3")
@@ -210,10 +212,7 @@ def test_copy_that_another_tab_corrected_is_neither_deleted_for_newer_ones_nor_c
 def test_copy_that_another_tab_corrected_is_deleted_only_once_that_was_said(
     visitor: Visitor, server: Server
 ) -> None:
-    visitor.reads(server, "talk.wav", 2)
-    visitor.comes_back_until(lambda: visitor.copies() == 1, "it is copied")
-    visitor.driver.execute_async_script(FILL, 2)
-    comes_again(visitor, server)
+    has_older_copies(visitor, server, 2)
     visitor.sees("[aria-label='Delete Interview 1']").click()
     visitor.driver.execute_async_script(CORRECTED, "old 1")
     visitor.sees("dialog[open] .danger").click()

@@ -191,7 +191,7 @@ class KeyValueCache:
         """Raises `MemoryError`: it does not fit."""
         self.length, self.positions, self._library = 0, positions, device.library
         self._buffer: int | None = None
-        self._context = 0
+        self._context = 0  # `__del__` runs also if the next line raises
         self._context = self._library.context(2 * layout.layers)
         sizes = (layout.head_dim, positions, layout.kv_heads)
         self.keys, self.values = (
