@@ -68,3 +68,50 @@ def test_all_copies_that_are_due_are_made_in_one_look(visitor: Visitor, server: 
     assert looked < count, "not one at each look"
     asked: list[Any] = visitor.js("return window.asked")
     assert len(asked) == len(jobs), "each is asked for once"
+
+
+SLOW_HEADS = """const { getAll } = IDBObjectStore.prototype;
+IDBObjectStore.prototype.getAll = function (...given) {
+  const again = () => {
+    if (!window.slow) return;
+    getAll.call(this, ...given).onsuccess = () => ((window.reading = true), again());
+  };
+  again();
+  return getAll.call(this, ...given);
+};"""
+"""While `slow` is true, the browser is still at it when somebody reads all that it has stored."""
+
+
+def test_copy_that_is_deleted_while_all_are_read_does_not_come_back(
+    visitor: Visitor, server: Server
+) -> None:
+    with visitor.before(SLOW_HEADS):
+        visitor.reads(server, "talk.wav", 2)
+    (other,) = made(server, visitor, 1)
+    visitor.comes_back_until(lambda: visitor.copies() == 2, "both are copied")
+    visitor.js("window.slow = true")
+    server.client.delete(f"/v1/jobs/{other}").raise_for_status()
+    visitor.comes_back_until(lambda: visitor.js("return window.reading"), "all are read")
+    visitor.sees("[aria-label='Delete talk.wav']").click()
+    visitor.sees("dialog[open] .danger").click()
+    wait_until(lambda: not server.jobs(), "the service has deleted it")
+    visitor.js("window.slow = false")
+    visitor.sees("#said", "talk.wav was deleted.")
+    wait_until(lambda: visitor.copies() == 1, "its copy is deleted")
+    names = [one.text for one in visitor.all(".job .pick .name")]
+    assert len(names) == 1
+    assert "talk.wav" not in names
+
+
+def test_deleted_transcript_is_not_listed_again_by_a_list_that_is_older(
+    visitor: Visitor, server: Server
+) -> None:
+    reads_a_copied_one(visitor, server)
+    visitor.js("holds.list = true")
+    visitor.comes_back_until(lambda: visitor.js("return Boolean(held.list)"), "a list")
+    visitor.sees("[aria-label='Delete talk.wav']").click()
+    visitor.sees("dialog[open] .danger").click()
+    visitor.sees("#said", "talk.wav was deleted.")
+    visitor.js("const older = held.list; held.list = null; older()")
+    visitor.comes_back_until(lambda: visitor.js("return Boolean(held.list)"), "the next list")
+    assert visitor.all(".job") == []

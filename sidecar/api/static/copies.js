@@ -31,7 +31,8 @@ export class Copies {
   /** Whose copies are known by now. */
   #known = "";
 
-  /** The `copies` of the store are the heads of all of the owner, and of all that is in this tab, by id. */
+  /** The `copies` of the store are the heads of all of the owner, and of all that is in this tab, by id. They are set behind a
+   * transaction, never before it: so they follow each other as those do, and none that was on its way brings back what is deleted. */
   constructor(store) {
     this.#store = store;
   }
@@ -66,23 +67,28 @@ export class Copies {
    */
   async put(job, { segments, metadata }, revision, at = this.#time(job), anew = true) {
     if (!this.#owner || !keepsCopies(this.#owner)) return false;
-    const { text, revision: newest, kept, corrected } = this.#store.state.copies.get(job.id) ?? {};
+    const { revision: newest, kept, corrected } = this.#store.state.copies.get(job.id) ?? {};
     if (corrected || newest > revision) return kept; // an edit came meanwhile
     const head = { id: job.id, owner: this.#owner, job, revision, at, kept: true };
     const old = this.#kept().filter(({ id }) => id !== job.id).sort(newestFirst).slice(COPIES_AT_MOST - 1);
-    this.#set({ ...head, text }); // at once: nobody makes it twice
+    const set = (now) => {
+      const text = this.#store.state.copies.get(job.id)?.text;
+      if (head.owner === this.#owner) this.#set({ ...now, owner: head.owner, ...(text && { text }) });
+    };
     try {
-      await database.transact("readwrite", (heads, texts) => {
-        const there = heads.get(job.id);
-        there.onsuccess = () => {
-          if (!there.result && !anew) this.#set({ ...head, text, kept: false });
-          else if (!there.result?.corrected && !(there.result?.revision >= revision)) heads.put(head), texts.put({ id: job.id, segments, metadata });
+      const there = await database.transact("readwrite", (heads, texts) => {
+        const before = heads.get(job.id);
+        before.onsuccess = () => {
+          const { result } = before;
+          if (result ? !result.corrected && !(result.revision >= revision) : anew) heads.put(head), texts.put({ id: job.id, segments, metadata });
         };
+        return before;
       });
+      set(there?.corrected || there?.revision > revision ? there : { ...head, kept: Boolean(there) || anew });
       await this.#displace(old.filter((one) => !one.text));
       return true;
     } catch {
-      this.#set({ ...head, text, kept: false, tried: performance.now() });
+      set({ ...head, kept: false, tried: performance.now() });
       return false;
     }
   }
@@ -221,10 +227,10 @@ export class Copies {
   }
 
   async drop(...ids) {
+    await database.transact("readwrite", (heads, texts) => ids.forEach((id) => (heads.delete(id), texts.delete(id)))).catch(() => {});
     const copies = new Map(this.#store.state.copies);
     for (const id of ids) copies.delete(id);
     this.#store.set({ copies });
-    await database.transact("readwrite", (heads, texts) => ids.forEach((id) => (heads.delete(id), texts.delete(id)))).catch(() => {});
   }
 
   /** @param {boolean} wanted whether the owner is to have any; else all of theirs go, but what is open in this tab */
@@ -232,12 +238,14 @@ export class Copies {
     const [owner, inherits] = [this.#owner, this.#inherits]; // another may sign in meanwhile
     keepCopies(owner, wanted);
     if (wanted) return;
-    const found = await database.transact("readonly", (heads) => heads.getAll()).catch(() => []);
     const theirs = (one) => [owner, inherits].includes(one.owner);
-    const held = this.#held().filter(theirs);
-    const dropped = this.drop(...found.filter(theirs).map(({ id }) => id));
-    for (const one of held) this.#set({ ...one, kept: false, corrected: false });
-    await dropped;
+    const work = (heads, texts) => {
+      const found = heads.getAll();
+      found.onsuccess = () => found.result.filter(theirs).forEach(({ id }) => (heads.delete(id), texts.delete(id)));
+    };
+    await database.transact("readwrite", work).catch(() => {});
+    const left = [...this.#store.state.copies.values()].filter((one) => one.text || !theirs(one));
+    this.#store.set({ copies: new Map(left.map((one) => [one.id, theirs(one) ? { ...one, kept: false, corrected: false } : one])) });
   }
 
   #held() {

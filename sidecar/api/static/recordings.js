@@ -45,6 +45,8 @@ export class Recordings {
   #learnt = "";
   /** When somebody was last seen to read. */
   #attended = performance.now();
+  /** When jobs were ended here: a list that was asked for before then is older. */
+  #ended = new Map();
 
   constructor(store, say) {
     this.#store = store;
@@ -131,8 +133,9 @@ export class Recordings {
     this.files.delete(id);
     this.editing.fields.delete(id);
     if (this.#store.state.selected === id) this.select("");
+    this.#ended.set(id, performance.now());
     this.#store.set({ jobs: this.#store.state.jobs.filter((job) => job.id !== id) });
-    await this.copies.drop(id); // now: none that was on its way comes after it
+    await this.copies.drop(id);
     this.look();
   }
 
@@ -173,7 +176,7 @@ export class Recordings {
       this.#learn(startOf(health));
       const listed = await allJobs(asking);
       if (token() !== asks) return; // it is of who was signed in before
-      const jobs = newest(this.#store.state.jobs, listed).map(dated);
+      const jobs = newest(this.#store.state.jobs, listed).filter(({ id }) => !(this.#ended.get(id) > asked)).map(dated);
       const { about } = this.#store.state;
       const first = !this.#instance;
       const forgot = !first && this.#instance !== health.instance && !about?.keeps_jobs; // of one that keeps its jobs there may be several
