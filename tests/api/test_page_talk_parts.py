@@ -154,3 +154,24 @@ def test_part_of_a_talk_that_is_a_job_later_than_its_whole_is_not_beside_it(
     visitor.js("window.late = ''")
     visitor.comes_back_until(lambda: len(server.jobs()) == 1, "it is there once")
     assert server.jobs()[0]["id"] != part["id"]
+
+
+NOT_NOW = """const { fetch } = window;
+window.refused = 0;
+window.fetch = async (address, options, ...more) => {
+  if (options?.method !== "DELETE" || window.refused > 1) return fetch(address, options, ...more);
+  window.refused += 1;
+  const wrong = { code: "internal_error", detail: "The disk is full.", hint: "" };
+  return Response.json(wrong, { status: 500 });
+};"""
+"""The first two requests to delete something fail."""
+
+
+def test_part_of_a_talk_that_cannot_be_deleted_at_first_is_not_beside_its_whole(
+    visitor: Visitor, start_server: StartServer
+) -> None:
+    with visitor.before(NOT_NOW):
+        server = talks_until_a_part_is_done(visitor, start_server)
+    ends_the_talk(visitor)
+    visitor.comes_back_until(lambda: len(server.jobs()) == 1, "it is there once")
+    assert visitor.js("return window.refused") == 2

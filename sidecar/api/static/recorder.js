@@ -38,13 +38,13 @@ export class Recorder {
   #going = new Map();
   /** The jobs of which it is being asked whether they have every word. */
   #checked = new Set();
-  /** What jobs are replaced by, of which some come later than that. */
+  /** What jobs are to be replaced by: some come later than that, and some could not be deleted yet. */
   #parts = new Map();
 
   /**
    * @param {import("./store.js").Store} store its `takes` are all of this tab
    * @param {(job: import("./client/wire.js").Job, file: File, take: Take) => void} sent it is a job now
-   * @param {(part: string, job: string) => void} replaced the job of a part of it is not needed any more
+   * @param {(part: string, job: string) => Promise<void>} replaced the job of a part of it is not needed any more; rejects if it is to be told again
    * @param {(job: import("./client/wire.js").Job, whole: object) => Promise<boolean>} outlasts whether a transcript stays, as it was read, if the service or the tab ends
    */
   constructor(store, say, sent, replaced, outlasts) {
@@ -243,7 +243,7 @@ export class Recorder {
   }
 
   #replaceOne(part, whole) {
-    this.#replaced(part, whole).catch(() => {}); // then it stays
+    this.#replaced(part, whole).catch(() => this.#parts.set(part, whole));
   }
 
   /** What became of takes whose tab is no more is this tab's to ask, from when it has them. */

@@ -270,7 +270,7 @@ export class Recordings {
   }
 
   /** The job of all of a talk is in the list instead of that of a part, unless somebody has written or writes in that, or
-   * only this browser has it. */
+   * only this browser has it. @throws that is not known now, or cannot be done */
   async #replaced(part, job) {
     await Promise.all([this.editing.settled(), this.copies.refresh()]);
     const isThere = (id) => client().job(id).catch((error) => (error.status === 404 ? null : Promise.reject(error))); // as it is now: the list is older
@@ -281,7 +281,7 @@ export class Recordings {
     const copy = copies.get(part);
     if (this.editing.fields.has(part) || (there ? there.revision || copy?.corrected : copy)) return;
     if (selected === part) this.select(job);
-    if (there) await this.end(part, there.revision, there).catch(() => {}); // then it stays
+    if (there) await this.end(part, there.revision, there).catch((error) => error.code === CHANGED.code || Promise.reject(error));
     else this.forget(part);
   }
 
