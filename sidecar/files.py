@@ -44,6 +44,9 @@ _PIPE_POLL_S = 0.01
 """Poll interval for a pipe that has no writer yet, in seconds."""
 _SQLITE_DENIED = frozenset({3, 8, 14})
 """SQLITE_PERM, SQLITE_READONLY, SQLITE_CANTOPEN: results of a file of another user."""
+_DESCRIPTOR_FOLDERS = ("/proc/", "/dev/fd/")
+_MAX_SYMLINKS = 40
+"""Limit of symbolic links; Linux rejects the next."""
 ExclusiveLock = AbstractContextManager[None]
 _pipe_contents: dict[tuple[str, int, int], bytes] = {}
 """Contents of pipes already read, by path, device and inode: a pipe can be read only once."""
@@ -189,6 +192,21 @@ def exists(path: Path) -> bool:
     except (FileNotFoundError, NotADirectoryError):
         return False
     return True
+
+
+def is_descriptor_path(path: str) -> bool:
+    """Return whether a path, or a link on its way, is in a folder of open files. Those belong to a
+    process; the service's own include uploads of other clients."""
+    for _ in range(_MAX_SYMLINKS):
+        folder = os.path.realpath(os.path.dirname(path))
+        path = os.path.join(folder, os.path.basename(path))
+        if f"{path}/".startswith(_DESCRIPTOR_FOLDERS):
+            return True
+        try:
+            path = os.path.join(folder, os.readlink(path))
+        except OSError:  # not a link: the end of the chain
+            return False
+    return False
 
 
 def size_and_dates(file: int | str | Path, status: os.stat_result) -> tuple[int, ...]:

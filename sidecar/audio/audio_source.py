@@ -21,10 +21,6 @@ from typing import Self
 from sidecar import errors, files
 from sidecar.audio.audio_format import read_file_at
 
-_DESCRIPTOR_FOLDERS = ("/proc/", "/dev/fd/")
-_MAX_SYMLINKS = 40
-"""Limit of symbolic links; Linux rejects the next."""
-
 _ELSEWHERE = re.compile(r"\\\\(?!\?\\[A-Za-z]:\\)|\\\?\?\\")
 """Start of a path in a namespace: UNC, devices, and the kernel's; not of a drive's long form."""
 _CHUNK_BYTES = 1 << 20
@@ -103,7 +99,7 @@ def open_recording_file(path: str, roots: Sequence[Path] = ()) -> AudioSource:
     try:
         if roots and not _is_inside_roots(os.path.realpath(path), roots):
             raise _outside_roots_error()
-        if (_is_device_or_folder if os.name == "nt" else _is_descriptor_path)(path):
+        if (_is_device_or_folder if os.name == "nt" else files.is_descriptor_path)(path):
             raise errors.AudioPathNotAFile()
         fd = files.open_to_read(path)
         with ExitStack() as undone:
@@ -147,21 +143,6 @@ def _outside_roots_error() -> errors.AudioPathForbidden:
         "'audio_path' lies outside of the folders that are allowed.",
         hint="Use a folder of the setting 'audio_roots', or upload the file instead.",
     )
-
-
-def _is_descriptor_path(path: str) -> bool:
-    """Return whether the path, or a link on its way, is in a folder of open files. Those belong to
-    a process; the service's own include uploads of other clients."""
-    for _ in range(_MAX_SYMLINKS):
-        folder = os.path.realpath(os.path.dirname(path))
-        path = os.path.join(folder, os.path.basename(path))
-        if f"{path}/".startswith(_DESCRIPTOR_FOLDERS):
-            return True
-        try:
-            path = os.path.join(folder, os.readlink(path))
-        except OSError:  # not a link: the end of the chain
-            return False
-    return False
 
 
 def _is_inside_roots(path: str, roots: Sequence[Path]) -> bool:

@@ -16,7 +16,7 @@ from sidecar.cli.backends import (
     waited_for,
 )
 from sidecar.cli.common_options import argument, option, setting_option
-from sidecar.cli.output import print_error_line, print_text
+from sidecar.cli.output import is_device, print_error_line, print_text, write_atomically
 from sidecar.cli.request_flags import RequestFlags
 from sidecar.observability.logs import default_data_folder
 from sidecar.plugins import load_settings
@@ -205,7 +205,9 @@ def _save_sample(target: Path) -> int:
     """
     sound = sample().read_bytes()
     try:
-        if not (target.exists() and target.read_bytes() == sound):
+        if is_device(target):
+            write_atomically(target, sound)
+        elif not (target.exists() and target.read_bytes() == sound):
             with target.open("xb") as file:
                 file.write(sound)
     except FileExistsError:

@@ -279,7 +279,8 @@ def write_atomically(path: Path, content: str | bytes) -> None:
     """
     data = encode_text(content) if isinstance(content, str) else content
     if is_device(path):
-        path.write_bytes(data)
+        with path.open("ab") as device:
+            device.write(data)
         return
     path = path.resolve()
     with written_beside(path, data) as half:
@@ -300,8 +301,11 @@ def check_writable(path: Path) -> None:
 
 
 def is_device(path: Path) -> bool:
-    """Return whether a path is what cannot be replaced: a terminal, a pipe, `/dev/null`."""
-    return path.exists() and not path.is_file() and not path.is_dir()
+    """Return whether a path is what cannot be replaced: a terminal, a pipe, `/dev/null`, or a file
+    that is open already, as `/dev/fd/3`."""
+    if not path.exists() or path.is_dir():
+        return False
+    return not path.is_file() or files.is_descriptor_path(str(path))
 
 
 @contextmanager

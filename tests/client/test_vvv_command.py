@@ -47,6 +47,8 @@ class Queue(FileHost):
 
     frames: list[str] = field(default_factory=lambda: [*FRAMES])
     status: int = 200
+    missing: int = 0
+    """Bytes of an answer that were promised, and do not come."""
     requests: list[tuple[str, dict[str, str], bytes]] = field(default_factory=list)
 
     def answer(self, request: BaseHTTPRequestHandler) -> None:
@@ -55,7 +57,10 @@ class Queue(FileHost):
         events = request.path == "/v1/transcribe" and self.status == 200
         said = "".join(f"{frame}\n\n" for frame in self.frames) if events else json.dumps(STATUS)
         kind = "text/event-stream" if events else "text/json"
-        self.reply(request, self.status, said.encode(), {"Content-Type": kind})
+        body = said.encode()
+        self.head(request, self.status, len(body) + self.missing, {"Content-Type": kind})
+        request.wfile.write(body)
+        request.close_connection = self.missing > 0
 
     def parts(self) -> dict[str, tuple[str | None, str, bytes]]:
         """The parts of the form that came last: file name, type, content."""
@@ -170,25 +175,63 @@ def test_output_is_replaced_by_a_whole_transcript_only_and_a_link_stays_one(
     assert list(corrected.parent.iterdir()) == [corrected]
 
 
+REVISED = '[{"Start":0,"End":1,"Speaker":1,"Content":"Grüße"}]'
+DONE_REVISED = "event: done\ndata: " + json.dumps({"revised": REVISED})
+
+
 def test_output_has_the_whole_text_of_the_end_where_parts_were_revised(
     queue, talk, tmp_path
 ) -> None:
-    whole = '[{"Start":0,"End":1,"Speaker":1,"Content":"Grüße"}]'
-    queue.frames = [*FRAMES[:-1], "event: done\ndata: " + json.dumps({"revised": whole})]
+    queue.frames = [*FRAMES[:-1], DONE_REVISED]
     path = tmp_path / "out.txt"
-    run = vvv("--server", queue.url, "--token", "t", "transcribe", talk, "--output", path)
-    assert run.returncode == 0
-    assert path.read_text("utf-8") == whole
+    asked = ("--server", queue.url, "--token", "t", "transcribe", talk, "--output")
+    assert vvv(*asked, path).returncode == 0
+    assert path.read_text("utf-8") == REVISED
+    assert vvv(*asked, os.devnull).returncode == 0
+
+
+def test_output_has_what_came_where_the_connection_breaks_unless_it_replaced_a_file(
+    queue, talk, tmp_path
+) -> None:
+    corrected = new_file(tmp_path / "corrected.txt", "by hand")
+    queue.frames, queue.missing = [data(WORDS[0])], 100
+    asked = ("--server", queue.url, "--token", "t", "transcribe", talk, "--output")
+    for path, text in ((corrected, "by hand"), (tmp_path / "new.txt", WORDS[0])):
+        run = vvv(*asked, path)
+        assert (run.returncode, run.stdout.decode()) == (1, WORDS[0])
+        assert run.stderr.startswith(b"Error: ")
+        assert path.read_text("utf-8") == text
 
 
 @pytest.mark.posix("named pipes of POSIX")
-def test_output_that_is_a_pipe_gets_the_transcript_and_stays(queue, talk, tmp_path) -> None:
+def test_output_that_is_a_pipe_gets_the_final_transcript_and_stays(queue, talk, tmp_path) -> None:
+    queue.frames = [*FRAMES[:-1], DONE_REVISED]
     os.mkfifo(pipe := tmp_path / "pipe")
     with subprocess.Popen(["cat", pipe], stdout=subprocess.PIPE, text=True) as reader:
         asked = ("--server", queue.url, "--token", "t", "transcribe", talk)
         assert vvv(*asked, "--output", pipe).returncode == 0
-        assert reader.communicate(timeout=PATIENCE_S)[0] == "".join(WORDS)
+        assert reader.communicate(timeout=PATIENCE_S)[0] == REVISED
     assert pipe.is_fifo()
+
+
+@pytest.mark.posix("programs for Linux")
+def test_output_that_is_open_already_is_written_behind_what_it_has_and_stdout_once(
+    queue, talk, tmp_path
+) -> None:
+    log, said = new_file(tmp_path / "log", "Before. "), tmp_path / "said"
+    asked = ("--server", queue.url, "--token", "t", "transcribe", talk, "--output")
+    command = [sys.executable, "-m", "vibevoice_asr_client.vvv_cli", *map(str, asked)]
+    with log.open("ab") as opened:
+        run = run_command([*command, "/dev/stderr"], stderr=opened.fileno())
+        assert run.returncode == 0
+        opened.write(b" After.")
+    words = log.read_text("utf-8")
+    assert words.startswith("Before. ")
+    assert words.endswith("".join(WORDS) + " After.")
+    with said.open("wb") as opened:
+        assert run_command([*command, "/dev/stdout"], stdout=opened.fileno()).returncode == 0
+        assert os.path.samestat(said.stat(), os.fstat(opened.fileno()))
+    assert said.read_text("utf-8") == "".join(WORDS) + "\n"
 
 
 @pytest.mark.slow_except("full")

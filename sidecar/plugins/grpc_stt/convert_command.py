@@ -4,9 +4,8 @@ from pathlib import Path
 
 import typer
 
-from sidecar import files
 from sidecar.cli.common_options import argument, option, subcommands
-from sidecar.cli.output import print_error_line, print_text
+from sidecar.cli.output import named_file, print_error_line, print_text, write_atomically
 from sidecar.plugins.grpc_stt import yaml_config
 
 
@@ -41,10 +40,10 @@ def convert(
     converted = yaml_config.read(paths)
     load_settings(**converted.settings)  # report invalid values now
     toml = converted.to_toml([path.name for path in paths])
-    if output is None:
+    if (path := named_file(output)) is None:
         print_text(toml)
     else:
-        files.write(output, toml.encode(), files.PUBLIC)
+        write_atomically(path, toml)
     for key in converted.ignored:
         print_error_line(f"nothing here corresponds to {key}")
     return 0

@@ -16,7 +16,7 @@ import secrets
 import ssl
 import sys
 from pathlib import Path
-from typing import Any, Iterator, Optional, Sequence, TextIO, Union
+from typing import Any, Callable, Iterator, Optional, Sequence, Union
 
 import httpx
 
@@ -24,6 +24,9 @@ from vibevoice_asr_client.vvv import EventType, TranscriptionEvent, VibevoiceCli
 
 TOKEN = "VVV_TOKEN"  # noqa: S105 - the name of the variable that has it
 INTERRUPTED = 130
+STDOUT = frozenset({"/dev/stdout", "/dev/fd/1", "/proc/self/fd/1"})
+DESCRIPTORS = ("/dev/fd/", "/dev/stderr", "/proc/")
+"""Where paths are those of open files: another file in the place of one would be nobody's."""
 
 
 def main() -> None:
@@ -82,25 +85,24 @@ async def _transcribe(
     client: VibevoiceClient, file: str, hotwords: Optional[str], output: Optional[str]
 ) -> int:
     wrong: Optional[str] = "The service broke off."
-    with _opened(output, file) as copy:
-        async for event in client.transcribe(file, hotwords):
-            if event.event_type is EventType.QUEUE:
-                _say(_queue_line(event))
-            elif event.event_type is EventType.DATA:
-                _put(event.text or "", copy)
-            elif event.event_type is EventType.ERROR:
-                wrong = event.error
-                break
-            else:
-                wrong = None
-                if event.revised is not None and copy is not None and copy.seekable():
-                    copy.seek(0)
-                    copy.truncate()
-                    copy.write(event.revised)
-        if copy is not None and output is not None:
-            _keep(copy, output, whole=wrong is None)
+    text = ""
+    with _opened(output, file) as keep:
+        try:
+            async for event in client.transcribe(file, hotwords):
+                if event.event_type is EventType.QUEUE:
+                    _say(_queue_line(event))
+                elif event.event_type is EventType.DATA:
+                    text += event.text or ""
+                    sys.stdout.write(event.text or "")
+                    sys.stdout.flush()
+                elif event.event_type is EventType.ERROR:
+                    wrong = event.error
+                    break
+                else:
+                    wrong, text = None, text if event.revised is None else event.revised
+        finally:  # also of a connection that breaks, and of Ctrl-C
+            keep(text, wrong is None)
     if wrong is not None:
-        sys.stdout.flush()
         return _fail(f"\n[Error] {wrong}")
     print()
     return 0
@@ -132,43 +134,36 @@ def _job_line(job: Any) -> str:
     return line
 
 
-def _put(text: str, copy: Optional[TextIO]) -> None:
-    sys.stdout.write(text)
-    sys.stdout.flush()
-    if copy is not None:
-        copy.write(text)
-        copy.flush()
-
-
 @contextlib.contextmanager
-def _opened(output: Optional[str], recording: str) -> Iterator[Optional[TextIO]]:
-    """Open the file for a transcript: one beside ``output``, unless that is a device or a pipe."""
-    if output is None:
-        yield None
+def _opened(output: Optional[str], recording: str) -> Iterator[Callable[[str, bool], None]]:
+    """Open the file for a transcript: one beside ``output``, unless that cannot be replaced. Give
+    what writes a text, and whether it is whole: a part of a transcript replaces nothing."""
+    if output is None or output in STDOUT:  # where it is printed
+        yield lambda text, whole: None
         return
     path = os.path.realpath(output)  # a link stays one
     if path == os.path.realpath(recording):
         raise OSError(errno.EEXIST, "it is the recording", output)
+    there = os.path.exists(output)
+    replaces = not there or (os.path.isfile(output) and not output.startswith(DESCRIPTORS))
     half = os.path.join(os.path.dirname(path), f".{secrets.token_hex(4)}.part")
-    if os.path.exists(output) and not os.path.isfile(output):
-        half = output
     try:
-        with open(half, "w", encoding="utf-8", newline="\n") as file:
-            yield file
+        with open(half if replaces else output, "a", encoding="utf-8", newline="\n") as file:
+
+            def keep(text: str, whole: bool) -> None:
+                file.write(text)
+                file.close()
+                if replaces and (whole or (text and not os.path.exists(output))):
+                    os.replace(half, path)
+
+            yield keep
     except OSError as error:
         if error.filename == half:
             error.filename = output  # not a name that nobody gave
         raise
     finally:
-        if half != output:
+        if replaces:
             Path(half).unlink(missing_ok=True)
-
-
-def _keep(copy: TextIO, output: str, whole: bool) -> None:
-    """Let the file take its name; a part of a transcript replaces nothing."""
-    copy.close()
-    if copy.name != output and (whole or not os.path.exists(output)):
-        os.replace(copy.name, os.path.realpath(output))
 
 
 def _say(line: str) -> None:

@@ -1,0 +1,86 @@
+"""What `--output` names where it cannot be replaced: pipes, devices, files that are open."""
+
+import os
+import subprocess
+import threading
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from command_terminal import ended, start_command
+from recordings import wav
+from scripted_speech import recorded, talk
+from service_process import PATIENCE_S, new_file
+from systems import IN_WINDOWS
+
+from sidecar import cli
+from sidecar.audio.sample_recording import find_sample
+
+YAML = Path(__file__).parents[1] / "plugins/grpc_stt/grpc_server.yaml"
+TARGETS = (
+    (["demo", "--save"], lambda: (find_sample() or Path()).read_bytes()[:100]),
+    (["config", "convert", str(YAML), "--output"], lambda: b"#"),
+)
+posix = pytest.mark.posix("named pipes of POSIX")
+commands = pytest.mark.parametrize(
+    ("words", "begins"), TARGETS, ids=[words[0] for words, _ in TARGETS]
+)
+
+
+@posix
+@commands
+@pytest.mark.usefixtures("no_settings_file")
+def test_pipe_gets_what_a_command_writes_and_stays_one(
+    words: list[str], begins: Callable[[], bytes], tmp_path: Path
+) -> None:
+    os.mkfifo(pipe := tmp_path / "pipe")
+    with subprocess.Popen(["cat", pipe], stdout=subprocess.PIPE) as reader:
+        command = threading.Thread(target=cli.run, args=([*words, str(pipe)],), daemon=True)
+        command.start()
+        try:
+            said, _ = reader.communicate(timeout=PATIENCE_S)
+        finally:
+            reader.kill()
+        command.join(PATIENCE_S)
+    assert said.startswith(begins())
+    assert pipe.is_fifo()
+
+
+@posix
+@commands
+def test_open_file_gets_what_a_command_writes_behind_what_it_has(
+    words: list[str], begins: Callable[[], bytes], tmp_path: Path
+) -> None:
+    path = new_file(tmp_path / "log", b"Before. ")
+    with path.open("ab") as opened:
+        assert cli.run([*words, f"/dev/fd/{opened.fileno()}"]) == 0
+        assert path.read_bytes().startswith(b"Before. " + begins())
+        assert os.path.samestat(path.stat(), os.fstat(opened.fileno()))
+
+
+@pytest.mark.parametrize("fmt", ["text", "srt"])
+def test_live_with_the_null_device_as_its_output_succeeds_and_leaves_it(
+    fmt: str, tmp_path: Path
+) -> None:
+    recording = new_file(tmp_path / "talk.wav", wav(recorded(talk(0.3))))
+    to = ("--pace", 0, "--format", fmt, "-o", os.devnull)
+    alone = {"VIBEVOICE_ENGINE": "scripted"}
+    assert ended(start_command(tmp_path, "live", recording, *to, environment=alone)) == ("", "")
+    assert IN_WINDOWS or Path(os.devnull).is_char_device()
+
+
+@posix
+def test_live_with_an_open_file_as_its_output_writes_behind_what_it_has(tmp_path: Path) -> None:
+    recording = new_file(tmp_path / "talk.wav", wav(recorded(talk(0.3))))
+    log = new_file(tmp_path / "log", b"Before.\n")
+    to = ("--pace", 0, "-o", "/dev/stderr")
+    alone = {"VIBEVOICE_ENGINE": "scripted"}
+    with log.open("ab") as opened:
+        process = start_command(
+            tmp_path, "live", recording, *to, environment=alone, stderr=opened.fileno()
+        )
+        assert process.wait(PATIENCE_S) == 0
+        opened.write(b"After.\n")
+    lines = log.read_text("utf-8").splitlines()
+    assert (lines[0], lines[-1]) == ("Before.", "After.")
+    assert "w299" in lines[1]
