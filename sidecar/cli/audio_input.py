@@ -10,7 +10,6 @@ import re
 import sys
 from collections.abc import (
     AsyncGenerator,
-    AsyncIterator,
     Callable,
     Generator,
     Iterable,
@@ -18,7 +17,7 @@ from collections.abc import (
     Mapping,
     Sequence,
 )
-from contextlib import ExitStack, contextmanager, nullcontext, suppress
+from contextlib import ExitStack, aclosing, contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
@@ -28,7 +27,7 @@ from sidecar import errors
 from sidecar.audio.audio_source import AudioSource, open_recording_file
 from sidecar.audio.upload_spool import UploadSpool
 from sidecar.cli.output import print_error_line
-from sidecar.concurrency import ThreadLimiter
+from sidecar.concurrency import ThreadLimiter, cancel_after, running
 from sidecar.files import size_and_dates
 from sidecar.installation import install_command
 from sidecar.interfaces.engine_interface import abbreviate_names
@@ -67,6 +66,11 @@ PIECE_S = 0.1
 MICROPHONE_GONE_S = limit("microphone_gone", 5.0)
 """Seconds without a chunk after which a microphone counts as unplugged; not all systems report it,
 and a silent one sends zeros."""
+LAST_WRITE_S = 1.0
+"""Seconds that a recorder has after Ctrl-C to write what it holds: the buffer of arecord has half a
+second."""
+PIPE_BYTES = 1 << 16
+"""What a pipe holds on Linux, where it holds most: more than that was written after Ctrl-C."""
 MONO_16_BIT = {"channels": 1, "dtype": "int16"}
 """Form of the audio of both devices."""
 _CHANNELS = {1: "mono", 2: "stereo"}
@@ -231,18 +235,22 @@ async def stream_file(
             yield piece
             sent += len(piece) // 2 // channels
             if pace:
-                await asyncio.sleep(began + sent / LIVE_RATE / pace - loop.time())
+                await cancel_after(began + sent / LIVE_RATE / pace - loop.time(), ended.wait())
     finally:
         with suppress(ValueError):  # its thread is still running it, and ends it
             pieces.close()
 
 
-async def stream_stdin(rate: int, channels: int) -> AsyncIterator[bytes]:
-    """Yield raw pcm16 from standard input, as it arrives; of two channels interleaved."""
+async def stream_stdin(
+    rate: int, channels: int, ended: asyncio.Event
+) -> AsyncGenerator[bytes, None]:
+    """Yield raw pcm16 from standard input, as it arrives, until ``ended`` as `read_stdin`; of two
+    channels interleaved."""
     samples = WholeSamples(2 * channels)
-    async for raw in read_stdin(round(PIECE_S * rate) * 2 * channels):
-        if whole := samples.add(raw):
-            yield whole
+    async with aclosing(read_stdin(round(PIECE_S * rate) * 2 * channels, ended)) as pieces:
+        async for raw in pieces:
+            if whole := samples.add(raw):
+                yield whole
 
 
 def open_input(
@@ -418,17 +426,25 @@ def _decoded(path: Path, channels: int) -> Generator[bytes, None, None]:
             yield (samples.clip(-1, 1) * 32767).round().astype("<i2").tobytes()
 
 
-async def read_stdin(most: int) -> AsyncIterator[bytes]:
-    """Yield standard input as it arrives, up to ``most`` bytes at once."""
+async def read_stdin(most: int, ended: asyncio.Event | None = None) -> AsyncGenerator[bytes, None]:
+    """Yield standard input as it arrives, up to ``most`` bytes at once; after ``ended``, what was
+    written to it by then: what writes to it may end with the same Ctrl-C, and write its rest."""
     # Without sys.stdin: a thread that blocks on it would hold its lock until the end of the
     # process. The thread is not joined: Ctrl-C may come during a read.
     if sys.stdin is None:  # closed: the same as empty
         return
     pipe = sys.stdin.fileno()
     reader = ThreadLimiter("standard input", 1)
-    with suppress(OSError):
-        while raw := await reader.run(os.read, pipe, most):
-            yield raw
+    left = PIPE_BYTES
+    async with running((ended or asyncio.Event()).wait()) as (ending,):
+        while left > 0:
+            async with running(reader.run(os.read, pipe, most)) as (reading,):
+                await asyncio.wait({reading, ending}, return_when=asyncio.FIRST_COMPLETED)
+                await asyncio.wait({reading}, timeout=LAST_WRITE_S)
+                if not reading.done() or reading.exception() or not reading.result():
+                    return
+            yield reading.result()
+            left -= len(reading.result()) if ending.done() else 0
 
 
 def normalize_stdin_names(files: Sequence[Path]) -> list[Path]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import sys
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
-from contextlib import aclosing, contextmanager, suppress
+from contextlib import AsyncExitStack, aclosing, contextmanager, suppress
 from dataclasses import KW_ONLY, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -238,8 +238,9 @@ def run(options: LiveCommandOptions) -> int:
     """Transcribe a microphone or a recording live.
 
     On a terminal speakers have colours, and partial results are grey on the last line. Ctrl-C
-    finalises the session; a second Ctrl-C ends it at once, with what was shown. Microphones need
-    the extra `microphone`; if it is missing, the command prints how to install it.
+    finalises the session, with what a pipe on standard input has by then; a second Ctrl-C ends it
+    at once, with what was shown. Microphones need the extra `microphone`; if it is missing, the
+    command prints how to install it.
 
     In a pipe each line is written once it is final, with its time and the speaker as known then:
     `Speaker_?` if labels come later. `--output` and the other formats have the speakers of the end.
@@ -291,10 +292,11 @@ async def _run(options: LiveCommandOptions, channels: Sequence[str]) -> int:
         output.handle_interrupts(ended) as interrupted,
         open_output(options.output, options.format, name) as written,
     ):
-        async with (
-            aclosing(audio),
-            open_live_backend(options.target, rate, options.options) as backend,
-        ):
+        async with aclosing(audio), AsyncExitStack() as opened:
+            async with output.cancelled_by(ended):
+                backend = await opened.enter_async_context(
+                    open_live_backend(options.target, rate, options.options)
+                )
             on_stdout = options.output is None
             labels = bool(channels) or options.diarize is not False
             display = open_live_display(
@@ -303,9 +305,7 @@ async def _run(options: LiveCommandOptions, channels: Sequence[str]) -> int:
             with display as show:
                 shown = ShownSession(show.event)
                 try:
-                    summary, wrong = await _listen(
-                        backend, audio, show, shown, ended, drains=options.source is None
-                    )
+                    summary, wrong = await _listen(backend, audio, show, shown)
                 except (asyncio.CancelledError, errors.SidecarError):  # as a second Ctrl-C
                     if (so_far := shown.break_off()) is not None:
                         written.finish(so_far)
@@ -330,7 +330,7 @@ async def _run(options: LiveCommandOptions, channels: Sequence[str]) -> int:
 
 def _audio_of(options: LiveCommandOptions, channels: int, ended: asyncio.Event) -> tuple[int, Any]:
     if options.source == PIPE:
-        return options.rate, audio_input.stream_stdin(options.rate, channels)
+        return options.rate, audio_input.stream_stdin(options.rate, channels, ended)
     return audio_input.open_input(options.source, options.device, ended, options.pace, channels)
 
 
@@ -339,16 +339,13 @@ async def _listen(
     audio: AsyncIterator[bytes],
     display: LiveDisplay,
     shown: ShownSession,
-    ended: asyncio.Event,
-    *,
-    drains: bool,
 ) -> tuple[live_events.Summary, errors.SidecarError | None]:
-    """Send all audio, until ``ended`` or, if the audio ``drains``, what it has then, and show the
-    events; return the summary, and the error if the session ended early."""
+    """Send all audio, which ends with Ctrl-C, and show the events; return the summary, and the
+    error if the session ended early."""
     sending, showing = _send_audio(backend, audio, display), show_events(backend, shown)
-    async with running(sending, showing, ended.wait()) as tasks:
-        sent, events, _ = tasks
-        await asyncio.wait(tasks[: 2 if drains else 3], return_when=asyncio.FIRST_COMPLETED)
+    async with running(sending, showing) as tasks:
+        sent, events = tasks
+        await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
         sent.cancel()
         await asyncio.wait({sent})  # the audio can be closed only when nothing reads it
         failed = not sent.cancelled() and sent.exception() is not None

@@ -10,8 +10,8 @@ import secrets
 import signal
 import sys
 import unicodedata
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -198,6 +198,24 @@ def handle_interrupts(ended: asyncio.Event) -> Iterator[Callable[[], bool]]:
     finally:
         for number, handler in before:
             signal.signal(number, handler)
+
+
+@asynccontextmanager
+async def cancelled_by(ended: asyncio.Event) -> AsyncIterator[None]:
+    """Cancel this task if ``ended`` is set within the block, in which there are no words yet."""
+    import asyncio
+
+    from sidecar.concurrency import running
+
+    task = asyncio.current_task()
+    assert task is not None
+
+    async def cancel() -> None:
+        await ended.wait()
+        task.cancel()
+
+    async with running(cancel()):
+        yield
 
 
 def name_key(name: str) -> str:

@@ -4,24 +4,37 @@ import asyncio
 import json
 import os
 import re
-import select
 import shutil
 import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import suppress
 from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pytest
-from command_terminal import SOUND_DEVICES, ended, interrupt, start_command
+from command_terminal import (
+    SOUND_DEVICES,
+    ended,
+    interrupt,
+    interrupt_until_ended,
+    say,
+    start_command,
+)
 from not_tested import missing
 from recordings import Studio, wav
 from scripted_speech import recorded, talk
 from service_clock import AHEAD_S, clocked_command, put_ahead
-from service_process import PATIENCE_S, Server, StartServer, new_file, shown_on, wait_until
+from service_process import (
+    PATIENCE_S,
+    Server,
+    StartServer,
+    new_file,
+    shown_on,
+    shown_until,
+    wait_until,
+)
 from virtual_time import virtual_time
 
 from sidecar.cli.audio_input import PIECE_S
@@ -140,9 +153,7 @@ def heard_s(server: Server) -> float:
 def speak(process: "subprocess.Popen[bytes]", audio: bytes, server: Server) -> None:
     """Pipe audio into the command, until the service has received it but for the last piece."""
     before_s, spoken_s = heard_s(server), len(audio) / 2 / LIVE_RATE
-    assert process.stdin is not None
-    process.stdin.write(audio)
-    process.stdin.flush()
+    say(process, audio)
     wait_until(lambda: heard_s(server) > before_s + spoken_s - 2 * PIECE_S, "it is received")
 
 
@@ -158,6 +169,38 @@ def test_ctrl_c_during_a_pipe_exits_130_and_prints_finals_and_the_unfinished_tur
     rest, complained = ended(process, 130)
     assert "w200" in rest or "w199" in rest
     assert "Traceback" not in complained
+
+
+@pytest.mark.posix("signals")
+def test_words_that_a_pipe_has_at_ctrl_c_are_in_the_transcript(
+    live: Starts, server: Server
+) -> None:
+    process = live("-", "--server", server.url)
+    assert process.stdout is not None
+    speak(process, talk(0.3) + bytes(32_000), server)
+    assert "w299" in process.stdout.readline().decode()
+    process.send_signal(signal.SIGSTOP)
+    say(process, talk(0.2)[:60_000])  # less than a pipe holds
+    interrupt(process)
+    process.send_signal(signal.SIGCONT)
+    said, _ = ended(process, 130)
+    assert re.search("w(199|200) w(199|200)", said)
+
+
+@pytest.mark.posix("signals")
+def test_ctrl_c_ends_live_while_it_waits_for_a_service_that_does_not_answer(
+    live: Starts, start_server: StartServer, tmp_path: Path
+) -> None:
+    server = start_server()
+    server.process.send_signal(signal.SIGSTOP)
+    try:
+        process = live("-", "-o", tmp_path / "said", "--server", server.url)
+        wait_until((tmp_path / "said").exists, "it connects")
+        interrupt(process)
+        assert process.wait(PATIENCE_S) == 130
+    finally:
+        server.process.send_signal(signal.SIGCONT)
+    assert not (tmp_path / "said").exists()
 
 
 NOHUP = pytest.mark.skipif(
@@ -176,16 +219,11 @@ def test_live_writes_its_finals_to_the_file_and_exits_130_on_sigterm_or_sighup(
     to = ("--format", "srt", "-o", path)
     process = live("-", *to, "--server", server.url, stdout=theirs, stderr=theirs)
     os.close(theirs)
-    assert process.stdin is not None
-    process.stdin.write(talk(0.3, 0.2))
-    process.stdin.flush()
-    seen = b""
-    with open(ours, "rb", buffering=0) as terminal:
-        while b"w299" not in seen:
-            assert select.select([terminal], [], [], PATIENCE_S)[0], seen
-            seen += terminal.read(1 << 16)
-        process.send_signal(getattr(signal, how))
-        assert process.wait(PATIENCE_S) == 130
+    say(process, talk(0.3, 0.2))
+    shown_until(ours, b"w299")
+    process.send_signal(getattr(signal, how))
+    assert process.wait(PATIENCE_S) == 130
+    os.close(ours)
     assert "w299" in path.read_text("utf-8")
 
 
@@ -213,22 +251,14 @@ def test_second_ctrl_c_writes_the_words_that_were_shown(
     output = ("-o", path) if to == "file" else ()
     process = live("-", "--format", "srt", *output, "--server", server.url, stderr=theirs)
     os.close(theirs)
-    assert process.stdin is not None
-    process.stdin.write(talk(0.3, 0.2))
-    process.stdin.flush()
-    seen = b""
-    with open(ours, "rb", buffering=0) as terminal:
-        while b"w299" not in seen:
-            assert select.select([terminal], [], [], PATIENCE_S)[0], seen
-            seen += terminal.read(1 << 16)
-        server.process.send_signal(signal.SIGSTOP)  # it finalises nothing
-        try:
-            while process.poll() is None:  # both are heeded, also by a busy machine
-                interrupt(process)
-                with suppress(subprocess.TimeoutExpired):
-                    process.wait(5)
-        finally:
-            server.process.send_signal(signal.SIGCONT)
+    say(process, talk(0.3, 0.2))
+    shown_until(ours, b"w299")
+    server.process.send_signal(signal.SIGSTOP)  # it finalises nothing
+    try:
+        interrupt_until_ended(process)
+    finally:
+        server.process.send_signal(signal.SIGCONT)
+    os.close(ours)
     assert process.returncode == 130
     assert process.stdout is not None
     written = process.stdout.read().decode() if to == "stdout" else path.read_text("utf-8")
@@ -317,9 +347,7 @@ def test_live_output_that_somebody_corrected_is_kept_and_the_transcript_is_writt
 ) -> None:
     path = tmp_path / "talk.txt"
     process = live("-", "-o", path, "--server", server.url)
-    assert process.stdin is not None
-    process.stdin.write(talk(0.3, 0.2))
-    process.stdin.flush()
+    say(process, talk(0.3, 0.2))
     wait_until(lambda: path.exists() and "w299" in path.read_text("utf-8"), "it is written")
     path.write_text("Nell said it.\n", "utf-8")
     _, complained = ended(process)
@@ -342,9 +370,7 @@ def test_live_output_has_the_finals_so_far_if_the_command_is_killed(
 ) -> None:
     path = tmp_path / "said"
     process = live("-", "--format", fmt, "-o", path, "--server", server.url)
-    assert process.stdin is not None
-    process.stdin.write(talk(0.3, 0.2))
-    process.stdin.flush()
+    say(process, talk(0.3, 0.2))
     wait_until(lambda: path.exists() and "w299" in path.read_text("utf-8"), "it is written")
     process.kill()
     process.wait(PATIENCE_S)

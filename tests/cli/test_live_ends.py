@@ -2,13 +2,16 @@
 
 import asyncio
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
+from recordings import wav
+from service_process import new_file
 
-from sidecar.cli import audio_input
-from sidecar.cli.backends import LiveBackend
+from sidecar.cli import audio_input, live
+from sidecar.cli.backends import LiveBackend, ServiceTarget
 from sidecar.cli.live import (
     LiveDisplay,
     _listen,  # internal: `run` needs a service and a device
@@ -17,7 +20,7 @@ from sidecar.cli.live_output import open_output
 from sidecar.cli.shown_session import ShownSession
 from sidecar.interfaces.live_events import Summary
 from sidecar.live.sessions.event_log import NumberedEvent
-from sidecar.transcripts.transcript import Transcript
+from sidecar.transcripts.transcript import Segment, Transcript
 
 BLOCKS = [bytes([number]) * 4 for number in range(20)]
 
@@ -66,8 +69,36 @@ async def test_all_that_a_microphone_heard_before_ctrl_c_is_sent_before_the_end(
     _, audio = audio_input.open_input(None, None, stopped)
     backend, display = LiveBackend(send, finish, events), LiveDisplay("text", print, labels=True)
     shown = ShownSession(display.event)
-    await _listen(backend, audio, display, shown, stopped, drains=True)
+    await _listen(backend, audio, display, shown)
     assert sent == [*BLOCKS, b"end"]
+
+
+def test_transcript_is_written_before_the_service_ends_which_another_ctrl_c_cuts_off(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    said = Transcript((Segment(0.0, 1.0, "Ever tried.", None),), "en", 2.0, "scripted", "fp32")
+
+    async def nothing(*_: object) -> None:
+        pass
+
+    async def events() -> AsyncIterator[NumberedEvent]:
+        yield NumberedEvent(1, Summary(said), None)
+
+    @asynccontextmanager
+    async def opened(*_: object) -> AsyncIterator[LiveBackend]:
+        yield LiveBackend(nothing, nothing, events)
+        raise asyncio.CancelledError  # as Ctrl-C while it waits for the service's end
+
+    monkeypatch.setattr(live, "open_live_backend", opened)
+    recording = new_file(tmp_path / "talk.wav", wav(bytes(32_000)))
+    options = live.LiveCommandOptions(
+        source=recording, format="srt", output=tmp_path / "talk.srt", pace=0, target=ServiceTarget()
+    )
+    with pytest.raises(asyncio.CancelledError):
+        live.run(options)
+    written = (tmp_path / "talk.srt").read_text("utf-8")
+    assert "-->" in written
+    assert "Ever tried." in written
 
 
 @pytest.mark.parametrize("written", ["", "Theirs."])

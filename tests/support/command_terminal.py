@@ -9,6 +9,7 @@ import subprocess
 import sys
 import sysconfig
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,8 @@ from service_process import PATIENCE_S, popen, run_command, shown_on, wait_until
 from windows_processes import HIDDEN, press_ctrl_c
 
 DEVICES = Path(__file__).parent / "devices"
+PRESS_S = 5.0
+"""Seconds between two presses of Ctrl-C: more than those that count as one."""
 SOUND_DEVICES = {"PYTHONPATH": os.pathsep.join(map(str, (DEVICES, DEVICES.parent)))}
 """Of a command: it has a microphone and a loudspeaker (`devices/sounddevice.py`)."""
 
@@ -41,6 +44,21 @@ def interrupt(process: "subprocess.Popen[Any]") -> None:
         press_ctrl_c(process.pid)
     else:
         process.send_signal(signal.SIGINT)
+
+
+def interrupt_until_ended(process: "subprocess.Popen[Any]") -> None:
+    """Press Ctrl-C until a command ends: a busy machine may heed two as one."""
+    while process.poll() is None:
+        interrupt(process)
+        with suppress(subprocess.TimeoutExpired):
+            process.wait(PRESS_S)
+
+
+def say(process: "subprocess.Popen[bytes]", audio: bytes) -> None:
+    """Pipe audio into a command whose standard input stays open."""
+    assert process.stdin is not None
+    process.stdin.write(audio)
+    process.stdin.flush()
 
 
 def ended(process: subprocess.Popen[bytes], code: int = 0, typed: str = "") -> tuple[str, str]:

@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import json
 import os
+import select
 import socket
 import socketserver
 import ssl
@@ -463,6 +464,20 @@ def shown_on(terminal: int) -> bytes:
         while part := os.read(terminal, 1 << 16):
             shown += part
     os.close(terminal)
+    return shown
+
+
+def shown_until(terminal: int, what: bytes) -> bytes:
+    """What is written on a terminal until ``what`` is among it; its other end stays open."""
+    shown = b""
+    while what not in shown:
+        assert select.select([terminal], [], [], PATIENCE_S)[0], shown
+        try:
+            part = os.read(terminal, 1 << 16)
+        except OSError:  # as of `shown_on`
+            part = b""
+        assert part, f"its other end was closed; it has shown {shown!r}"
+        shown += part
     return shown
 
 

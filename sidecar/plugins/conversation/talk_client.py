@@ -37,6 +37,7 @@ SETTLED_S = 2.0
 """Seconds of silence after a recording, without an answer, until the conversation ends."""
 SILENCE_INTERVAL_S = 20.0
 """Interval of silence from a client without audio, so that the service keeps the session."""
+NOT_ENDED = "The service did not end the conversation: words of its end may be missing."
 ANSWER_REQUEST = "turn"
 """Id of the events that request an answer."""
 LONGEST = 1 << 16
@@ -90,6 +91,10 @@ class TalkSession:
     """Conversation over a connection; ``rate``: sample rate of the user's audio in Hz.
     ``loudspeaker`` is `None` if answers are read."""
 
+    ending_s = 60.0
+    """Seconds for the last words: the service recognizes a turn within `live_timeout`, 20 s, or not
+    at all, and an engine may be behind by some turns."""
+
     def __init__(
         self,
         socket: ClientConnection,
@@ -133,7 +138,9 @@ class TalkSession:
         is not, as the conversation broke off, is shown as it was heard so far.
 
         Raises:
-            errors.ServiceUnreachable: the connection broke.
+            errors.ServiceUnreachable: the connection broke, or the service does not end the
+                conversation within `ending_s`.
+            errors.MicrophoneUnavailable: it has gone; what it heard before is recognized.
             typer.Exit: an error ended it, and was printed.
         """
         first = self._send_lines(alone=True) if audio is None else self._send_audio(audio, ended)
@@ -142,17 +149,27 @@ class TalkSession:
             async with running(
                 self._read(), ended.wait(), first, self._watch_playback(), second
             ) as tasks:
-                done, _ = await asyncio.wait(tasks[:3], return_when=asyncio.FIRST_COMPLETED)
-                if audio is not None and ended.is_set() and self._begun.is_set():
-                    reading, _, sending = tasks[:3]
-                    await asyncio.wait({reading, sending}, return_when=asyncio.FIRST_COMPLETED)
-                    await self._send("session.end")
-                    await asyncio.wait(done := {reading})
-                for task in done:
-                    task.result()
+                await asyncio.wait(tasks[:3], return_when=asyncio.FIRST_COMPLETED)
+                reading, _, sending = tasks[:3]
+                broken = sending.done() and sending.exception() is not None
+                if audio is not None and self._begun.is_set() and (ended.is_set() or broken):
+                    try:
+                        async with asyncio.timeout(self.ending_s):
+                            await self._end(reading, sending)
+                    except TimeoutError:
+                        raise errors.ServiceUnreachable(NOT_ENDED) from None
+                for task in tasks[:3]:
+                    if task.done():
+                        task.result()
         finally:
             if self._unfinished:
                 self._display.line(YOU, self._unfinished)
+
+    async def _end(self, reading: asyncio.Task[None], sending: asyncio.Task[None]) -> None:
+        """Let all audio be sent, and what was said be recognized."""
+        await asyncio.wait({reading, sending}, return_when=asyncio.FIRST_COMPLETED)
+        await self._send("session.end")
+        await asyncio.wait({reading})
 
     async def _send(self, type: str, **fields: Any) -> None:
         """Send an event. If the service is gone, only reading raises."""

@@ -5,7 +5,13 @@ from __future__ import annotations
 import asyncio
 import sys
 from collections.abc import AsyncGenerator
-from contextlib import AbstractContextManager, aclosing, closing, nullcontext
+from contextlib import (
+    AbstractContextManager,
+    AsyncExitStack,
+    aclosing,
+    closing,
+    nullcontext,
+)
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,7 +21,13 @@ from sidecar import errors
 from sidecar.cli.audio_input import devices, open_input
 from sidecar.cli.backends import ServiceTarget, client_of, running_service, started_for
 from sidecar.cli.common_options import option
-from sidecar.cli.output import INTERRUPTED, handle_interrupts, print_error_line, print_text
+from sidecar.cli.output import (
+    INTERRUPTED,
+    cancelled_by,
+    handle_interrupts,
+    print_error_line,
+    print_text,
+)
 from sidecar.interfaces.live_options import LIVE_RATE
 from sidecar.plugins import enabled, load_settings
 from sidecar.plugins.conversation import talk_client
@@ -54,9 +66,10 @@ def talk(
     """Hold a conversation by microphone and loudspeaker, or typed.
 
     To interrupt an answer, speak or press Enter; a typed line is a turn, too. Ctrl-C ends the
-    conversation. The command uses the service of this machine or of --server; if none runs, it
-    starts one. With headphones the microphone does not pick up the answers. Both devices need the
-    extra `microphone`; if it is missing, the command prints how to install it.
+    conversation once the last words are recognized, which takes a minute at most. The command uses
+    the service of this machine or of --server; if none runs, it starts one. With headphones the
+    microphone does not pick up the answers. Both devices need the extra `microphone`; if it is
+    missing, the command prints how to install it.
 
     Examples:
 
@@ -130,10 +143,12 @@ async def _run(
     """Hold the conversation to its end, or until ``ended``; return whether Ctrl-C ended it, and
     whether an answer failed."""
     with handle_interrupts(ended) as interrupted:
-        async with (
-            client_of(target) as client,
-            talk_client.connect_talk(client.url, target.token, target.trust) as socket,
-        ):
+        async with AsyncExitStack() as opened:
+            async with cancelled_by(ended):
+                client = await opened.enter_async_context(client_of(target))
+                socket = await opened.enter_async_context(
+                    talk_client.connect_talk(client.url, target.token, target.trust)
+                )
             playing = nullcontext() if loudspeaker is None else loudspeaker.stream
             display = talk_client.TalkDisplay(spoken=audio is not None)
             with closing(display), playing:

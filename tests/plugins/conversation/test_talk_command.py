@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import re
 import signal
 import subprocess
-from collections.abc import Callable
+from collections.abc import AsyncGenerator, Callable
 from pathlib import Path
 from typing import Any
 
@@ -22,10 +23,12 @@ from service_process import (
     StartServer,
     free_port,
     shown_on,
+    shown_until,
     wait_for_ends,
     wait_until,
 )
 from systems import posix_module
+from websockets.asyncio.server import ServerConnection, serve
 
 from sidecar import errors
 from sidecar.cli import audio_input
@@ -157,18 +160,10 @@ def test_talk_in_a_terminal_redraws_a_growing_answer_and_ends_without_traceback(
     pipes = dict.fromkeys(("stdin", "stdout", "stderr"), theirs)
     process = converse("--text", environment=terminal, **pipes)
     os.close(theirs)
-    seen = b""
-
-    def until(what: bytes) -> None:
-        nonlocal seen
-        while what not in seen:
-            seen += os.read(ours, 1 << 16)
-
-    until(b"> ")
+    seen = shown_until(ours, b"> ")
     assert b"repeat answers" in seen
     os.write(ours, b"Hello there.\n")
-    until(b"Machine: ")
-    until(b"> ")
+    seen += shown_until(ours, b"Machine: ")
     process.send_signal(signal.SIGINT)
     seen += shown_on(ours)
     assert process.wait(PATIENCE_S) == 130
@@ -189,10 +184,7 @@ def test_words_of_a_turn_in_progress_are_printed_where_talk_ends(
         *("--file", path, "--server", server.url), environment=terminal, stdout=theirs
     )
     os.close(theirs)
-    seen = b""
-    while b"w299" not in seen:
-        seen += os.read(ours, 1 << 16)
-    assert b"You: " not in seen
+    assert b"You: " not in shown_until(ours, b"w299")
     if end == "ctrl-c":
         process.send_signal(signal.SIGINT)
     else:
@@ -266,8 +258,6 @@ def test_cleared_loudspeaker_plays_no_more_and_reports_the_milliseconds_played(
 
 @pytest.mark.parametrize("said", ["<html>", "[1]", '"began"'])
 async def test_invalid_message_of_the_server_ends_talk_with_service_unreachable(said: str) -> None:
-    from websockets.asyncio.server import ServerConnection, serve
-
     async def answer(socket: ServerConnection) -> None:
         await socket.send(said)
 
@@ -280,3 +270,60 @@ async def test_invalid_message_of_the_server_ends_talk_with_service_unreachable(
         )
         with pytest.raises(errors.ServiceUnreachable, match="not this service"):
             await session.run(None, asyncio.Event())
+
+
+async def test_talk_ends_after_ctrl_c_with_its_words_also_if_the_service_does_not_end_it(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    session = {"output_modalities": ["text"], "model": "none"}
+    delta = "conversation.item.input_audio_transcription.delta"
+    stopped = asyncio.Event()
+
+    async def answer(socket: ServerConnection) -> None:
+        await socket.send(json.dumps({"type": "session.updated", "session": session}))
+        await socket.send(json.dumps({"type": delta, "delta": "Ever tried."}))
+        async for _ in socket:  # it reads on, and says no more
+            stopped.set()
+
+    async def audio() -> AsyncGenerator[bytes, None]:
+        yield bytes(3200)
+        await stopped.wait()
+
+    async with (
+        serve(answer, "127.0.0.1", 0) as server,
+        connect_talk(f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}", None, None) as talk,
+    ):
+        display = talk_client.TalkDisplay(spoken=True)
+        conversation = talk_client.TalkSession(talk, None, display, rate=RATE)
+        conversation.ending_s = 0.1
+        with pytest.raises(errors.ServiceUnreachable, match="did not end"):
+            await asyncio.wait_for(conversation.run(audio(), stopped), PATIENCE_S)
+    assert capsys.readouterr().out == "You: Ever tried.\n"
+
+
+async def test_what_a_microphone_heard_until_it_was_unplugged_is_recognized_before_talk_ends(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    session = {"output_modalities": ["text"], "model": "none"}
+    completed = "conversation.item.input_audio_transcription.completed"
+
+    async def answer(socket: ServerConnection) -> None:
+        await socket.send(json.dumps({"type": "session.updated", "session": session}))
+        async for raw in socket:
+            if json.loads(raw)["type"] == "session.end":
+                await socket.send(json.dumps({"type": completed, "transcript": "Ever tried."}))
+                await socket.send(json.dumps({"type": "session.ended"}))
+
+    async def audio() -> AsyncGenerator[bytes, None]:
+        yield bytes(3200)
+        raise errors.MicrophoneUnavailable("It has gone.")
+
+    async with (
+        serve(answer, "127.0.0.1", 0) as server,
+        connect_talk(f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}", None, None) as talk,
+    ):
+        display = talk_client.TalkDisplay(spoken=True)
+        conversation = talk_client.TalkSession(talk, None, display, rate=RATE)
+        with pytest.raises(errors.MicrophoneUnavailable):
+            await conversation.run(audio(), asyncio.Event())
+    assert capsys.readouterr().out == "You: Ever tried.\n"
