@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import AsyncExitStack, aclosing, contextmanager, suppress
 from dataclasses import KW_ONLY, dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any, TextIO, cast
 
 import typer
 
@@ -147,13 +147,33 @@ def open_live_display(
     from rich.console import Console
     from rich.live import Live
 
-    console = Console(file=terminal)
+    file = terminal if as_text and shown else cast("IO[str]", _Terminal(terminal))
+    console = Console(file=file)
     on_screen = sys.stdout.isatty()  # other output is not redirected
     with Live(
         console=console, auto_refresh=False, transient=True, redirect_stdout=on_screen
     ) as live:
         fmt = "" if as_text and shown else fmt
         yield _LiveScreenDisplay(fmt, write, labels, live, channels or ("",))
+
+
+class _Terminal:
+    """Terminal beside another output: if it is closed, as of a command that was disowned, the
+    session goes on."""
+
+    def __init__(self, file: TextIO) -> None:
+        self._file = file
+
+    def write(self, text: str) -> int:
+        try:
+            self._file.write(text)
+            self._file.flush()
+        except OSError:
+            output.discard(self._file.fileno())
+        return len(text)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._file, name)
 
 
 @dataclass
@@ -306,7 +326,7 @@ async def _run(options: LiveCommandOptions, channels: Sequence[str]) -> int:
                 shown = ShownSession(show.event)
                 try:
                     summary, wrong = await _listen(backend, audio, show, shown)
-                except (asyncio.CancelledError, errors.SidecarError):  # as a second Ctrl-C
+                except BaseException:  # such as a second Ctrl-C
                     if (so_far := shown.break_off()) is not None:
                         written.finish(so_far)
                     raise

@@ -126,8 +126,13 @@ def close_stdout() -> int:
         return 0
     if failure.errno not in _NO_READER:
         print_error_line(f"standard output: cannot be written: {failure.strerror}.")
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # the flush at exit succeeds
+    discard(sys.stdout.fileno())  # the flush at exit succeeds
     return 1
+
+
+def discard(fd: int) -> None:
+    """Discard what is written to a descriptor from now on, also what is in its buffers."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), fd)
 
 
 def print_text(text: str) -> None:
@@ -181,7 +186,7 @@ def handle_interrupts(ended: asyncio.Event) -> Iterator[Callable[[], bool]]:
     def interrupt(number: int, _: object) -> None:
         if number not in (signal.SIGINT, signal.SIGTERM):  # the terminal is gone
             for fd in terminals:  # writes would fail
-                os.dup2(os.open(os.devnull, os.O_WRONLY), fd)
+                discard(fd)
         # One end can be several signals at once: SIGTERM and SIGHUP of a login's, two SIGHUPs of a
         # terminal's (shell and kernel), two SIGTERMs of `timeout` (process and group).
         now = loop.time()

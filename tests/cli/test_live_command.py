@@ -266,6 +266,23 @@ def test_second_ctrl_c_writes_the_words_that_were_shown(
     assert "-->" in written, "in the format that was asked for"
 
 
+@pytest.mark.posix("terminals")
+def test_live_goes_on_where_its_terminal_is_closed_and_writes_all_words_to_its_file(
+    live: Starts, server: Server, tmp_path: Path
+) -> None:
+    ours, theirs = pty.openpty()
+    path = tmp_path / "talk.srt"
+    process = live("-", "--format", "srt", "-o", path, "--server", server.url, stderr=theirs)
+    os.close(theirs)
+    say(process, talk(0.3))
+    shown_until(ours, b"w299")
+    os.close(ours)  # without SIGHUP, as of a command that is disowned
+    process.communicate(talk(0.2), PATIENCE_S)
+    assert process.returncode == 0
+    assert "-->" in path.read_text("utf-8")
+    assert {"w299", "w200"} <= set(path.read_text("utf-8").replace("w199", "w200").split())
+
+
 @pytest.fixture
 def heeded_hangup() -> Iterator[None]:
     """SIGHUP is not ignored; `nohup` ignores it."""

@@ -174,27 +174,34 @@ async def test_wav_file_streamed_live_has_the_same_finals_in_both_clients_and_no
             list(client.live_file(path))
 
 
-async def test_recording_that_cannot_be_read_to_its_end_is_an_error(
+async def test_recording_that_cannot_be_read_to_its_end_is_an_error_behind_its_words(
     server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = new_file(tmp_path / "talk.wav", wav(talk(0.3)))
-    read, begun = wave.Wave_read.readframes, list[int]()
+    read, left = wave.Wave_read.readframes, iter(range(0))
 
     def readframes(self: wave.Wave_read, count: int) -> bytes:
-        if begun:
+        if next(left, None) is None:
             raise OSError(errno.EIO, "Input/output error")
-        begun.append(count)
         return read(self, count)
 
     monkeypatch.setattr(wave.Wave_read, "readframes", readframes)
     with Client(server.url) as client:
+        left, events = iter(range(15)), list[Any]()  # in the middle of a turn
         with pytest.raises(OSError, match="Input/output error"):
-            list(client.live_file(path, pace=0))
-        begun.clear()
+            events.extend(client.live_file(path, pace=0))
+        left, others = iter(range(15)), list[Any]()
+
+        async def hear(other: AsyncClient) -> None:
+            async for event in other.live_file(path, pace=0):
+                others.append(event)
+
         async with AsyncClient(client.url) as other:
             with pytest.raises(OSError, match="Input/output error"):
-                async for _ in other.live_file(path, pace=0):
-                    pass
+                await hear(other)
+    for heard in (events, others):
+        assert "w299" in said(heard)[-1][-1]
+        assert isinstance(heard[-1], Summary)
 
 
 def test_one_thread_may_send_while_another_receives_until_the_session_is_over(

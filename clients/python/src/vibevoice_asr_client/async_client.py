@@ -26,7 +26,7 @@ from vibevoice_asr_client.async_live import AsyncLive
 from vibevoice_asr_client.calls import Answer, Call
 from vibevoice_asr_client.errors import ClientError, ConnectionLost, ServiceUnreachable
 from vibevoice_asr_client.flows import Following, Lost, Surroundings, asking
-from vibevoice_asr_client.live_events import LiveEvent, Summary
+from vibevoice_asr_client.live_events import LiveEvent
 from vibevoice_asr_client.live_recording import carry, opened_wave
 from vibevoice_asr_client.models import (
     Event,
@@ -402,14 +402,11 @@ class AsyncClient:
         with recording:
             async with self.live(rate=rate, **options) as live:
                 carrying = asyncio.ensure_future(carry(live, recording, pace))
-                whole = False
                 try:
                     async for event in live:
-                        whole = whole or isinstance(event, Summary)
                         yield event
-                    if not whole:  # the recording could not be read to its end
-                        with suppress(ClientError):
-                            await carrying
+                    with suppress(ClientError):
+                        await carrying  # perhaps the recording could not be read to its end
                 finally:
                     carrying.cancel()
                     await asyncio.gather(carrying, return_exceptions=True)

@@ -9,7 +9,7 @@ from vibevoice_asr_client import transport
 from vibevoice_asr_client.async_client import AsyncClient
 from vibevoice_asr_client.blocking import blocking, blocking_iterator
 from vibevoice_asr_client.live import Live
-from vibevoice_asr_client.live_events import LiveEvent, Summary
+from vibevoice_asr_client.live_events import LiveEvent
 from vibevoice_asr_client.live_recording import opened_wave
 from vibevoice_asr_client.models import Transcript
 from vibevoice_asr_client.retry import Retry
@@ -112,12 +112,8 @@ class Client:
         recording, rate = opened_wave(path, options.get("channels", 1))
         with recording, self.live(rate=rate, **options) as live:
             with live.carrying(recording, pace) as join:
-                whole = False
-                for event in live:
-                    whole = whole or isinstance(event, Summary)
-                    yield event
-                if not whole:
-                    join()
+                yield from live
+                join()
 
     def _do(self, work: Coroutine[Any, Any, Value]) -> Value:
         try:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import wave
+from contextlib import suppress
 from pathlib import Path
 from typing import Tuple, Union
 
 from vibevoice_asr_client.async_live import AsyncLive
+from vibevoice_asr_client.errors import ClientError
 
 FRAME_S = 0.1
 """Seconds of sound in a message of `live_file`."""
@@ -33,8 +35,8 @@ def opened_wave(path: Union[str, Path], channels: int = 1) -> Tuple[wave.Wave_re
 
 
 async def carry(live: AsyncLive, recording: wave.Wave_read, pace: float) -> None:
-    """All of a recording, ``pace`` seconds of it in a second (0: as fast as it goes). One that
-    cannot be read any more ends the session: it would wait for the rest."""
+    """All of a recording, ``pace`` seconds of it in a second (0: as fast as it goes). Where one
+    cannot be read any more it ends: what was said until there is told."""
     rate, width = recording.getframerate(), 2 * recording.getnchannels()
     frames = max(1, round(FRAME_S * rate))
     loop = asyncio.get_running_loop()
@@ -47,7 +49,6 @@ async def carry(live: AsyncLive, recording: wave.Wave_read, pace: float) -> None
             sent_s += len(piece) / width / rate
             if pace:
                 await asyncio.sleep(began + sent_s / pace - loop.time())
-        await live.finish()
-    except (OSError, EOFError, wave.Error):
-        await live.close()
-        raise
+    finally:
+        with suppress(ClientError):
+            await live.finish()
