@@ -133,6 +133,17 @@ class Notice:
     message: str
 
 
+def speech_missed_notice(missed: Sequence[tuple[float, float]]) -> Notice:
+    """Return the notice that speech has no words; ``missed``: its starts, and the seconds of speech
+    from each."""
+    minutes, seconds = divmod(round(min(missed)[0]), 60)
+    total = sum(speech_s for _, speech_s in missed)
+    return Notice(
+        SPEECH_MISSED,
+        f"No words were found for {total:.0f} s of speech, the first at {minutes}:{seconds:02}.",
+    )
+
+
 WINDOWS_NOT_PARALLEL = Notice(
     "windows_not_parallel", "The recording was transcribed window by window, not in batches."
 )

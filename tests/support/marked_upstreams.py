@@ -4,6 +4,8 @@ A second is quiet noise of even samples, with one odd sample in its middle: its 
 transcript shows which audio was sent and answered, and whether all of it was, once.
 """
 
+from __future__ import annotations
+
 import base64
 import hashlib
 import io
@@ -19,6 +21,8 @@ from fastapi import Request, Response
 from starlette.responses import JSONResponse
 from upstream_engine_samples import RATE, Sound
 from upstream_stand_ins import StandIn
+
+from sidecar.audio import Block
 
 Spoken = list[tuple[float, str]]
 """Words, and the second of each in what was sent."""
@@ -44,9 +48,11 @@ def words_until(seconds: int) -> list[str]:
     return " ".join(map(words_at, range(seconds))).split()
 
 
-def marked(seconds: int, rate: int = RATE) -> Sound:
-    """A recording of that many seconds."""
+def marked(seconds: int, rate: int = RATE, voice: Block | None = None) -> Sound:
+    """A recording of that many seconds; of this ``voice``, again and again, instead of noise."""
     samples = 2 * np.random.default_rng(seconds).integers(-40, 40, seconds * rate)
+    if voice is not None:
+        samples = 2 * np.resize((voice * 16_384).astype(np.int64), seconds * rate)
     for second in range(seconds):
         samples[second * rate + rate // 2] = 2 * second + 1
     return Sound((samples / 32768).astype(np.float32), rate)
@@ -79,6 +85,8 @@ class MarkedUpstream(StandIn):
         self.become(dialect, form)
         self.unknown_model = 404
         """Status for another model than its own."""
+        self.hears: Callable[[float], bool] = lambda _: True
+        """Whether it has words for a time of what it was sent."""
         self.joined = deque[int]()
         """Seconds in a segment of its next answers in NDJSON, in order; one without."""
 
@@ -150,7 +158,7 @@ class MarkedUpstream(StandIn):
         self.asked.append({**fields, "seconds": round(seconds, 1), "refused": status})
         if status:
             return JSONResponse({"error": {"message": why}}, status)
-        return answer(fields, heard, seconds)
+        return answer(fields, [one for one in heard if self.hears(one[0])], seconds)
 
     def _span(self, at: float, before_s: float, after_s: float) -> tuple[Any, Any]:
         """Times of a word; of some, if they are to be odd, these."""

@@ -58,14 +58,6 @@ class MissedSpeech:
             at = end
 
 
-def wordless_message(missed: Sequence[tuple[float, float]]) -> str:
-    """Return the sentence that speech has no words even after the second transcription;
-    ``missed``: its starts, and the seconds of speech from each."""
-    minutes, seconds = divmod(round(min(missed)[0]), 60)
-    total = sum(speech_s for _, speech_s in missed)
-    return f"No words were found for {total:.0f} s of speech, the first at {minutes}:{seconds:02}."
-
-
 @dataclass(frozen=True, slots=True)
 class _Samples:
     """Samples as a stream."""

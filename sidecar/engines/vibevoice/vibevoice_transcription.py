@@ -24,7 +24,6 @@ from sidecar.engines.vibevoice.vibevoice_coverage import (
     LEAST_AGAIN_S,
     MissedSpeech,
     missed_speech,
-    wordless_message,
 )
 from sidecar.engines.vibevoice.vibevoice_generation import TOP_P, Key
 from sidecar.engines.vibevoice.vibevoice_windows import (
@@ -55,6 +54,7 @@ from sidecar.transcripts.transcript import (
     SegmentReady,
     Transcript,
     TranscriptionEvent,
+    speech_missed_notice,
     unreported_segments,
 )
 from sidecar.transcripts.vibevoice_output import sort_by_time
@@ -284,7 +284,7 @@ class VibeVoiceTranscription:
         if parallel and (self._options.memory_alone or self._options.memory).together == 1:
             self._notices[WINDOWS_NOT_PARALLEL.code] = WINDOWS_NOT_PARALLEL
         if self._wordless:
-            self._note(SPEECH_MISSED, wordless_message(self._wordless))
+            self._notices[SPEECH_MISSED] = speech_missed_notice(self._wordless)
         for notice in loop_notices(self._whole.segments, self._loops, truncated=self._truncated):
             self._notices[notice.code] = notice
         segments = sort_by_time(self._whole.segments)
@@ -502,9 +502,6 @@ class VibeVoiceTranscription:
     def _check(self) -> None:
         if self._cancelled():
             raise _VibeVoiceCancelled
-
-    def _note(self, code: str, message: str) -> None:
-        self._notices[code] = Notice(code, message)
 
 
 def transcribe_in_step(

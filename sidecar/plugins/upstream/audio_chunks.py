@@ -23,7 +23,13 @@ from sidecar.transcripts.speaker_turns import (
     turn_agreement,
     turns_within,
 )
-from sidecar.transcripts.transcript import Notice, Segment, Transcript
+from sidecar.transcripts.transcript import (
+    SPEECH_MISSED,
+    Notice,
+    Segment,
+    Transcript,
+    speech_missed_notice,
+)
 from sidecar.transcripts.word_alignment import align_words
 from sidecar.transcripts.word_timing import split_atoms
 
@@ -80,6 +86,11 @@ class AudioChunk:
         first = max(0, round((start_s - self.start_s) * self.rate))
         samples = self.samples[first : max(first, round((end_s - self.start_s) * self.rate))]
         return AudioChunk(self.start_s + first / self.rate, samples, self.rate, last)
+
+    def parts(self, longest_s: float) -> Iterator[AudioChunk]:
+        """Yield it in chunks of at most ``longest_s`` seconds."""
+        for one in cut_into_chunks([to_float(self.samples)], self.rate, longest_s):
+            yield replace(one, start_s=self.start_s + one.start_s, last=self.last and one.last)
 
     def halves(self) -> tuple[AudioChunk, AudioChunk]:
         """Split it into two chunks of at most three quarters of its length each."""
@@ -154,12 +165,13 @@ def _quietest(samples: npt.NDArray[np.int16], rate: int) -> int:
 @dataclass(frozen=True, slots=True)
 class ChunkResult:
     """Result of a chunk between two times of the recording, and the server (host and port) that
-    gave it."""
+    gave it. ``missed``: starts in the recording of speech without words, and its seconds."""
 
     start_s: float
     end_s: float
     answer: UpstreamAnswer
     server: str
+    missed: tuple[tuple[float, float], ...] = ()
 
 
 def time_words(chunk: AudioChunk, answer: UpstreamAnswer) -> UpstreamAnswer:
@@ -280,9 +292,11 @@ def assemble_transcript(
     )
 
 
-def _notices(results: Iterable[ChunkResult]) -> list[Notice]:
+def _notices(results: Sequence[ChunkResult]) -> list[Notice]:
     notices: dict[str, Notice] = {}
     ignored: dict[str, None] = {}
+    if missed := [span for one in results for span in one.missed]:
+        notices[SPEECH_MISSED] = speech_missed_notice(missed)
     for one in results:
         for notice in one.answer.notices:
             notices.setdefault(notice.code, notice)

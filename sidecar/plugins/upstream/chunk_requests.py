@@ -19,9 +19,10 @@ import httpx
 from sidecar import errors, openai_http
 from sidecar.audio import VIBEVOICE_SAMPLE_RATE
 from sidecar.interfaces.engine_interface import TranscribeOptions, UpstreamOptions
-from sidecar.plugins.upstream.audio_chunks import AudioChunk, ChunkResult, time_words
+from sidecar.plugins.upstream.audio_chunks import AudioChunk, ChunkResult
 from sidecar.plugins.upstream.errors import UpstreamError, UpstreamGarbled
 from sidecar.plugins.upstream.load_balancer import DEFAULT_LIMITS, ChunkAttempts, FailoverLimits
+from sidecar.plugins.upstream.missed_by_upstream import result_and_rest
 from sidecar.plugins.upstream.upstream_client import UpstreamClient
 from sidecar.plugins.upstream.upstream_dialect import (
     ChunkRequest,
@@ -126,7 +127,8 @@ class ChunkRequests:
         left_out: defaultdict[UpstreamClient, set[str]],
         on_segments: SegmentsCallback,
     ) -> list[ChunkResult]:
-        """Return the results of a chunk; if it was too large, one for each of its parts.
+        """Return the results of a chunk; if it was too large, or not all of it was heard, one for
+        each of its parts.
 
         ``left_out``: options that each server refused of this recording, and answered without.
 
@@ -140,6 +142,7 @@ class ChunkRequests:
         requests: dict[tuple[UpstreamDialect, UpstreamClient | None], ChunkRequest] = {}
         while True:
             upstream, learns = await self._next_server(attempts), False
+            kept, smaller = list[ChunkResult](), tuple[AudioChunk, ...]()
             index = self.upstreams.index(upstream)
             try:
                 if upstream.load.failures:
@@ -154,14 +157,20 @@ class ChunkRequests:
                     answer = await upstream.transcribe(requests[key], partial(on_segments, chunk))
                     upstream.load.succeeded()
                     left_out[upstream].update(answer.ignored)
-                    answer = await asyncio.to_thread(time_words, chunk, answer)
-                    return [ChunkResult(chunk.start_s, chunk.end_s, answer, upstream.name)]
+                    whole = dialect.complete or options.max_tokens is not None
+                    result, rest = await asyncio.to_thread(
+                        result_and_rest, *(chunk, answer, upstream.name), not whole
+                    )
+                    kept, smaller = [result], rest
+                else:
+                    smaller = chunk.halves()
             except ChunkTooLarge as found:
                 upstream.load.succeeded()  # it answered, and is free for the halves
                 if chunk.duration_s < 2 * MIN_SPLIT_CHUNK_S:
                     attempts.refuse(index, with_server_name(found.error, upstream.name))
                     continue
                 learns = not isinstance(found.error, UpstreamGarbled)  # which is of this recording
+                smaller = chunk.halves()
             except UpstreamError as error:
                 log.info("upstream %s failed: %s", upstream.name, error.code)
                 attempts.failed(index, self.failed(upstream, error))
@@ -173,9 +182,12 @@ class ChunkRequests:
             finally:
                 upstream.load.running -= 1
             results = [
-                result
-                for half in chunk.halves()
-                for result in await self.transcribe(half, options, left_out, on_segments)
+                *kept,
+                *[
+                    result
+                    for part in smaller
+                    for result in await self.transcribe(part, options, left_out, on_segments)
+                ],
             ]
             lengths = [one.end_s - one.start_s for one in results if one.server == upstream.name]
             if lengths and learns:

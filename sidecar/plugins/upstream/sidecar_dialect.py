@@ -41,6 +41,7 @@ def sidecar_dialect(rate: int, *, by_voices: bool = False) -> UpstreamDialect:
         form=SPEAKERS,
         by_voices=by_voices,
         prompt=True,
+        complete=True,
     )
 
 

@@ -235,7 +235,8 @@ class UpstreamDialect:
     which it answers speech; '' if only a request shows it. ``by_voices``: it diarizes as this
     service does (`EngineSpec.by_voices`). Its chunks are requested without speakers if the whole
     recording is diarized here. ``resumes``: servers with this value go on from each other's
-    answers. ``windows``: of a streaming model.
+    answers. ``windows``: of a streaming model. ``complete``: it looks itself for speech without
+    words.
     """
 
     name: str
@@ -250,6 +251,7 @@ class UpstreamDialect:
     prompt: bool = False
     resumes: bool = False
     windows: AudioWindows | None = None
+    complete: bool = False
 
     def chunk_request(
         self, options: TranscribeOptions, duration_s: float, flac: bytes
