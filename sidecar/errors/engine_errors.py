@@ -3,7 +3,7 @@
 from typing import ClassVar, Self
 
 from sidecar.errors.error_base import ErrorKind, Fault, NotFound, SidecarError
-from sidecar.errors.service_errors import machine_error
+from sidecar.errors.service_errors import OutOfMemory, machine_error
 
 
 class EngineUnavailable(SidecarError, code="engine_unavailable", kind=ErrorKind.BUSY):
@@ -141,8 +141,10 @@ class EngineFailed(SidecarError, code="engine_failed"):
 
 def unexpected_engine_error(error: BaseException) -> SidecarError:
     """Return the error of an engine that raised one of Python or a library: the machine's if that
-    lacks something. A `MemoryError` is the engine's: a recording may ask for more than there is."""
-    return machine_error(error) or EngineFailed(f"The engine failed: {type(error).__name__}.")
+    lacks something. A `MemoryError` is as the kernel's kill: a recording may ask for more than
+    there is, and a process that holds too much has to end."""
+    raised = OutOfMemory if isinstance(error, MemoryError) else EngineFailed
+    return machine_error(error) or raised(f"The engine failed: {type(error).__name__}.")
 
 
 class BadCheckpoint(SidecarError, kind=ErrorKind.BUSY):

@@ -95,7 +95,7 @@ class DecoderStopped(MachineBusy, code="decoder_stopped"):
 
 
 class OutOfMemory(MachineBusy, code="out_of_memory"):
-    """Worker process that the kernel killed for lack of memory."""
+    """Worker process that the kernel killed for lack of memory, or that got none."""
 
     fault = Fault.ENGINE  # a smaller one may have room
     counts_as_death = True

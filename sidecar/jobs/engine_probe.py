@@ -73,7 +73,7 @@ class EngineProbe:
             if not passes(raised):  # it is of the probe, and shows that the engine does not die
                 log.warning("the probe of the engine could not be done: %s", error, exc_info=raised)
                 error = None
-            elif type(error) is errors.EngineFailed:
+            elif type(error) in (errors.EngineFailed, errors.OutOfMemory):
                 await self._engine.discard()
         self._breakers.end_probe(error)
         self._wait_queue.changed()

@@ -16,6 +16,7 @@ _ENGINE_FAULTS = (
     errors.EngineFailed,
     errors.EngineUnavailable,
     errors.ModelLoadFailed,
+    errors.OutOfMemory,
 )
 MAX_OUTCOME_SECONDS = 300
 HEALTH_WINDOW_S = 60.0

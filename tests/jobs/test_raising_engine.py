@@ -40,7 +40,7 @@ async def test_kept_jobs_wait_while_the_engine_raises_an_error_in_each_recording
         await until(lambda: slot.asked >= 10 or any(job.ended for job in jobs))
         assert {job.state for job in jobs} == {JobState.QUEUED}
         assert [*queue.faults] == [Fault.ENGINE]
-        assert isinstance(queue.paused, errors.EngineFailed)
+        assert isinstance(queue.paused, errors.EngineFailed | errors.OutOfMemory)
         assert name in queue.paused.detail
         assert sum(job.record.attempts for job in jobs) == 1, "others are not tried meanwhile"
         file.unlink()
@@ -48,16 +48,24 @@ async def test_kept_jobs_wait_while_the_engine_raises_an_error_in_each_recording
         assert not queue.faults
 
 
-@pytest.mark.parametrize("name", ["RuntimeError", "MemoryError"])
-async def test_recording_at_whose_end_an_engine_raises_that_works_in_between_fails_at_the_second(
-    name: str, new_job: NewJob, raises: Callable[[str], Path]
+@pytest.mark.parametrize(
+    ("name", "error", "attempts"),
+    [("RuntimeError", errors.EngineFailed, 2), ("MemoryError", errors.OutOfMemory, 10)],
+)
+async def test_recording_at_whose_end_an_engine_raises_that_works_in_between_fails_in_the_end(
+    name: str,
+    error: type[errors.SidecarError],
+    attempts: int,
+    new_job: NewJob,
+    raises: Callable[[str], Path],
 ) -> None:
+    """At once again, if that may not have been its machine's: others may have had the memory."""
     raises(f"{name} 2")  # the probe has a second
     async with queue_on(OverheardSlot(), fault_retry_s=0.001) as queue:
         (bad,) = await started(queue, new_job())
-        with pytest.raises(errors.EngineFailed, match=name):
+        with pytest.raises(error, match=name):
             await bad.result()
-        assert bad.record.attempts == 2
+        assert bad.record.attempts == attempts
         assert not queue.faults, "the engine was seen to work"
 
 
@@ -75,18 +83,23 @@ async def test_several_recordings_at_whose_end_an_engine_raises_in_a_row_are_tri
         assert max(job.record.attempts for job in jobs) <= 10
 
 
+@pytest.mark.parametrize("name", ["RuntimeError", "MemoryError"])
 @pytest.mark.parametrize("kept", [True, False])
 async def test_engine_that_raises_in_its_own_probe_gets_another_process_which_works(
-    kept: bool, new_job: NewJob, raises: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch
+    kept: bool,
+    name: str,
+    new_job: NewJob,
+    raises: Callable[[str], Path],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    raises("RuntimeError 0")
+    raises(f"{name} 0")
     async with queue_on(slot := OverheardSlot(), fault_retry_s=0.001) as queue:
         await slot.preload()
         monkeypatch.delenv("VIBEVOICE_SCRIPTED_RAISES")  # of the process that runs it is not
         broken = slot.worker_pid
         (job,) = await started(queue, new_job(kept=kept))
         if not kept:  # and no kept job waits for a probe
-            with pytest.raises(errors.EngineFailed):
+            with pytest.raises(errors.SidecarError, match=name):
                 await job.result()
             await until(lambda: slot.worker_pid != broken)
             await queue.submit(job := new_job(kept=False))

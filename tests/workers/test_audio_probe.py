@@ -357,3 +357,25 @@ async def test_split_of_a_speaker_for_which_no_process_starts_raises_machine_bus
     async with probing(lambda: cast(WorkerProcess, MortalProcess("ready"))) as probe:
         with pytest.raises(errors.MachineBusy):
             await probe.parted(ANONYMOUS, [], None)
+
+
+class FullProcess(BusyProcess):
+    """A process that gets no memory for what it is asked."""
+
+    async def ask(self, operation: str, *asked: Any, **given: Any) -> None:
+        if operation != "ready":
+            raise errors.unexpected_engine_error(MemoryError())
+
+
+async def test_process_that_gets_no_memory_ends_and_rests_for_no_other_recording() -> None:
+    started: list[FullProcess] = []
+
+    def start() -> WorkerProcess:
+        started.append(FullProcess())
+        return cast(WorkerProcess, started[-1])
+
+    async with probing(start) as probe:
+        for _ in range(2):
+            with pytest.raises(errors.OutOfMemory):
+                await probe.parted(ANONYMOUS, [], None)
+    assert [one.alive for one in started] == [False, False]
