@@ -18,7 +18,7 @@ from typing import Any, Generic
 from sidecar import errors
 from sidecar.engines.engine_selection import Spec
 from sidecar.gpu_memory.memory_admission import LoadPlacement, LoadPlan
-from sidecar.interfaces.engine_interface import LoadOptions, MemoryPlan, Precision
+from sidecar.interfaces.engine_interface import EngineSpec, LoadOptions, MemoryPlan, Precision
 from sidecar.workers.engine_lease import EXCLUSIVE, EngineLease, EngineState, Sharing
 from sidecar.workers.engine_loading import WorkerLoader
 from sidecar.workers.engine_memory import MemoryAccount, ModelHolder
@@ -414,6 +414,8 @@ class Engine(Generic[Spec]):
         worker = await self.loader.load(model.spec.name, model.spec.factory, options)
         self._unload()
         self._worker, self.memory_plan = worker, memory
+        if isinstance(model.spec, EngineSpec) and model.spec.remote:
+            worker.allow_silence()
         worker.on_end = self._settled  # if it dies, it is unloaded at once, even without a lease
         return worker
 

@@ -123,6 +123,9 @@ class RpcConnection(asyncio.Protocol):
     """Connection to the process ``pid`` over one channel, with all calls to it. ``on_close`` is
     called once, after the calls have ended: after `close`, or when the other side closes."""
 
+    max_silent_pings: float = MAX_SILENT_PINGS
+    """As that says."""
+
     def __init__(
         self,
         sock: socket.socket,
@@ -143,7 +146,7 @@ class RpcConnection(asyncio.Protocol):
         self._calls: dict[int, RpcCall] = {}
         self._last = 0
         self._pongs: list[asyncio.Event] = []
-        self._silent_pings, self.max_silent_pings = 0, MAX_SILENT_PINGS
+        self._silent_pings = 0
         self.closed: channel.ChannelClosed | None = None
         self.reading_s = 0.0
         """Seconds of the longest read of a recording, as of the last answer to a ping."""

@@ -8,6 +8,7 @@ import asyncio
 import errno
 import json
 import logging
+import math
 import os
 import threading
 from collections import deque
@@ -220,6 +221,11 @@ class WorkerProcess:
     def reading_s(self) -> float:
         """Return the seconds that it had waited for a recording's disk at its last ping."""
         return self._connection.reading_s
+
+    def allow_silence(self) -> None:
+        """Let a transcription report nothing however long: it waits for another server, and ends
+        that itself."""
+        self._connection.max_silent_pings = math.inf
 
     async def answers_ping(self, within_s: float) -> bool:
         """Return whether it answers a ping in ``within_s`` seconds, whatever it computes."""

@@ -23,7 +23,7 @@ from sidecar.config.settings import Settings
 from sidecar.engines.engine_selection import choose_engine
 from sidecar.jobs.job_runner import Job
 from sidecar.service.facade import Service
-from sidecar.workers import worker_process
+from sidecar.workers import rpc_client, worker_process
 from sidecar.workers.engine_lease import EngineState
 from sidecar.workers.worker_operations import ReadWatch
 
@@ -89,6 +89,33 @@ async def test_job_whose_engine_hangs_is_done_by_a_fresh_engine_and_counts_one_c
         assert (await after.result()).text == transcript.text != ""
         assert (job.record.attempts, job.record.crashes) == (2, 1)
         assert (after.record.attempts, slot.loader.loads) == (1, 2)
+
+
+@pytest.mark.parametrize("remote", [False, True])
+async def test_engine_that_reports_nothing_for_long_hangs_unless_it_waits_for_another_server(
+    remote: bool,
+    build: Callable[..., OverheardSlot],
+    new_job: NewJob,
+    hold: Hold,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(rpc_client.RpcConnection, "max_silent_pings", 5)
+    slot, answered = build(OverheardSlot, second_ping_s=PATIENCE_S), list[bool]()
+    slot.set_spec(remote=remote)
+
+    async def noted(worker: worker_process.WorkerProcess, within_s: float) -> bool:
+        answered.append(await answers_ping(worker, within_s))
+        return answered[-1]
+
+    monkeypatch.setattr(worker_process.WorkerProcess, "answers_ping", noted)
+    async with queue_on(slot, fault_retry_s=0.01) as queue:
+        (job,) = await started(queue, new_job())
+        await until(lambda: job.record.segments)
+        answered.clear()
+        await until(lambda: len(answered) > 20 or job.record.crashes)
+        hold.release()
+        await job.result()
+        assert job.record.crashes == (not remote)
 
 
 @pytest.mark.slow
