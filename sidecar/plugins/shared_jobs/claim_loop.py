@@ -190,13 +190,20 @@ class ClaimLoop:
         await cancel_after(ENGINE_STOP_POLL_S, self.held.capacity_freed.wait())
 
     def _leave(
-        self, held: HeldClaim, error: errors.SidecarError | None = None, vain_s: float = 0.0
+        self,
+        held: HeldClaim,
+        error: errors.SidecarError | None = None,
+        vain_s: float = 0.0,
+        unable: bool = False,
     ) -> None:
         """Leave a job to other nodes. After an error others go before it here, too, for at least
         twice the time for which it kept them waiting in vain."""
-        self._spawn(self.held.leave(held) if error is None else self._put_off(held, error, vain_s))
+        put_off = error and self._put_off(held, error, vain_s, unable)
+        self._spawn(put_off or self.held.leave(held))
 
-    async def _put_off(self, held: HeldClaim, error: errors.SidecarError, vain_s: float) -> None:
+    async def _put_off(
+        self, held: HeldClaim, error: errors.SidecarError, vain_s: float, unable: bool
+    ) -> None:
         log.info("job %s is left to other nodes: %s", held.id, error)
         if passes(error):
             self.queue.breakers.failed(error)
@@ -205,7 +212,7 @@ class ClaimLoop:
             # one that passes may have a text that blames a client
             other = errors.Unschedulable(error.detail, hint=error.hint)
             error = errors.MachineBusy() if passes(error) else other
-        await self.held.leave(held, error, max(rest_s, 2 * vain_s))
+        await self.held.leave(held, error, max(rest_s, 2 * vain_s), unable=unable)
 
     async def _check(self) -> None:
         await cancel_after(self.check_s, self._missed.wait())

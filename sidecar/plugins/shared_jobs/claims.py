@@ -213,7 +213,7 @@ class ClaimStore:
     ) -> None:
         """Release a claimed job, and leave it to other nodes for ``for_s`` seconds because of an
         error; for as long as there are such nodes if it does not pass or this one was ``unable`` to
-        do the job. With 0 s this one can do it, too."""
+        do the job, or failed late in it. With 0 s this one can do it, too."""
         failure = JobFailure.of(error)
         refusal = self._rows.encrypt_failure(job_id, self._node, failure) if for_s else None
         last = goes_last(error, unable=unable)

@@ -13,13 +13,15 @@ from sidecar.jobs.attempt_end import AttemptEnd, may_pass_on
 from sidecar.jobs.faults import passes
 from sidecar.jobs.job_event_log import JobEventLog
 from sidecar.jobs.job_queue import JobQueue
-from sidecar.jobs.job_record import JobChange, JobEvent, JobRecord
+from sidecar.jobs.job_record import CountsAs, JobChange, JobEvent, JobRecord, RequeuedChange
 from sidecar.jobs.job_runner import Job, OpenRecording
 from sidecar.plugins.shared_jobs.claims import Claim, ClaimStore
 from sidecar.plugins.shared_jobs.postgres_database import retry_while_unavailable
 
 log = logging.getLogger(__name__)
 
+ENDS_SOON = {CountsAs.CRASH, CountsAs.UNABLE_NODE}
+"""What an attempt counts as of which the second ends a job."""
 REPORT_BATCH_S = 0.005
 """Seconds in which events are collected, as the last segment and the end are one commit then."""
 
@@ -35,11 +37,11 @@ class ClaimedJob(Job):
         record: JobRecord,
         open_recording: OpenRecording,
         reported: Callable[[], Awaitable[None]],
-        leave: Callable[[SidecarError | None, float], None],
+        leave: Callable[[SidecarError | None, float, bool], None],
     ) -> None:
         """``reported``: waits until all its events so far are persisted. ``leave``: leaves the job
         to other nodes, because of an error if there is one, after the seconds for which it kept the
-        engine in vain."""
+        engine in vain; here it is done last if one more such attempt here may end it."""
         super().__init__(None, record, open_recording)
         self._reported, self._leave = reported, leave
         self.claimed = True
@@ -53,16 +55,17 @@ class ClaimedJob(Job):
         super().end_attempt(end)
         left = end.error is not None or (beside and self.record.alone)
         if left and self.claimed and not self.ended:
-            self._leave(end.error, end.vain_s)
+            counted = {one.counts_as for one in end.changes if isinstance(one, RequeuedChange)}
+            self._leave(end.error, end.vain_s, bool(counted & ENDS_SOON))
             self.claimed = False
             self.cancel()
 
     def not_opened(self, error: SidecarError) -> None:
         """Leave the job to other nodes; it fails if two cannot open its recording."""
-        changes: tuple[job_record.RequeuedChange | job_record.FailedChange, ...] = ()
+        changes: tuple[RequeuedChange | job_record.FailedChange, ...] = ()
         if not passes(error) and may_pass_on(self.record):
             self._append(job_record.StartedChange())
-            changes = (job_record.RequeuedChange(job_record.CountsAs.UNABLE_NODE),)
+            changes = (RequeuedChange(CountsAs.UNABLE_NODE),)
         elif not passes(error):
             changes = (job_record.FailedChange(job_record.JobFailure.of(error)),)
         self.end_attempt(AttemptEnd(changes, error, time.monotonic() - self.arrived_at))
@@ -70,7 +73,7 @@ class ClaimedJob(Job):
     def refuse(self, error: SidecarError | None) -> None:
         """Leave the job to nodes whose models can do it."""
         if error is not None and self.claimed:
-            self._leave(None, 0.0)
+            self._leave(None, 0.0, False)
 
     async def written(self) -> None:
         """Wait until its events so far are persisted, however long the database does not
@@ -210,16 +213,21 @@ class HeldClaims:
         self._log.append(held.id, change)
 
     async def leave(
-        self, held: HeldClaim, error: SidecarError | None = None, for_s: float = 0.0
+        self,
+        held: HeldClaim,
+        error: SidecarError | None = None,
+        for_s: float = 0.0,
+        *,
+        unable: bool = False,
     ) -> None:
         """Report what is left to report, and leave a job to other nodes: because of an error, for
-        ``for_s`` seconds. Retried while the database does not answer."""
+        ``for_s`` seconds; ``unable``: as of `ClaimStore.put_off`. Retried while the database does
+        not answer."""
         await held.flushed()
         if held not in self:  # ended by its client meanwhile
             return
         call = partial(self._claims.release, held.token)
         if error is not None:
-            unable = self._record(held).passed > held.claimed_record.passed
             call = partial(self._claims.put_off, held.token, held.id, error, for_s, unable=unable)
         await retry_while_unavailable(call)
         self._drop(held)
@@ -276,7 +284,7 @@ class HeldClaims:
         if held.job is not None:
             held.job.claimed = False
         if self._record(held).state is job_record.JobState.RUNNING:
-            self.append(held, job_record.RequeuedChange())
+            self.append(held, RequeuedChange())
         await self.leave(held)
 
     async def _report(self, held: HeldClaim) -> None:

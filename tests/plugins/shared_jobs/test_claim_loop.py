@@ -140,9 +140,9 @@ class Service:
     def refuses_all(self) -> None:
         self.refusal = errors.WontFit()
 
-    def met(self, job: Job, error: Exception, vain_s: float = 0.0) -> None:
+    def met(self, job: Job, error: Exception, vain_s: float = 0.0, *, late: bool = False) -> None:
         """As the queue does with a job that met an error."""
-        end = attempt_end(job.record, error, shared=True, vain_s=vain_s)
+        end = attempt_end(job.record, error, shared=True, vain_s=vain_s, late=late)
         job.end_attempt(end)
         if end.error is not None and fault_of(end.error) is not errors.Fault.RECORDING:
             self.queue.breakers.failed(end.error)
@@ -736,6 +736,21 @@ async def test_job_in_which_the_engine_crashed_is_done_by_another_node_if_there_
         (failed,) = await shared.ended(job_id)
     assert (failed.crashes, code_of(failed)) == (2, "engine_crashed")
     assert (claimer.claims.claimed, other.claims.claimed) == ([job_id], [job_id])
+
+
+@virtual_time
+async def test_job_in_which_the_engine_failed_late_waits_for_another_node_that_is_busy(
+    claimer: Service, shared: Jobs
+) -> None:
+    """One more such attempt at the same engine would end it."""
+    job = await begun_job(claimer, shared)
+    async with services(1, shared, run=False) as (other,):
+        with other.claims.aside():
+            claimer.met(job, errors.EngineFailed(), late=True)
+            claimer.queue.breakers.succeeded()  # its engine works
+            await asyncio.sleep(LATER_S)
+            assert claimer.claims.claimed == [job.id]
+        await until(lambda: other.queue.live(job.id))
 
 
 async def test_node_whose_engine_dies_in_each_recording_fails_no_job_that_another_can_do(
