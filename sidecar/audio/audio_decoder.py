@@ -16,6 +16,7 @@ from sidecar import errors
 from sidecar.audio import SAMPLE_RATE, Block, audio_format, ffmpeg
 from sidecar.audio.audio_info import FFMPEG_DECODER, PCM_DECODER, AudioInfo
 from sidecar.audio.channel_survey import ChannelSurvey
+from sidecar.audio.decoder_probe import judged
 from sidecar.audio.ffmpeg_output import AudioTrack, LostAudio, RecordingHeader, track_names
 from sidecar.audio.loudness import PeakMeter
 from sidecar.audio.protection import is_protected
@@ -68,9 +69,12 @@ def probe_audio(
     deadline = time.monotonic() + duration_within_s
     decoder = PCM_DECODER if readable_parts(fd, container) else FFMPEG_DECODER
     facts = AudioInfo(container.name, decoder, None)
-    with open_audio(
-        fd, facts, rate=SAMPLE_RATE, max_s=max_s, track=track, links_within_s=links_within_s
-    ) as audio:
+    with (
+        judged(decoder),
+        open_audio(
+            fd, facts, rate=SAMPLE_RATE, max_s=max_s, track=track, links_within_s=links_within_s
+        ) as audio,
+    ):
         _check_track(track, audio.decoder.header.tracks)
         blocks = iter(audio)
         next(blocks)

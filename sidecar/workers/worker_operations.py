@@ -17,7 +17,7 @@ import numpy as np
 
 from sidecar import errors
 from sidecar.audio import SAMPLE_RATE, audio_decoder, decoder_probe
-from sidecar.audio.audio_info import FFMPEG_DECODER, AudioInfo
+from sidecar.audio.audio_info import AudioInfo
 from sidecar.audio.channel_survey import ChannelSurvey
 from sidecar.audio.ffmpeg_output import AudioTrack, LostAudio, track_names
 from sidecar.audio.selected_channel import SelectedChannel
@@ -136,9 +136,8 @@ class WorkerOperations:
                 try:
                     yield from self._transcribe(request)
                 except decoder_probe.BLAMES_RECORDING as error:
-                    used = AudioInfo.from_wire(facts).decoder == FFMPEG_DECODER
-                    blamed = used and error.fault is errors.Fault.RECORDING
-                    raise (decoder_probe.judge(error) if blamed else error) from None
+                    decoder = AudioInfo.from_wire(facts).decoder
+                    raise decoder_probe.judge(error, decoder) from None
             case {"operation": "voices"}:
                 yield {"voices": list(_loaded(self._tts).voices())}
             case {"operation": "say", "text": str(text), "options": options}:
@@ -236,9 +235,11 @@ def _clip_embedding(fd: int, max_s: float) -> dict[str, Any]:
     if models is None:
         raise errors.VoicesUnavailable()
     try:
-        with audio_decoder.open_audio(
-            fd, audio_decoder.probe_audio(fd, max_s), rate=SAMPLE_RATE, max_s=max_s
-        ) as audio:
+        facts = audio_decoder.probe_audio(fd, max_s)
+        with (
+            decoder_probe.judged(facts.decoder),
+            audio_decoder.open_audio(fd, facts, rate=SAMPLE_RATE, max_s=max_s) as audio,
+        ):
             return asdict(enrolment_embedding(models, audio))
     except errors.AudioTooLong:
         raise errors.ClipTooLong(f"The clip is longer than {max_s:g} s.") from None

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import imageio_ffmpeg
@@ -13,9 +14,12 @@ from service_process import new_file, until
 from sidecar import errors
 from sidecar.audio.audio_format import MP4
 from sidecar.audio.audio_info import FFMPEG_DECODER, AudioInfo
+from sidecar.audio.audio_source import open_recording_file
+from sidecar.auth.identity import ANONYMOUS
 from sidecar.errors import Fault
 from sidecar.jobs.job_record import JobState
 from sidecar.jobs.job_runner import Job
+from sidecar.workers.audio_probe import AudioProbe
 
 NewJob = Callable[..., Job]
 pytestmark = pytest.mark.posix("programs for Linux")
@@ -56,6 +60,32 @@ async def test_job_whose_ffmpeg_decodes_nothing_of_ours_either_waits_and_is_done
         file.unlink()
         assert (await job.result()).text
         assert not queue.faults
+
+
+@pytest.mark.parametrize("what", ["exit 127", "ulimit -v 20000", "kill -SEGV $$"])
+async def test_upload_whose_ffmpeg_decodes_nothing_of_ours_either_is_told_to_come_again(
+    what: str, studio: Studio, trouble: Callable[[str], Path]
+) -> None:
+    file, probe = trouble(what), AudioProbe(3600.0)
+    asked = (
+        partial(probe.probe, ANONYMOUS),
+        partial(probe.voice, ANONYMOUS, max_s=3600.0),
+    )
+    for ask in asked:
+        with open_recording_file(str(studio.path("m4a"))) as source:
+            with pytest.raises(errors.MachineBusy) as caught:
+                await ask(source)
+            assert caught.value.fault is Fault.DECODER
+            assert caught.value.retry_after
+    with (
+        open_recording_file(str(Path(__file__))) as no_audio,
+        pytest.raises(errors.AudioFormatUnsupported),
+    ):
+        await probe.probe(ANONYMOUS, no_audio)
+    file.unlink()
+    with open_recording_file(str(studio.path("m4a"))) as source:
+        assert (await probe.probe(ANONYMOUS, source)).container == MP4.name
+    await probe.close()
 
 
 async def test_damaged_recording_fails_at_once_as_ffmpeg_decodes_our_second(
