@@ -608,6 +608,28 @@ async def test_live_session_that_the_store_does_not_take_in_time_is_told_and_per
     await until_told(is_there)
 
 
+async def test_live_session_that_is_persisted_later_gets_another_id_if_its_own_is_another_jobs(
+    opened: Opened, store: JobStore
+) -> None:
+    opened.store.save_pauses_s = (0.01,)
+    there = await done(opened)
+    live = replace(submitted(owner="bob", durable=True), id=there.id)
+    with opened.broken(), pytest.raises((errors.JournalUnreachable, JobIdTaken)) as said:
+        await store.import_ended(live, [StartedChange(), FINISHED])
+    if said.type is JobIdTaken:  # it is known at once, and who has the words gives another
+        return
+
+    async def is_there() -> bool:
+        with suppress(errors.SidecarError):
+            return [(await store.get(one.id)).transcript for one in await store.list("bob")] == [
+                SAID
+            ]
+        return False
+
+    await until_told(is_there)
+    assert await store.get(there.id) == there
+
+
 async def test_change_that_cannot_be_persisted_fails_and_can_be_repeated(
     opened: Opened, store: JobStore
 ) -> None:

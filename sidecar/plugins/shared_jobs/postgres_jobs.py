@@ -5,11 +5,14 @@ No job is held in memory: each call queries the database, each change is one cal
 """
 
 import asyncio
+import logging
 import math
 import time
+import uuid
 from array import array
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from functools import partial
 from itertools import groupby
 from operator import itemgetter
@@ -41,6 +44,8 @@ from sidecar.plugins.shared_jobs.postgres_database import (
     retry_while_unavailable,
 )
 from sidecar.plugins.shared_jobs.shared_retention import SharedRetention
+
+log = logging.getLogger(__name__)
 
 UNKNOWN_WORK_S = 60.0
 """Work that a recording of unknown duration counts as between owners."""
@@ -162,8 +167,17 @@ class PostgresJobStore:
         be nowhere else, and is persisted once the database is back."""
         events = [JobEvent(1 + at, self._now(), change) for at, change in enumerate(changes)]
         ended = job_rows.replay_events(record, events)
-        encrypted = [self._rows.encrypt_event(record.id, one.worn) for one in events]
-        values = (
+        try:
+            await persist_import(partial(self._import, record, events), self.save_pauses_s)
+        except errors.JournalUnreachable:
+            self._soon(partial(self._import_later, events, record), uuid.uuid4().hex)
+            raise
+        return ended
+
+    async def _import(self, record: JobRecord, events: Sequence[JobEvent]) -> None:
+        ended = job_rows.replay_events(record, events)
+        ((there,),) = await self._database.call(
+            "import_1",
             record.id,
             record.owner,
             self._rows.encrypt_record(record),
@@ -172,23 +186,25 @@ class PostgresJobStore:
             [one.seq for one in events],
             [one.at for one in events],
             [job_rows.event_kind(one.change) for one in events],
-            encrypted,
+            [self._rows.encrypt_event(record.id, one.worn) for one in events],
             ended.state.value,
             self._rows.encrypt_summary(ended),
         )
+        if not there:
+            raise JobIdTaken(record.id)
+        self._retention.settle(record.owner)
 
-        async def persist(job_id: str = record.id) -> None:
-            ((there,),) = await self._database.call("import_1", *values)
-            if not there:
-                raise JobIdTaken(job_id)
-            self._retention.settle(record.owner)
-
+    async def _import_later(
+        self, events: Sequence[JobEvent], record: JobRecord, other_id: str
+    ) -> None:
+        """Persist a job that has ended, by another id if that is another job's: nobody else has its
+        words. One that was deleted meanwhile is not persisted."""
         try:
-            await persist_import(persist, self.save_pauses_s)
-        except errors.JournalUnreachable:
-            self._soon(persist, record.id)
-            raise
-        return ended
+            await self._import(record, events)
+        except JobIdTaken:
+            await self.get(record.id)
+            log.warning("job %s has the id of another: it is %s now", record.id, other_id)
+            await self._import(replace(record, id=other_id), events)
 
     async def get(self, job_id: str) -> JobRecord:
         """Return a job as it is now.
@@ -473,7 +489,7 @@ class PostgresJobStore:
 
     def _soon(self, call: Callable[..., Awaitable[object]], about: str, *more: object) -> None:
         async def end() -> None:
-            with suppress(errors.JobNotFound, JobIdTaken):  # it was deleted meanwhile: no fault
+            with suppress(errors.JobNotFound):  # it was deleted meanwhile: no fault
                 await call(about, *more)
 
         self.ending.spawn(f"end {about}", retry_while_unavailable(end))
