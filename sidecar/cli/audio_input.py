@@ -13,11 +13,10 @@ from collections.abc import (
     Callable,
     Generator,
     Iterable,
-    Iterator,
     Mapping,
     Sequence,
 )
-from contextlib import ExitStack, aclosing, contextmanager, nullcontext, suppress
+from contextlib import ExitStack, aclosing, suppress
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
@@ -25,7 +24,6 @@ from typing import Any
 
 from sidecar import errors
 from sidecar.audio.audio_source import AudioSource, open_recording_file
-from sidecar.audio.upload_spool import UploadSpool
 from sidecar.cli.output import print_error_line
 from sidecar.concurrency import ThreadLimiter, cancel_after, running
 from sidecar.files import size_and_dates
@@ -80,8 +78,6 @@ METER = 10
 """Characters of the level meter."""
 STANDARD_INPUT = Path("/dev/stdin")
 """Path of standard input on every system, whatever name the user gave."""
-NAMES = frozenset({"-", "/dev/stdin", "/dev/fd/0", "/proc/self/fd/0"})
-CHUNK = 1 << 20
 
 
 def expand_folders(named: Iterable[Path]) -> list[Path]:
@@ -445,73 +441,3 @@ async def read_stdin(most: int, ended: asyncio.Event | None = None) -> AsyncGene
                     return
             yield reading.result()
             left -= len(reading.result()) if ending.done() else 0
-
-
-def normalize_stdin_names(files: Sequence[Path]) -> list[Path]:
-    """Return the files, with one name for standard input.
-
-    Raises:
-        errors.SettingsInvalid: it is named twice, but can be read only once.
-    """
-    files = [STANDARD_INPUT if path.as_posix() in NAMES else path for path in files]
-    if files.count(STANDARD_INPUT) > 1:
-        raise errors.SettingsInvalid(
-            "Standard input ('-') is named twice.", hint="Name it once: it is one recording."
-        )
-    return files
-
-
-@contextmanager
-def open_recordings(files: Sequence[Path]) -> Iterator[Opens]:
-    """Yield the function that opens ``files``. If standard input is among them, it is first read to
-    its end into an unnamed file. A recording is probed before it is transcribed, but a pipe can be
-    read only once.
-
-    Raises:
-        errors.BadRequest: it is a terminal, a folder, or larger than an upload may be.
-        errors.DiskFull, errors.SpoolUnwritable: there is no space for it.
-    """
-    with spool_stdin() if STANDARD_INPUT in files else nullcontext() as source:
-
-        def opens(path: Path) -> AudioSource:
-            if source is not None and path == STANDARD_INPUT:
-                return AudioSource(os.dup(source.fd), spooled=True)
-            if path.is_dir():  # `expand_folders` leaves only those without recordings
-                raise errors.AudioPathNotAFile(
-                    "There are no recordings in this folder.",
-                    hint="In folders only endings such as .wav count; name other files themselves.",
-                )
-            return open_file(path)
-
-        yield opens
-
-
-def spool_stdin() -> AudioSource:
-    """Return all of standard input as a spooled recording."""
-    from sidecar.plugins import load_settings
-
-    if sys.stdin is None or sys.stdin.isatty():
-        raise errors.AudioPathNotAFile(
-            "There is no recording on standard input.",
-            hint="Pipe a recording into the command, or name a file.",
-        )
-    settings = load_settings()
-    spool = UploadSpool(settings.spool_dir)
-    try:
-        while data := os.read(sys.stdin.fileno(), CHUNK):
-            spool.add(data)
-            if spool.size > settings.max_upload_mb << 20:
-                raise errors.UploadTooLarge(
-                    "The recording on standard input is larger than the limit."
-                )
-            if spool.pending >= UploadSpool.MEMORY_BYTES:
-                spool.spill()
-        return spool.finish()
-    except BaseException as error:
-        spool.close()
-        if isinstance(error, OSError):
-            raise errors.AudioPathNotAFile(
-                f"Standard input cannot be read: {error.strerror}.",
-                hint="Pipe a recording into the command, or name a file.",
-            ) from None
-        raise

@@ -20,6 +20,11 @@ from sidecar.auth.identity import ANONYMOUS
 from sidecar.cli import audio_input, backends, output
 from sidecar.cli.backends import ServiceTarget, TranscribeRecording
 from sidecar.cli.common_options import argument, option
+from sidecar.cli.named_recordings import (
+    NamedRecordings,
+    normalize_stdin_names,
+    open_recordings,
+)
 from sidecar.cli.output import (
     ProgressCallback,
     print_error_line,
@@ -181,8 +186,8 @@ def run(options: TranscribeCommandOptions) -> int:
         _make_output_folder(options.output, options.format)
     if options.watch is not None:
         return asyncio.run(transcribe_arrivals(options, options.watch))
-    files = audio_input.normalize_stdin_names(options.files or ())
-    with audio_input.open_recordings(files) as opens:  # outside of the loop, so that Ctrl-C ends it
+    files = normalize_stdin_names(options.files or ())
+    with open_recordings(files) as opens:  # outside of the loop, so that Ctrl-C ends it
         return asyncio.run(_run(options, files, opens))
 
 
@@ -209,7 +214,7 @@ async def transcribe_arrivals(options: TranscribeCommandOptions, folder: Path) -
 
 
 async def _run(
-    options: TranscribeCommandOptions, named: Sequence[Path], opens: audio_input.Opens
+    options: TranscribeCommandOptions, named: Sequence[Path], opens: NamedRecordings
 ) -> int:
     files = audio_input.expand_folders(named)
     manifest, pairs = None, [(path, "") for path in files]
@@ -225,7 +230,7 @@ async def _run(
         async with backends.open_backend(
             options.target, options.options, opens, options.resume
         ) as transcribe:
-            batch = _TranscriptionBatch(options, transcribe, bar, manifest)
+            batch = _TranscriptionBatch(options, transcribe, bar, manifest, opens.settle)
             try:
                 failed = await batch.run(pairs)
             except asyncio.CancelledError:  # Ctrl-C
@@ -250,6 +255,8 @@ class _TranscriptionBatch:
     transcribe: TranscribeRecording
     bar: Bar
     manifest: TranscriptManifest | None
+    settle: Callable[..., None]
+    """`NamedRecordings.settle`."""
 
     def __post_init__(self) -> None:
         self._semaphore = asyncio.Semaphore(_at_once(self.options))
@@ -289,6 +296,7 @@ class _TranscriptionBatch:
                     transcript = await task
                 except errors.SidecarError as error:
                     report_error(error, about=str(path))
+                    self.settle(path, error)
                     failed += 1
                     continue
                 except OSError as error:
@@ -310,6 +318,7 @@ class _TranscriptionBatch:
                     )
                     head = len(pairs) > 1 and self.options.format == "text"
                     print_text(f"# {printable(path.name)}\n{text}" if head else text)
+                self.settle(path)
         finally:
             for message, count in ignored.items():
                 print_error_line(f"{count} of {len(pairs)} recordings: {message}")
@@ -333,6 +342,7 @@ class _TranscriptionBatch:
                         except OSError:
                             if path == audio_input.STANDARD_INPUT:  # it cannot be read again
                                 print_text(text)
+                                self.settle(path)
                             raise
                     self._done.append(name)  # before its job is deleted, which may be interrupted
         return transcript

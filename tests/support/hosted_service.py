@@ -29,9 +29,10 @@ class HostedService:
         """``env``: variables that are no settings. ``how``: options of `service_process.popen`."""
         own = {"HF_HOME": str(home / "hub"), **(env or {})}
         self.env = service_environment(home, **settings) | own
-        streams: dict[str, Any] = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.PIPE)
+        usual: dict[str, Any] = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.PIPE)
+        usual["cwd"] = REPOSITORY
         self.process: subprocess.Popen[bytes] = popen(
-            [*command, *map(str, words)], cwd=REPOSITORY, env=self.env, **{**streams, **(how or {})}
+            [*command, *map(str, words)], env=self.env, **{**usual, **(how or {})}
         )
 
     def line(self) -> dict[str, Any]:
