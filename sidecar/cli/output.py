@@ -6,6 +6,7 @@ import errno
 import io
 import itertools
 import os
+import re
 import secrets
 import signal
 import sys
@@ -41,6 +42,8 @@ _TURNS = frozenset({"LRE", "RLE", "LRO", "RLO", "PDF", "LRI", "RLI", "FSI", "PDI
 _WINDOWS_NAME_BYTES = 2 * 255
 _NO_READER = frozenset({errno.EPIPE, *([errno.EINVAL] if sys.platform == "win32" else [])})
 """Errors of a pipe whose reader is gone: Windows calls it an invalid argument."""
+_NOT_EVERYWHERE = re.compile(r'[<>:"/\\|?*\x00-\x1f\ud800-\udfff]|[. ]+$')
+"""Characters that a name cannot have on Windows, whose disks and shares other systems mount."""
 _OF_NAMES = frozenset({errno.ENAMETOOLONG, errno.EINVAL, errno.EILSEQ})
 
 
@@ -253,6 +256,11 @@ def _is_too_long(path: Path) -> bool:
 def is_name_error(error: OSError) -> bool:
     """Return whether a file could not be written because of its name; others can be."""
     return error.errno in _OF_NAMES
+
+
+def portable_name(name: str) -> str:
+    """Return a name that a file can have on every disk and share, if it is not too long. Pure."""
+    return _NOT_EVERYWHERE.sub("_", name)
 
 
 def encode_text(text: str) -> bytes:

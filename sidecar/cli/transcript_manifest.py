@@ -144,19 +144,20 @@ class TranscriptManifest:
 
     def write(self, path: Path, name: str, text: str, recording: RecordingIdentity | None) -> str:
         """Write the transcript of a recording, which is noted with it unless it is not known.
-        Return its name: with a number if there is a file that must be kept, which is told.
+        Return its name: with a number if there is a file that must be kept, and with other
+        characters if the disk does not take them; both is told.
 
         Raises:
             OSError: it cannot be written.
         """
         data = output.encode_text(text)
         with output.written_beside(self._folder / name, data) as half:
-            free = next(
-                one
-                for one in output.numbered_names(self._folder, name)
-                if self._reserved.get(output.name_key(one), path) == path
-                and (self._may_replace(one, recording) or output.create_file(self._folder / one))
-            )
+            try:
+                free = self._free_name(path, name, recording)
+            except OSError as error:
+                if not output.is_name_error(error):
+                    raise
+                free = self._free_name(path, output.portable_name(name), recording)
             target = self._folder / free
             try:
                 if recording is not None:
@@ -168,8 +169,23 @@ class TranscriptManifest:
                 raise
             files.replace(half, target)
         if free != (usual := next(output.numbered_names(self._folder, name))):
-            output.print_error_line(f"{path}: {usual} exists and is kept; the output is {free}.")
+            exists = os.path.lexists(self._folder / usual)
+            why = "exists and is kept" if exists else "is no name here"
+            output.print_error_line(f"{path}: {usual} {why}; the output is {free}.")
         return free
+
+    def _free_name(self, path: Path, name: str, recording: RecordingIdentity | None) -> str:
+        """Return the first name in which the transcript of a recording may be written.
+
+        Raises:
+            OSError: there is none.
+        """
+        return next(
+            one
+            for one in output.numbered_names(self._folder, name)
+            if self._reserved.get(output.name_key(one), path) == path
+            and (self._may_replace(one, recording) or output.create_file(self._folder / one))
+        )
 
     def _may_replace(self, name: str, recording: RecordingIdentity | None) -> bool:
         """Return whether a file is the transcript of a recording, and was not edited."""

@@ -1,5 +1,6 @@
 """Transcripts of a folder are known by the path and the content of their recordings."""
 
+import errno
 import hashlib
 import os
 import threading
@@ -240,6 +241,28 @@ def test_name_too_long_for_its_ending_is_cut_and_another_of_that_beginning_gets_
         manifest.write(path, f"{path.name}.txt", path.read_text("utf-8"), identify(path))
     assert set(transcripts.read().values()) == set(stems)
     assert all(name.startswith("字" * 80) and name.endswith(".txt") for name in transcripts.read())
+    assert transcripts.run() == []
+
+
+@pytest.mark.posix("names that Windows does not take")
+def test_name_that_the_disk_does_not_take_is_written_with_other_characters(
+    transcripts: Transcripts, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    touch = Path.touch
+
+    def touch_as_a_share_of_windows(path: Path, **how: Any) -> None:
+        if set(path.name) & {*':?"'}:
+            raise OSError(errno.EINVAL, os.strerror(errno.EINVAL), str(path))
+        touch(path, **how)
+
+    monkeypatch.setattr(Path, "touch", touch_as_a_share_of_windows)
+    for name, content in (("call 10:30.wav", MONDAY), ("call 10?30.wav", TUESDAY)):
+        transcripts.put(name, content)
+    assert transcripts.run() == ["call 10_30.txt", "call 10_30-2.txt"]
+    assert "call 10:30.txt is no name here; the output is call 10_30.txt" in capsys.readouterr().err
+    assert transcripts.read() == {
+        "call 10_30.txt": MONDAY.decode(), "call 10_30-2.txt": TUESDAY.decode()
+    }  # fmt: skip
     assert transcripts.run() == []
 
 
