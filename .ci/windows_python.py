@@ -78,7 +78,7 @@ def set_up(folder: Path, root: Path) -> str | None:
             *(folder / "uv/bin/uv", "pip", "install", "--quiet", "--target", packages),
             *("--python-platform", "x86_64-pc-windows-msvc", "--python-version", "3.11"),
             *("--only-binary", ":all:", "--override", folder / "overrides.txt"),
-            *("--editable", f"{root}[{','.join(EXTRAS)}]"),
+            *("--editable", f"{root}[{','.join(EXTRAS)}]", "pip"),
         ],
     ):
         done = subprocess.run(

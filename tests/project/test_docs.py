@@ -37,7 +37,7 @@ def test_links_to_pages_lead_to_pages_of_the_site(document: Path) -> None:
 
 def test_every_page_but_single_decisions_is_in_the_navigation_of_the_site() -> None:
     navigation = (ROOT / "zensical.toml").read_text("utf-8")
-    pages = {str(page.relative_to(ROOT / "docs")) for page in (ROOT / "docs").rglob("*.md")}
+    pages = {page.relative_to(ROOT / "docs").as_posix() for page in (ROOT / "docs").rglob("*.md")}
     decisions = {page for page in pages if page.startswith("decisions/")} - {"decisions/README.md"}
     assert [page for page in sorted(pages - decisions) if f'"{page}"' not in navigation] == []
 

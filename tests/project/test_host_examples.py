@@ -264,7 +264,7 @@ def test_example_host_cancels_its_job_once_enter_is_pressed_and_leaves_no_proces
 def test_example_host_without_arguments_says_its_usage_in_one_line(
     host: list[str], stage: Stage
 ) -> None:
-    run = stage.run(*host)
+    run = stage.run(*host, PYTHONIOENCODING="utf-8")
     assert run.returncode == 1
     (line,) = run.stderr.splitlines()
     assert line.startswith("usage: ")

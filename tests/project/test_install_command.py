@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from not_tested import missing
 from service_process import REPOSITORY, told_by
 
 from sidecar.engines import engine_selection
@@ -117,6 +118,7 @@ def test_module_left_by_earlier_build_is_not_in_wheel(wheel: Path) -> None:
     assert [name for name in names if "removed_module" in name] == []
 
 
+@pytest.mark.skipif(shutil.which("git") is None, reason=missing("git", "git"))
 def test_build_into_source_tree_removes_no_module(tmp_path: Path) -> None:
     copy_tree(tmp_path)
     modules = {path for path in tmp_path.rglob("*.py") if "static" not in path.parts}

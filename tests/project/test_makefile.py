@@ -1,7 +1,6 @@
 """`make run` as a person uses it: its port, and Ctrl-C during set-up and service."""
 
 import os
-import pty
 import shutil
 import subprocess
 import sys
@@ -11,10 +10,10 @@ import pytest
 from inner_pytest import inner_environment
 from not_tested import missing
 from service_process import REPOSITORY, new_file, told_by
+from systems import posix_module
 
-pytestmark = pytest.mark.skipif(
-    sys.platform == "win32" or shutil.which("make") is None, reason=missing("make", "make")
-)
+pty = posix_module("pty")
+pytestmark = pytest.mark.skipif(shutil.which("make") is None, reason=missing("make", "make"))
 
 PROGRAM = """#!/bin/sh
 trap 'exit 130' INT

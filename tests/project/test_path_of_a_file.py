@@ -82,6 +82,7 @@ def test_timer_that_is_left_out_of_the_paths_is_a_function_of_the_service(name: 
     assert f"def {function}(" in text.partition(f"\nclass {kind}")[2].partition("\nclass ")[0]
 
 
+@pytest.mark.posix("the path set for it")
 async def test_transcription_enters_no_more_files_and_functions_than_set_and_page_names_files(
     path: RequestPath,
 ) -> None:

@@ -66,6 +66,7 @@ async def entered(
     return [*found, *of_worker(file)]
 
 
+@pytest.mark.posix("the path set for it")
 async def test_utterance_enters_no_more_files_and_functions_than_set_and_page_names_files(
     entered: list[set[Entered]],
 ) -> None:

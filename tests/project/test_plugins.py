@@ -177,7 +177,8 @@ def distribution(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def run_with(distribution: Path, *command: str | Path) -> subprocess.CompletedProcess[str]:
-    env = {**os.environ, "PYTHONPATH": f"{distribution}:{ROOT}:{ROOT}/clients/python/src"}
+    paths = distribution, ROOT, ROOT / "clients/python/src"
+    env = {**os.environ, "PYTHONPATH": os.pathsep.join(map(str, paths))}
     return subprocess.run(
         [sys.executable, *command], cwd=ROOT, env=env, capture_output=True, text=True
     )

@@ -249,6 +249,7 @@ def test_commands_listed_as_not_executed_are_in_guides() -> None:
     assert set(NOT_EXECUTED) <= {command for page in PAGES for command in commands_of(page)}
 
 
+@pytest.mark.posix("programs for Linux")
 @pytest.mark.parametrize("command", NOT_EXECUTED)
 def test_commands_that_are_not_executed_name_existing_files_extras_targets_and_tests(
     command: str,

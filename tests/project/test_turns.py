@@ -1,13 +1,17 @@
 """What a run of CI leaves to another turn."""
 
 import os
+import shutil
 import subprocess
 from pathlib import Path
 
 import pytest
 from kinds_of_tests import Kinds
+from not_tested import missing
 from service_process import new_file
 from turns import CHANGE_S, TURNS, Turn, below, files_of_turn
+
+pytestmark = pytest.mark.skipif(shutil.which("git") is None, reason=missing("git", "git"))
 
 
 def test_each_turn_has_all_fast_tests_and_all_turns_have_all_tests(

@@ -8,6 +8,7 @@ The second says how that is known. A module that cannot even be imported there b
 
 * Chromium, PostgreSQL's server: Debian's. A service on Windows refuses shared jobs at its start.
 * file descriptors by number (`/dev/fd`, passed on): handles are duplicated (`tests/workers`).
+* the path set for it: that of Windows has functions more, in `windows_files.py`.
 * files of POSIX, a deleted file that is open has no name, devices and pipes in folders: paths and
   devices of Windows (`tests/api/test_windows_audio_paths.py`), files that another program has open
   (`tests/base/test_busy_files.py`).
