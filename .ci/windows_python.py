@@ -99,6 +99,7 @@ def environment(folder: Path) -> dict[str, str]:
     of `WINEPREFIX` where somebody has another."""
     prefix = os.environ.get("WINEPREFIX", str(folder / "wine"))
     found = {**os.environ, "WINEPREFIX": prefix, "WINEARCH": "win64", "WINEDEBUG": "-all"}
+    found["VIBEVOICE_TEST_RUNNER"] = str(os.getpid())  # with it ends what tests start beside Wine
     if path := os.environ.get("PYTHONPATH"):
         found["PYTHONPATH"] = ";".join(f"Z:{one}" for one in path.split(":"))
     return found

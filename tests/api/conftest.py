@@ -5,18 +5,16 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from browser_visitor import IS_HERE, LACKING, Visitor, spoken
+from browser_driver import IS_HERE, LACKING
+from browser_visitor import Visitor, spoken
 from own_machine import start_own as start_own
 from page_actions import HOLD, goes_to, kept
 from service_process import Server
-from systems import IN_WINDOWS
 
 
 @pytest.fixture(scope="session")
 def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Visitor]:
     """One browser for all tests; its microphone hears two who speak in turn."""
-    if IN_WINDOWS:
-        pytest.skip("posix: Chromium")
     if not IS_HERE:
         warnings.warn(f"SKIPPED: {LACKING}", stacklevel=1)
         pytest.skip(LACKING)

@@ -3,25 +3,18 @@
 import base64
 import functools
 import random
-import shutil
 import struct
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from importlib.resources import files
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-import psutil
-from not_tested import missing
+import browser_driver
+from browser_driver import as_browser_names
 from recordings import wav
-from service_process import PATIENCE_S, Server, free_port, new_file, wait_until
+from service_process import PATIENCE_S, Server, new_file, wait_until
 
-NAMES = ("chromium", "chromium-browser", "google-chrome")
-CHROMIUM = next(filter(None, map(shutil.which, NAMES)), None)
-CHROMEDRIVER = shutil.which("chromedriver")
-LACKING = missing("Chromium with chromedriver", "chromium chromium-driver")
-IS_HERE = bool(CHROMIUM and CHROMEDRIVER and find_spec("selenium"))
 WIDTH, HEIGHT = 1280, 860
 DOWN, SHIFT, CONTROL, ENTER, ESCAPE = "\ue015", "\ue008", "\ue009", "\ue007", "\ue00c"
 STRANGER = "evil.example"
@@ -55,13 +48,12 @@ class Visitor:
         from selenium import webdriver
 
         options = webdriver.ChromeOptions()
-        options.binary_location = CHROMIUM or ""
         for flag in (
             "--headless=new", "--no-sandbox", "--disable-gpu", "--hide-scrollbars", "--mute-audio",
             "--disable-dev-shm-usage",  # of which a container has little
             f"--window-size={WIDTH},{HEIGHT}", f"--host-resolver-rules=MAP {STRANGER} 127.0.0.1",
             "--use-fake-device-for-media-stream", "--use-fake-ui-for-media-stream",
-            f"--use-file-for-fake-audio-capture={spoken}",
+            f"--use-file-for-fake-audio-capture={as_browser_names(spoken)}",
             "--autoplay-policy=no-user-gesture-required",
             # one process for all pages, no animations, nothing else that a browser does: less work
             "--process-per-site", "--disable-extensions", "--disable-background-networking",
@@ -70,19 +62,16 @@ class Visitor:
         ):  # fmt: skip
             options.add_argument(flag)
         if profile is not None:
-            options.add_argument(f"--user-data-dir={profile}")
+            options.add_argument(f"--user-data-dir={as_browser_names(profile)}")
         options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
-        service = webdriver.ChromeService(CHROMEDRIVER, port=free_port())
-        self.driver = webdriver.Chrome(options=options, service=service)
+        self.driver = browser_driver.start(options)
         self.driver.command_executor.client_config.timeout = PATIENCE_S  # 120 s: a busy machine
         self.driver.set_script_timeout(PATIENCE_S)
         self.log: list[str] = []
 
     def is_killed(self) -> None:
         """The browser ends without a chance to do anything."""
-        driver = psutil.Process(self.driver.service.process.pid)
-        for process in [*driver.children(recursive=True), driver]:
-            process.kill()
+        browser_driver.kill(self.driver)
 
     def opens(self, server: Server, path: str = "/") -> None:
         """The page of a service, as it is for who comes for the first time."""
@@ -233,7 +222,7 @@ class Visitor:
 
     def sends(self, *files: Path) -> None:
         """Chooses files by the button."""
-        self.driver.find_element("id", "files").send_keys("\n".join(map(str, files)))
+        self.driver.find_element("id", "files").send_keys("\n".join(map(as_browser_names, files)))
 
     def tone(self, name: str, seconds: int) -> Path:
         """A recording of silence with a click a second: nothing is said, and it can be played."""

@@ -6,7 +6,7 @@
 The second says how that is known. A module that cannot even be imported there begins with
 ``posix_module("pty")``. Reasons of the first, and what is tested on Windows instead:
 
-* Chromium, PostgreSQL's server: Debian's. A service on Windows refuses shared jobs at its start.
+* PostgreSQL's server: Debian's. A service on Windows refuses shared jobs at its start.
 * file descriptors by number (`/dev/fd`, passed on): handles are duplicated (`tests/workers`).
 * the path set for it: that of Windows has functions more, in `windows_files.py`.
 * files of POSIX, a deleted file that is open has no name, devices and pipes in folders: paths and
