@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from browser_visitor import CONTROL, Visitor, spoken
+from browser_visitor import CONTROL, Visitor, script, spoken
 from page_actions import LEAVES, downloaded, goes_live, worked_out
 from service_process import Server, StartServer, new_file, wait_until
 from test_page import TOKEN
@@ -121,6 +121,21 @@ def test_recording_of_a_closed_tab_is_offered_and_sent_at_the_next_visit(
     (job,) = server.jobs()
     assert job["duration"] > 0.5
     visitor.comes_back_until(lambda: pieces(visitor) == 0, "the browser has forgotten it")
+
+
+def test_recording_of_a_tab_closed_while_it_was_sent_is_one_job(
+    visitor: Visitor, server: Server
+) -> None:
+    with visitor.before(script("hold_answers")):
+        visitor.opens(server)
+    visitor.js("holds.submit = true")
+    visitor.records(1)
+    visitor.sees(".recording button", "Stop").click()
+    (job,) = wait_until(server.jobs, "the service has it")
+    comes_again(visitor, server)
+    visitor.sees(".job[data-state=kept] .again", "Send").click()
+    visitor.sees("#main .title", "scripted")
+    assert [one["id"] for one in server.jobs()] == [job["id"]]
 
 
 def test_recording_of_a_closed_tab_is_deleted_only_after_a_question(

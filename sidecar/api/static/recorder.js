@@ -18,7 +18,7 @@ import { counted, stamp, trouble } from "./words.js";
 /** Of a job that was not done when its service stopped. */
 const STOPS = "shutting_down";
 /** What is stored of a take. */
-const HEAD = ["id", "source", "name", "state", "job", "owner", "type", "rate", "options", "segments", "part", "made", "lacks", "gaps"];
+const HEAD = ["id", "source", "name", "key", "state", "job", "owner", "type", "rate", "options", "segments", "part", "made", "lacks", "gaps"];
 
 /**
  * A take is a `source` (file, microphone, captions, or a conversation of a page before), a `state`, and more as it comes. `saved`: the person has
@@ -254,7 +254,8 @@ export class Recorder {
       const head = (await heads()).find((one) => one.id === id); // as it is now that nobody else has it
       if (!head) continue;
       const sound = await Sound.found(head);
-      this.#list({ ...head, owner: about.owner, found: true, since: performance.now(), sound });
+      const key = head.state === "sending" && head.key; // the service may have it
+      this.#list({ ...head, key, owner: about.owner, found: true, since: performance.now(), sound });
       this.#step(id, sound.count || head.segments?.length ? "found" : "deleted");
     }
   });

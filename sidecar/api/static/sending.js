@@ -28,10 +28,12 @@ export class Sending {
     [this.#store, this.#say, this.#recorder, this.#step, this.#sent] = [store, say, recorder, step, sent];
   }
 
-  /** What is to be known of one that is sent: each time anew. A found one has its own options unless there are any. */
-  anew({ found, options }) {
+  /** What is to be known of one that is sent: each time anew. A found one has its own options unless there are any, and with these the
+   * key of its tab, if that was sending it. */
+  anew({ found, options, key }) {
     const { options: now } = this.#store.state;
-    return { options: found && !Object.keys(now).length ? options : now, key: newKey(), job: undefined, since: undefined, error: null, later: false, found: false, lacks: false };
+    const same = found && !Object.keys(now).length;
+    return { options: same ? options : now, key: (same && key) || newKey(), job: undefined, since: undefined, error: null, later: false, found: false, lacks: false };
   }
 
   /** Those that wait, as many at once as may be. */
