@@ -11,6 +11,9 @@ from own_machine import start_own as start_own
 from page_actions import HOLD, goes_to, kept
 from service_process import Server
 
+SHARED = ("server", "slow", "moonshine", "talks")
+"""Services that more than one test has."""
+
 
 @pytest.fixture(scope="session")
 def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Visitor]:
@@ -26,8 +29,13 @@ def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Visitor]:
 
 
 @pytest.fixture
-def visitor(browser: Visitor, tmp_path: Path) -> Iterator[Visitor]:
-    """The one browser, with nothing of the test before, and nothing blocked in this one."""
+def visitor(browser: Visitor, tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Visitor]:
+    """The one browser, with nothing of the test before, and nothing blocked in this one; services
+    that tests share have no recordings of others."""
+    names = [one for one in SHARED if one in request.fixturenames]
+    shared: list[Server] = [request.getfixturevalue(one) for one in names]
+    for one in shared:
+        one.client.delete("/v1/data").raise_for_status()
     browser.folder = tmp_path
     browser.log.clear()
     browser.driver.get_log("browser")
@@ -39,6 +47,9 @@ def visitor(browser: Visitor, tmp_path: Path) -> Iterator[Visitor]:
     browser.driver.switch_to.window(browser.driver.window_handles[0])
     browser.driver.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
     browser.forgets()
+    for one in shared:
+        goes_to(one, None)
+        one.client.delete("/v1/data").raise_for_status()
 
 
 @pytest.fixture(scope="module")
@@ -56,16 +67,3 @@ def moonshine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     """A service with an engine that hears words."""
     with Server(tmp_path_factory.mktemp("moonshine"), engine="moonshine") as running:
         yield running
-
-
-@pytest.fixture
-def emptied(request: pytest.FixtureRequest) -> Iterator[None]:
-    """No test finds another's recordings, nor leaves any; the service has had other tests."""
-    names = [one for one in ("server", "slow", "moonshine") if one in request.fixturenames]
-    running = [request.getfixturevalue(one) for one in names]
-    for one in running:
-        one.client.delete("/v1/data").raise_for_status()
-    yield
-    for one in running:
-        goes_to(one, None)
-        one.client.delete("/v1/data").raise_for_status()

@@ -1,8 +1,5 @@
 """What a person said stays in the browser until its copy is there, and a correction in the copy."""
 
-from collections.abc import Iterator
-
-import pytest
 from browser_visitor import Visitor, script
 from page_actions import goes_live, said, writes
 from service_process import Server, wait_until
@@ -17,17 +14,6 @@ IDBObjectStore.prototype.put = function (row) {
 };"""
 """The browser has no room for copies while `full` is true."""
 LOOKS = 4
-
-
-@pytest.fixture(autouse=True)
-def _emptied(request: pytest.FixtureRequest) -> Iterator[None]:
-    """The services that tests share have no recordings of others."""
-    shared = [*map(request.getfixturevalue, {"server", "talks"} & {*request.fixturenames})]
-    for one in shared:
-        one.client.delete("/v1/data").raise_for_status()
-    yield
-    for one in shared:
-        one.client.delete("/v1/data").raise_for_status()
 
 
 def heads(visitor: Visitor) -> int:

@@ -2,13 +2,10 @@
 
 from typing import Any
 
-import pytest
 from browser_visitor import Visitor, script
 from page_actions import LINES, said, writes
 from service_process import Server, wait_until
 from test_page_recorder import comes_again
-
-pytestmark = pytest.mark.usefixtures("emptied")
 
 
 def reads_a_copied_one(visitor: Visitor, server: Server) -> None:

@@ -6,7 +6,7 @@ import re
 import httpx
 import pytest
 from browser_visitor import Visitor
-from page_actions import said, worked_out
+from page_actions import said, stores_no_copies, worked_out
 from service_clock import AHEAD_S, clocked_command, put_ahead
 from service_process import Server, StartServer, wait_until
 
@@ -36,13 +36,6 @@ def an_hour_goes_by(server: Server) -> None:
             return False
 
     wait_until(is_empty, "it is deleted")
-
-
-def stores_no_copies(visitor: Visitor) -> None:
-    """Have the browser store no copies of transcripts."""
-    visitor.sees(".storing input").click()
-    visitor.sees("dialog[open] .danger").click()
-    visitor.sees(".storing", "No copies are stored")
 
 
 def test_transcript_that_expired_while_the_page_was_closed_is_told_with_when_and_why(

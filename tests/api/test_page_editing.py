@@ -17,8 +17,6 @@ from page_actions import (
 from service_process import Server, wait_until
 from wheel_recordings import clip_wav
 
-pytestmark = pytest.mark.usefixtures("emptied")
-
 
 def test_lines_and_speakers_are_edited_by_keyboard_and_undone(
     visitor: Visitor, server: Server

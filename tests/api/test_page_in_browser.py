@@ -14,8 +14,6 @@ from page_actions import LEAVES, PLACE, worked_out
 from recordings import wav
 from service_process import Server, StartServer, new_file, wait_until
 
-pytestmark = pytest.mark.usefixtures("emptied")
-
 
 def test_recording_dropped_on_the_page_is_transcribed_played_and_searched(
     visitor: Visitor, server: Server

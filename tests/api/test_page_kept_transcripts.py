@@ -2,13 +2,12 @@
 
 import pytest
 from browser_visitor import Visitor, script
-from page_actions import LINES, said, writes
+from page_actions import LINES, said, stores_no_copies, writes
 from service_clock import AHEAD_S, clocked_command, put_ahead
 from service_process import Server, StartServer, wait_until
+from test_page import TOKEN
 
 from sidecar.auth.token_issuing import TokenIssuer
-
-pytestmark = pytest.mark.usefixtures("emptied")
 
 COPIES_AT_MOST = 200
 
@@ -155,3 +154,19 @@ def test_transcript_copies_of_one_owner_in_the_browser_are_not_shown_to_another(
     signs_in("anna")
     visitor.sees(".storing", "Copies stay in this browser")
     assert visitor.copies() == 1
+
+
+def test_first_token_of_a_service_stores_no_copies_where_none_were_wanted_without_one(
+    visitor: Visitor,
+) -> None:
+    with Server(visitor.folder / "before") as server:
+        port = server.port
+        visitor.reads(server, "two.wav", 2)
+        stores_no_copies(visitor)
+    with Server(visitor.folder / "after", port=port, token=TOKEN) as server:
+        visitor.opens(server)
+        visitor.signs_in(TOKEN)
+        visitor.sends_tone("own.wav", 2)
+        visitor.sees(".storing", "No copies are stored")
+        visitor.sees(".storing input").click()
+        visitor.sees(".storing", "Copies stay in this browser")

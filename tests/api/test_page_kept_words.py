@@ -22,8 +22,6 @@ from test_page_recorder import (
     owners,  # noqa: F401 (a fixture)
 )
 
-pytestmark = pytest.mark.usefixtures("emptied")
-
 
 def types(visitor: Visitor, index: int, text: str) -> None:
     """Begins to correct a line, and does not save."""

@@ -4,7 +4,6 @@ import json
 from pathlib import Path
 from typing import Any
 
-import pytest
 from browser_visitor import Visitor
 from page_actions import worked_out
 from service_process import Server, StartServer, new_file, wait_until
@@ -12,8 +11,6 @@ from test_page_recorder import comes_again, lines, pieces
 
 from sidecar.transcripts import transcript
 from sidecar.transcripts.transcript import Finished, Notice, Segment, Transcript, to_wire
-
-pytestmark = pytest.mark.usefixtures("emptied")
 
 TRUNCATED = Notice(transcript.TRUNCATED, "The output of the model ended early.")
 

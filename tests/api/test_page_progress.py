@@ -8,8 +8,6 @@ from page_actions import PLACE, downloaded, goes_to, line, names, said, worked_o
 from service_clock import clocked_command, put_ahead
 from service_process import Server, StartServer, new_file, wait_until
 
-pytestmark = pytest.mark.usefixtures("emptied")
-
 LONG_S = 1200
 """Of a recording that takes the slow service twenty seconds, and so is said to take some time."""
 

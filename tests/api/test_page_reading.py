@@ -14,8 +14,6 @@ from service_process import Server, wait_until
 
 from sidecar.transcripts.transcript import DOUBTFUL_CONFIDENCE
 
-pytestmark = pytest.mark.usefixtures("emptied")
-
 LONG = 1500
 
 

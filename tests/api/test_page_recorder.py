@@ -14,8 +14,6 @@ from test_page import TOKEN
 
 from sidecar.auth.token_issuing import TokenIssuer
 
-pytestmark = pytest.mark.usefixtures("emptied")
-
 STATES = {"recording", "waiting", "sending", "sent", "kept", "done", "gone"}
 EVENTS = {
     *("ended", "captioned", "made", "begun", "sent", "refused", "done", "failed", "restarted"),

@@ -10,8 +10,6 @@ from test_page import TOKEN, opened
 
 from sidecar.auth.token_issuing import TokenIssuer
 
-pytestmark = pytest.mark.usefixtures("emptied")
-
 
 def test_link_signs_one_tab_in_once_and_leaves_no_token_in_the_address(
     visitor: Visitor, start_server: StartServer

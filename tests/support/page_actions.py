@@ -67,6 +67,13 @@ def said(visitor: Visitor, index: int) -> str:
     return str(visitor.js(text, index))
 
 
+def stores_no_copies(visitor: Visitor) -> None:
+    """Have the browser store no copies of transcripts."""
+    visitor.sees(".storing input").click()
+    visitor.sees("dialog[open] .danger").click()
+    visitor.sees(".storing", "No copies are stored")
+
+
 def reads_with_holds(visitor: Visitor, server: Server) -> None:
     """Opens the page with `hold_answers`, and has a transcript of six lines before them."""
     with visitor.before(script("hold_answers")):

@@ -79,7 +79,7 @@ export function Aside({ state, store, recordings, empty, say }) {
 
 /** What becomes of transcripts, and whether this browser has copies of them; the service has no more of `only` so many. */
 function Storing({ about, only, recordings }) {
-  const [wanted, setWanted] = useState(keepsCopies(about.owner));
+  const [wanted, setWanted] = useState(keepsCopies(about));
   const allow = (those) => {
     setWanted(those);
     recordings.allowCopies(those);

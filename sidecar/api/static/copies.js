@@ -4,7 +4,7 @@
 
 import { newKey } from "./client/world.js";
 import { noteDisplaced } from "./deleted.js";
-import { keepCopies, keepsCopies } from "./memory.js";
+import { isTheirs, keepCopies, keepsCopies } from "./memory.js";
 import { read } from "./reading.js";
 import { client } from "./session.js";
 import { Database } from "./storage.js";
@@ -25,9 +25,8 @@ const database = new Database("vibevoice-copies", { heads: "id", texts: "id" });
 
 export class Copies {
   #store;
-  #owner = "";
-  /** Whose copies are the owner's, too. */
-  #inherits;
+  /** As whom the service knows the visitor. */
+  #about = { owner: "" };
   /** Whose copies are known by now. */
   #known = "";
 
@@ -38,18 +37,18 @@ export class Copies {
   }
 
   /** What other tabs did, and what there is of an owner, as whom the service knows the visitor. */
-  async refresh({ owner, inherits } = { owner: this.#owner, inherits: this.#inherits }) {
-    [this.#owner, this.#inherits] = [owner, inherits];
+  async refresh(about = this.#about) {
+    this.#about = about;
     const found = await database.transact("readonly", (heads) => heads.getAll()).catch(() => []); // a browser may store nothing
-    const own = found.filter((one) => [this.#owner, this.#inherits].includes(one.owner)).map((one) => ({ ...one, owner: this.#owner }));
-    const held = this.#held().map((one) => (one.owner === this.#inherits ? { ...one, owner } : one));
-    this.#store.set({ copies: new Map([...own, ...held].map((one) => [one.id, one])) });
-    this.#known = owner;
+    const theirs = (one) => isTheirs(one, this.#about);
+    const own = [...found.filter(theirs), ...this.#held()].map((one) => (theirs(one) ? { ...one, owner: this.#owner } : one));
+    this.#store.set({ copies: new Map(own.map((one) => [one.id, one])) });
+    this.#known = about.owner;
   }
 
   /** The jobs of which a copy is due: it is not as they are, and has room among the newest. What the browser did not take comes last, in turns. */
   due(jobs) {
-    if (!this.#owner || this.#known !== this.#owner || !keepsCopies(this.#owner)) return [];
+    if (!this.#owner || this.#known !== this.#owner || !keepsCopies(this.#about)) return [];
     const { copies } = this.#store.state;
     const ended = jobs.filter((job) => job.state === "done" && job.expires_in !== null);
     const all = new Map(this.#kept().map(({ id, at }) => [id, { id, at }]));
@@ -66,7 +65,7 @@ export class Copies {
    * @returns {Promise<boolean>} whether the browser has it
    */
   async put(job, { segments, metadata }, revision, at = this.#time(job), anew = true) {
-    if (!this.#owner || !keepsCopies(this.#owner)) return false;
+    if (!this.#owner || !keepsCopies(this.#about)) return false;
     const { revision: newest, kept, corrected } = this.#store.state.copies.get(job.id) ?? {};
     if (corrected || newest > revision) return kept; // an edit came meanwhile
     const head = { id: job.id, owner: this.#owner, job, revision, at, kept: true };
@@ -141,7 +140,7 @@ export class Copies {
   /** Whether a transcript outlasts the service and this tab: as the browser has it, or as its owner and the service want it. */
   async outlasts(job, whole) {
     const { about } = this.#store.state;
-    return job.expires_in === null || !keepsCopies(about.owner) || (await this.put(job, whole, whole.edits.revision)) || about.keeps_jobs;
+    return job.expires_in === null || !keepsCopies(about) || (await this.put(job, whole, whole.edits.revision)) || about.keeps_jobs;
   }
 
   /** An edit goes into the copy of its transcript with the answer that has it, and waits for no other copy. */
@@ -235,10 +234,10 @@ export class Copies {
 
   /** @param {boolean} wanted whether the owner is to have any; else all of theirs go, but what is open in this tab */
   async allow(wanted) {
-    const [owner, inherits] = [this.#owner, this.#inherits]; // another may sign in meanwhile
-    keepCopies(owner, wanted);
+    const about = this.#about; // another may sign in meanwhile
+    keepCopies(about.owner, wanted);
     if (wanted) return;
-    const theirs = (one) => [owner, inherits].includes(one.owner);
+    const theirs = (one) => isTheirs(one, about);
     const work = (heads, texts) => {
       const found = heads.getAll();
       found.onsuccess = () => found.result.filter(theirs).forEach(({ id }) => (heads.delete(id), texts.delete(id)));
@@ -246,6 +245,10 @@ export class Copies {
     await database.transact("readwrite", work).catch(() => {});
     const left = [...this.#store.state.copies.values()].filter((one) => one.text || !theirs(one));
     this.#store.set({ copies: new Map(left.map((one) => [one.id, theirs(one) ? { ...one, kept: false, corrected: false } : one])) });
+  }
+
+  get #owner() {
+    return this.#about.owner;
   }
 
   #held() {

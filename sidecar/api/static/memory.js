@@ -43,8 +43,12 @@ export const [jobsSeen, keepJobsSeen] = setting("vibevoice-jobs", []);
 /** Whether live talks become jobs of the service: only if somebody said so. */
 export const [keepsTalks, keepTalks] = setting("vibevoice-keeps-talks", false);
 
-/** Whether an owner's transcripts are copied into this browser: unless they said no, or somebody did before that was said for each. */
-export const keepsCopies = (owner) => read(`${COPIES}-${owner}`, read(COPIES, true));
+/** Whether something is of whoever the service knows the visitor for (`about`): theirs, or inherited by them. */
+export const isTheirs = ({ owner }, about) => owner === about.owner || owner === about.inherits;
+
+/** Whether transcripts of whoever the service knows the visitor for are copied into this browser: unless they said no, or, before they said
+ * anything, whom they inherit from, or anybody before that was said for each. */
+export const keepsCopies = ({ owner, inherits }) => read(`${COPIES}-${owner}`, read(`${COPIES}-${inherits}`, read(COPIES, true)));
 
 export const keepCopies = (owner, wanted) => write(`${COPIES}-${owner}`, wanted);
 

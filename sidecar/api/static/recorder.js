@@ -3,7 +3,7 @@
 
 import { tailOf } from "./captions.js";
 import { newKey } from "./client/world.js";
-import { call, keepsTalks } from "./memory.js";
+import { call, isTheirs, keepsTalks } from "./memory.js";
 import { Microphone, refusal, silentFor } from "./microphone.js";
 import { read } from "./reading.js";
 import { Sending, trimmed, UNREADABLE } from "./sending.js";
@@ -250,7 +250,7 @@ export class Recorder {
   #find = alone(async () => {
     const { about } = this.#store.state;
     for (const { id, owner } of about ? await heads() : []) {
-      if (this.get(id) || (owner && ![about.owner, about.inherits].includes(owner)) || !(await held(id))) continue;
+      if (this.get(id) || (owner && !isTheirs({ owner }, about)) || !(await held(id))) continue;
       const head = (await heads()).find((one) => one.id === id); // as it is now that nobody else has it
       if (!head) continue;
       const sound = await Sound.found(head);

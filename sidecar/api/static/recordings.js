@@ -4,7 +4,7 @@ import { CONVERSATION, Conversations } from "./conversations.js";
 import { Copies } from "./copies.js";
 import { forget, note } from "./deleted.js";
 import { CHANGED, Editing } from "./editing.js";
-import { names, call, lastShown, showLast } from "./memory.js";
+import { names, call, isTheirs, lastShown, showLast } from "./memory.js";
 import { isOver, newest } from "./reading.js";
 import { Recorder } from "./recorder.js";
 import { client, keep, token } from "./session.js";
@@ -82,7 +82,7 @@ export class Recordings {
       const about = await client({}, undefined, given).question("/v1/page/about", { once: true });
       keep(given);
       const known = this.#store.state.about;
-      if (known && ![about.owner, about.inherits].includes(known.owner)) {
+      if (known && !isTheirs(known, about)) {
         this.select("");
         this.#say("");
         this.conversations.going?.close();
