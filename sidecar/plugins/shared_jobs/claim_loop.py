@@ -207,12 +207,14 @@ class ClaimLoop:
         log.info("job %s is left to other nodes: %s", held.id, error)
         if passes(error):
             self.queue.breakers.failed(error)
-        rest_s = self.queue.breakers.rest_s(error, held.tries + 1)
+        rest_s = max(self.queue.breakers.rest_s(error, held.tries + 1), 2 * vain_s)
+        if unable and isinstance(error, errors.BadAudio) and not passes(error):
+            rest_s = 0.0  # without another node this one ends it at once: its bytes stay the same
         if passes(error) is not passes(JobFailure.of(error).error()):  # others judge its code
             # one that passes may have a text that blames a client
             other = errors.Unschedulable(error.detail, hint=error.hint)
             error = errors.MachineBusy() if passes(error) else other
-        await self.held.leave(held, error, max(rest_s, 2 * vain_s), unable=unable)
+        await self.held.leave(held, error, rest_s, unable=unable)
 
     async def _check(self) -> None:
         await cancel_after(self.check_s, self._missed.wait())

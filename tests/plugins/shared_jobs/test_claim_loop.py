@@ -819,6 +819,21 @@ async def test_job_in_which_the_engine_of_the_only_node_crashed_is_claimed_again
     assert (waits.crashes, waits.alone, waits.refused) == (1, True, None)
 
 
+@virtual_time
+async def test_recording_that_the_only_node_cannot_decode_fails_at_once(
+    claimer: Service, shared: Jobs
+) -> None:
+    job = await begun_job(claimer, shared)
+    begun = asyncio.get_running_loop().time()  # real time: none, it is virtual
+    claimer.met(job, errors.AudioUndecodable())
+    again = await until(lambda: claimer.queue.live(job.id) if job.ended else None)
+    again.begin()
+    claimer.met(again, errors.AudioUndecodable())
+    (failed,) = await shared.ended(job.id)
+    assert asyncio.get_running_loop().time() - begun < REST_S
+    assert code_of(failed) == "audio_undecodable"
+
+
 @pytest.mark.parametrize(
     ("fault", "code"),
     [
