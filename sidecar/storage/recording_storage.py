@@ -32,6 +32,8 @@ CLUSTER_PREFIX = "vibevoice-"
 """Beginning of the name of a cluster's subfolder; its code follows."""
 OWNER_SUFFIX = ".store"
 """End of the name of the empty file that marks a folder as that of a store; its code is before."""
+DISK_SUFFIX = ".disk"
+"""End of the name of the empty file that notes that a folder is a disk of its own."""
 _MOUNT_HINT = "Mount it, or make it for the user of this service; or set VIBEVOICE_UPLOADS."
 _UNAVAILABLE_ERRNOS = {
     getattr(errno, name, errno.ETIMEDOUT)
@@ -119,6 +121,9 @@ class FolderStorage:
         self._path, self._named = path, named
         self._sign: Path | None = None
         """What is there if the folder is mounted; None before `join`."""
+        self._disk_note = path.with_name(f"{path.name}{DISK_SUFFIX}")
+        """What is there, beside the private folder, if that was a disk of its own at the last
+        start."""
 
     def __str__(self) -> str:
         return str(self._path)
@@ -169,6 +174,17 @@ class FolderStorage:
         mark = self._sign = self._path / f"{store}{OWNER_SUFFIX}"
         try:
             self.check_owner(store)
+            if not mark.exists() and self._disk_note.exists() and not os.path.ismount(self._path):
+                log.warning(
+                    "the folder of recordings, %s, was a disk of its own, which is not mounted: "
+                    "jobs wait until it is; if it is to be none, delete %s",
+                    *(self._path, self._disk_note),
+                )
+                return
+            if os.path.ismount(self._path):
+                files.touch(self._disk_note)
+            else:
+                files.remove(self._disk_note)
             if mark.exists():
                 return
             files.private_folder(self._path)

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 import pytest
+from full_disk import small_disk
 from job_event_histories import submitted
 from open_descriptors import opened
 from service_process import PATIENCE_S, is_private, until
@@ -241,6 +242,30 @@ def test_unmounted_uploads_share_is_storage_unreachable_until_it_is_mounted_agai
     assert [*folder.read("a-job")] == [b"a recording"]
     with pytest.raises(FileNotFoundError):
         folder.open("another")
+
+
+@pytest.mark.posix("mounts of POSIX")
+def test_private_folder_whose_disk_is_away_at_a_start_is_not_marked_and_has_lost_no_recording(
+    path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    path.mkdir(parents=True)
+    with small_disk(path, 1):
+        FolderStorage(path).join("one")
+    folder = FolderStorage(path)
+    folder.join("one")
+    assert [*path.iterdir()] == []
+    with pytest.raises(errors.StorageUnreachable, match="not mounted"):
+        folder.open("a-job")
+    (note,) = {*path.parent.iterdir()} - {path}
+    assert f"delete {note}" in caplog.text
+    with small_disk(path, 1):  # another disk, without a mark
+        FolderStorage(path).join("one")
+        assert [*path.iterdir()]
+    note.unlink()
+    folder.join("one")
+    assert [*path.iterdir()], "it is no disk of its own any more"
+    with pytest.raises(FileNotFoundError):
+        folder.open("a-job")
 
 
 def test_private_folder_whose_disk_is_away_has_lost_no_recording_and_takes_new_ones(
