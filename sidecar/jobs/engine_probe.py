@@ -48,8 +48,8 @@ class EngineProbe:
 
     def begin(self) -> asyncio.Task[errors.SidecarError | None]:
         """Begin a probe, unless one goes on; its result is what it met, None if it succeeded."""
-        self._breakers.begin_probe()
         if self._task is None or self._task.done():
+            self._breakers.begin_probe()
             self._task = asyncio.get_running_loop().create_task(self._run(), name="engine-probe")
         return self._task
 

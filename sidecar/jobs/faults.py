@@ -84,12 +84,14 @@ def known_error(error: Exception) -> errors.SidecarError:
 @dataclass(slots=True)
 class Breaker:
     """Breaker of one resource. ``error``: the last that it met. ``tries``: those in vain.
-    ``doubted``: recordings may have caused one, so kept jobs wait until a probe succeeds."""
+    ``doubted``: recordings may have caused one, so kept jobs wait until a probe succeeds.
+    ``judged``: the probe in progress began after the last that a kept job met."""
 
     error: errors.SidecarError
     until: float = 0.0
     tries: int = 0
     doubted: bool = False
+    judged: bool = True
 
     def pause(self, first_s: float) -> None:
         """Hold jobs for a pause that doubles."""
@@ -139,6 +141,7 @@ class Breakers:
         holds = fault in _HOLDS[kept] if breaker else not doubted  # the first probe is at once
         breaker = self.open.setdefault(fault, Breaker(error))
         breaker.error, breaker.doubted = error, breaker.doubted or doubted
+        breaker.judged &= not (kept and doubted)
         if holds and time.monotonic() >= breaker.until:
             breaker.pause(self._retry_s)
         # that of our errors is for our clients, and the recording may have caused the others
@@ -181,11 +184,16 @@ class Breakers:
         """Hold kept jobs until `end_probe`."""
         for breaker in self.open.values():
             breaker.until = math.inf if breaker.doubted else breaker.until
+            breaker.judged = True
 
     def end_probe(self, error: errors.SidecarError | None) -> None:
-        """Note what a probe met; None: the engine works."""
+        """Note what a probe met; None: the engine works, or did before a kept job met an error
+        while the probe went on, for which another one is due."""
         if error is None:
-            self.succeeded({*Fault} - PERSISTENCE)
+            late = {fault for fault, breaker in self.open.items() if not breaker.judged}
+            for fault in late:
+                self.open[fault].until = 0.0
+            self.succeeded({*Fault} - PERSISTENCE - late)
             return
         for breaker in self.open.values():
             if breaker.doubted:

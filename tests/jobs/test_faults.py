@@ -799,3 +799,19 @@ async def test_job_waits_while_the_process_of_the_engine_has_no_descriptor_left(
         resource.prlimit(pid, resource.RLIMIT_NOFILE, (soft, hard))
         assert (await job.result()).text
         assert (slot.worker_pid, job.record.attempts) == (pid, 1)
+
+
+@pytest.mark.parametrize("kept", [True, False])
+def test_success_of_a_probe_says_nothing_of_what_a_kept_job_met_while_it_went_on(
+    kept: bool,
+) -> None:
+    breakers = Breakers()
+    breakers.failed(errors.EngineFailed())
+    breakers.begin_probe()
+    breakers.failed(errors.EngineFailed(), kept=kept)
+    breakers.end_probe(None)
+    assert breakers.doubted is kept, "requests are tried however often"
+    assert breakers.held_until(kept=True) == 0.0, "the next probe is due"
+    breakers.begin_probe()
+    breakers.end_probe(None)
+    assert not breakers.open
