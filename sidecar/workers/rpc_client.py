@@ -202,11 +202,14 @@ class RpcConnection(asyncio.Protocol):
                     self._calls[number].receive(frame)
             case {"pong": _, "reading_s": reading_s}:
                 self.reading_s, self._silent_pings = reading_s, self._silent_pings + 1
-                transcribes = "transcribe" in (one.operation for one in self._calls.values())
-                if transcribes and self._silent_pings > self.max_silent_pings:
-                    self.close("nothing of a transcription for hours")
                 for pong in self._pongs:
                     pong.set()
+
+    @property
+    def silent(self) -> bool:
+        """Return whether it transcribes, and has reported nothing for too many pings."""
+        transcribes = "transcribe" in (one.operation for one in self._calls.values())
+        return transcribes and self._silent_pings > self.max_silent_pings
 
     async def send(self, frame: bytes, beside: Sequence[int] = ()) -> None:
         """Send a frame after all earlier ones, with at most `channel.MAX_FILES` descriptors

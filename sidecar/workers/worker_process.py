@@ -33,6 +33,8 @@ HUNG_NOTE = "(it answered no ping, and the service killed it)"
 """Last line in the crash note of a process that hung."""
 READ_NOTE = "(the disk of a recording did not answer, and the service killed it)"
 """The same if it waited for a recording for longer than `READ_TIMEOUT_S`."""
+SILENT_NOTE = "(it reported nothing of a transcription for hours, and the service killed it)"
+"""The same if it is `RpcConnection.silent`."""
 PROCESS_STUCK = "the process was killed and does not end"
 """Message for callers if even a kill does not end the process, for example in a hung driver."""
 CONNECTION_STUCK = "the process has ended, and its connection has not"
@@ -221,6 +223,11 @@ class WorkerProcess:
     def reading_s(self) -> float:
         """Return the seconds that it had waited for a recording's disk at its last ping."""
         return self._connection.reading_s
+
+    @property
+    def silent(self) -> bool:
+        """Return whether it has reported nothing of its transcriptions for hours."""
+        return self._connection.silent
 
     def allow_silence(self) -> None:
         """Let a transcription report nothing however long: it waits for another server, and ends
@@ -414,6 +421,8 @@ class Heartbeat:
             ):
                 if worker is not None and worker.reading_s > READ_TIMEOUT_S:
                     worker.kill(hung=True, note=READ_NOTE)
+                elif worker is not None and worker.silent:
+                    worker.kill(hung=True, note=SILENT_NOTE)
                 continue
             if worker.alive or worker.exit_code is not None:
                 worker.kill(hung=True)

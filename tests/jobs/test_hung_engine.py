@@ -116,6 +116,8 @@ async def test_engine_that_reports_nothing_for_long_hangs_unless_it_waits_for_an
         hold.release()
         await job.result()
         assert job.record.crashes == (not remote)
+    notes = "".join(line for one in slot.crashed for line in one.last_lines)
+    assert ("reported nothing of a transcription" in notes) is not remote
 
 
 @pytest.mark.slow
@@ -208,7 +210,7 @@ async def test_busy_engine_that_answers_first_or_second_ping_is_not_killed(
 @virtual_time
 async def test_engine_in_use_is_pinged_often_and_one_at_rest_seldom() -> None:
     class Answers:
-        alive, pings, reading_s = True, 0, 0.0
+        alive, silent, pings, reading_s = True, False, 0, 0.0
 
         async def answers_ping(self, within_s: float) -> bool:
             self.pings += 1
@@ -231,6 +233,7 @@ async def test_engine_in_use_is_pinged_often_and_one_at_rest_seldom() -> None:
 @virtual_time
 async def test_engine_whose_read_of_a_recording_hangs_is_killed_only_after_the_limit() -> None:
     class Reads:
+        silent = False
         alive, note = True, ""
 
         def __init__(self) -> None:

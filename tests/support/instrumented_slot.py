@@ -26,6 +26,7 @@ from sidecar.transcripts.transcript import TranscriptionEvent
 from sidecar.workers import engine_lease
 from sidecar.workers.engine import Engine
 from sidecar.workers.loaded_model import DEFAULT_MODEL_ID, LoadedModel
+from sidecar.workers.worker_process import WorkerProcess
 
 FACTS = AudioInfo("wav", "sndfile", 3.0)
 
@@ -67,7 +68,12 @@ class OverheardSlot(Engine[EngineSpec]):
     shares: ClassVar[engine_lease.Sharing] = engine_lease.EXCLUSIVE
 
     def __init__(self, keep_alive_s: float = -1, precision: Precision = Precision.AUTO) -> None:
-        super().__init__(scripted_model(precision), keep_alive_s, sharing=self.shares)
+        self.crashed: list[WorkerProcess] = []
+        """Its processes of which a crash is noted."""
+        crashed = self.crashed.append
+        super().__init__(
+            scripted_model(precision), keep_alive_s, on_worker_crash=crashed, sharing=self.shares
+        )
         self.asked = 0
         self.refusal: errors.SidecarError | None = None
         self.poison: int | None = None

@@ -8,6 +8,7 @@ class StandInWorker:
     """What an engine sees of a process that loads nothing and answers pings until it dies."""
 
     stuck, exit_code, last_lines, reading_s, name = False, -9, (), 0.0, "stand-in"
+    silent = False
 
     def __init__(self, pid: int) -> None:
         self.pid, self.alive, self.died = pid, True, False
