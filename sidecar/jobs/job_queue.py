@@ -128,6 +128,7 @@ class Dispatcher:
         now = time.monotonic
         deadline: float | None = None
         while True:
+            since = now()
             job = self.wait_queue.due(self.number)
             if job is not None and job.record.kept and await self._probe.was_due():
                 continue  # it went before what might end the engine
@@ -140,7 +141,7 @@ class Dispatcher:
                     return job
             self._news.clear()
             if job is None or deadline is None:
-                in_s = self.wait_queue.next_start_in_s() if self.wait_queue else None
+                in_s = self.wait_queue.next_start_in_s(since) if self.wait_queue else None
                 with suppress(TimeoutError):
                     async with asyncio.timeout(in_s):
                         await self._news.wait()

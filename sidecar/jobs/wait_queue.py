@@ -196,11 +196,13 @@ class WaitQueue:
         job.not_before = time.monotonic() + rest_s
         self.changed()
 
-    def next_start_in_s(self) -> float | None:
-        """Return the seconds until a job that is held may start; None if none is."""
+    def next_start_in_s(self, since: float) -> float | None:
+        """Return the seconds until a job may start that was held ``since`` (`time.monotonic`, when
+        the caller began to look); None if none was. One whose time has come meanwhile is due."""
         now = time.monotonic()
         times = (self._held_until(job) for job in self._jobs.values())
-        return min((until - now for until in times if now < until < math.inf), default=None)
+        known = (max(0.0, until - now) for until in times if since < until < math.inf)
+        return min(known, default=None)
 
     def _held_until(self, job: Job) -> float:
         if not self.breakers.open:

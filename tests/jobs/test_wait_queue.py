@@ -366,11 +366,26 @@ def test_job_that_is_held_is_not_started_before_its_time_and_delays_no_other(
     lineup.join(held)
     held.not_before = 4600.0
     assert lineup.due(0) is None
-    assert lineup.next_start_in_s() == 3600.0
+    assert lineup.next_start_in_s(1000.0) == 3600.0
     lineup.join(other)
     assert lineup.due(0) is other
     held.not_before = 1000.0
     assert lineup.due(0) is held
+
+
+def test_job_whose_time_comes_while_the_queue_is_looked_at_is_looked_for_again_at_once(
+    recording: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now_s = began_s = 1000.0
+    monkeypatch.setattr("time.monotonic", lambda: now_s)
+    lineup, held = lineup_on(LoadedSlot(), guess=by_owner), job_of(recording, owner="a 10")
+    lineup.join(held)
+    held.not_before = 1001.0
+    assert lineup.due(0) is None
+    now_s = 1002.0
+    assert lineup.next_start_in_s(began_s) == 0.0
+    assert lineup.due(0) is held
+    assert lineup.next_start_in_s(now_s) is None
 
 
 def test_one_kept_job_is_tried_while_the_upstream_is_away_and_all_start_once_it_is_back(
@@ -404,7 +419,7 @@ def test_job_that_kept_the_engine_in_vain_rests_for_twice_as_long(recording: Pat
     lineup, job = lineup_on(LoadedSlot(), guess=by_owner), job_of(recording, owner="a 10")
     lineup.join(job)
     lineup.hold(job, errors.StorageUnreachable(), vain_s=1e6)
-    assert 1.9e6 < (lineup.next_start_in_s() or 0.0) <= 2e6
+    assert 1.9e6 < (lineup.next_start_in_s(0.0) or 0.0) <= 2e6
 
 
 @virtual_time
