@@ -4,8 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from sidecar.audio import Block
+from sidecar.diarization.clustering import detect_speech
+from sidecar.diarization.speaker_models import shared_speaker_models
 from sidecar.engines.vibevoice.vibevoice_coverage import missed_speech
-from sidecar.engines.vibevoice.vibevoice_windows import VibeVoiceWindow, detect_window_speech
+from sidecar.engines.vibevoice.vibevoice_windows import (
+    SpeechSpans,
+    VibeVoiceWindow,
+    resample_for_diarization,
+)
 from sidecar.plugins.upstream.audio_chunks import (
     AudioChunk,
     ChunkResult,
@@ -32,7 +39,7 @@ def result_and_rest(
         return _result(chunk, answer, server, chunk.end_s, ()), ()
     segments = shift_segments(answer.segments, chunk.start_s)
     window = VibeVoiceWindow(chunk.start_s, to_float(chunk.samples), None)
-    found = missed_speech(window, segments, chunk.rate, detect_window_speech, last=True)
+    found = missed_speech(window, segments, chunk.rate, _listen, last=True)
     missed = [(one.start_s, one.speech_s) for one in found]
     heard_until_s = max((one.end for one in segments), default=chunk.start_s)
     shorter = chunk.duration_s > UNTIMED_S or heard_until_s - chunk.start_s >= LEAST_HEARD_S
@@ -41,6 +48,12 @@ def result_and_rest(
     start_s, _ = missed.pop()
     rest = chunk.part(start_s, chunk.end_s + 1.0, last=chunk.last)
     return _result(chunk, answer, server, start_s, missed), (*rest.parts(UNTIMED_S),)
+
+
+def _listen(samples: Block, rate: int) -> SpeechSpans:
+    """Return the spans with speech; none if the models are not installed."""
+    models = shared_speaker_models()
+    return detect_speech(models, resample_for_diarization(samples, rate)) if models else ()
 
 
 def _result(
