@@ -64,6 +64,7 @@ PIECE_S = 0.1
 MICROPHONE_GONE_S = limit("microphone_gone", 5.0)
 """Seconds without a chunk after which a microphone counts as unplugged; not all systems report it,
 and a silent one sends zeros."""
+OVERFLOW = "This machine is too busy to take all audio of the microphone: words may be missing."
 LAST_WRITE_S = 1.0
 """Seconds that a recorder has after Ctrl-C to write what it holds: the buffer of arecord has half a
 second."""
@@ -306,8 +307,14 @@ def _open_microphone(
 
     loop: asyncio.AbstractEventLoop
     blocks = asyncio.Queue[bytes]()
+    begun = told = False
 
-    def take(block: Any, *_: Any) -> None:
+    def take(block: Any, _frames: int, _times: Any, status: Any) -> None:
+        nonlocal begun, told
+        if begun and not told and status and status.input_overflow:
+            told = True
+            loop.call_soon_threadsafe(print_error_line, OVERFLOW)
+        begun = True  # what was lost before is of no session
         loop.call_soon_threadsafe(blocks.put_nowait, bytes(block))
 
     try:

@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -29,6 +30,8 @@ class _Microphone:
     """A device that has heard all its blocks as soon as it is open."""
 
     PortAudioError = OSError
+    overflows = frozenset[int]()
+    """Blocks before which it lost audio."""
 
     def query_devices(self, *_: object) -> dict[str, Any]:
         return {"name": "Desk", "max_input_channels": 1, "default_samplerate": 16_000.0}
@@ -38,8 +41,9 @@ class _Microphone:
         return self
 
     def __enter__(self) -> None:
-        for block in BLOCKS:
-            self.callback(block)
+        for number, block in enumerate(BLOCKS):
+            status = SimpleNamespace(input_overflow=number in self.overflows)
+            self.callback(block, len(block) // 2, None, status)
 
     def __exit__(self, *_: object) -> None:
         pass
@@ -71,6 +75,21 @@ async def test_all_that_a_microphone_heard_before_ctrl_c_is_sent_before_the_end(
     shown = ShownSession(display.event)
     await _listen(backend, audio, display, shown)
     assert sent == [*BLOCKS, b"end"]
+
+
+async def test_audio_that_a_busy_machine_did_not_take_is_told_once_unless_it_was_before_the_first(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(audio_input, "import_sounddevice", _Microphone)
+    for overflows, told in ((frozenset({0}), 0), (frozenset({3, 7}), 1)):
+        monkeypatch.setattr(_Microphone, "overflows", overflows)
+        stopped, heard = asyncio.Event(), list[bytes]()
+        _, audio = audio_input.open_input(None, None, stopped)
+        async for block in audio:
+            heard.append(block)
+            stopped.set()
+        assert heard == BLOCKS
+        assert capsys.readouterr().err.count("words may be missing") == told
 
 
 def test_transcript_is_written_before_the_service_ends_which_another_ctrl_c_cuts_off(
