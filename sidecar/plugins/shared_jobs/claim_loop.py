@@ -31,6 +31,9 @@ ENGINE_STOP_TIMEOUT_S = 5.0
 ENGINE_STOP_POLL_S = 0.02
 
 
+SECOND_TRY_S = 1.0
+"""Rest of a recording that its node could not decode: the bytes stay the same. With none another
+node that cannot do it now would not be waited for."""
 UNSCHEDULABLE_AFTER_S = 600.0
 """Seconds that a job waits while no available node can do it. Time without any node does not count.
 All services that share jobs must use the same value."""
@@ -209,7 +212,7 @@ class ClaimLoop:
             self.queue.breakers.failed(error)
         rest_s = max(self.queue.breakers.rest_s(error, held.tries + 1), 2 * vain_s)
         if unable and isinstance(error, errors.BadAudio) and not passes(error):
-            rest_s = 0.0  # without another node this one ends it at once: its bytes stay the same
+            rest_s = SECOND_TRY_S  # by this node only if there is no other
         if passes(error) is not passes(JobFailure.of(error).error()):  # others judge its code
             # one that passes may have a text that blames a client
             other = errors.Unschedulable(error.detail, hint=error.hint)

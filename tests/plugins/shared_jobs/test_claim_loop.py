@@ -834,6 +834,24 @@ async def test_recording_that_the_only_node_cannot_decode_fails_at_once(
     assert code_of(failed) == "audio_undecodable"
 
 
+@virtual_time
+async def test_recording_that_a_node_cannot_decode_waits_for_another_that_cannot_do_it_now(
+    shared: Jobs,
+) -> None:
+    async with services(2, shared, run=False) as (one, other):
+        with one.claims.aside():
+            rests = await begun_job(other, shared)
+            with other.claims.aside():
+                other.met(rests, errors.DiskFull())
+                await until(lambda: not shared.claimed)
+        with other.claims.aside():
+            job = await until(lambda: one.queue.live(rests.id))
+            job.begin()
+        one.met(job, errors.AudioUndecodable())
+        await until(lambda: other.queue.live(job.id))
+        assert (one.claims.claimed, shared.get(job.id).over) == ([job.id], False)
+
+
 @pytest.mark.parametrize(
     ("fault", "code"),
     [
