@@ -81,6 +81,17 @@ def run_with(site: Path, *command: str | Path, **more: str) -> subprocess.Comple
     )
 
 
+def test_trial_with_another_number_of_threads_is_no_forecast(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file, pace = tmp_path / "tiny-q8_0.gguf", ggml_files.Pace(0.5, 0.25)
+    monkeypatch.setenv(ggml_files.THREADS, "2")
+    pace.write(file)
+    assert ggml_files.Pace.read(file) == pace
+    monkeypatch.setenv(ggml_files.THREADS, "3")
+    assert ggml_files.Pace.read(file) is None
+
+
 @pytest.mark.system
 def test_job_of_a_killed_worker_has_its_words_and_a_reload_takes_another_file(
     site: Path, files: Path

@@ -50,17 +50,13 @@ def convert(folder: Path, target: Path, kind: str, library: Library) -> None:
         (name, kind_of(layout.name_of(name), [*held[name].shape], kind), [*held[name].shape])
         for name in sorted(held)
     ]
-
-    def data() -> Iterator[npt.NDArray[Any]]:
-        for name, chosen, shape in listed:
-            yield encoded(floats(held[name]), chosen, shape, library)
-
+    data = (encoded(floats(held[name]), chosen, shape, library) for name, chosen, shape in listed)
     unfinished = target.with_suffix(".part")
     tensors = [
         (layout.name_of(name), KINDS[one][0], tuple(shape[::-1])) for name, one, shape in listed
     ]
     try:
-        write_gguf(unfinished, fields, tensors, data())
+        write_gguf(unfinished, fields, tensors, data)
         os.replace(unfinished, target)
     finally:
         unfinished.unlink(missing_ok=True)

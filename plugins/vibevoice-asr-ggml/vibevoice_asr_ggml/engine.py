@@ -13,16 +13,7 @@ from sidecar.errors import ModelLoadFailed
 from sidecar.gpu_memory.gpu_devices import host_free_bytes
 from sidecar.interfaces.engine_interface import LoadOptions, TranscriptionRequest
 from sidecar.transcripts.transcript import ResumePoint, TranscriptionEvent
-from vibevoice_asr_ggml import SPEC
-from vibevoice_asr_ggml.files import (
-    LIBRARIES,
-    GgmlFootprint,
-    Pace,
-    files_in,
-    footprint_of,
-    planned,
-    thread_count,
-)
+from vibevoice_asr_ggml import SPEC, files
 from vibevoice_asr_ggml.gguf_file import read_header
 from vibevoice_asr_ggml.library import Device, Library
 from vibevoice_asr_ggml.model import GgmlModel
@@ -36,7 +27,7 @@ class GgmlEngine:
     def __init__(self) -> None:
         self.model: GgmlModel | None = None
         """The loaded model; None before `load`."""
-        self._footprint: GgmlFootprint | None = None
+        self._footprint: files.GgmlFootprint | None = None
 
     def load(self, options: LoadOptions) -> Iterator[float]:
         """Load the file of the precision onto its device.
@@ -46,23 +37,23 @@ class GgmlEngine:
                 fit, or the library is missing or of another version.
         """
         yield 0.0
-        files = files_in(Path(options.checkpoint)) if options.checkpoint is not None else {}
+        there = files.files_in(Path(options.checkpoint)) if options.checkpoint is not None else {}
         precision = SPEC.resolve_precision(options.precision)
-        if options.precision not in SPEC.precisions and files:
-            precision = next(iter(files))
-        if precision not in files:
+        if options.precision not in SPEC.precisions and there:
+            precision = next(iter(there))
+        if precision not in there:
             raise ModelLoadFailed(f"There is no file in {precision}.")
-        file = read_header(files[precision])
-        folder = os.environ.get(LIBRARIES)
+        file = read_header(there[precision])
+        folder = os.environ.get(files.LIBRARIES)
         library = Library(Path(folder) if folder else None)
-        device = Device(library, options.device, thread_count())
+        device = Device(library, options.device, files.thread_count())
         for step in GgmlModel.load(file, SPEC, precision, device):
             if isinstance(step, GgmlModel):
                 self.model = step
-                Pace(*step.pace).write(files[precision])
+                files.Pace(*step.pace).write(there[precision])
             else:
                 yield step
-        self._footprint = footprint_of(file, precision)
+        self._footprint = files.footprint_of(file, precision)
         yield 1.0
 
     def transcribe(self, request: TranscriptionRequest) -> Iterator[TranscriptionEvent]:
@@ -83,7 +74,7 @@ class GgmlEngine:
         assert footprint is not None
         device = model.loaded.device
         free_bytes = host_free_bytes() if device.type == "cpu" else device.free_bytes()
-        options = planned(request.options, footprint, free_bytes)
+        options = files.planned(request.options, footprint, free_bytes)
         work = VibeVoiceTranscription(
             model, replace(request, options=options), resume_points=resume_points
         )

@@ -132,17 +132,20 @@ class Pace:
 
     @classmethod
     def read(cls, file: Path) -> Pace | None:
-        """Return what the last load of a GGUF file measured; `None` if it did not."""
+        """Return what the last load of a GGUF file measured; `None` if it did not, or had another
+        number of threads."""
         try:
             pace = json.loads(_pace_file(file).read_text("utf-8"))
-            return cls(float(pace["audio_s"]), float(pace["token_s"]))
+            measured = cls(float(pace["audio_s"]), float(pace["token_s"]))
+            return measured if pace["threads"] == thread_count() else None
         except (OSError, ValueError, KeyError, TypeError):
             return None
 
     def write(self, file: Path) -> None:
         """Keep it beside a GGUF file, if its folder can be written to."""
         with contextlib.suppress(OSError):
-            _pace_file(file).write_text(json.dumps(asdict(self)), "utf-8")
+            measured = asdict(self) | {"threads": thread_count()}
+            _pace_file(file).write_text(json.dumps(measured), "utf-8")
 
 
 def _pace_file(file: Path) -> Path:

@@ -23,8 +23,7 @@ ARCHITECTURE, ARCHITECTURES = "general.architecture", ("vibevoice-asr", "vibevoi
 _MAX_TENSORS, _MAX_FIELDS, _MAX_NAME, _MAX_TEXT = 1 << 14, 1 << 12, 1 << 10, 1 << 26
 _MAX_LIST = 1 << 20
 """More than published files have: 7B has 700 tensors, 40 fields, 152,064 tokens."""
-_NUMBERS = {0: "B", 1: "b", 2: "H", 3: "h", 4: "I", 5: "i", 6: "f", 7: "?", 10: "Q", 11: "q"}
-_NUMBERS[12] = "d"
+_NUMBERS = dict(enumerate("BbHhIif?")) | {10: "Q", 11: "q", 12: "d"}
 _TEXT, _LIST, _COUNT = 8, 9, 4
 KINDS = {
     "f32": (0, 1, 4),

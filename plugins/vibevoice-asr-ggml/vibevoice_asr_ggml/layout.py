@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
+from math import prod
 from typing import Any
 
 from sidecar.engines.vibevoice.vibevoice_prompt import HOP_SAMPLES
@@ -63,24 +64,18 @@ class VibeVoiceLayout:
                 f"{file.path.name} is not VibeVoice-ASR: its architecture is {str(kind)[:40]!r}."
             )
 
-        def count(name: str) -> int:
-            value = fields.get(f"vibevoice.{name}")
-            if not isinstance(value, int) or not 0 < value < _MOST:
+        def number(name: str, kind: type[float], most: float = _MOST, usual: float = 0.0) -> Any:
+            value: Any = fields.get(f"vibevoice.{name}", usual)
+            if not isinstance(value, kind) or not 0 < value < most:
                 raise damaged(file.path, f"has no usable vibevoice.{name}")
             return value
 
-        def counts(name: str) -> tuple[int, ...]:
+        def numbers(name: str, least: int, most: int) -> list[int]:
             values = fields.get(f"vibevoice.{name}")
-            listed = values if isinstance(values, list) and len(values) < 16 else [None]
-            if not all(isinstance(one, int) and 0 < one < 64 for one in listed):
+            found: list[Any] = values if isinstance(values, list) and len(values) < 16 else []
+            if not found or not all(isinstance(one, int) and least <= one < most for one in found):
                 raise damaged(file.path, f"has no usable vibevoice.{name}")
-            return tuple(listed)
-
-        def real(name: str, usual: float | None, most: float) -> float:
-            value = fields.get(f"vibevoice.{name}", usual)
-            if not isinstance(value, float) or not 0 < value < most:
-                raise damaged(file.path, f"has no usable vibevoice.{name}")
-            return value
+            return found
 
         for name in (TOKENIZER, PROMPT, CONTEXT_PROMPT):
             if not isinstance(fields.get(name), str):
@@ -92,24 +87,24 @@ class VibeVoiceLayout:
         level = fields.get("vibevoice.target_dbfs", -25.0)
         loud = isinstance(level, float) and -100 < level <= 0
         layout = cls(
-            hidden=count("d_lm"),
-            layers=count("n_lm_layers"),
-            heads=count("n_heads"),
-            kv_heads=count("n_kv_heads"),
-            head_dim=count("head_dim"),
-            mlp=count("d_ffn"),
-            vocabulary=count("vocab_size"),
-            rope_theta=real("rope_theta", None, 1e12),
-            latents={"at": count("vae_dim_acoustic"), "st": count("vae_dim_semantic")},
-            filters=count("n_filters"),
-            ratios=counts("encoder_ratios")[::-1],
-            depths=counts("encoder_depths"),
-            epsilon=real("rms_norm_eps", 1e-6, 1.0),
-            encoder_epsilon=real("encoder_rms_norm_eps", 1e-5, 1.0),
-            noise=real("vae_std", 0.625, 1e3),
-            loudness=(level, real("loudness_eps", 1e-6, 1.0)) if loud else None,
-            ends=frozenset(_ids(file, "eos_token_ids")),
-            audio_token=_ids(file, "audio_token_ids")[0],
+            hidden=number("d_lm", int),
+            layers=number("n_lm_layers", int),
+            heads=number("n_heads", int),
+            kv_heads=number("n_kv_heads", int),
+            head_dim=number("head_dim", int),
+            mlp=number("d_ffn", int),
+            vocabulary=number("vocab_size", int),
+            rope_theta=number("rope_theta", float, 1e12),
+            latents={"at": number("vae_dim_acoustic", int), "st": number("vae_dim_semantic", int)},
+            filters=number("n_filters", int),
+            ratios=tuple(numbers("encoder_ratios", 1, 64))[::-1],
+            depths=tuple(numbers("encoder_depths", 1, 64)),
+            epsilon=number("rms_norm_eps", float, 1.0, 1e-6),
+            encoder_epsilon=number("encoder_rms_norm_eps", float, 1.0, 1e-5),
+            noise=number("vae_std", float, 1e3, 0.625),
+            loudness=(level, number("loudness_eps", float, 1.0, 1e-6)) if loud else None,
+            ends=frozenset(numbers("eos_token_ids", 0, _MOST)),
+            audio_token=numbers("audio_token_ids", 0, _MOST)[0],
         )
         layout._check(file)
         return layout
@@ -130,18 +125,12 @@ class VibeVoiceLayout:
         return (1, *self.ratios)
 
     def _check(self, file: GgufFile) -> None:
-        hop = 1
-        for ratio in self.ratios:
-            hop *= ratio
-        wrong = ""
-        if len(self.depths) != len(self.ratios) + 1 or hop != HOP_SAMPLES:
-            wrong = "has stages that do not make a token of 3,200 samples"
-        elif self.heads % self.kv_heads or self.head_dim % 2 or self.head_dim > 256:
-            wrong = "has heads that cannot share keys"
-        elif max(self.ends | {self.audio_token}) >= self.vocabulary:
-            wrong = "has marks outside of its vocabulary"
-        if wrong:
-            raise damaged(file.path, wrong)
+        if len(self.depths) != len(self.strides) or prod(self.ratios) != HOP_SAMPLES:
+            raise damaged(file.path, "has stages that do not make a token of 3,200 samples")
+        if self.heads % self.kv_heads or self.head_dim % 2 or self.head_dim > 256:
+            raise damaged(file.path, "has heads that cannot share keys")
+        if max(self.ends | {self.audio_token}) >= self.vocabulary:
+            raise damaged(file.path, "has marks outside of its vocabulary")
         for name, sizes in self.tensors():
             found = file.tensors.get(name)
             if found is None and name == "lm_head.weight":
@@ -194,13 +183,6 @@ class VibeVoiceLayout:
             before = width
         yield f"{at}head.weight", (KERNEL, before, latents)
         yield f"{at}head.bias", (latents,)
-
-
-def _ids(file: GgufFile, name: str) -> list[int]:
-    found: Any = file.fields.get(f"vibevoice.{name}")
-    if not isinstance(found, list) or not found or not all(isinstance(one, int) for one in found):
-        raise damaged(file.path, f"has no usable vibevoice.{name}")
-    return found
 
 
 _STAGED = r"conv_layers\.(\d+)\.(conv\.conv|stage)\."

@@ -25,26 +25,15 @@ GRAPH_NODES = 8192
 """Nodes and leaves of a graph at most: the decoder of 7B has 900, an encoder 1,600."""
 _CPU, _GPU, _INTEGRATED = 0, 1, 2
 """Kinds of devices (ggml-backend.h)."""
-_ABORTED, _IN_WEIGHTS = 1, 1
-_TYPES = {
-    "p": ctypes.c_void_p,
-    "i": ctypes.c_int,
-    "l": ctypes.c_int64,
-    "z": ctypes.c_size_t,
-    "f": ctypes.c_float,
-    "b": ctypes.c_bool,
-    "s": ctypes.c_char_p,
-    "-": None,
-}
+_IN_WEIGHTS = 1
+"""Use of a buffer (ggml-backend.h)."""
+_NUMBERS = {"i": ctypes.c_int, "l": ctypes.c_int64, "z": ctypes.c_size_t, "f": ctypes.c_float}
+_TYPES = _NUMBERS | {"p": ctypes.c_void_p, "b": ctypes.c_bool, "s": ctypes.c_char_p, "-": None}
 _ABORT = ctypes.CFUNCTYPE(ctypes.c_bool, ctypes.c_void_p)
 
 
 class _InitParams(ctypes.Structure):
-    _fields_ = (
-        ("mem_size", ctypes.c_size_t),
-        ("mem_buffer", ctypes.c_void_p),
-        ("no_alloc", ctypes.c_bool),
-    )
+    _fields_ = (("size", ctypes.c_size_t), ("buffer", ctypes.c_void_p), ("no_alloc", ctypes.c_bool))
 
 
 _SIGNATURES = """
@@ -131,9 +120,8 @@ class Library:
 
     def tensor(self, context: int, kind: int, sizes: Sequence[int]) -> int:
         """Return a tensor; ``sizes``: the quickest dimension first."""
-        tensor: int = self.new_tensor(
-            context, kind, len(sizes), (ctypes.c_int64 * len(sizes))(*sizes)
-        )
+        array = (ctypes.c_int64 * len(sizes))(*sizes)
+        tensor: int = self.new_tensor(context, kind, len(sizes), array)
         return tensor
 
     def send(self, tensor: int, values: npt.NDArray[Any]) -> None:
@@ -293,10 +281,6 @@ class Graph:
         self._library.set_input(tensor)
         self._inputs.append((tensor, values))
         return tensor
-
-    def linear(self, x: int, weight: int, bias: int) -> int:
-        """Return a matrix product with a bias."""
-        return self.add(self.mul_mat(weight, x), bias)
 
     def normed(self, x: int, weight: int, epsilon: float) -> int:
         """Return an RMS norm."""

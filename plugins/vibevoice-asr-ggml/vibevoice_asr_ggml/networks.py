@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import partial
+from functools import partial, reduce
 from typing import Any
 
 import numpy as np
@@ -43,6 +43,10 @@ class Weights:
 
     def __contains__(self, name: str) -> bool:
         return name in self._tensors
+
+    def linear(self, graph: Graph, name: str, x: int) -> int:
+        """Return a layer of a graph: a matrix product with a bias."""
+        return graph.add(graph.mul_mat(self[f"{name}.weight"], x), self[f"{name}.bias"])
 
     def load(self) -> Iterator[float]:
         """Load them; yield the share that is loaded.
@@ -107,25 +111,21 @@ class AudioEncoder:
             work = _Convolutions(graph, self._weights, self._past, layout)
             x = graph.input(samples.reshape(-1, 1))
             channels, length = 1, len(samples)
-            for stage, (width, stride) in enumerate(
-                zip(layout.widths, layout.strides, strict=True)
-            ):
+            stages = zip(layout.widths, layout.strides, layout.depths, strict=True)
+            for stage, (width, stride, depth) in enumerate(stages):
                 x = work.convolve(x, f"{name}ds.{stage}.0.conv.", channels, length, stride)
                 channels, length = width, length // stride
-                for block in range(layout.depths[stage]):
+                for block in range(depth):
                     x = work.block(x, f"{name}s.{stage}.{block}.", channels, length)
             x = work.convolve(x, f"{name}head.", channels, length, 1)
             if noise is not None:
                 x = graph.add(x, graph.input(noise))
             at, get = PROJECTORS[self._at], self._weights
-            x = graph.linear(x, get[f"{at}.fc1.weight"], get[f"{at}.fc1.bias"])
+            x = get.linear(graph, f"{at}.fc1", x)
             x = graph.normed(x, get[f"{at}.norm.weight"], _PROJECTOR_EPSILON)
-            x = graph.linear(x, get[f"{at}.fc2.weight"], get[f"{at}.fc2.bias"])
-            graph.also(x, kept=True)
+            x = graph.also(get.linear(graph, f"{at}.fc2", x), kept=True)
             graph.compute()
-            self._past = {
-                key: graph.floats(tensor, shape) for key, (tensor, shape) in work.ends.items()
-            }
+            self._past = {key: graph.floats(*end) for key, end in work.ends.items()}
             return graph.floats(x, (length, layout.hidden))
 
 
@@ -155,32 +155,29 @@ class _Convolutions:
         """Return a convolution of ``x`` (channels, length), of one result for ``stride`` inputs."""
         graph, parts = self.graph, KERNEL if stride == 1 else 2
         x = self._after_past(x, name, channels, length, (parts - 1) * stride)
-        count, row, result = length // stride, 4 * channels * stride, None
-        for part in range(parts):
-            seen = graph.view_2d(x, stride * channels, count, row, part * row)
-            one = graph.mul_mat(self.weights[f"{name}weight.{part}"], seen)
-            result = one if result is None else graph.add(result, one)
-        assert result is not None
-        return graph.add(result, self.weights[f"{name}bias"])
+        sizes, row = (stride * channels, length // stride), 4 * channels * stride
+        seen = (graph.view_2d(x, *sizes, row, part * row) for part in range(parts))
+        weights = (self.weights[f"{name}weight.{part}"] for part in range(parts))
+        return graph.add(
+            reduce(graph.add, map(graph.mul_mat, weights, seen)), self.weights[f"{name}bias"]
+        )
 
     def block(self, x: int, name: str, width: int, length: int) -> int:
         """Return a block: a depthwise convolution and a feed-forward network."""
         graph, get, epsilon = self.graph, self.weights, self.layout.encoder_epsilon
         normed = graph.normed(x, get[f"{name}norm.weight"], epsilon)
         seen = self._after_past(normed, name, width, length, KERNEL - 1)
-        mixed, row = get[f"{name}dw_conv.bias"], 4 * width
-        total = None
-        for part in range(KERNEL):
-            shifted = graph.view_2d(seen, width, length, row, part * row)
-            one = graph.mul(shifted, graph.view_1d(get[f"{name}dw_conv.weight"], width, part * row))
-            total = one if total is None else graph.add(total, one)
-        assert total is not None
-        x = graph.add(x, graph.mul(graph.add(total, mixed), get[f"{name}gamma"]))
-        inner = graph.normed(x, get[f"{name}ffn_ln.weight"], epsilon)
-        inner = graph.linear(inner, get[f"{name}ffn.up.weight"], get[f"{name}ffn.up.bias"])
-        inner = graph.linear(
-            graph.gelu_erf(inner), get[f"{name}ffn.down.weight"], get[f"{name}ffn.down.bias"]
+        weight, row = get[f"{name}dw_conv.weight"], 4 * width
+        places = [part * row for part in range(KERNEL)]
+        shifted = (graph.view_2d(seen, width, length, row, place) for place in places)
+        weights = (graph.view_1d(weight, width, place) for place in places)
+        mixed = graph.add(
+            reduce(graph.add, map(graph.mul, shifted, weights)), get[f"{name}dw_conv.bias"]
         )
+        x = graph.add(x, graph.mul(mixed, get[f"{name}gamma"]))
+        inner = graph.normed(x, get[f"{name}ffn_ln.weight"], epsilon)
+        inner = graph.gelu_erf(get.linear(graph, f"{name}ffn.up", inner))
+        inner = get.linear(graph, f"{name}ffn.down", inner)
         return graph.add(x, graph.mul(inner, get[f"{name}ffn_gamma"]))
 
 
@@ -211,8 +208,7 @@ class LanguageModel:
 
     def __init__(self, weights: Weights, layout: VibeVoiceLayout, device: Device) -> None:
         self._weights, self._layout, self._device = weights, layout, device
-        table = "lm.tok_emb.weight"
-        self._head = "lm_head.weight" if "lm_head.weight" in weights else table
+        self._head = "lm_head.weight" if "lm_head.weight" in weights else "lm.tok_emb.weight"
 
     def embed(self, ids: Sequence[int]) -> Floats:
         """Return the embeddings (tokens, hidden) of token ids."""
@@ -263,8 +259,7 @@ class LanguageModel:
         normed = graph.normed(x, get[f"{name}attn_ln.weight"], epsilon)
 
         def heads(part: str, many: int) -> int:
-            at = f"{name}attn.{part}_proj."
-            made = graph.linear(normed, get[f"{at}weight"], get[f"{at}bias"])
+            made = get.linear(graph, f"{name}attn.{part}_proj", normed)
             return graph.reshape_3d(made, dim, many, count)
 
         def turned(states: int) -> int:
