@@ -18,11 +18,17 @@ import httpx
 
 from sidecar import errors, openai_http
 from sidecar.audio import VIBEVOICE_SAMPLE_RATE
+from sidecar.engines.vibevoice.vibevoice_coverage import MAX_AGAIN_S
 from sidecar.interfaces.engine_interface import TranscribeOptions, UpstreamOptions
 from sidecar.plugins.upstream.audio_chunks import AudioChunk, ChunkResult
 from sidecar.plugins.upstream.errors import UpstreamError, UpstreamGarbled
 from sidecar.plugins.upstream.load_balancer import DEFAULT_LIMITS, ChunkAttempts, FailoverLimits
-from sidecar.plugins.upstream.missed_by_upstream import result_and_rest
+from sidecar.plugins.upstream.missed_by_upstream import (
+    is_of_what_was_sent,
+    result_and_rest,
+    unheard,
+)
+from sidecar.plugins.upstream.openai_dialect import UNTIMED_S
 from sidecar.plugins.upstream.upstream_client import UpstreamClient
 from sidecar.plugins.upstream.upstream_dialect import (
     ChunkRequest,
@@ -158,8 +164,9 @@ class ChunkRequests:
                     upstream.load.succeeded()
                     left_out[upstream].update(answer.ignored)
                     whole = dialect.complete or options.max_tokens is not None
+                    again_s = MAX_AGAIN_S if dialect.diarizes else UNTIMED_S
                     result, rest = await asyncio.to_thread(
-                        result_and_rest, *(chunk, answer, upstream.name), not whole
+                        result_and_rest, *(chunk, answer, upstream.name), None if whole else again_s
                     )
                     kept, smaller = [result], rest
                 else:
@@ -181,14 +188,15 @@ class ChunkRequests:
                 continue
             finally:
                 upstream.load.running -= 1
-            results = [
-                *kept,
-                *[
-                    result
-                    for part in smaller
-                    for result in await self.transcribe(part, options, left_out, on_segments)
-                ],
-            ]
+            results = [*kept]
+            for part in smaller:
+                try:
+                    results += await self.transcribe(part, options, left_out, on_segments)
+                except errors.SidecarError as error:
+                    if not kept or not is_of_what_was_sent(error):
+                        raise
+                    log.info("no upstream has words at %.1f s: %s", part.start_s, error.code)
+                    results.append(unheard(part, kept[0]))
             lengths = [one.end_s - one.start_s for one in results if one.server == upstream.name]
             if lengths and learns:
                 upstream.longest_s = min(upstream.longest_s, max(lengths))

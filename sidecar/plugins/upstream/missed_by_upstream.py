@@ -1,9 +1,12 @@
-"""Speech of a chunk that an upstream's answer has no words for. Pure."""
+"""Speech of a chunk that an upstream's answer has no words for."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
+from typing import cast
 
+from sidecar import errors
 from sidecar.audio import Block
 from sidecar.diarization.clustering import detect_speech
 from sidecar.diarization.speaker_models import shared_speaker_models
@@ -20,6 +23,7 @@ from sidecar.plugins.upstream.audio_chunks import (
     time_words,
     to_float,
 )
+from sidecar.plugins.upstream.errors import UpstreamFailed, UpstreamGarbled
 from sidecar.plugins.upstream.openai_dialect import UNTIMED_S
 from sidecar.plugins.upstream.upstream_dialect import UpstreamAnswer
 
@@ -28,17 +32,19 @@ LEAST_HEARD_S = 5.0
 
 
 def result_and_rest(
-    chunk: AudioChunk, answer: UpstreamAnswer, server: str, look: bool
+    chunk: AudioChunk, answer: UpstreamAnswer, server: str, again_s: float | None
 ) -> tuple[ChunkResult, tuple[AudioChunk, ...]]:
     """Return the result of an answer, and the chunks to send for the speech behind its last word.
 
-    ``look``: whether speech may be missing. What is missing between two words, or where a shorter
-    chunk does not help, is in the result's ``missed``.
+    ``again_s``: longest chunk for speech that was missed; `None` if none is looked for. Each is at
+    most half of ``chunk``, or `UNTIMED_S`: of the same input there is the same answer. What is
+    missing between two words, or where a shorter chunk does not help, is in the result's
+    ``missed``.
     """
-    if not look:
+    if again_s is None:
         return _result(chunk, answer, server, chunk.end_s, ()), ()
     segments = shift_segments(answer.segments, chunk.start_s)
-    window = VibeVoiceWindow(chunk.start_s, to_float(chunk.samples), None)
+    window = VibeVoiceWindow(chunk.start_s, cast("Block", chunk.samples), None)  # see `_listen`
     found = missed_speech(window, segments, chunk.rate, _listen, last=True)
     missed = [(one.start_s, one.speech_s) for one in found]
     heard_until_s = max((one.end for one in segments), default=chunk.start_s)
@@ -47,13 +53,30 @@ def result_and_rest(
         return _result(chunk, answer, server, chunk.end_s, missed), ()
     start_s, _ = missed.pop()
     rest = chunk.part(start_s, chunk.end_s + 1.0, last=chunk.last)
-    return _result(chunk, answer, server, start_s, missed), (*rest.parts(UNTIMED_S),)
+    longest_s = max(UNTIMED_S, min(again_s, chunk.duration_s / 2))
+    return _result(chunk, answer, server, start_s, missed), (*rest.parts(longest_s),)
+
+
+def is_of_what_was_sent(error: errors.SidecarError) -> bool:
+    """Return whether a server fails on the audio or the options that it was sent."""
+    fails = isinstance(error, UpstreamFailed | UpstreamGarbled)
+    return fails or error.fault is errors.Fault.RECORDING
+
+
+def unheard(part: AudioChunk, before: ChunkResult) -> ChunkResult:
+    """Return the result of a part of a chunk that no server has words for, ``before``: that of the
+    part before."""
+    answer = replace(before.answer, segments=(), notices=(), late=())
+    missed = ((part.start_s, part.duration_s),)
+    return ChunkResult(part.start_s, part.end_s, answer, before.server, missed)
 
 
 def _listen(samples: Block, rate: int) -> SpeechSpans:
-    """Return the spans with speech; none if the models are not installed."""
+    """Return the spans with speech in samples of 16 bits; none if the models are not installed."""
     models = shared_speaker_models()
-    return detect_speech(models, resample_for_diarization(samples, rate)) if models else ()
+    if not models:
+        return ()
+    return detect_speech(models, resample_for_diarization(to_float(samples), rate))
 
 
 def _result(
