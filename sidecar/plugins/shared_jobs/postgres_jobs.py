@@ -166,18 +166,22 @@ class PostgresJobStore:
         the database does not answer, that is raised, but the job stays in memory, as its words may
         be nowhere else, and is persisted once the database is back."""
         events = [JobEvent(1 + at, self._now(), change) for at, change in enumerate(changes)]
-        ended = job_rows.replay_events(record, events)
+        persist = self._importer(record, events)
         try:
-            await persist_import(partial(self._import, record, events), self.save_pauses_s)
+            await persist_import(persist, self.save_pauses_s)
         except errors.JournalUnreachable:
-            self._soon(partial(self._import_later, events, record), uuid.uuid4().hex)
+            other = replace(record, id=uuid.uuid4().hex)
+            self._soon(self._import_later, record.id, persist, self._importer(other, events))
             raise
-        return ended
+        return job_rows.replay_events(record, events)
 
-    async def _import(self, record: JobRecord, events: Sequence[JobEvent]) -> None:
+    def _importer(
+        self, record: JobRecord, events: Sequence[JobEvent]
+    ) -> Callable[[], Awaitable[None]]:
+        """Return what persists a job that has ended. It is encrypted once: so the database knows
+        its own row again if the answer to a call was lost."""
         ended = job_rows.replay_events(record, events)
-        ((there,),) = await self._database.call(
-            "import_1",
+        values = (
             record.id,
             record.owner,
             self._rows.encrypt_record(record),
@@ -190,21 +194,29 @@ class PostgresJobStore:
             ended.state.value,
             self._rows.encrypt_summary(ended),
         )
-        if not there:
-            raise JobIdTaken(record.id)
-        self._retention.settle(record.owner)
+
+        async def persist() -> None:
+            ((there,),) = await self._database.call("import_1", *values)
+            if not there:
+                raise JobIdTaken(record.id)
+            self._retention.settle(record.owner)
+
+        return persist
 
     async def _import_later(
-        self, events: Sequence[JobEvent], record: JobRecord, other_id: str
+        self,
+        job_id: str,
+        persist: Callable[[], Awaitable[None]],
+        persist_by_other_id: Callable[[], Awaitable[None]],
     ) -> None:
-        """Persist a job that has ended, by another id if that is another job's: nobody else has its
-        words. One that was deleted meanwhile is not persisted."""
+        """Persist a job that has ended, by another id if its own is another job's: nobody else has
+        its words. One that was deleted meanwhile is not persisted."""
         try:
-            await self._import(record, events)
+            await persist()
         except JobIdTaken:
-            await self.get(record.id)
-            log.warning("job %s has the id of another: it is %s now", record.id, other_id)
-            await self._import(replace(record, id=other_id), events)
+            await self.get(job_id)
+            log.warning("job %s has the id of another: it gets another one", job_id)
+            await persist_by_other_id()
 
     async def get(self, job_id: str) -> JobRecord:
         """Return a job as it is now.

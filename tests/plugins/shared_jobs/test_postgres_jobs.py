@@ -637,6 +637,32 @@ async def test_data_folder_of_kept_jobs_is_refused_to_shared_jobs(
     JobPersistence(keep_jobs).close()
 
 
+@pytest.mark.parametrize("taken", [False, True])
+@pytest.mark.parametrize("lost", [1, 2, 3])
+async def test_ended_job_of_which_answers_are_lost_behind_their_commit_is_there_once(
+    front: Service, monkeypatch: pytest.MonkeyPatch, lost: int, taken: bool
+) -> None:
+    answers, call = [True] * lost, PostgresDatabase.call
+
+    async def call_without_answer(database: PostgresDatabase, name: str, *values: Any) -> Any:
+        found = await call(database, name, *values)
+        if name == "import_1" and answers and answers.pop():
+            raise errors.JournalUnreachable()
+        return found
+
+    monkeypatch.setattr(PostgresDatabase, "call", call_without_answer)
+    front.jobs.save_pauses_s = ()
+    other = (await front.submit("ada"))[0] if taken else submitted()
+    with pytest.raises(errors.JournalUnreachable):
+        await front.jobs.import_ended(
+            replace(submitted("bob"), id=other.id), [StartedChange(), DONE]
+        )
+    await idle(front)
+    (job,) = await front.jobs.list("bob")
+    assert (job.id == other.id) is not taken
+    assert job.state is JobState.DONE
+
+
 @pytest.mark.parametrize("kept", [True, False])
 async def test_recording_file_is_fsynced_if_job_is_kept_and_not_if_client_waits(
     journal: str, tmp_path: Path, voice: bytes, monkeypatch: pytest.MonkeyPatch, kept: bool
