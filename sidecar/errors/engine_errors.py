@@ -141,8 +141,8 @@ class EngineFailed(SidecarError, code="engine_failed"):
 
 def unexpected_engine_error(error: BaseException) -> SidecarError:
     """Return the error of an engine that raised one of Python or a library: the machine's if that
-    lacks something. A `MemoryError` is as the kernel's kill: a recording may ask for more than
-    there is, and a process that holds too much has to end."""
+    lacks something. A `MemoryError` weighs as the kernel's kill: a recording may ask for more than
+    there is. The process that holds too much ends if a probe of it fails, too."""
     raised = OutOfMemory if isinstance(error, MemoryError) else EngineFailed
     return machine_error(error) or raised(f"The engine failed: {type(error).__name__}.")
 

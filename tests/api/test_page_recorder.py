@@ -136,6 +136,27 @@ def test_recording_of_a_tab_closed_while_it_was_sent_is_one_job(
     assert [one["id"] for one in server.jobs()] == [job["id"]]
 
 
+REUSED = """const { fetch } = window;
+window.fetch = async (address, options, ...more) => {
+  if (options?.method !== "POST" || window.reused) return fetch(address, options, ...more);
+  window.reused = true;
+  const wrong = { code: "idempotency_key_reused", detail: "No.", hint: "" };
+  return Response.json(wrong, { status: 422 });
+};"""
+"""The first request to send something has a key that another had."""
+
+
+def test_recording_whose_key_another_had_is_sent_under_a_new_one(
+    visitor: Visitor, server: Server
+) -> None:
+    visitor.opens(server)
+    visitor.js(REUSED)
+    visitor.records(1)
+    visitor.sees(".recording button", "Stop").click()
+    visitor.sees("#main .title", "scripted")
+    assert visitor.js("return window.reused")
+
+
 def test_recording_of_a_closed_tab_is_deleted_only_after_a_question(
     visitor: Visitor, server: Server
 ) -> None:

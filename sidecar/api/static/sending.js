@@ -6,6 +6,8 @@ import { client } from "./session.js";
 import { trouble } from "./words.js";
 
 const AT_ONCE = 2;
+/** Its tab sent it under this key otherwise, as before the service had another engine. */
+const REUSED = "idempotency_key_reused";
 /** Of a file that is gone, was written on after it was chosen, or may not be read. */
 export const UNREADABLE = {
   detail: "The browser cannot read this file: it was moved, changed or deleted, or may not be read.",
@@ -64,7 +66,8 @@ export class Sending {
       if (error.status === 401 && this.#recorder.own(take)) this.#store.set({ locked: true });
       const { file } = take;
       const wrong = !file || (await isReadable(file)) ? trouble(error) : UNREADABLE;
-      this.#step(id, "refused", { error: wrong, later: error.status === 401 || error instanceof ServiceUnreachable });
+      const reused = error.code === REUSED && { key: newKey() };
+      this.#step(id, "refused", { error: wrong, later: Boolean(reused) || error.status === 401 || error instanceof ServiceUnreachable, ...reused });
       this.#say(`${name} was rejected: ${wrong.detail}`);
     } finally {
       this.next();

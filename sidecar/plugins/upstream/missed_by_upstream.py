@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import cast
 
+import numpy as np
+
 from sidecar import errors
 from sidecar.audio import Block
 from sidecar.diarization.clustering import detect_speech
@@ -76,7 +78,8 @@ def _listen(samples: Block, rate: int) -> SpeechSpans:
     models = shared_speaker_models()
     if not models:
         return ()
-    return detect_speech(models, resample_for_diarization(to_float(samples), rate))
+    floats = to_float(np.asarray(samples, np.int16))
+    return detect_speech(models, resample_for_diarization(floats, rate))
 
 
 def _result(
