@@ -42,7 +42,7 @@ _TURNS = frozenset({"LRE", "RLE", "LRO", "RLO", "PDF", "LRI", "RLI", "FSI", "PDI
 _WINDOWS_NAME_BYTES = 2 * 255
 _NO_READER = frozenset({errno.EPIPE, *([errno.EINVAL] if sys.platform == "win32" else [])})
 """Errors of a pipe whose reader is gone: Windows calls it an invalid argument."""
-_NOT_EVERYWHERE = re.compile(r'[<>:"/\\|?*\x00-\x1f\ud800-\udfff]|[. ]+$')
+_NOT_EVERYWHERE = re.compile(r'[<>:"/\\|?*\x00-\x1f\ud800-\udfff]|(?<![. ])[. ]+$')
 """Characters that a name cannot have on Windows, whose disks and shares other systems mount."""
 _OF_NAMES = frozenset({errno.ENAMETOOLONG, errno.EINVAL, errno.EILSEQ})
 
