@@ -245,9 +245,10 @@ async def stream_stdin(
     channels interleaved."""
     samples = WholeSamples(2 * channels)
     async with aclosing(read_stdin(round(PIECE_S * rate) * 2 * channels, ended)) as pieces:
-        async for raw in pieces:
-            if whole := samples.add(raw):
-                yield whole
+        with suppress(OSError):  # the same as its end
+            async for raw in pieces:
+                if whole := samples.add(raw):
+                    yield whole
 
 
 def open_input(
@@ -429,22 +430,31 @@ def _decoded(path: Path, channels: int) -> Generator[bytes, None, None]:
             yield (samples.clip(-1, 1) * 32767).round().astype("<i2").tobytes()
 
 
-async def read_stdin(most: int, ended: asyncio.Event | None = None) -> AsyncGenerator[bytes, None]:
-    """Yield standard input as it arrives, up to ``most`` bytes at once; after ``ended``, what was
-    written to it by then: what writes to it may end with the same Ctrl-C, and write its rest."""
+async def read_stdin(
+    most: int, ended: asyncio.Event | None = None, left: int = PIPE_BYTES
+) -> AsyncGenerator[bytes, None]:
+    """Yield standard input as it arrives, up to ``most`` bytes at once; after ``ended``, up to
+    ``left`` bytes that come within `LAST_WRITE_S` of waiting: what writes to it may end with the
+    same Ctrl-C, and write its rest.
+
+    Raises:
+        OSError: it cannot be read.
+    """
     # Without sys.stdin: a thread that blocks on it would hold its lock until the end of the
     # process. The thread is not joined: Ctrl-C may come during a read.
     if sys.stdin is None:  # closed: the same as empty
         return
     pipe = sys.stdin.fileno()
     reader = ThreadLimiter("standard input", 1)
-    left = PIPE_BYTES
+    clock, left_s = asyncio.get_running_loop().time, LAST_WRITE_S
     async with running((ended or asyncio.Event()).wait()) as (ending,):
         while left > 0:
             async with running(reader.run(os.read, pipe, most)) as (reading,):
                 await asyncio.wait({reading, ending}, return_when=asyncio.FIRST_COMPLETED)
-                await asyncio.wait({reading}, timeout=LAST_WRITE_S)
-                if not reading.done() or reading.exception() or not reading.result():
+                began = clock()
+                await asyncio.wait({reading}, timeout=left_s)
+                left_s -= clock() - began if ending.done() else 0
+                if not reading.done() or not reading.result():
                     return
             yield reading.result()
             left -= len(reading.result()) if ending.done() else 0

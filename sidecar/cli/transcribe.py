@@ -187,8 +187,7 @@ def run(options: TranscribeCommandOptions) -> int:
     if options.watch is not None:
         return asyncio.run(transcribe_arrivals(options, options.watch))
     files = normalize_stdin_names(options.files or ())
-    with open_recordings(files) as opens:  # outside of the loop, so that Ctrl-C ends it
-        return asyncio.run(_run(options, files, opens))
+    return asyncio.run(_run_named(options, files))
 
 
 def _make_output_folder(folder: Path, fmt: str) -> None:
@@ -211,6 +210,11 @@ async def transcribe_arrivals(options: TranscribeCommandOptions, folder: Path) -
         to = options.output or folder
         watch = FolderWatch(folder, to, options.format, transcribe, _at_once(options))
         return await watch.run()
+
+
+async def _run_named(options: TranscribeCommandOptions, files: Sequence[Path]) -> int:
+    async with open_recordings(files) as opens:
+        return await _run(options, files, opens)
 
 
 async def _run(

@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from command_terminal import (
+    NOHUP,
     SOUND_DEVICES,
     ended,
     interrupt,
@@ -201,12 +202,6 @@ def test_ctrl_c_ends_live_while_it_waits_for_a_service_that_does_not_answer(
     finally:
         server.process.send_signal(signal.SIGCONT)
     assert not (tmp_path / "said").exists()
-
-
-NOHUP = pytest.mark.skipif(
-    sys.platform != "win32" and signal.getsignal(signal.SIGHUP) == signal.SIG_IGN,
-    reason="nohup keeps SIGHUP from commands",
-)
 
 
 @pytest.mark.posix("signals")

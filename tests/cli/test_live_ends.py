@@ -1,6 +1,8 @@
 """What `vibevoice-asr live` does with its audio and its file where it ends early."""
 
 import asyncio
+import os
+import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -10,6 +12,7 @@ from typing import Any
 import pytest
 from recordings import wav
 from service_process import new_file
+from virtual_time import virtual_time
 
 from sidecar.cli import audio_input, live
 from sidecar.cli.backends import LiveBackend, ServiceTarget
@@ -118,6 +121,22 @@ def test_transcript_is_written_before_the_service_ends_which_another_ctrl_c_cuts
     written = (tmp_path / "talk.srt").read_text("utf-8")
     assert "-->" in written
     assert "Ever tried." in written
+
+
+@virtual_time
+async def test_audio_that_comes_slowly_after_ctrl_c_is_read_for_a_second_in_all(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    class Slow:
+        async def run(self, *_: object) -> bytes:
+            await asyncio.sleep(0.4)
+            return b"sound"
+
+    monkeypatch.setattr(audio_input, "ThreadLimiter", lambda *_: Slow())
+    with open(os.devnull) as stdin:  # noqa: ASYNC230 - it does not block
+        monkeypatch.setattr(sys, "stdin", stdin)
+        (ended := asyncio.Event()).set()
+        assert len([one async for one in audio_input.read_stdin(1 << 12, ended)]) == 2
 
 
 @pytest.mark.parametrize("written", ["", "Theirs."])

@@ -14,6 +14,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import pytest
 from hosted_service import PORT_PATIENCE, HostedService
 from service_process import PATIENCE_S, popen, run_command, shown_on, wait_until
 from windows_processes import HIDDEN, press_ctrl_c
@@ -21,6 +22,10 @@ from windows_processes import HIDDEN, press_ctrl_c
 DEVICES = Path(__file__).parent / "devices"
 PRESS_S = 5.0
 """Seconds between two presses of Ctrl-C: more than those that count as one."""
+NOHUP = pytest.mark.skipif(
+    sys.platform != "win32" and signal.getsignal(signal.SIGHUP) == signal.SIG_IGN,
+    reason="nohup keeps SIGHUP from commands",
+)
 SOUND_DEVICES = {"PYTHONPATH": os.pathsep.join(map(str, (DEVICES, DEVICES.parent)))}
 """Of a command: it has a microphone and a loudspeaker (`devices/sounddevice.py`)."""
 
@@ -48,10 +53,14 @@ def interrupt(process: "subprocess.Popen[Any]") -> None:
 
 def interrupt_until_ended(process: "subprocess.Popen[Any]") -> None:
     """Press Ctrl-C until a command ends: a busy machine may heed two as one."""
-    while process.poll() is None:
+
+    def press() -> bool:
         interrupt(process)
         with suppress(subprocess.TimeoutExpired):
             process.wait(PRESS_S)
+        return process.poll() is not None
+
+    wait_until(press, "it ends")
 
 
 def say(process: "subprocess.Popen[bytes]", audio: bytes) -> None:

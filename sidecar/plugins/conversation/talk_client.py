@@ -517,9 +517,10 @@ async def read_stdin_lines() -> AsyncIterator[str]:
     if sys.stdin is None:
         return
     rest = b""
-    async for raw in audio_input.read_stdin(LONGEST):
-        *whole, rest = (rest + raw).split(b"\n")
-        for line in whole:
-            yield line.decode("utf-8", "replace").strip()
+    with suppress(OSError):  # the same as its end
+        async for raw in audio_input.read_stdin(LONGEST):
+            *whole, rest = (rest + raw).split(b"\n")
+            for line in whole:
+                yield line.decode("utf-8", "replace").strip()
     if rest:
         yield rest.decode("utf-8", "replace").strip()
