@@ -310,7 +310,8 @@ def write_atomically(path: Path, content: str | bytes) -> None:
     """
     data = encode_text(content) if isinstance(content, str) else content
     if is_device(path):
-        with path.open("ab") as device:
+        # A console of Windows cannot be appended to; an open file has to be.
+        with path.open("ab" if files.is_descriptor_path(str(path)) else "wb") as device:
             device.write(data)
         return
     path = path.resolve()

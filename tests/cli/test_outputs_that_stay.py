@@ -5,6 +5,7 @@ import subprocess
 import threading
 from collections.abc import Callable
 from pathlib import Path
+from typing import IO
 
 import pytest
 from command_terminal import ended, start_command
@@ -15,6 +16,7 @@ from systems import IN_WINDOWS
 
 from sidecar import cli
 from sidecar.audio.sample_recording import find_sample
+from sidecar.cli.output import write_atomically
 
 YAML = Path(__file__).parents[1] / "plugins/grpc_stt/grpc_server.yaml"
 TARGETS = (
@@ -67,6 +69,21 @@ def test_live_with_the_null_device_as_its_output_succeeds_and_leaves_it(
     alone = {"VIBEVOICE_ENGINE": "scripted"}
     assert ended(start_command(tmp_path, "live", recording, *to, environment=alone)) == ("", "")
     assert IN_WINDOWS or Path(os.devnull).is_char_device()
+
+
+def test_console_of_windows_is_written_though_it_cannot_be_appended_to(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def opened(path: Path, mode: str) -> IO[bytes]:
+        """As Python opens one."""
+        if "a" in mode:
+            raise ValueError("a console cannot be appended to")
+        return open(shown, mode)
+
+    shown = tmp_path / "shown"
+    monkeypatch.setattr(Path, "open", opened)
+    write_atomically(Path(os.devnull), "said")
+    assert shown.read_bytes() == b"said"
 
 
 @posix

@@ -10,11 +10,13 @@ from dataclasses import dataclass, field
 from email import message_from_bytes
 from http.server import BaseHTTPRequestHandler
 from pathlib import Path
+from threading import Event
 
 import httpx
 import pytest
+import vibevoice_asr_client.vvv_cli as vvv_cli
 from http_file_server import FileHost
-from service_process import PATIENCE_S, new_file, run_command
+from service_process import PATIENCE_S, new_file, popen, run_command
 from systems import NO_LINKS
 from vibevoice_asr_client.vvv import EventType, TranscriptionEvent, VibevoiceClient
 
@@ -49,6 +51,8 @@ class Queue(FileHost):
     status: int = 200
     missing: int = 0
     """Bytes of an answer that were promised, and do not come."""
+    goes_on: Event = field(default_factory=Event)
+    """Set unless an answer stops where it is."""
     requests: list[tuple[str, dict[str, str], bytes]] = field(default_factory=list)
 
     def answer(self, request: BaseHTTPRequestHandler) -> None:
@@ -60,6 +64,7 @@ class Queue(FileHost):
         body = said.encode()
         self.head(request, self.status, len(body) + self.missing, {"Content-Type": kind})
         request.wfile.write(body)
+        self.goes_on.wait(PATIENCE_S)
         request.close_connection = self.missing > 0
 
     def parts(self) -> dict[str, tuple[str | None, str, bytes]]:
@@ -79,7 +84,9 @@ class Queue(FileHost):
 @pytest.fixture
 def queue() -> Iterator[Queue]:
     with Queue() as queue:
+        queue.goes_on.set()
         yield queue
+        queue.goes_on.set()
 
 
 @pytest.fixture
@@ -201,6 +208,36 @@ def test_output_has_what_came_where_the_connection_breaks_unless_it_replaced_a_f
         assert (run.returncode, run.stdout.decode()) == (1, WORDS[0])
         assert run.stderr.startswith(b"Error: ")
         assert path.read_text("utf-8") == text
+
+
+def test_text_that_came_before_the_command_is_killed_is_in_a_file_beside_the_output(
+    queue, talk, tmp_path
+) -> None:
+    queue.frames, queue.missing = [data(WORDS[0])], 100
+    queue.goes_on.clear()
+    asked = ("--server", queue.url, "--token", "t", "transcribe", talk, "--output")
+    command = [sys.executable, "-m", "vibevoice_asr_client.vvv_cli", *map(str, asked)]
+    with popen([*command, str(tmp_path / "new.txt")], stdout=subprocess.PIPE) as process:
+        assert process.stdout.read(len(WORDS[0])).decode() == WORDS[0]
+        process.kill()
+    (part,) = tmp_path.glob("*.part")
+    assert part.read_text("utf-8") == WORDS[0]
+
+
+def test_output_that_is_a_console_of_windows_gets_the_text(
+    queue, talk, monkeypatch, tmp_path
+) -> None:
+    def console(path: str, mode: str, **how: str) -> object:
+        """As Python opens one."""
+        if mode == "a":
+            raise ValueError("Cannot open console input buffer for both reading and writing")
+        return open(shown if path == os.devnull else path, mode, **how)
+
+    shown = tmp_path / "shown"
+    monkeypatch.setattr(vvv_cli, "open", console, raising=False)
+    asked = ("--server", queue.url, "--token", "t", "transcribe", str(talk), "--output")
+    assert vvv_cli.run([*asked, os.devnull]) == 0
+    assert shown.read_text("utf-8") == "".join(WORDS)
 
 
 @pytest.mark.posix("named pipes of POSIX")

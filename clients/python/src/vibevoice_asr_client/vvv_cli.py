@@ -16,7 +16,7 @@ import secrets
 import ssl
 import sys
 from pathlib import Path
-from typing import Any, Callable, Iterator, Optional, Sequence, Union
+from typing import Any, Callable, Iterator, Optional, Sequence, Tuple, Union
 
 import httpx
 
@@ -86,13 +86,14 @@ async def _transcribe(
 ) -> int:
     wrong: Optional[str] = "The service broke off."
     text = ""
-    with _opened(output, file) as keep:
+    with _opened(output, file) as (add, keep):
         try:
             async for event in client.transcribe(file, hotwords):
                 if event.event_type is EventType.QUEUE:
                     _say(_queue_line(event))
                 elif event.event_type is EventType.DATA:
                     text += event.text or ""
+                    add(event.text or "")
                     sys.stdout.write(event.text or "")
                     sys.stdout.flush()
                 elif event.event_type is EventType.ERROR:
@@ -135,28 +136,42 @@ def _job_line(job: Any) -> str:
 
 
 @contextlib.contextmanager
-def _opened(output: Optional[str], recording: str) -> Iterator[Callable[[str, bool], None]]:
+def _opened(
+    output: Optional[str], recording: str
+) -> Iterator[Tuple[Callable[[str], None], Callable[[str, bool], None]]]:
     """Open the file for a transcript: one beside ``output``, unless that cannot be replaced. Give
-    what writes a text, and whether it is whole: a part of a transcript replaces nothing."""
+    what adds a piece of the text to the former, for the case that this process is killed, and what
+    writes all of it, and whether it is whole: a part of a transcript replaces nothing."""
     if output is None or output in STDOUT:  # where it is printed
-        yield lambda text, whole: None
+        yield lambda piece: None, lambda text, whole: None
         return
     path = os.path.realpath(output)  # a link stays one
     if path == os.path.realpath(recording):
         raise OSError(errno.EEXIST, "it is the recording", output)
     there = os.path.exists(output)
-    replaces = not there or (os.path.isfile(output) and not output.startswith(DESCRIPTORS))
+    is_open = output.startswith(DESCRIPTORS)
+    replaces = not there or (os.path.isfile(output) and not is_open)
     half = os.path.join(os.path.dirname(path), f".{secrets.token_hex(4)}.part")
+    mode = "a" if is_open else "w"  # a console of Windows cannot be appended to
     try:
-        with open(half if replaces else output, "a", encoding="utf-8", newline="\n") as file:
+        with open(half if replaces else output, mode, encoding="utf-8", newline="\n") as file:
+
+            def add(piece: str) -> None:
+                if replaces:
+                    with contextlib.suppress(OSError):  # a full disk: `keep` reports it
+                        file.write(piece)
+                        file.flush()
 
             def keep(text: str, whole: bool) -> None:
+                if replaces:
+                    file.seek(0)
+                    file.truncate()
                 file.write(text)
                 file.close()
                 if replaces and (whole or (text and not os.path.exists(output))):
                     os.replace(half, path)
 
-            yield keep
+            yield add, keep
     except OSError as error:
         if error.filename == half:
             error.filename = output  # not a name that nobody gave
