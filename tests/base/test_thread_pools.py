@@ -47,7 +47,7 @@ async def test_exception_in_a_limited_thread_is_raised_and_frees_the_thread() ->
 
 async def test_cancelled_call_holds_its_thread_until_it_ends_and_closes_the_result() -> None:
     release, thing = threading.Event(), Thing()
-    threads = ThreadLimiter("one", 1)
+    threads = ThreadLimiter("cancelled", 1)  # a thread of another test may be ending yet
 
     def slow() -> Thing:
         release.wait()
@@ -60,7 +60,7 @@ async def test_cancelled_call_holds_its_thread_until_it_ends_and_closes_the_resu
         await first
     second = asyncio.ensure_future(threads.run(int))
     await asyncio.sleep(0)
-    assert [thread.name for thread in threading.enumerate()].count("one") == 1
+    assert [thread.name for thread in threading.enumerate()].count("cancelled") == 1
     release.set()
     assert await second == 0
     assert thing.closed
@@ -70,7 +70,7 @@ async def test_cancelled_call_holds_its_thread_until_it_ends_and_closes_the_resu
 async def test_result_that_comes_with_the_cancellation_is_closed_or_undone(
     way: str, tmp_path: Path
 ) -> None:
-    threads, thing, undone = ThreadLimiter("one", 1), Thing(), threading.Event()
+    threads, thing, undone = ThreadLimiter(way, 1), Thing(), threading.Event()
     with (tmp_path / "file").open("wb") as file:
         if way == "closed":
             work = asyncio.ensure_future(threads.run(lambda: thing))
@@ -78,7 +78,7 @@ async def test_result_that_comes_with_the_cancellation_is_closed_or_undone(
             made = threads.run_on(file.fileno(), lambda fd: thing, unwanted=lambda _: undone.set())
             work = asyncio.ensure_future(made)
         await asyncio.sleep(0)  # it has begun
-        while "one" in (thread.name for thread in threading.enumerate()):
+        while way in (thread.name for thread in threading.enumerate()):
             # real time: between two looks; the loop stands still, so the result is not yet taken
             time.sleep(0.001)  # noqa: ASYNC251
         asyncio.get_running_loop().call_soon(work.cancel)
