@@ -148,8 +148,9 @@ async def test_clients_of_a_job_with_an_unreadable_event_get_its_end_or_an_error
 ) -> None:
     missed = list[str]()
     one.database.listen(EVENTS_CHANNEL + "one", missed.append)
-    job, healthy = await followed(one), await followed(one)
+    job = await followed(one)
     with await one.jobs.subscribe(job.id) as subscription:
+        healthy = await followed(one)  # nor is the read of the subscription under way
         for _ in range(2):
             claim = await claimed(other)
             await other.report(claim, claim.record, StartedChange(), SEGMENT, DONE)
