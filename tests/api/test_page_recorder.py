@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 from browser_visitor import CONTROL, Visitor, script, spoken
-from page_actions import LEAVES, downloaded, goes_live, worked_out
+from page_actions import LEAVES, downloaded, goes_live, refused_at_first, worked_out
 from service_process import Server, StartServer, new_file, wait_until
 from test_page import TOKEN
 
@@ -136,25 +136,15 @@ def test_recording_of_a_tab_closed_while_it_was_sent_is_one_job(
     assert [one["id"] for one in server.jobs()] == [job["id"]]
 
 
-REUSED = """const { fetch } = window;
-window.fetch = async (address, options, ...more) => {
-  if (options?.method !== "POST" || window.reused) return fetch(address, options, ...more);
-  window.reused = true;
-  const wrong = { code: "idempotency_key_reused", detail: "No.", hint: "" };
-  return Response.json(wrong, { status: 422 });
-};"""
-"""The first request to send something has a key that another had."""
-
-
 def test_recording_whose_key_another_had_is_sent_under_a_new_one(
     visitor: Visitor, server: Server
 ) -> None:
     visitor.opens(server)
-    visitor.js(REUSED)
+    visitor.js(refused_at_first("POST", 1, 422, "idempotency_key_reused"))
     visitor.records(1)
     visitor.sees(".recording button", "Stop").click()
     visitor.sees("#main .title", "scripted")
-    assert visitor.js("return window.reused")
+    assert visitor.js("return window.refused") == 1
 
 
 def test_recording_of_a_closed_tab_is_deleted_only_after_a_question(

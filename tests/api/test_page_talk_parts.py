@@ -3,7 +3,7 @@
 from typing import Any
 
 from browser_visitor import ENTER, Visitor
-from page_actions import LIVE, said, writes
+from page_actions import LIVE, refused_at_first, said, writes
 from service_process import Server, StartServer, wait_until
 from test_page_kept_words import typed, types
 from test_page_recorder import UNREACHABLE, pieces
@@ -156,21 +156,10 @@ def test_part_of_a_talk_that_is_a_job_later_than_its_whole_is_not_beside_it(
     assert server.jobs()[0]["id"] != part["id"]
 
 
-NOT_NOW = """const { fetch } = window;
-window.refused = 0;
-window.fetch = async (address, options, ...more) => {
-  if (options?.method !== "DELETE" || window.refused > 1) return fetch(address, options, ...more);
-  window.refused += 1;
-  const wrong = { code: "internal_error", detail: "The disk is full.", hint: "" };
-  return Response.json(wrong, { status: 500 });
-};"""
-"""The first two requests to delete something fail."""
-
-
 def test_part_of_a_talk_that_cannot_be_deleted_at_first_is_not_beside_its_whole(
     visitor: Visitor, start_server: StartServer
 ) -> None:
-    with visitor.before(NOT_NOW):
+    with visitor.before(refused_at_first("DELETE", 2, 500, "internal_error")):
         server = talks_until_a_part_is_done(visitor, start_server)
     ends_the_talk(visitor)
     visitor.comes_back_until(lambda: len(server.jobs()) == 1, "it is there once")

@@ -1,5 +1,6 @@
 """What a person does on the page, and what stands there."""
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -65,6 +66,12 @@ def said(visitor: Visitor, index: int) -> str:
     """The text of a line; '' while the page does not have it."""
     text = "return document.querySelectorAll('.said')[arguments[0]]?.textContent ?? ''"
     return str(visitor.js(text, index))
+
+
+def refused_at_first(method: str, times: int, status: int, code: str) -> str:
+    """Script of a page whose first requests of a method get an error; `refused` counts them."""
+    refuses = json.dumps({"method": method, "times": times, "status": status, "code": code})
+    return script("refuse_requests").replace("REFUSES", refuses)
 
 
 def stores_no_copies(visitor: Visitor) -> None:

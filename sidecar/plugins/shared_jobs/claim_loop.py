@@ -201,8 +201,10 @@ class ClaimLoop:
     ) -> None:
         """Leave a job to other nodes. After an error others go before it here, too, for at least
         twice the time for which it kept them waiting in vain."""
-        put_off = error and self._put_off(held, error, vain_s, unable)
-        self._spawn(put_off or self.held.leave(held))
+        if error is None:
+            self._spawn(self.held.leave(held))
+        else:
+            self._spawn(self._put_off(held, error, vain_s, unable))
 
     async def _put_off(
         self, held: HeldClaim, error: errors.SidecarError, vain_s: float, unable: bool

@@ -24,9 +24,9 @@ from sidecar.plugins.upstream.audio_chunks import AudioChunk, ChunkResult
 from sidecar.plugins.upstream.errors import UpstreamError, UpstreamGarbled
 from sidecar.plugins.upstream.load_balancer import DEFAULT_LIMITS, ChunkAttempts, FailoverLimits
 from sidecar.plugins.upstream.missed_by_upstream import (
-    is_of_what_was_sent,
+    blames_chunk,
     result_and_rest,
-    unheard,
+    untranscribed_result,
 )
 from sidecar.plugins.upstream.openai_dialect import UNTIMED_S
 from sidecar.plugins.upstream.upstream_client import UpstreamClient
@@ -193,10 +193,10 @@ class ChunkRequests:
                 try:
                     results += await self.transcribe(part, options, left_out, on_segments)
                 except errors.SidecarError as error:
-                    if not kept or not is_of_what_was_sent(error):
+                    if not kept or not blames_chunk(error):
                         raise
                     log.info("no upstream has words at %.1f s: %s", part.start_s, error.code)
-                    results.append(unheard(part, kept[0]))
+                    results.append(untranscribed_result(part, kept[0]))
             lengths = [one.end_s - one.start_s for one in results if one.server == upstream.name]
             if lengths and learns:
                 upstream.longest_s = min(upstream.longest_s, max(lengths))

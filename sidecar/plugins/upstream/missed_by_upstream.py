@@ -59,13 +59,13 @@ def result_and_rest(
     return _result(chunk, answer, server, start_s, missed), (*rest.parts(longest_s),)
 
 
-def is_of_what_was_sent(error: errors.SidecarError) -> bool:
+def blames_chunk(error: errors.SidecarError) -> bool:
     """Return whether a server fails on the audio or the options that it was sent."""
     fails = isinstance(error, UpstreamFailed | UpstreamGarbled)
     return fails or error.fault is errors.Fault.RECORDING
 
 
-def unheard(part: AudioChunk, before: ChunkResult) -> ChunkResult:
+def untranscribed_result(part: AudioChunk, before: ChunkResult) -> ChunkResult:
     """Return the result of a part of a chunk that no server has words for, ``before``: that of the
     part before."""
     answer = replace(before.answer, segments=(), notices=(), late=())
