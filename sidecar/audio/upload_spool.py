@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import IO
 
 from sidecar import errors, files
-from sidecar.audio.audio_format import read_file_at
 from sidecar.audio.audio_source import AudioSource
 
 _DISK_FULL_ERRNOS = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
@@ -63,15 +62,6 @@ class UploadSpool:
         """
         with self._at_work():
             self._spill()
-
-    def held(self) -> Iterator[bytes]:
-        """Yield all bytes of a spool that is not closed, also after a failed `spill` or
-        `finish`."""
-        at, end = 0, self.size - self.pending
-        while self._file is not None and at < end:
-            yield (piece := read_file_at(self._file.fileno(), at, min(self.MEMORY_BYTES, end - at)))
-            at += len(piece)
-        yield bytes(self._pending)
 
     def finish(self, head: bytes = b"") -> AudioSource:
         """Return everything as a source; the spool is closed.

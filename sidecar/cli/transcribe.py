@@ -259,7 +259,7 @@ class _TranscriptionBatch:
     transcribe: TranscribeRecording
     bar: Bar
     manifest: TranscriptManifest | None
-    settle: Callable[..., None]
+    settle: Callable[[Path], None]
     """`NamedRecordings.settle`."""
 
     def __post_init__(self) -> None:
@@ -300,7 +300,6 @@ class _TranscriptionBatch:
                     transcript = await task
                 except errors.SidecarError as error:
                     report_error(error, about=str(path))
-                    self.settle(path, error)
                     failed += 1
                     continue
                 except OSError as error:

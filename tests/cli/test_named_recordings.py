@@ -1,24 +1,22 @@
 """The recording on standard input where `vibevoice-asr transcribe -` does not transcribe it."""
 
-import errno
 import signal
 import socket
 import subprocess
-import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
 import pytest
 from command_terminal import NOHUP, ended, interrupt, say, start_command
+from full_disk import fill_disk, small_disk
 from recordings import wav
 from scripted_speech import recorded, talk
-from service_process import PATIENCE_S
+from service_process import PATIENCE_S, new_file, wait_until
 from systems import IN_WINDOWS
 
-from sidecar import errors
-from sidecar.audio.upload_spool import UploadSpool
-from sidecar.cli.named_recordings import KEPT_NAME, keep_recording
+from sidecar.audio.audio_format import WAV_HEAD_BYTES
+from sidecar.cli.named_recordings import KEPT_NAME, new_recording_file
 
 Starts = Callable[..., "subprocess.Popen[bytes]"]
 RECORDING = wav(recorded(talk(0.3, 0.2)))
@@ -50,15 +48,70 @@ def test_recording_of_stdin_is_kept_as_a_file_if_no_service_answers(
         assert path.read_bytes() == RECORDING
 
 
-def test_recording_of_stdin_that_is_transcribed_or_is_none_is_not_kept(
+def test_recording_of_stdin_that_is_transcribed_or_is_empty_leaves_no_file(
     transcribe: Starts, tmp_path: Path
 ) -> None:
     code, complained = given(transcribe(environment=ALONE), RECORDING)
     assert (code, complained) == (0, "")
-    code, complained = given(transcribe(environment=ALONE), b"<html>There is no such page.</html>")
+    code, complained = given(transcribe(environment=ALONE), b"")
     assert code == 1
     assert "kept" not in complained
     assert list((tmp_path / "here").iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("recording", "why"),
+    [
+        (RECORDING[WAV_HEAD_BYTES:], "not audio in a supported format"),
+        (b"\0\0\0\x18ftypM4A \0\0\0\0M4A mp42isom" + bytes(4000), "Repair it"),
+    ],
+    ids=["raw samples", "mp4 without its index"],
+)
+def test_recording_of_stdin_that_cannot_be_decoded_here_is_kept_as_a_file(
+    recording: bytes, why: str, transcribe: Starts, tmp_path: Path
+) -> None:
+    code, complained = given(transcribe(environment=ALONE), recording)
+    assert code == 1
+    assert why in complained
+    assert (tmp_path / "here" / KEPT_NAME).read_bytes() == recording
+
+
+def test_recording_of_stdin_on_a_disk_that_has_room_for_one_copy_is_kept(
+    transcribe: Starts, tmp_path: Path
+) -> None:
+    recording = wav(recorded(talk(*[0.3] * 100)))
+    with small_disk(tmp_path / "here", 10) as disk:
+        process = transcribe(*NOBODY, environment={"TMPDIR": str(disk)})
+        fill_disk(disk, free=len(recording) + (1 << 16))
+        _, complained = given(process, recording)
+        assert f"is kept: {KEPT_NAME}." in complained
+        assert (disk / KEPT_NAME).read_bytes() == recording
+
+
+def test_what_a_full_disk_takes_of_a_recording_of_stdin_is_kept(
+    transcribe: Starts, tmp_path: Path
+) -> None:
+    recording = wav(recorded(talk(*[0.3] * 100)))
+    with small_disk(tmp_path / "here", 10) as disk:
+        process = transcribe(environment=ALONE | {"TMPDIR": str(disk)})
+        fill_disk(disk, free=len(recording) // 2)
+        _, complained = given(process, recording)
+        assert "not enough disk space" in complained
+        begun = (disk / KEPT_NAME).read_bytes()
+        assert len(begun) > len(recording) // 3
+        assert recording.startswith(begun)
+
+
+@pytest.mark.posix("SIGKILL")
+def test_recording_of_stdin_of_a_killed_command_is_kept(transcribe: Starts, tmp_path: Path) -> None:
+    process = transcribe(environment=ALONE)
+    said = wav(recorded(talk(*[0.3] * 10)))
+    say(process, said)  # more than a pipe holds, so some of it is read
+    kept = tmp_path / "here" / KEPT_NAME
+    wait_until(lambda: kept.exists() and kept.stat().st_size, "some of it is written")
+    process.kill()
+    process.wait(PATIENCE_S)
+    assert said.startswith(kept.read_bytes())
 
 
 @pytest.mark.parametrize(
@@ -68,15 +121,13 @@ def test_recording_of_stdin_that_is_transcribed_or_is_none_is_not_kept(
         (("--language", "12345"), {}),
         ((), {"VIBEVOICE_MAX_AUDIO_HOURS": "0.00001"}),
         ((), {"VIBEVOICE_MAX_UPLOAD_MB": "1"}),
-        ((), {"VIBEVOICE_SPOOL_DIR": __file__}),
     ],
-    ids=["no such track", "no such language", "too long", "too large", "no space"],
+    ids=["no such track", "no such language", "too long", "too large"],
 )
 def test_all_of_a_recording_that_is_not_taken_is_kept_for_its_owner_alone(
     words: tuple[str, ...], settings: dict[str, str], transcribe: Starts, tmp_path: Path
 ) -> None:
     recording = wav(recorded(talk(*[0.3] * 100)))
-    assert len(recording) > 2 * UploadSpool.MEMORY_BYTES
     code, complained = given(transcribe(*words, environment=ALONE | settings), recording)
     assert code
     kept = tmp_path / "here" / KEPT_NAME
@@ -131,36 +182,18 @@ def test_recording_of_stdin_that_waits_for_a_service_at_a_signal_is_kept_as_a_fi
     assert (tmp_path / "here" / KEPT_NAME).read_bytes() == RECORDING
 
 
-def test_recording_that_cannot_be_kept_leaves_no_part_of_it(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+def test_recording_of_stdin_is_in_the_first_folder_that_takes_a_file_and_replaces_none(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def pieces() -> Iterator[bytes]:
-        yield b"begun"
-        raise OSError(errno.ENOSPC, "No space left on device")
-
+    new_file(tmp_path / KEPT_NAME, b"mine")
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
-    assert keep_recording(pieces) is None
-    assert capsys.readouterr().err.count("cannot be kept") == 2
-    assert list(tmp_path.iterdir()) == []
-
-
-@pytest.mark.posix("limits of processes")
-def test_upload_whose_disk_is_full_in_the_middle_of_a_write_still_has_all_its_bytes(
-    tmp_path: Path,
-) -> None:
-    import resource
-
-    spool = UploadSpool(tmp_path)
-    spool.add(b"a" * 3000)
-    spool.spill()
-    spool.add(b"b" * 3000)
-    before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (5000, before[1]))
-    try:
-        with pytest.raises(errors.DiskFull):
-            spool.spill()
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, before)
-    assert b"".join(spool.held()) == b"a" * 3000 + b"b" * 3000
-    spool.close()
+    (spool := tmp_path / "spool").mkdir()
+    for folder, path in (
+        (spool, spool / KEPT_NAME),
+        (tmp_path / KEPT_NAME, Path("stdin-2.rec")),
+        (None, Path("stdin-3.rec")),
+    ):
+        found, file = new_recording_file(folder)
+        file.close()
+        assert found == path
+    assert (tmp_path / KEPT_NAME).read_bytes() == b"mine"
