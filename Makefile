@@ -271,11 +271,15 @@ models: $(RUN_STAMP)  ## a wheel of the embedded engine's models, in dist/models
 	@$(PIP) install -q 'setuptools>=77'  # Python 3.11 brings one that does not know the wheel's licence
 	$(BIN)/python packaging/models_wheel.py dist/models
 
-release: $(RELEASE_STAMP)  ## wheel, source distribution, executable, notes and checksums in dist/release
+release: $(RELEASE_STAMP)  ## all files of a release in dist/release, each tried out in an empty place
 	$(MAKE) --no-print-directory ffmpeg
 	$(MAKE) --no-print-directory exe
 	$(MAKE) --no-print-directory models
 	$(VENV)/release/bin/python packaging/release.py dist/release $(EXE) $(wildcard $(WINDOWS_EXE))
+	@echo "Trying each file out in an empty place: minutes (dist/release-tried.md)"
+	$(VENV)/release/bin/python packaging/release_trials.py dist/release >dist/release-tried.md || { cat dist/release-tried.md; exit 1; }
+	[ ! -e $(WINDOWS_EXE) ] || $(WINDOWS_PYTHON) packaging/release_trials.py dist/release '*windows*' >>dist/release-tried.md
+	@cat dist/release-tried.md
 
 $(STYLE_STAMP): pyproject.toml
 	@echo "Installing ruff and import-linter into $(STYLE), once: some 15 s"
@@ -313,7 +317,7 @@ $(SITE_STAMP): | $(BIN)/python
 
 $(RELEASE_STAMP): | $(BIN)/python
 	$(PYTHON) -m venv $(VENV)/release
-	$(VENV)/release/bin/python -m pip --disable-pip-version-check install -q build==1.6.1 twine==7.0.0
+	$(VENV)/release/bin/python -m pip --disable-pip-version-check install -q build==1.6.1 psutil==7.2.2 twine==7.0.0 uv
 	@touch $@
 
 $(BUILD_STAMP): pyproject.toml | $(BIN)/python

@@ -19,7 +19,7 @@ from typing import Any
 ROOT = Path(__file__).resolve().parents[1]
 MANIFEST, INDEX = "trispr-module.json", "modules-index.json"
 SCHEMA_VERSION = 1
-NAME = "VibeVoice ASR"
+ID, NAME = "vibevoice_asr", "VibeVoice ASR"
 PROGRAM, FOLDER = "whisper-server", "bin"
 MIN_APP_VERSION = "0.8.5"
 """The first host that takes modules."""
@@ -31,7 +31,7 @@ def main() -> int:
     """Write the archive, its checksum and the index."""
     out, executable, url = Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3]
     version = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]["version"]
-    name = os.environ.get("ID", "vibevoice_asr")
+    name = os.environ.get("ID", ID)
     out.mkdir(parents=True, exist_ok=True)
     archive = write_archive(out, executable, name, version)
     write_index(archive, name, version, url)

@@ -1,9 +1,10 @@
-"""The files of a release, in one folder: ``python packaging/release.py OUT [EXECUTABLE_FOLDER]``.
+"""The files of a release, in one folder: ``python packaging/release.py OUT [EXECUTABLE_FOLDER…]``.
 
-Into OUT go the wheel and the source distribution (checked by twine, the wheel installed in an empty
-environment where both of its commands run), the wheel of models that `make models` left, the folder
-of the executable as an archive with its bill of materials, the notes from CHANGELOG.md, and
-SHA256SUMS. Needs the packages build and twine.
+Into OUT go the wheels and source distributions of the service, its Python client and the plugin for
+ggml (checked by twine), the wheel of models that `make models` left, the crates of Rust and Tauri,
+the packages of JavaScript, the folder of each executable as an archive with its bill of materials
+and as a module, the licences, the notes from CHANGELOG.md, and SHA256SUMS. Needs the packages build
+and twine, and the programs cargo and npm. `release_trials.py` tries the files out.
 """
 
 import hashlib
@@ -14,14 +15,18 @@ import sys
 import tarfile
 import tempfile
 import tomllib
-import venv
 import zipfile
 from pathlib import Path
 
+import module
 from triple import target_triple
 
 ROOT = Path(__file__).resolve().parents[1]
-COMMANDS = ("vibevoice-asr", "vvv")
+PYTHON_PACKAGES = (".", "clients/python", "plugins/vibevoice-asr-ggml")
+CRATES = ("clients/rust", "clients/tauri")
+NPM_PACKAGES = ("clients/js", "clients/tauri/guest-js")
+STARTS = {"windows": "Start.cmd", "darwin": "Start.command", "linux": "vibevoice-asr.desktop"}
+"""What a person double-clicks, by the system in the triple: it opens the page."""
 
 
 def main() -> int:
@@ -32,16 +37,25 @@ def main() -> int:
     if (notes := release_notes(changelog, version)) is None:
         print(f"CHANGELOG.md has no section [{version}].", file=sys.stderr)
         return 1
+    if missing := [name for name in ("cargo", "npm") if shutil.which(name) is None]:
+        print(f"{', '.join(missing)}: missing, for the packages of clients", file=sys.stderr)
+        return 1
     shutil.rmtree(out, ignore_errors=True)
     out.mkdir(parents=True)
-    _python("-m", "build", "--outdir", str(out), str(ROOT))
-    distributions = sorted(out.iterdir())
-    _python("-m", "twine", "check", "--strict", *map(str, distributions))
-    try_wheel(next(one for one in distributions if one.suffix == ".whl"), version)
+    for folder in PYTHON_PACKAGES:
+        _run(sys.executable, "-m", "build", "--outdir", out, ROOT / folder)
+    _run(sys.executable, "-m", "twine", "check", "--strict", *out.iterdir())
     for wheel in (ROOT / "dist" / "models").glob("*.whl"):
         shutil.copy(wheel, out)
+    pack_crates(out)
+    for folder in NPM_PACKAGES:
+        _run("npm", "pack", "--silent", "--pack-destination", out, folder=ROOT / folder)
     for folder in map(Path, sys.argv[2:]):
         pack(folder, out, version)
+        add_on = module.write_archive(out, folder, module.ID, version)
+        add_on.rename(out / f"{add_on.stem}-module-{triple_of(folder)}.zip")
+    for licence in ("LICENSE", "THIRD_PARTY_LICENSES.md"):
+        shutil.copy(ROOT / licence, out)
     (out / "NOTES.md").write_text(notes, "utf-8")
     write_checksums(out)
     print("\n".join(f"{one.name}: {one.stat().st_size:,} bytes" for one in sorted(out.iterdir())))
@@ -55,44 +69,43 @@ def release_notes(changelog: str, version: str) -> str | None:
     return found[0].partition("\n")[2].strip() + "\n" if found else None
 
 
-def try_wheel(wheel: Path, version: str) -> None:
-    """Install a wheel in an empty environment and run its commands.
-
-    Raises:
-        subprocess.CalledProcessError: it cannot be installed, or a command fails.
-    """
-    with tempfile.TemporaryDirectory(prefix="vibevoice-release-") as name:
-        venv.create(name, with_pip=True)
-        programs = Path(name) / ("Scripts" if sys.platform == "win32" else "bin")
-        pip = ["-m", "pip", "--disable-pip-version-check", "install", "-q", str(wheel)]
-        subprocess.run([programs / "python", *pip], check=True)
-        for command in COMMANDS:
-            subprocess.run(
-                [programs / command, "--help"], check=True, stdout=subprocess.DEVNULL, cwd=name
-            )
-        said = subprocess.run(
-            [programs / COMMANDS[0], "--version"], check=True, capture_output=True, text=True
-        ).stdout
-        if version not in said:
-            raise SystemExit(f"the wheel of {version} says {said.strip()}")
+def pack_crates(out: Path) -> None:
+    """Package the crates without a build. Tauri's asks an index for the other, which is in none."""
+    other = f"patch.crates-io.vibevoice-asr.path={str(ROOT / CRATES[0])!r}"
+    with tempfile.TemporaryDirectory(prefix="vibevoice-crates-") as target:
+        words = ("--no-verify", "--allow-dirty", "--quiet", "--target-dir", target)
+        for folder in CRATES:
+            patch = () if folder == CRATES[0] else ("--config", other)
+            manifest = ROOT / folder / "Cargo.toml"
+            _run("cargo", "package", *words, *patch, "--manifest-path", manifest)
+        for crate in Path(target, "package").glob("*.crate"):
+            shutil.copy(crate, out)
 
 
 def pack(folder: Path, out: Path, version: str) -> None:
-    """Archive the folder of an executable, under a name with the target triple, and put its bill of
-    materials beside it."""
+    """Archive the folder of an executable, under a name with the target triple, with what a person
+    double-clicks; put its bill of materials beside it."""
     if not (folder / "sbom.cdx.json").is_file():
         raise SystemExit(f"{folder} has no bill of materials: make exe")
-    windows = (folder / f"{folder.name}.exe").is_file()
-    triple = target_triple("Windows", "AMD64") if windows else target_triple()
+    triple = triple_of(folder)
     name, root = f"{folder.name}-{version}-{triple}", f"{folder.name}-{triple}"
-    if windows:
+    start = next(file for system, file in STARTS.items() if system in triple)
+    if start == STARTS["windows"]:
         with zipfile.ZipFile(out / f"{name}.zip", "w", zipfile.ZIP_DEFLATED) as archive:
             for path in sorted(folder.rglob("*")):
                 archive.write(path, Path(root, path.relative_to(folder)))
+            archive.write(ROOT / "packaging/start" / start, Path(root, start))
     else:
         with tarfile.open(out / f"{name}.tar.xz", "w:xz") as packed:  # keeps the modes
             packed.add(folder, root)
+            packed.add(ROOT / "packaging/start" / start, f"{root}/{start}")
     shutil.copyfile(folder / "sbom.cdx.json", out / f"{name}.sbom.cdx.json")
+
+
+def triple_of(folder: Path) -> str:
+    """Return the target triple of an executable's folder, which may be one for Windows."""
+    windows = (folder / f"{folder.name}.exe").is_file()
+    return target_triple("Windows", "AMD64") if windows else target_triple()
 
 
 def write_checksums(out: Path) -> None:
@@ -104,8 +117,8 @@ def write_checksums(out: Path) -> None:
     (out / "SHA256SUMS").write_text("".join(lines), "utf-8")
 
 
-def _python(*words: str) -> None:
-    subprocess.run([sys.executable, *words], check=True)
+def _run(*words: str | Path, folder: Path = ROOT) -> None:
+    subprocess.run(words, cwd=folder, check=True)
 
 
 if __name__ == "__main__":

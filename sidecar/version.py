@@ -27,4 +27,4 @@ def build_version(release: str, folder: Path | None = None) -> str:
     return f"{release}+{revision}" if revision else release
 
 
-__version__ = build_version("0.2.0")
+__version__ = build_version("1.0.0")

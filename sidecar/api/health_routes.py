@@ -30,7 +30,7 @@ class RootAnswer(BaseModel):
     """Description of the service."""
 
     service: str = Field(examples=["vibevoice-asr"])
-    version: str = Field(examples=["0.2.0"])
+    version: str = Field(examples=["1.0.0"])
     status: str = Field(examples=["running"])
 
 
@@ -50,7 +50,7 @@ class HealthAnswer(BaseModel):
     contract: int = Field(
         examples=[1], description="Version of the contract with hosts (docs/embedding.md)."
     )
-    version: str = Field(examples=["0.2.0"])
+    version: str = Field(examples=["1.0.0"])
     pid: int = Field(examples=[4242], description="Process id of the service.")
     instance: str = Field(description="Id of this start.")
     engine: str = Field(examples=["moonshine"])

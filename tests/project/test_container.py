@@ -252,7 +252,7 @@ def tree(tmp_path_factory: pytest.TempPathFactory) -> Tree:
 def test_command_installed_as_in_the_image_prints_version_with_git_revision(tree: Tree) -> None:
     done = tree.run("--version")
     assert done.returncode == 0, done.stderr
-    assert done.stdout == "vibevoice-asr 0.2.0+0123456789ab\n"
+    assert done.stdout == "vibevoice-asr 1.0.0+0123456789ab\n"
 
 
 @pytest.mark.slow

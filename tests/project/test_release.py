@@ -19,7 +19,15 @@ import sidecar
 ROOT = Path(__file__).parents[2]
 sys.path.insert(0, str(ROOT / "packaging"))
 
-from release import pack, release_notes, write_checksums  # noqa: E402
+from release import (  # noqa: E402
+    CRATES,
+    NPM_PACKAGES,
+    PYTHON_PACKAGES,
+    STARTS,
+    pack,
+    release_notes,
+    write_checksums,
+)
 from triple import target_triple  # noqa: E402
 
 CHANGELOG = """# Changelog
@@ -46,9 +54,15 @@ def test_release_notes_are_changelog_section_of_the_version_or_none() -> None:
 def test_all_packages_have_one_version_and_changelog_has_its_notes() -> None:
     versions = {
         tomllib.loads((ROOT / folder / "pyproject.toml").read_text("utf-8"))["project"]["version"]
-        for folder in (".", "clients/python")
+        for folder in PYTHON_PACKAGES
     }
-    versions |= {json.loads((ROOT / "clients/js/package.json").read_text("utf-8"))["version"]}
+    versions |= {
+        json.loads((ROOT / folder / "package.json").read_text("utf-8"))["version"]
+        for folder in NPM_PACKAGES
+    }
+    crates = [tomllib.loads((ROOT / folder / "Cargo.toml").read_text("utf-8")) for folder in CRATES]
+    versions |= {crate["package"]["version"] for crate in crates}
+    versions |= {crates[1]["dependencies"]["vibevoice-asr"]["version"]}
     versions |= {sidecar.__version__.partition("+")[0], vibevoice_asr_client.__version__}
     (version,) = versions
     assert release_notes((ROOT / "CHANGELOG.md").read_text("utf-8"), version)
@@ -82,6 +96,8 @@ def test_release_archive_keeps_executable_mode_and_released_files_pass_sha256sum
     subprocess.run(["tar", "-xJf", archive], cwd=tmp_path, check=True)
     unpacked = tmp_path / f"vibevoice-asr-{target_triple()}"
     assert (unpacked / "vibevoice-asr").stat().st_mode & 0o777 == 0o755
+    (start,) = (one for one in unpacked.iterdir() if one.name in STARTS.values())
+    assert start.stat().st_mode & 0o100  # desktops refuse one that is not executable
     assert len((out / "SHA256SUMS").read_text("utf-8").splitlines()) == 2
 
 
@@ -96,7 +112,7 @@ def test_release_of_executable_for_windows_is_a_zip_named_by_its_own_triple(tmp_
     triple = "x86_64-pc-windows-msvc"
     with zipfile.ZipFile(out / f"vibevoice-asr-0.2.0-{triple}.zip") as archive:
         inside = {name for name in archive.namelist() if not name.endswith("/")}
-    assert inside == {f"vibevoice-asr-{triple}/{name}" for name in files}
+    assert inside == {f"vibevoice-asr-{triple}/{name}" for name in (*files, "Start.cmd")}
     assert (out / f"vibevoice-asr-0.2.0-{triple}.sbom.cdx.json").is_file()
 
 

@@ -51,7 +51,7 @@ from vibevoice_asr_client.models import (
 from vibevoice_asr_client.retry import NEVER, Retry
 from vibevoice_asr_client.tls import Trust
 
-__version__ = "0.2.0"
+__version__ = "1.0.0"
 __all__ = [
     "FORMATS",
     "NEVER",
