@@ -73,6 +73,7 @@ def decoded(
         end=END,
         most=most,
         begins_word=lambda token: token not in INSIDE,
+        continues_word=lambda token: token == BERNETES,
         cancelled=lambda: model.passes >= passes,
     )
     greedy = decoding.greedy_path(draft)
@@ -95,6 +96,12 @@ def test_hotword_that_the_model_does_not_hear_is_not_inserted() -> None:
 def test_hotword_is_not_tried_inside_a_word() -> None:
     inside = {**SPOKEN, (THE,): {CUBA: 0.9}, (CUBA,): {NITA: 0.5, KU: 0.4}}
     assert decoded(inside, KUBERNETES) == (WE, THE, CUBA, NITA, LAST)
+
+
+def test_hotword_that_only_begins_a_longer_word_is_not_written() -> None:
+    assert decoded(SPOKEN, (KU,)) == (WE, THE, CUBA, NITA, LAST)
+    whole = {**SPOKEN, (KU,): {LAST: 0.9}}
+    assert decoded(whole, (KU,)) == (WE, THE, KU, LAST)
 
 
 def test_hotword_is_not_written_again_behind_itself() -> None:
@@ -241,6 +248,7 @@ def test_many_hotwords_cost_at_most_as_many_passes_as_the_greedy_text_has_tokens
         end=END,
         most=300,
         begins_word=lambda token: token not in INSIDE,
+        continues_word=lambda token: token == BERNETES,
         cancelled=lambda: False,
     )
     greedy = decoding.greedy_path(())
@@ -262,6 +270,16 @@ def test_word_encoded_to_tokens_decodes_to_itself(word: str, tokenizer: Moonshin
     tokens = tokenizer.encode(f" {word}")
     assert tokenizer.text(tokens) == word
     assert tokenizer.begins_word(tokens[0])
+
+
+def test_token_continues_a_word_if_it_begins_with_a_letter_or_digit(
+    tokenizer: MoonshineTokenizer,
+) -> None:
+    almost, most, accent, mark, end = (
+        tokenizer.encode(text)[-1] for text in (" almost", "most", "\u00e9", ",", " a")
+    )
+    assert [tokenizer.continues_word(token) for token in (most, accent)] == [True, True]
+    assert [tokenizer.continues_word(token) for token in (almost, mark, end)] == [False] * 3
 
 
 def test_tokenizer_encodes_recognized_text_into_the_tokens_that_the_model_wrote(

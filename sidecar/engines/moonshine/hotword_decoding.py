@@ -60,7 +60,9 @@ class HotwordDecoding:
     """Decoding of one utterance with hotwords.
 
     ``hotwords``: the tokens of each. ``known``: the start and the tokens before the text. ``most``:
-    the maximum of tokens of the text. ``begins_word``: whether a token begins a word.
+    the maximum of tokens of the text. ``begins_word``: whether a token begins a word;
+    ``continues_word``: whether it makes the word before it longer. A hotword is a whole word: 'Al'
+    stands for no 'almost'.
     """
 
     def __init__(
@@ -72,6 +74,7 @@ class HotwordDecoding:
         end: int,
         most: int,
         begins_word: Callable[[int], bool],
+        continues_word: Callable[[int], bool],
         cancelled: CancelCheck,
     ) -> None:
         self._scores = scores
@@ -81,7 +84,8 @@ class HotwordDecoding:
         self._by_first: Mapping[int, Sequence[tuple[int, ...]]] = by_first
         self._first_tokens = np.array([*by_first], np.int64)
         self._known, self._end, self._most = known, end, most
-        self._begins_word, self._cancelled = begins_word, cancelled
+        self._begins_word, self._continues_word = begins_word, continues_word
+        self._cancelled = cancelled
 
     def greedy_path(self, draft: Sequence[int]) -> DecodedPath | None:
         """Return the greedy text, without hotwords; None if cancelled."""
@@ -137,7 +141,7 @@ class HotwordDecoding:
 
     def _force(self, path: DecodedPath, at: int, hotword: tuple[int, ...]) -> DecodedPath | None:
         """Return the text with a hotword from ``at`` on and what follows it; None if it is too
-        unlikely, or cancelled."""
+        unlikely, part of a longer word, or cancelled."""
         if self._cancelled():
             return None
         before = [*self._known, *path.tokens[:at]]
@@ -146,6 +150,8 @@ class HotwordDecoding:
         if min(likely) < MIN_TOKEN or sum(likely) + BONUS * len(hotword) < sum(path.likely[at:]):
             return None
         following = int(rows[-1].argmax())
+        if self._continues_word(following):
+            return None
         tokens = (*path.tokens[:at], *hotword, following)
         other = DecodedPath(
             tokens,

@@ -93,15 +93,20 @@ class MoonshineDecoder:
             ``folder``.
     """
 
-    def __init__(self, folder: Path, begins_word: Callable[[int], bool]) -> None:
-        """``begins_word``: whether a token begins a word, for hotwords."""
+    def __init__(
+        self,
+        folder: Path,
+        begins_word: Callable[[int], bool],
+        continues_word: Callable[[int], bool],
+    ) -> None:
+        """``begins_word``, ``continues_word``: what a token does, for hotwords."""
         try:
             runtime = onnx_models.load_onnxruntime()
         except (ImportError, OSError) as error:
             raise errors.ModelLoadFailed(f"onnxruntime cannot be loaded: {error}.") from None
         self.tokens_per_s = TOKENS_PER_S
         self._file = folder / DECODER
-        self._begins_word = begins_word
+        self._begins_word, self._continues_word = begins_word, continues_word
         self._late_sessions: dict[Callable[[OrtModelFile], bytes], Any] = {}
         self._building = threading.Lock()
         self._options = options = onnx_models.session_options()
@@ -169,6 +174,7 @@ class MoonshineDecoder:
             end=_END,
             most=self._max_tokens(request),
             begins_word=self._begins_word,
+            continues_word=self._continues_word,
             cancelled=request.cancelled,
         )
         greedy = decoding.greedy_path(request.draft)

@@ -82,7 +82,9 @@ class MoonshineRecognizer:
 
     def __init__(self, folder: Path) -> None:
         self._tokenizer = tokenizer = MoonshineTokenizer.read(folder / "tokenizer.bin")
-        self.decoder = moonshine_decoder.MoonshineDecoder(folder, tokenizer.begins_word)
+        self.decoder = moonshine_decoder.MoonshineDecoder(
+            folder, tokenizer.begins_word, tokenizer.continues_word
+        )
         self._hotword_tokens = lru_cache(16)(self._encode_hotwords)
 
     def recognize(

@@ -55,6 +55,11 @@ class MoonshineTokenizer:
         """Return whether a token begins with a space."""
         return self._entries[token].startswith(_SPACE_MARK)
 
+    def continues_word(self, token: int) -> bool:
+        """Return whether a token begins with a letter or digit, without a space."""
+        first = self._entries[token][:1]
+        return first.isalnum() or (first >= b"\x80" and not self.begins_word(token))
+
     def encode(self, text: str) -> list[int]:
         """Return the tokens of a short text: of the pairs that are an entry together, the one with
         the lowest number is joined first, as in SentencePiece's BPE. Characters without an entry
