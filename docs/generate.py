@@ -204,7 +204,8 @@ what [plugins](plugins.md) and the page add.
 ## Fields of transcribe
 
 Of `POST /transcribe` and `POST /v1/jobs`: JSON with `audio_path`, or a form with a file `audio`.
-The embedded engine takes `hotwords`, as they are written; it ignores `prompt`, `temperature`,
+Beside `hotwords` jobs get [default ones](people.md#default-hotwords).
+The embedded engine takes them as they are written; it ignores `prompt`, `temperature`,
 `max_tokens`, `windows`.
 VibeVoice-ASR ignores `num_speakers`, and takes `language` for the name of what it hears.
 `context` is `prompt`, and `speakers` is `num_speakers`.

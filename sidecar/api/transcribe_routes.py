@@ -146,6 +146,12 @@ class TranscribeMetadata(BaseModel):
         examples=["attention"],
         description="Least exact source of word times of all segments; omitted if there are none.",
     )
+    hotwords: list[str] = Field(
+        [],
+        examples=[["Nagg", "Nell"]],
+        description="Hotwords that the engine got: of the request, of the service, and names of "
+        "the owner; omitted if none.",
+    )
     speakers: list[TranscribeSpeaker] = Field(
         [], description="Voice profiles, with the setting 'people' or with reference clips."
     )

@@ -112,6 +112,8 @@ class Identity:
     limits: OwnerLimits = UNLIMITED_OWNER
     credential: SignedCredential | None = field(default=None, compare=False)
     """Credential that can be revoked during a response; `None`: it cannot be revoked."""
+    hotwords: tuple[str, ...] = field(default=(), compare=False)
+    """Names and terms to expect in the recordings that are sent with this token."""
 
     @property
     def owner(self) -> str:

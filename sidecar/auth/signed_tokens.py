@@ -25,8 +25,9 @@ from typing import TYPE_CHECKING, Any
 from sidecar import clock, files
 from sidecar.auth.identity import AuthMethod, Identity, Scope, SignedCredential
 from sidecar.bounded_dict import BoundedDict
-from sidecar.errors import SettingsInvalid, TokenInvalid
+from sidecar.errors import FieldInvalid, SettingsInvalid, TokenInvalid
 from sidecar.installation import needed_for
+from sidecar.interfaces.request_options import parse_hotwords
 from sidecar.observability.logs import ONCE_A_MINUTE
 
 if TYPE_CHECKING:
@@ -226,10 +227,14 @@ class TokenVerifier:
             return None
         if not all(_is_date(claims[name]) for name in ("exp", "nbf", "iat") if name in claims):
             return None
+        try:
+            hotwords = parse_hotwords(claims.get("hotwords"))
+        except FieldInvalid:
+            return None
         until = int(claims["exp"]) if "exp" in claims else None
         credential = SignedCredential(token_id, key_id, until)
         scopes = frozenset(one for one in Scope if one in scope.split())  # others mean nothing here
-        return Identity(subject, AuthMethod.JWT, scopes, credential=credential)
+        return Identity(subject, AuthMethod.JWT, scopes, credential=credential, hotwords=hotwords)
 
     def _key_id_of(self, token: str) -> str:
         """Return the key id of a well-formed token; "" if it is malformed or has none."""

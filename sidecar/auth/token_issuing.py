@@ -115,13 +115,18 @@ class TokenIssuer:
         self._now = now
 
     def create(
-        self, subject: str, lasts_s: float | None = None, scopes: Iterable[str] = ()
+        self,
+        subject: str,
+        lasts_s: float | None = None,
+        scopes: Iterable[str] = (),
+        hotwords: str = "",
     ) -> tuple[str, IssuedToken]:
         """Create a token for ``subject`` that expires after ``lasts_s`` seconds, or never.
+        ``hotwords``: names and terms to expect in its recordings.
 
         Raises:
-            errors.SettingsInvalid: the subject or the lifetime is invalid, or the folder is
-                unusable.
+            errors.SettingsInvalid: the subject, the lifetime or a hotword is invalid, the hotwords
+                are too many for a token, or the folder is unusable.
         """
         if signed_tokens.SUBJECT.fullmatch(subject) is None:
             raise SettingsInvalid(
@@ -151,7 +156,14 @@ class TokenIssuer:
                 claims["exp"] = issued_token.expires
             if issued_token.scopes:
                 claims["scope"] = " ".join(issued_token.scopes)
+            if hotwords:
+                claims["hotwords"] = hotwords
             token = jwt.encode(claims, key, signed_tokens.ALGORITHM, headers={"kid": name})
+            if len(token) > signed_tokens.MAX_TOKEN_CHARACTERS:
+                raise SettingsInvalid(
+                    "A token has no room for so many hotwords.",
+                    hint="Use at most 1,000 characters, or the setting 'hotwords'.",
+                )
             self._append_issued(issued_token)
             self._begin_list()
         return token, issued_token

@@ -53,11 +53,12 @@ def _create(
     scope: list[str] | None = option(
         None, "What it allows beside transcribing, more than once", choices=Scope
     ),
+    hotwords: str = option("", "Expect these names and terms in its recordings.", metavar="WORDS"),
     folder: Path | None = FOLDER,
 ) -> None:
     """Issue a token and print it; it is stored nowhere."""
     issuer = _issuer(folder)
-    token, issue = issuer.create(subject, _seconds(expires), _scopes(scope or ()))
+    token, issue = issuer.create(subject, _seconds(expires), _scopes(scope or ()), hotwords)
     until = f"until {issue.expires:{_DATE}} UTC" if issue.expires else "until it is revoked"
     print_error_line(f"a token for {issue.subject}, {until}; its id is {issue.token_id}")
     print_text(f"{token}\n")

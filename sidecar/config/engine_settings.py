@@ -41,6 +41,11 @@ class EngineSettings(SettingsGroup):
         "Language of most recordings, such as 'de': the default of requests, and one that "
         "the engine 'auto' has to support.",
     )
+    hotwords: setting_types.Hotwords = setting(
+        (),
+        "Names and terms to expect in every recording, separated by commas; those of a request "
+        "come first (docs/people.md).",
+    )
     precision: Precision = setting(
         Precision.AUTO,
         "Precision at the start; requests and POST /reload-model change it. An engine that lacks "

@@ -22,6 +22,7 @@ from pydantic_settings import NoDecode
 from sidecar import errors
 from sidecar.files import expand_home
 from sidecar.interfaces.language_tags import parse_language
+from sidecar.interfaces.request_options import parse_hotwords
 
 ENV_PREFIX = "VIBEVOICE_"
 MIN_TOKEN_CHARACTERS = 16
@@ -98,6 +99,17 @@ def parse_language_tag(value: object) -> object:
 
 
 Language = Annotated[str, BeforeValidator(parse_language_tag)]
+
+
+def parse_hotword_list(value: object) -> object:
+    """Return the hotwords in comma-separated text or a list of texts."""
+    try:
+        return parse_hotwords(", ".join(value) if isinstance(value, list | tuple) else value)
+    except errors.FieldInvalid as error:
+        raise ValueError(f"{error.detail} {error.hint}") from None
+
+
+Hotwords = Annotated[tuple[str, ...], NoDecode, BeforeValidator(parse_hotword_list)]
 
 
 class DatabaseUrl(SecretStr):

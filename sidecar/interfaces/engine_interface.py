@@ -145,6 +145,11 @@ class EngineSpec(ModelSpec):
     sessions: int = 0
     by_voices: bool = False
 
+    @property
+    def takes_hotwords(self) -> bool:
+        """Return whether the engine takes hotwords, by themselves or in a prompt."""
+        return self.hotwords or self.steerable
+
 
 def join_prompt(prompt: str, hotwords: Sequence[str]) -> str:
     """Return a context and hotwords as one line; '' without either."""
@@ -192,7 +197,14 @@ class MemoryPlan:
     weight: int = 1
 
 
-_LATER_OPTIONS = "hotwords", "min_speakers", "max_speakers", "keeps_diarization", "skip_seconds"
+_LATER_OPTIONS = (
+    "hotwords",
+    "token_hotwords",
+    "min_speakers",
+    "max_speakers",
+    "keeps_diarization",
+    "skip_seconds",
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -200,15 +212,16 @@ class TranscribeOptions(WireValues):
     """Options of one request; an engine ignores those that it does not support.
 
     ``prompt``: context, in the speaker's language. ``hotwords``: names and terms that may occur, as
-    they are written. ``num_speakers``, or ``min_speakers`` and ``max_speakers``: as far as the
-    client knows them. ``temperature``: 0 is greedy. ``max_tokens``: limit of the text; None: by the
-    length of the audio. ``translate``: into English (`EngineSpec.translates`). ``words``: word
-    times, even if they take extra work. ``memory_fallback``: the plan for a second try if memory
-    runs out. ``memory_alone``: the plan of windows that begin while no other recording runs or
-    waits, if more of them are decoded at once then. ``track``: number of the audio track, from 1;
-    None: the first that can be decoded. ``channels``: `workers.channel_transcription` follows it,
-    and no engine. ``channel_names``: of the speakers of separate channels; '' and those that are
-    missing have their usual names. ``recognise``: whether enrolled speakers may be identified;
+    they are written; ``token_hotwords``: those of the client's token, for
+    `service.default_hotwords`. ``num_speakers``, or ``min_speakers`` and ``max_speakers``: as far
+    as the client knows them. ``temperature``: 0 is greedy. ``max_tokens``: limit of the text; None:
+    by the length of the audio. ``translate``: into English (`EngineSpec.translates`). ``words``:
+    word times, even if they take extra work. ``memory_fallback``: the plan for a second try if
+    memory runs out. ``memory_alone``: the plan of windows that begin while no other recording runs
+    or waits, if more of them are decoded at once then. ``track``: number of the audio track, from
+    1; None: the first that can be decoded. ``channels``: `workers.channel_transcription` follows
+    it, and no engine. ``channel_names``: of the speakers of separate channels; '' and those that
+    are missing have their usual names. ``recognise``: whether enrolled speakers may be identified;
     ``known_voices``: their embeddings. ``voiceprints``: the transcript has the speakers'
     embeddings; while a job waits, that they are kept where it was submitted. ``keeps_diarization``:
     the engine reports what a later diarization with another number of speakers needs
@@ -242,6 +255,7 @@ class TranscribeOptions(WireValues):
     max_speakers: int | None = None
     keeps_diarization: bool = False
     skip_seconds: float = 0.0
+    token_hotwords: tuple[str, ...] = ()
 
     @property
     def prompt_with_hotwords(self) -> str:

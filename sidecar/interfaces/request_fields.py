@@ -77,11 +77,8 @@ def _alias(name: str, same_as: str, **more: Any) -> RequestField:
 
 
 _takes_prompt = operator.attrgetter("steerable")
+_takes_hotwords = operator.attrgetter("takes_hotwords")
 _takes_speaker_count = operator.attrgetter("counted")
-
-
-def _takes_hotwords(spec: EngineSpec) -> bool:
-    return spec.hotwords or spec.steerable
 
 
 def _takes_decoding(spec: EngineSpec) -> bool:

@@ -425,6 +425,15 @@ def check_channels(count: int, options: TranscribeOptions) -> None:
         )
 
 
+def parse_hotwords(value: object) -> tuple[str, ...]:
+    """Return the hotwords of a host or a token.
+
+    Raises:
+        errors.FieldInvalid: it is not text, or too long.
+    """
+    return parse_prompt({"hotwords": value})[1]
+
+
 def split_hotwords(text: str) -> tuple[str, ...]:
     """Return the names and terms between commas, semicolons and line breaks, each once."""
     words = (" ".join(word.split()) for word in re.split("[,;、，；\n]", text))

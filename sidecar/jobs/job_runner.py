@@ -370,8 +370,12 @@ class JobRun:
                             continue
                         if isinstance(event, transcript.ResumePoint):
                             event = replace(event, form=form)
-                        if isinstance(event, transcript.Finished) and kept is not None:
-                            job.apply_report(kept, time.monotonic() - since)
+                        if isinstance(event, transcript.Finished):
+                            if kept is not None:
+                                job.apply_report(kept, time.monotonic() - since)
+                            if plan.hotwords and self._engine.model.spec.takes_hotwords:
+                                told = replace(event.transcript, hotwords=plan.hotwords)
+                                event = transcript.Finished(told)
                         await self._apply(event, time.monotonic() - since)
                         if job.ended and not isinstance(event, transcript.Finished):
                             break  # a listener ended it

@@ -296,8 +296,9 @@ class JobSubmissions:
     async def _admit(
         self, identity: Identity, audio_info: AudioInfo, options: TranscribeOptions
     ) -> TranscribeOptions:
-        """Check the owner's limit of waiting audio. Return the options with a precision that fits
-        and with this service's setting for voiceprints, since another service may run the job."""
+        """Check the owner's limit of waiting audio. Return the options with a precision that
+        fits, and with this service's setting for voiceprints and the hotwords of the client's
+        token, since another service may run the job."""
         precision = options.precision
         if not self._fits_elsewhere:
             precision = self._engine.admit(options, audio_info.total_s)
@@ -311,9 +312,12 @@ class JobSubmissions:
                 audio_info.channels,
             )
         voiceprints = self._voiceprints or (self._on_request and options.voiceprints)
-        if (precision, voiceprints) == (options.precision, options.voiceprints):
+        own = precision, voiceprints, identity.hotwords
+        if own == (options.precision, options.voiceprints, ()):
             return options
-        return replace(options, precision=precision, voiceprints=voiceprints)
+        return replace(
+            options, precision=precision, voiceprints=voiceprints, token_hotwords=identity.hotwords
+        )
 
     def _refuse(
         self,

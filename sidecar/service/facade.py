@@ -49,6 +49,7 @@ from sidecar.jobs.owned_jobs import OwnedJobs, OwnedRecordings, TranscriptEditor
 from sidecar.jobs.submission import JobSubmissions
 from sidecar.live.sessions.session_registry import SessionRegistry
 from sidecar.observability import health, metrics
+from sidecar.service.default_hotwords import DefaultHotwords
 from sidecar.service.enrolled_speakers import EnrolledSpeakers, local_store
 from sidecar.service.live_session_archive import LiveSessionArchive
 from sidecar.service.local_models import LocalModels
@@ -137,6 +138,8 @@ class Service:
         )
         create_backend = shared.create_backend if shared is not None else LocalJobBackend
         self.backend: JobBackend = create_backend(parts)
+        own_store = None if self.backend.shares else self.backend.store
+        self._default_hotwords = DefaultHotwords(settings.hotwords, own_store)
         self.queue = self.backend.queue
         self.now = now
         self.submissions = JobSubmissions(
@@ -334,7 +337,7 @@ class Service:
         return health.health_problem(self.metrics.outcomes.lately(health.HEALTH_WINDOW_S))
 
     async def _planned(self, job: Job, precision: Precision) -> TranscribeOptions:
-        """Return a starting job's options: with enrolled speakers and its memory plan."""
+        """Return a starting job's options: with enrolled speakers, hotwords and memory plan."""
         record = job.record
         if (
             self.job_engine.refusal(record.options) is not None
@@ -343,6 +346,9 @@ class Service:
         options = await self.enrolled_speakers.with_enrolled_speakers(
             record.options, record.owner, kept=record.kept
         )
+        spec = self.fleet.files.model.spec
+        if spec.hotwords or spec.steerable:  # `takes_hotwords`, without a call for each job
+            options = await self._default_hotwords.added(options, record.owner, spec)
         mixed = record.audio_info.channels == 1  # separate ones are diarized one by one
         if record.kept and options.diarize and record.options.recognise and mixed:
             options = replace(options, keeps_diarization=True)

@@ -205,7 +205,8 @@ class Transcript:
     ``device``: `cuda` or `cpu`, if the engine may use either. ``language_probability``: of a
     language that the model detected; None if it did not. ``recognized_s``: of live audio, the
     seconds from the start in which no word is missing; None if that is all of it, else ``notices``
-    say what failed behind it.
+    say what failed behind it. ``hotwords``: those that the engine of a job got, whoever named them;
+    None: it got none.
     """
 
     segments: tuple[Segment, ...]
@@ -223,6 +224,7 @@ class Transcript:
         default=None, compare=False, metadata=OMITTED_IF_NONE
     )
     recognized_s: float | None = field(default=None, metadata=OMITTED_IF_NONE)
+    hotwords: tuple[str, ...] | None = field(default=None, metadata=OMITTED_IF_NONE)
 
     def name_of(self, speaker: int | None) -> str | None:
         """Return the name of a speaker; None if it has none."""

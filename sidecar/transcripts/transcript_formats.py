@@ -116,6 +116,7 @@ def transcript_body(transcript: Transcript) -> dict[str, Any]:
                 {"code": notice.code, "message": notice.message} for notice in transcript.notices
             ],
             **({"words_by": words_by} if words_by else {}),
+            **({"hotwords": [*transcript.hotwords]} if transcript.hotwords else {}),
             **({"speakers": speakers_body(transcript)} if transcript.voices else {}),
         },
     }

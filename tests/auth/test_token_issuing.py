@@ -47,6 +47,23 @@ def test_tokens_are_listed_and_revoked_by_name_or_id(tmp_path: Path) -> None:
             issuer.revoke(nobody)
 
 
+def test_hotwords_of_a_token_are_its_identitys_unless_they_are_too_many(tmp_path: Path) -> None:
+    issuer = TokenIssuer(tmp_path / "tokens", lambda: BEGIN)
+    token, _ = issuer.create("anna", hotwords="Acme; Okonkwo\nAcme")
+    keys = signed_tokens.read_public_keys(issuer.keys.public)
+    verifier = signed_tokens.TokenVerifier(lambda: keys, frozenset)
+    assert verifier.verify(token).hotwords == ("Acme", "Okonkwo")
+    made = issuer.issued()
+    with pytest.raises(errors.SettingsInvalid, match="no room for so many hotwords"):
+        issuer.create("anna", hotwords="x" * 2000)
+    assert issuer.issued() == made
+    name, key = issuer.keys.signer()
+    claims = {"sub": "anna", "jti": "f" * 32, "aud": "vibevoice-asr", "hotwords": ["Acme"]}
+    listed = jwt.encode(claims, key, "ES256", headers={"kid": name})
+    with pytest.raises(errors.TokenInvalid):
+        verifier.verify(listed)
+
+
 @pytest.mark.parametrize("lasts", [0.0, -1.0, 1e12, float("inf"), float("nan")])
 def test_invalid_lifetime_makes_no_token(tmp_path: Path, lasts: float) -> None:
     with pytest.raises(errors.SettingsInvalid):

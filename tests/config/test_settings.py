@@ -264,3 +264,10 @@ def test_file_of_settings_is_where_each_system_keeps_those_of_a_user(
     monkeypatch.setattr("sys.platform", platform)
     expected = Path(folder).expanduser() / "vibevoice-asr" / "config.toml"
     assert config_file_path() == expected
+
+
+def test_hotwords_of_the_host_are_cleaned_and_too_many_are_refused() -> None:
+    assert load_settings(hotwords=" Acme,Old  Nagg;Acme\x07 ").hotwords == ("Acme", "Old Nagg")
+    assert load_settings(hotwords=["Acme", "Nell"]).hotwords == ("Acme", "Nell")
+    with pytest.raises(errors.SettingsInvalid, match="'hotwords' has 5000 characters"):
+        load_settings(hotwords="x" * 5000)

@@ -18,7 +18,7 @@ from sidecar.plugins.upstream.sidecar_dialect import OPTIONS as SENT_UPSTREAM
 
 OF_THE_SERVICE = {
     *("translate", "memory", "memory_fallback", "memory_alone", "known_voices"),
-    *("unknown_fields", "keeps_diarization"),
+    *("unknown_fields", "keeps_diarization", "token_hotwords"),
 }
 """Options that no field of a request sets: the service or a protocol does."""
 ROWS = list(REQUEST_FIELDS.values())
