@@ -16,7 +16,7 @@ from pathlib import Path
 
 from sidecar import errors
 from sidecar.cli.common_options import option
-from sidecar.cli.output import PROGRAM, print_error_line, print_text, write_atomically
+from sidecar.cli.output import PROGRAM, print_error_line, print_text, write_new
 from sidecar.config.settings import Settings, config_file_path, unknown_variables
 from sidecar.interfaces.engine_interface import AUTO, EngineSpec, LoadOptions, abbreviate_names
 from sidecar.observability.logs import default_data_folder
@@ -243,7 +243,7 @@ def write(file: Path | None, findings: str, settings: Settings) -> int:
                 report.writestr(f"crash/{note.name}", _without_home_path(note.read_text("utf-8")))
             for log in sorted((data / "log").glob("*.log")) if data else ():
                 report.writestr(f"log/{log.name}", _without_home_path(_end_of(log)))
-        write_atomically(target, packed.getvalue())
+        target = write_new(target, packed.getvalue())
     except OSError as error:
         print_error_line(f"{target}: cannot be written: {error.strerror}.")
         return 1

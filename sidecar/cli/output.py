@@ -319,6 +319,22 @@ def write_atomically(path: Path, content: str | bytes) -> None:
         files.replace(half, path)
 
 
+def write_new(path: Path, content: str | bytes) -> Path:
+    """Write a new file, as `new_file` names it; return its path.
+
+    Raises:
+        OSError: it cannot be written; none is left.
+    """
+    free = new_file(path)
+    try:
+        write_atomically(free, content)
+    except OSError:
+        if not is_device(free):
+            files.remove(free)
+        raise
+    return free
+
+
 def check_writable(path: Path) -> None:
     """Check that the file could be written, before long work for it.
 

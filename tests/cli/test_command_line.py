@@ -749,6 +749,7 @@ def test_report_has_no_name_of_a_user_however_a_folder_is_written(tmp_path, monk
         assert doctor.write(log[1], text, Settings(data_dir=tmp_path / "data")) == 0
         with zipfile.ZipFile(log[1]) as report:
             said = b"\n".join(map(report.read, report.namelist())).decode()
+        log[1].unlink()
         assert "anna" not in said.lower()
         assert said.count("~") == 2 * len(re.findall("anna", text, re.IGNORECASE))
 

@@ -60,6 +60,20 @@ def test_open_file_gets_what_a_command_writes_behind_what_it_has(
         assert os.path.samestat(path.stat(), os.fstat(opened.fileno()))
 
 
+@pytest.mark.parametrize(
+    "words", [["config", "convert", str(YAML)], ["doctor", "--report"]], ids=["convert", "report"]
+)
+@pytest.mark.usefixtures("no_settings_file")
+def test_file_that_is_there_is_kept_and_the_output_gets_a_number(
+    words: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    there = new_file(tmp_path / "mine.x", b"what I wrote")
+    cli.run([*words, "--output", str(there)])
+    assert "mine.x exists and is kept; the output is mine-2.x." in capsys.readouterr().err
+    assert there.read_bytes() == b"what I wrote"
+    assert (tmp_path / "mine-2.x").stat().st_size
+
+
 @pytest.mark.parametrize("fmt", ["text", "srt"])
 def test_live_with_the_null_device_as_its_output_succeeds_and_leaves_it(
     fmt: str, tmp_path: Path

@@ -5,7 +5,7 @@ from pathlib import Path
 import typer
 
 from sidecar.cli.common_options import argument, option, subcommands
-from sidecar.cli.output import named_file, print_error_line, print_text, write_atomically
+from sidecar.cli.output import named_file, print_error_line, print_text, write_new
 from sidecar.plugins.grpc_stt import yaml_config
 
 
@@ -30,7 +30,7 @@ def convert(
     file: Path = argument(..., "YAML file of the server.", metavar="FILE"),
     model: Path | None = argument(None, "YAML file of its model.", metavar="MODEL"),
     output: Path | None = option(
-        None, "Write to this file instead of stdout.", "--output", "-o", metavar="FILE"
+        None, "Write to this new file instead of stdout.", "--output", "-o", metavar="FILE"
     ),
 ) -> int:
     """Write the corresponding TOML file."""
@@ -43,7 +43,7 @@ def convert(
     if (path := named_file(output)) is None:
         print_text(toml)
     else:
-        write_atomically(path, toml)
+        write_new(path, toml)
     for key in converted.ignored:
         print_error_line(f"nothing here corresponds to {key}")
     return 0
