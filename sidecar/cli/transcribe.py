@@ -265,6 +265,8 @@ class _TranscriptionBatch:
     def __post_init__(self) -> None:
         self._semaphore = asyncio.Semaphore(_at_once(self.options))
         self._done: list[str] = []
+        self._ignored: Counter[str] = Counter()
+        """How many recordings have the same notice of an option."""
 
     def report_interruption(self, many: int) -> None:
         """Print which of ``many`` transcripts are done, and how to go on."""
@@ -287,48 +289,58 @@ class _TranscriptionBatch:
 
     async def run(self, pairs: Sequence[tuple[Path, str]]) -> int:
         """Transcribe all recordings; return how many failed."""
-        failed = 0
-        ignored: Counter[str] = Counter()
+        failed, many = 0, len(pairs)
         spawn = asyncio.get_running_loop().create_task
         tasks = [
-            spawn(self._one(path, name, _label(path, number, len(pairs))))
+            spawn(self._one(path, name, _label(path, number, many)))
             for number, (path, name) in enumerate(pairs, 1)
         ]
+        left = {task: path for (path, _), task in zip(pairs, tasks, strict=True)}
         try:
-            for (path, _), task in zip(pairs, tasks, strict=True):
+            for task in tasks:
+                path = left[task]
                 try:
                     transcript = await task
                 except errors.SidecarError as error:
                     report_error(error, about=str(path))
                     failed += 1
-                    continue
                 except OSError as error:
                     if not output.is_name_error(error):
                         raise
                     print_error_line(f"{path}: its output cannot be written: {error.strerror}.")
                     failed += 1
-                    continue
-                for notice in transcript.notices:
-                    if notice.code == OPTION_IGNORED and len(pairs) > 1:
-                        ignored[notice.message] += 1
-                    else:
-                        print_error_line(f"{path}: {notice.message}")
-                if not transcript.segments and transcript.no_speech:
-                    print_error_line(f"{path}: No speech was found in this recording.")
-                if self.options.output is None:
-                    text = transcript_formats.render_transcript(
-                        transcript, self.options.format, printable(path.stem)
-                    )
-                    head = len(pairs) > 1 and self.options.format == "text"
-                    print_text(f"# {printable(path.name)}\n{text}" if head else text)
-                self.settle(path)
+                else:
+                    self._show(path, transcript, many)
+                del left[task]
+        except asyncio.CancelledError:
+            for task, path in left.items():  # they waited for one before them
+                if task.done() and not task.cancelled() and task.exception() is None:
+                    self._show(path, task.result(), many)
+            raise
         finally:
-            for message, count in ignored.items():
-                print_error_line(f"{count} of {len(pairs)} recordings: {message}")
+            for message, count in self._ignored.items():
+                print_error_line(f"{count} of {many} recordings: {message}")
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
         return failed
+
+    def _show(self, path: Path, transcript: Transcript, many: int) -> None:
+        """Print what is to be said of a transcript of ``many``, and itself if it is not written."""
+        for notice in transcript.notices:
+            if notice.code == OPTION_IGNORED and many > 1:
+                self._ignored[notice.message] += 1
+            else:
+                print_error_line(f"{path}: {notice.message}")
+        if not transcript.segments and transcript.no_speech:
+            print_error_line(f"{path}: No speech was found in this recording.")
+        if self.options.output is None:
+            text = transcript_formats.render_transcript(
+                transcript, self.options.format, printable(path.stem)
+            )
+            head = many > 1 and self.options.format == "text"
+            print_text(f"# {printable(path.name)}\n{text}" if head else text)
+        self.settle(path)
 
     async def _one(self, path: Path, name: str, label: str) -> Transcript:
         recording = None

@@ -405,6 +405,23 @@ def test_ctrl_c_among_several_files_names_those_written_and_resume_skips_them(te
     assert (out / "1.txt").stat().st_mtime_ns == before
 
 
+def test_ctrl_c_prints_a_transcript_that_waited_for_the_one_before_it(
+    terminal, start_server: StartServer
+):
+    slow = start_server(scripted_speed=1)
+    files = tones(terminal.home, 600, 1, 601)
+    to = ("--server", f"127.0.0.1:{slow.port}", "--at-once", "2")
+    with terminal.start("transcribe", *files, *to) as process:
+        wait_until(
+            lambda: any(job["duration"] == 601 for job in slow.jobs()),
+            "the third is sent, as the second is done",
+        )
+        ended = interrupted(process)
+    assert ended.returncode == 130
+    assert ended.stdout.startswith("# 1.wav\n[00:00:00.0] Speaker_0: "), ended
+    assert "Interrupted: 1 of 3 transcribed." in ended.stderr
+
+
 def test_ctrl_c_before_the_first_output_cancels_its_jobs_and_does_not_offer_to_resume(
     terminal, start_server: StartServer
 ):
