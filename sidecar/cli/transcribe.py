@@ -340,7 +340,8 @@ class _TranscriptionBatch:
             )
             head = many > 1 and self.options.format == "text"
             print_text(f"# {printable(path.name)}\n{text}" if head else text)
-        self.settle(path)
+        if not transcript.lacks_words:
+            self.settle(path)
 
     async def _one(self, path: Path, name: str, label: str) -> Transcript:
         recording = None

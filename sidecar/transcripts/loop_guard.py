@@ -399,7 +399,7 @@ def _number(seconds: float) -> int | float:
 def loop_skipped_notice(lost_s: float) -> transcript.Notice:
     """Return the notice of ``lost_s`` seconds that were left out."""
     said = f"The model repeated itself; {lost_s:.0f} s were left out (flagged 'loop')."
-    return transcript.Notice("loop_skipped", said)
+    return transcript.Notice(transcript.LOOP_SKIPPED, said)
 
 
 def loop_notices(

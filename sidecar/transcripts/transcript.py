@@ -36,6 +36,8 @@ TRUNCATED = "output_truncated"
 """Code of the notice that the output of a model ended early."""
 SPEECH_MISSED = "speech_missed"
 """Code of the notice that a model found no words for detected speech."""
+LOOP_SKIPPED = "loop_skipped"
+"""Code of the notice that audio in which a model repeated itself was skipped."""
 KEPT_DIARIZATION = "diarization-1"
 """Form of the resume point from which the diarization of a finished job is done again
 (`diarization.kept_diarization`): an engine's last report before its end. Its name changes whenever
@@ -247,6 +249,14 @@ class Transcript:
         codes = {notice.code for notice in self.notices}
         unsure = self.recognized_s is not None or codes & {TRUNCATED, SPEECH_MISSED}
         return not (self.has_speech or unsure)
+
+    @property
+    def lacks_words(self) -> bool:
+        """Return whether some of what was said is known to be missing."""
+        codes = {notice.code for notice in self.notices}
+        return self.recognized_s is not None or bool(
+            codes & {TRUNCATED, SPEECH_MISSED, LOOP_SKIPPED}
+        )
 
     @property
     def words_by(self) -> str:

@@ -1,5 +1,6 @@
 """The recording on standard input where `vibevoice-asr transcribe -` does not transcribe it."""
 
+import json
 import signal
 import socket
 import subprocess
@@ -17,6 +18,16 @@ from systems import IN_WINDOWS
 
 from sidecar.audio.audio_format import WAV_HEAD_BYTES
 from sidecar.cli.named_recordings import KEPT_NAME, new_recording_file
+from sidecar.transcripts.transcript import (
+    LOOP_SKIPPED,
+    SPEECH_MISSED,
+    TRUNCATED,
+    Finished,
+    Notice,
+    Segment,
+    Transcript,
+    to_wire,
+)
 
 Starts = Callable[..., "subprocess.Popen[bytes]"]
 RECORDING = wav(recorded(talk(0.3, 0.2)))
@@ -74,6 +85,20 @@ def test_recording_of_stdin_that_cannot_be_decoded_here_is_kept_as_a_file(
     assert code == 1
     assert why in complained
     assert (tmp_path / "here" / KEPT_NAME).read_bytes() == recording
+
+
+@pytest.mark.parametrize("code", [TRUNCATED, SPEECH_MISSED, LOOP_SKIPPED])
+def test_recording_of_stdin_of_which_words_are_missing_is_kept_as_a_file(
+    code: str, transcribe: Starts, tmp_path: Path
+) -> None:
+    lacking = Transcript((Segment(0.0, 1.0, "Some"),), "en", 2.0, "scripted", "fp32")
+    events = [Finished(lacking.with_notice(Notice(code, "Words are missing.")))]
+    script = new_file(tmp_path / "events", json.dumps([to_wire(one) for one in events]))
+    process = transcribe(environment=ALONE | {"VIBEVOICE_SCRIPTED_EVENTS": str(script)})
+    words, complained = process.communicate(RECORDING, PATIENCE_S)
+    assert b"Some" in words
+    assert b"Words are missing." in complained
+    assert (tmp_path / "here" / KEPT_NAME).read_bytes() == RECORDING
 
 
 def test_recording_of_stdin_on_a_disk_that_has_room_for_one_copy_is_kept(
