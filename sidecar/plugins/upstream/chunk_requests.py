@@ -102,6 +102,13 @@ class ChunkRequests:
         upstream.load.failed(error, time.monotonic(), random.random, self.limits)
         return with_server_name(error, upstream.name)
 
+    async def _prove(self, upstream: UpstreamClient) -> None:
+        """Raise what a server that failed on a chunk meets on a second of speech, too."""
+        try:
+            await upstream.probe(await upstream.ready())
+        except UpstreamError as error:
+            raise self.failed(upstream, error) from None
+
     @property
     def rate(self) -> int:
         """Return the sample rate in Hz of recordings sent: the highest that a server uses, and that
@@ -195,6 +202,7 @@ class ChunkRequests:
                 except errors.SidecarError as error:
                     if not kept or not blames_chunk(error):
                         raise
+                    await self._prove(upstream)
                     log.info("no upstream has words at %.1f s: %s", part.start_s, error.code)
                     results.append(untranscribed_result(part, kept[0]))
             lengths = [one.end_s - one.start_s for one in results if one.server == upstream.name]

@@ -60,7 +60,8 @@ def result_and_rest(
 
 
 def blames_chunk(error: errors.SidecarError) -> bool:
-    """Return whether a server fails on the audio or the options that it was sent."""
+    """Return whether the audio or the options may be why a server fails; so they are only if it
+    takes a second of speech."""
     fails = isinstance(error, UpstreamFailed | UpstreamGarbled)
     return fails or error.fault is errors.Fault.RECORDING
 

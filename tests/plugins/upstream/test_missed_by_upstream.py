@@ -12,6 +12,7 @@ from test_words_of_upstreams import streamed_words
 from upstream_engine_samples import Engine, Sound
 
 from sidecar.audio import Block
+from sidecar.plugins.upstream.errors import UpstreamFailed
 from sidecar.transcripts.transcript import SPEECH_MISSED
 
 VOICE_RATE = 24_000
@@ -79,6 +80,20 @@ def test_upstream_that_fails_on_what_it_did_not_hear_has_its_words_and_the_rest_
     (notice,) = found.notices
     assert notice.code == SPEECH_MISSED
     assert notice.message.endswith("the first at 0:30.")
+
+
+def test_upstream_that_fails_on_everything_after_an_answer_ends_no_recording_without_its_rest(
+    voice: Block,
+) -> None:
+    with MarkedUpstream("openai", SEGMENTS) as there:
+        engine = Engine(there.url)
+        there.hears = lambda at: at < 30
+        there.refuses = lambda _, seconds: (500, "No GPU.") if seconds < 99 else (0, "")
+        with pytest.raises(UpstreamFailed, match="No GPU"):
+            engine.transcript(sound_for(engine, voice, 100), diarize=False)
+        there.refuses, there.hears = lambda *_: (0, ""), lambda _: True
+        found = engine.transcript(sound_for(engine, voice, 100), diarize=False)
+    assert found.text.split() == words_until(100)
 
 
 def test_upstream_that_hears_the_first_ten_seconds_of_anything_gets_the_rest_again_and_again(
