@@ -93,7 +93,8 @@ class ChunkAttempts:
     """Attempts of one chunk: their deadline, and the error if all fail.
 
     ``until``: deadline if a server was reached (``reached``) but is busy or broken. ``begun``:
-    start of the wait for a reachable server. ``tried``: the servers that got a request.
+    start of the wait for a reachable server. ``tried``: the servers that got a request;
+    ``refused``: those that do not take the chunk; ``met``: the last error of each, the latest last.
     """
 
     begun: float
@@ -102,9 +103,9 @@ class ChunkAttempts:
     broken: int = 0
     reached: bool = False
     tried: set[int] = field(default_factory=set)
-    refused: dict[int, errors.SidecarError] = field(default_factory=dict)
+    refused: set[int] = field(default_factory=set)
+    met: dict[int, errors.SidecarError] = field(default_factory=dict)
     first_broken: errors.SidecarError | None = None
-    last: errors.SidecarError | None = None
 
     def failed(self, index: int, error: UpstreamError) -> None:
         """Note what became of the attempt at a server.
@@ -112,9 +113,9 @@ class ChunkAttempts:
         Raises:
             errors.SidecarError: too many servers broke over it.
         """
-        self.last = error
+        self._meet(index, error)
         if isinstance(error, UpstreamRefused):
-            self.refuse(index, error)
+            self.refused.add(index)
         elif not isinstance(error, UpstreamUnreachable):
             self.reached = True
             if not isinstance(error, UpstreamBusy):
@@ -125,7 +126,12 @@ class ChunkAttempts:
 
     def refuse(self, index: int, error: errors.SidecarError) -> None:
         """Note that a server does not take the chunk."""
-        self.refused[index] = self.last = error
+        self._meet(index, error)
+        self.refused.add(index)
+
+    def _meet(self, index: int, error: errors.SidecarError) -> None:
+        self.met.pop(index, None)
+        self.met[index] = error
 
     def choose(self, servers: Sequence[ServerLoad], now: float) -> tuple[int | None, float]:
         """Return the least loaded server, of equals the one unused for longest, with the chunk
@@ -140,7 +146,7 @@ class ChunkAttempts:
             server = servers[index]
             return max(0.0, server.wait_s(now)), server.running + server.waiting, server.used
 
-        left = set(range(len(servers))) - self.refused.keys()
+        left = set(range(len(servers))) - self.refused
         index = min(left, key=rank, default=None)
         wait_s = 0.0 if index is None else rank(index)[0]
         unreachable_until = self.begun + self.limits.unreachable_wait_s
@@ -158,11 +164,11 @@ class ChunkAttempts:
 
     @property
     def error(self) -> errors.SidecarError:
-        """Return the error of a chunk that is given up."""
-        error = self.last or UpstreamUnreachable()
-        if error.fault is not errors.Fault.UPSTREAM:  # another might do it, with another key
-            of_server = (one for one in self.refused.values() if one.fault is errors.Fault.UPSTREAM)
-            error = next(of_server, error)
+        """Return the error of a chunk that is given up: the last that is not the recording's, if a
+        server met one, since that server might do it."""
+        met = [*self.met.values()]
+        passing = [one for one in met if one.fault is not errors.Fault.RECORDING]
+        error = [UpstreamUnreachable(), *met, *passing][-1]
         if self.first_broken is not None and isinstance(error, UpstreamUnreachable):
             detail = f"{self.first_broken.detail} Then: {error.detail}"  # it may have ended it
             return UpstreamLost(detail, retry_after=error.retry_after)

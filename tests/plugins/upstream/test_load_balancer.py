@@ -152,6 +152,37 @@ def test_upstream_that_refused_a_chunk_is_not_asked_for_it_again() -> None:
         attempts.choose(servers, 0.0)
 
 
+@pytest.mark.parametrize("away_first", [True, False])
+@pytest.mark.parametrize("error", [UpstreamUnreachable(), errors.WontFit()])
+def test_recording_is_not_to_blame_while_one_upstream_is_away_or_full_whichever_is_asked_first(
+    error: errors.SidecarError, away_first: bool
+) -> None:
+    attempts, servers = ChunkAttempts(0.0, 100.0), [ServerLoad(), ServerLoad(backoff_until=60.0)]
+
+    def meets() -> None:
+        if isinstance(error, UpstreamUnreachable):
+            attempts.failed(1, error)
+        else:
+            attempts.refuse(1, error)
+
+    attempts.tried = {0, 1}
+    if away_first:
+        meets()
+    attempts.refuse(0, errors.LanguageUnsupported())
+    if not away_first:
+        meets()
+    with pytest.raises(type(error)):
+        attempts.choose(servers, 9.0)
+
+
+def test_upstream_that_is_back_and_refuses_the_recording_decides() -> None:
+    attempts = ChunkAttempts(0.0, 100.0)
+    attempts.failed(0, UpstreamUnreachable())
+    attempts.refuse(0, errors.LanguageUnsupported())
+    with pytest.raises(errors.LanguageUnsupported):
+        attempts.choose([ServerLoad()], 1.0)
+
+
 @pytest.mark.parametrize(
     ("error", "waits_s"), [(UpstreamUnreachable(), 8.0), (busy(0.1), 100.0)], ids=["gone", "busy"]
 )
