@@ -11,7 +11,7 @@ class UpstreamError(EngineFailed, kind=ErrorKind.BUSY):
 
 
 class UpstreamUnreachable(UpstreamError, code="upstream_unreachable"):
-    """Upstreams of which none accepts a connection."""
+    """Upstreams of which none accepts a connection, or that lack what a recording needs."""
 
     default_detail = "No upstream answers."
     default_hint = "Start the server that VIBEVOICE_UPSTREAM names, or check its address and port."

@@ -14,7 +14,12 @@ from sidecar.interfaces.engine_interface import AUTO
 from sidecar.interfaces.request_fields import REQUEST_FIELDS
 from sidecar.openai_http import RequestRefused
 from sidecar.plugins.upstream import upstream_dialect
-from sidecar.plugins.upstream.errors import UpstreamBusy, UpstreamFailed, UpstreamRefused
+from sidecar.plugins.upstream.errors import (
+    UpstreamBusy,
+    UpstreamFailed,
+    UpstreamRefused,
+    UpstreamUnreachable,
+)
 from sidecar.plugins.upstream.upstream_dialect import (
     SPEAKERS,
     ChunkRequest,
@@ -111,7 +116,9 @@ class SidecarChunkRequest(ChunkRequest):
         """Return the error of its problem details, with the same code if no server could help."""
         general, error = upstream_dialect.error_of_refusal(refusal), parse_problem(refusal.body)
         # an engine that crashed is not busy: it died of this recording, in each attempt there
-        if isinstance(general, UpstreamBusy) and not isinstance(error, errors.EngineCrashed):
+        died = isinstance(error, errors.EngineCrashed)
+        too_large = error is not None and error.kind is ErrorKind.WONT_FIT
+        if isinstance(general, UpstreamBusy | UpstreamUnreachable) and not (died or too_large):
             return general
         if error is None or isinstance(error, errors.Unauthorized):
             return general

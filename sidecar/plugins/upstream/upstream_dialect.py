@@ -45,6 +45,9 @@ FORMS = SPEAKERS, WORDS, SEGMENTS, TEXT = "speakers", "words", "segments", "text
 REFUSED_RECORDING = frozenset({400, 415, 422})
 """Statuses of a server that read the request, if it takes a second of speech: the others are about
 its address, its key or itself, and may be over in a moment."""
+LACKING = frozenset({408, 425, 507})
+"""Statuses of a server that lacks something for now: the request in time, or space on its disk. A
+small request, such as a second of speech, may have it."""
 
 
 def parse_probability(value: object) -> float | None:
@@ -93,7 +96,9 @@ def error_of_refusal(refusal: RequestRefused) -> UpstreamError | ChunkTooLarge:
         busy = UpstreamBusy(retry_after=max(1, round(rest_s)))
         busy.rest_s = rest_s
         return busy
-    if status in (408, 409, 425) or status >= 500:
+    if status in LACKING:
+        return UpstreamUnreachable(answered, hint="Check that server: its answer is in the detail.")
+    if status == 409 or status >= 500:
         return UpstreamFailed(answered)
     return (UpstreamRefusedRecording if status in REFUSED_RECORDING else UpstreamRefused)(answered)
 

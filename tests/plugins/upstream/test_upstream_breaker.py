@@ -1,4 +1,4 @@
-"""Kept jobs, and an upstream that is well by its /health and answers 500 to each recording."""
+"""Kept jobs, and an upstream that is well by its /health and fails on each recording."""
 
 from pathlib import Path
 
@@ -11,7 +11,7 @@ from sidecar.errors import Fault
 from sidecar.interfaces.engine_interface import Precision
 from sidecar.jobs.job_record import JobState
 from sidecar.plugins import load_settings
-from sidecar.plugins.upstream.errors import UpstreamFailed
+from sidecar.plugins.upstream.errors import UpstreamFailed, UpstreamUnreachable
 from sidecar.workers.loaded_model import DEFAULT_MODEL_ID, LoadedModel
 
 
@@ -43,3 +43,19 @@ async def test_server_error_counts_against_a_recording_only_if_a_second_of_speec
             there.refuses = lambda *_: (0, "")
             assert (await job.result()).text.split() == words_until(7)
             assert not queue.faults
+
+
+async def test_full_disk_of_an_upstream_that_takes_a_second_of_speech_counts_against_no_recording(
+    tmp_path: Path,
+) -> None:
+    recording = new_file(tmp_path / "marked.wav", marked(7).wav())
+    with MarkedUpstream("sidecar") as there:
+        async with queue_on(slot_before(there.url), fault_retry_s=0.001) as queue:
+            job = job_of(recording)
+            there.refuses = lambda _, seconds: (507, "Disk full.") if seconds > 3 else (0, "")
+            await started(queue, job)
+            await until(lambda: job.vain_attempts or job.ended)
+            assert isinstance(queue.paused, UpstreamUnreachable)
+            assert (job.state, job.record.interruptions) == (JobState.QUEUED, 0)
+            there.refuses = lambda *_: (0, "")
+            assert (await job.result()).text.split() == words_until(7)

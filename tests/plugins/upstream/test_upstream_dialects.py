@@ -68,6 +68,7 @@ def said(message: str) -> bytes:
         (502, "", None, UpstreamFailed),
         (504, "", None, UpstreamFailed),
         (307, "", None, UpstreamRefused),
+        *((status, "", None, UpstreamUnreachable) for status in (408, 425, 507)),
     ],
 )
 def test_status_and_body_of_a_refusal_decide_what_it_means(
@@ -424,6 +425,9 @@ def test_loop_over_chunks_of_a_streaming_answer_is_cut_and_told() -> None:
         ("audio_decode_timeout", UpstreamFailed),
         ("unschedulable", UpstreamFailed),
         ("wont_fit", None),
+        ("disk_full", UpstreamUnreachable),
+        ("spool_unwritable", UpstreamUnreachable),
+        ("upload_stalled", UpstreamUnreachable),
         ("token_invalid", UpstreamRefused),
         ("peer_not_allowed", UpstreamRefused),
     ],
