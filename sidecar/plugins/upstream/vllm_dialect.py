@@ -74,7 +74,8 @@ class VllmAnswerReader(loop_guard.GuardedAnswer):
             text = self._new_text(loads(data))
         except upstream_dialect.PARSE_ERRORS:
             raise upstream_dialect.garbled("has an event that is none") from None
-        return self.take(zlib.crc32(text.encode()), text) if text else ([], None)
+        digest = zlib.crc32(text.encode("utf-8", "surrogatepass"))  # half a pair, in JSON's escape
+        return self.take(digest, text) if text else ([], None)
 
     def end_here(self) -> None:
         """End the answer after its segments."""

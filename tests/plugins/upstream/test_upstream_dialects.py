@@ -208,6 +208,14 @@ def test_vllm_event_of_unexpected_shape_is_an_error_of_the_upstream(event: dict[
         vllm_dialect("v").chunk_request(SOME, 9.0, b"").feed(json.dumps(event).encode())
 
 
+def test_vllm_answer_with_half_of_a_pair_of_surrogates_has_all_its_words() -> None:
+    chunk = vllm_dialect("v").chunk_request(SOME, 9.0, b"")
+    text = '[{"Start": 0, "End": 1, "Content": "Yes \ud83d"}]'
+    chunk.feed(json.dumps({"choices": [{"delta": {"content": text}}]}).encode())
+    chunk.feed(b"[DONE]")
+    assert [one.text for one in chunk.finish().segments] == ["Yes \N{REPLACEMENT CHARACTER}"]
+
+
 def vllm_event(start: float, end: float, text: str) -> bytes:
     item = json.dumps({"Start": start, "End": end, "Content": text})
     return json.dumps({"choices": [{"delta": {"content": f",{item}"}}]}).encode()
