@@ -10,7 +10,7 @@ from typing import Any
 
 from sidecar import errors
 from sidecar.checkpoints.checkpoint import checkpoint_name
-from sidecar.concurrency import BackgroundTaskGroup
+from sidecar.concurrency import BackgroundTaskGroup, ThreadLimiter
 from sidecar.interfaces.engine_interface import LoadOptions
 from sidecar.workers.worker_environment import WorkerOptions
 from sidecar.workers.worker_process import WorkerDied, WorkerProcess
@@ -45,7 +45,7 @@ class WorkerShutdowns:
         self._on_end = on_end
         self.ends, self._notes = BackgroundTaskGroup(), BackgroundTaskGroup()
         """``ends``: to wait for, until all have ended and freed their memory, or are stuck."""
-        self._note_lock = asyncio.Lock()
+        self._note_threads = ThreadLimiter("crash notes", 1)
         self._stuck: list[WorkerProcess] = []
 
     @property
@@ -75,11 +75,8 @@ class WorkerShutdowns:
         self.note_stuck(worker)
         self._on_end()
         if crashed:
-            self._notes.spawn("note of a crash", self._note_crash(worker))
-
-    async def _note_crash(self, worker: WorkerProcess) -> None:
-        async with self._note_lock:
-            await asyncio.to_thread(self._on_worker_crash, worker)
+            note = self._note_threads.run(self._on_worker_crash, worker)
+            self._notes.spawn("note of a crash", note)
 
 
 class WorkerLoader:

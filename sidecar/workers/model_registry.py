@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from sidecar import errors
+from sidecar.concurrency import ThreadLimiter
 from sidecar.config.settings import Settings
 from sidecar.engines.engine_selection import (
     EngineChoice,
@@ -24,6 +25,8 @@ from sidecar.workers.loaded_model import DEFAULT_MODEL_ID
 from sidecar.workers.role_engine import EngineRole, RoleEngine
 
 log = logging.getLogger(__name__)
+MAX_DISK_CALLS = 16
+"""Requests whose models are looked for at once; a disk that hangs keeps a thread for each."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +50,7 @@ class ModelRegistry:
         ] = {}
         """By the name of the model: what carries out a request, and the models that it loads."""
         self._lock = asyncio.Lock()
+        self._disk = ThreadLimiter("models", MAX_DISK_CALLS)
         self.failed: dict[str, str] = {}
         """Error code of the last model that could not be loaded, by its name."""
 
@@ -90,7 +94,7 @@ class ModelRegistry:
             errors.SidecarError: as `RoleEngine.other` and `Engine.change`; the old model goes on
                 serving.
         """
-        choice = await asyncio.to_thread(choose_installed, name, self._settings)
+        choice = await self._disk.run(choose_installed, name, self._settings)
         check_language(choice.spec, self._settings)
         log.info("model %s is loaded after the running job, as requested", name)
         engine = self._engines[EngineRole.FILES]
@@ -109,7 +113,7 @@ class ModelRegistry:
         """
         self._check_new(request.model_id)
         request = replace(request, path=self._checked(request.path))
-        suited = await asyncio.to_thread(self._suited, request)
+        suited = await self._disk.run(self._suited, request)
         self._check_new(request.model_id)
         changes = {
             role: self._engines[role].other(request.model_id, choice, request.precision)

@@ -422,6 +422,7 @@ async def test_engine_loads_again_while_the_disk_of_crash_notes_hangs(build: Bui
     disk, noted = threading.Event(), list[int]()
 
     def note(worker: WorkerProcess) -> None:
+        assert threading.current_thread().daemon, "the process can end meanwhile"
         disk.wait(PATIENCE_S)
         noted.append(worker.pid)
 

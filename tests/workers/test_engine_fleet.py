@@ -4,6 +4,7 @@ import asyncio
 import json
 import os
 import signal
+import threading
 from collections.abc import AsyncIterator
 from dataclasses import replace
 from pathlib import Path
@@ -155,6 +156,20 @@ async def test_request_of_a_later_model_supersedes_one_that_still_waits_for_a_jo
     assert await first is Precision.FP32
     await registry.use("third")
     assert (engine.loader.loads, registry.names, engine.spec.name) == (2, ["third"], "third")
+
+
+async def test_process_can_end_while_the_disk_of_a_model_that_was_requested_hangs(
+    models: tuple[RoleEngine[EngineSpec], ModelRegistry], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    daemons = list[bool]()
+
+    def chosen(name: str, _: Settings) -> EngineChoice[EngineSpec]:
+        daemons.append(threading.current_thread().daemon)
+        return other_engine(name)
+
+    monkeypatch.setattr(model_registry, "choose_installed", chosen)
+    await models[1].use("other")
+    assert daemons == [True]
 
 
 async def test_equal_requests_for_a_model_share_a_load_and_one_for_another_model_waits_for_it(
