@@ -7,14 +7,14 @@ from collections.abc import Callable
 from functools import partial
 
 from sidecar import errors
-from sidecar.concurrency import BackgroundTaskGroup, ThreadLimiter
+from sidecar.concurrency import BackgroundTaskGroup
 from sidecar.interfaces.engine_interface import Precision
 from sidecar.jobs.job_engine import JobEngine
 from sidecar.jobs.job_event_log import JobEventLog, JobListener
 from sidecar.jobs.job_record import JobRecord
 from sidecar.jobs.job_store import BackendParts, JobBackend
 from sidecar.jobs.local_jobs import count_event
-from sidecar.jobs.persistent_recordings import PersistentRecordings
+from sidecar.jobs.persistent_recordings import PersistentRecordings, opener_in_threads
 from sidecar.jobs.recovery import jobs_folder
 from sidecar.plugins.shared_jobs.claim_loop import ClaimLoop
 from sidecar.plugins.shared_jobs.claims import ClaimPreferences, ClaimStore
@@ -36,7 +36,6 @@ from sidecar.storage.job_journal import UPLOADS_FOLDER
 from sidecar.storage.recording_storage import FolderStorage, store_code
 from sidecar.workers.engine_lease import EngineState
 
-MAX_CONCURRENT_OPENS = 2
 DEFAULT_RETENTION_MB = 1024
 """Space of an owner's results in the database: some 900 hours (300 with
 the times of all words), or 16,000 short ones."""
@@ -104,7 +103,6 @@ class SharedJobBackend(JobBackend):
             log = JobEventLog(now)
             log.listen(partial(count_event, metrics))
             queue = engine.queue(log, parts.plan)
-            threads = ThreadLimiter("opening", MAX_CONCURRENT_OPENS)
             claims = ClaimStore(
                 self._database, rows, service_id, self._retention, metrics, engine.refusal_of
             )
@@ -112,7 +110,7 @@ class SharedJobBackend(JobBackend):
                 claims,
                 log,
                 queue,
-                partial(threads.run, self.persistent_recordings.open),
+                opener_in_threads(self.persistent_recordings.open),
                 partial(_admit, engine),
                 partial(_preferences, engine, capabilities),
             )
