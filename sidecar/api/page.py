@@ -14,7 +14,7 @@ import math
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -28,7 +28,16 @@ from starlette.routing import Match, Route
 from sidecar import errors
 from sidecar.api.http import openapi
 from sidecar.api.http.auth_gate import sent_token
-from sidecar.api.http.openapi import OPTIONS, PROBLEMS, RenderedBody, object_schema, request_body
+from sidecar.api.http.openapi import (
+    OPTIONS,
+    PROBLEMS,
+    RenderedBody,
+    flag,
+    object_schema,
+    parameters,
+    query,
+    request_body,
+)
 from sidecar.api.http.request_headers import accepts, identity_of
 from sidecar.api.http.responses import NO_STORE, json_response
 from sidecar.api.http.upload import read_json
@@ -37,8 +46,11 @@ from sidecar.auth.authentication import CODE_LIFETIME_S, OneTimeCodes
 from sidecar.auth.identity import ANONYMOUS, HOST, AuthMethod, Identity, Scope
 from sidecar.concurrency import ThreadLimiter
 from sidecar.interfaces.request_fields import followed_options
+from sidecar.interfaces.request_options import parse_flag
+from sidecar.observability.logs import default_data_folder
 from sidecar.service.facade import Service
 from sidecar.service.system_checks import CheckState, check_environment
+from sidecar.storage.invitations import INVITATION_LIFETIME_S, INVITATIONS, Invitations
 from sidecar.version import __version__
 
 FOLDER = Path(__file__).parent / "static"
@@ -203,16 +215,17 @@ def _answer(request: Request, file: PageFile, fixed: Mapping[str, str], tag: str
     return Response(body, media_type=file.media_type, headers=headers)
 
 
+_SIGNED_IN_AS = Field(
+    None, description="Subject of a signed token; missing otherwise.", examples=["anna"]
+)
+
+
 class PageLink(BaseModel):
     """Link that opens the page once, with the token of the request that created it."""
 
     path: str = Field(examples=["/#open=9s2…"], description="Path of the link.")
     expires_in: float = Field(examples=[120.0], description="Seconds.")
-
-
-_SIGNED_IN_AS = Field(
-    None, description="Subject of a signed token; missing otherwise.", examples=["anna"]
-)
+    signed_in_as: str | None = _SIGNED_IN_AS
 
 
 class PageSession(BaseModel):
@@ -288,6 +301,9 @@ class PageInfo(BaseModel):
 SESSION: dict[str, Any] = request_body(
     object_schema({"word": openapi.text("Of the link.")}, ["word"]), example={"word": "9s2…"}
 )
+INVITATION = parameters(
+    query("invitation", flag(default=False), "True for a link that works for a day, not minutes.")
+)
 SAMPLE: dict[int | str, dict[str, Any]] = {
     200: {"content": {"audio/wav": {"schema": {"type": "string", "format": "binary"}}}}
 }
@@ -299,15 +315,28 @@ def build_router(service: Service) -> APIRouter:
     """Return the routes of /v1/page."""
     router = openapi.Routes(responses=PROBLEMS, dependencies=openapi.CHECKS)
     handover, check_threads = OneTimeCodes[dict[str, str]](), ThreadLimiter("findings", 1)
+    data_folder = default_data_folder(service.settings.data_dir)
+    invitations = Invitations(data_folder and data_folder / INVITATIONS)
+    file_threads = ThreadLimiter("invitations", 1)
 
-    @router.post("/v1/page/links", status_code=201, response_model=PageLink)
+    @router.post(
+        "/v1/page/links", status_code=201, response_model=PageLink, openapi_extra=INVITATION
+    )
     async def link(request: Request) -> Response:
         """Create a link that opens the page once with the token of this request."""
-        identity, path = identity_of(request), "/"
+        identity, path, expires_in = identity_of(request), "/", CODE_LIFETIME_S
+        signed_in_as = _signed_in_as(identity)
+        invites = parse_flag("invitation", request.query_params.get("invitation"), default=False)
         if token := sent_token(request):
-            opened = {"token": token, **_signed_in_as(identity)}
-            path = f"{OPEN_FRAGMENT}{handover.give(opened, identity.owner)}"
-        return json_response({"path": path, "expires_in": CODE_LIFETIME_S}, 201, NO_STORE)
+            opened = {"token": token, **signed_in_as}
+            if invites:
+                give = partial(invitations.give, opened, identity.owner)
+                code, expires_in = await file_threads.run(give), INVITATION_LIFETIME_S
+            else:
+                code = handover.give(opened, identity.owner)
+            path = f"{OPEN_FRAGMENT}{code}"
+        body = {"path": path, "expires_in": expires_in, **signed_in_as}
+        return json_response(body, 201, NO_STORE)
 
     @router.post(SESSIONS, response_model=PageSession, openapi_extra=SESSION)
     async def session(request: Request) -> Response:
@@ -315,7 +344,11 @@ def build_router(service: Service) -> APIRouter:
         word = (await read_json(request, declared=True)).get("word")
         if not isinstance(word, str):
             raise errors.FieldMissing("The field 'word' is missing.")
-        return json_response(handover.take(word), headers=NO_STORE)
+        try:
+            opened = handover.take(word)
+        except errors.LinkInvalid:
+            opened = await file_threads.run(partial(invitations.take, word))
+        return json_response(opened, headers=NO_STORE)
 
     @router.get("/v1/page/about", response_model=PageInfo)
     async def about(request: Request) -> Response:

@@ -28,6 +28,11 @@ async def open_page(
     show: bool = option(
         False, "Print the link of a running service instead of opening the browser.", "--print"
     ),
+    invite: bool = option(
+        False,
+        "Print a link for somebody else: it opens the page once, within a day, signed in by the "
+        "token that you send.",
+    ),
     engine: str | None = setting_option("engine"),
     language: str | None = setting_option("language"),
     port: str | None = setting_option("port"),
@@ -47,7 +52,10 @@ async def open_page(
     * `vibevoice-asr open`
     * `vibevoice-asr open --engine whisper`
     * `vibevoice-asr open --server http://127.0.0.1:9000`
+    * `vibevoice-asr open --invite --server https://box.lan:8765 --token @anna.token`
     """
+    if invite:
+        return await _invite(target.or_ours())
     flags = {"engine": engine, "language": language, "port": port}
     given = {name: value for name, value in flags.items() if value is not None}
     if port == "0" and target.server is None and not show:  # at a free port nothing runs yet
@@ -79,6 +87,22 @@ async def _open_with_own_service(target: ServiceTarget, given: Mapping[str, str]
         _show(await _page_link(there), show=False)
         print_error_line(f"Serving at {there.server} until Ctrl-C.")
         return await asyncio.to_thread(service.wait)
+
+
+async def _invite(target: ServiceTarget) -> int:
+    target = target.with_token()
+    if not target.token:
+        raise errors.TokenMissing(
+            "An invitation signs somebody in, and there is no token to send.",
+            hint="--token @FILE, or VIBEVOICE_CLIENT_TOKEN, has the token of that person.",
+        )
+    async with client_of(target) as client:
+        link = await client.page_link(invitation=True)
+        whom = f" as {name}" if (name := link.get("signed_in_as")) else ""
+        hours = link["expires_in"] / 3600
+        print_error_line(f"Whoever opens this link first is signed in{whom}, within {hours:.0f} h:")
+        print_text(f"{client.url}{link['path']}\n")
+    return 0
 
 
 async def _page_link(target: ServiceTarget) -> str:

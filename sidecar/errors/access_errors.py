@@ -53,7 +53,10 @@ class TokenInvalid(Unauthorized, code="token_invalid"):
 class LinkInvalid(Unauthorized, code="link_invalid"):
     """Code of a sign-in link that was used, has expired or is unknown."""
 
-    default_detail = "This link is not valid any more: it opens the page once, within two minutes."
+    default_detail = (
+        "This link is not valid any more: it opens the page once, within two minutes, or within a "
+        "day if it is an invitation."
+    )
     default_hint = "Get a new link: vibevoice-asr open"
 
 

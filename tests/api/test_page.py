@@ -26,6 +26,7 @@ from sidecar.auth.authentication import (
     MAX_CODES_PER_OWNER,
     OneTimeCodes,
 )
+from sidecar.storage.invitations import INVITATIONS
 
 CLIENT = REPOSITORY / "clients/js/src"
 HTML = {"Accept": "text/html,application/xhtml+xml,*/*;q=0.8"}
@@ -285,3 +286,30 @@ def test_peaks_have_a_byte_of_loudness_for_each_tenth_of_a_second(
     assert body["per_second"] == 10
     assert heard == [0] * 5 + [128] * 5 + [255] * 5 + [64] * 5 + [191]
     check_problem(server.client.get("/v1/jobs/nothing/peaks"), 404, "job_not_found")
+
+
+def test_invitation_opens_page_once_within_a_day_also_after_a_restart(tmp_path: Path) -> None:
+    with Server(tmp_path, token=TOKEN) as server:
+        words = ["open", "--invite", "--server", server.url]
+        env = service_environment(tmp_path, token=TOKEN)
+        done = run_command([sys.executable, "-m", "sidecar.main", *words], env=env, text=True)
+        link, first_log = done.stdout.strip(), server.log()
+        assert link.startswith(f"{server.url}/#open=")
+        assert "first" in done.stderr
+        assert TOKEN not in link
+    (kept,) = (tmp_path / "data" / INVITATIONS).iterdir()
+    assert TOKEN.encode() not in kept.read_bytes()
+    word = {"word": link.partition("#open=")[2]}
+    with Server(tmp_path, token=TOKEN) as server:
+        assert server.client.post("/v1/page/sessions", json=word).json() == {"token": TOKEN}
+        check_problem(server.client.post("/v1/page/sessions", json=word), 401, "link_invalid")
+        assert word["word"] not in first_log + server.log()
+    assert not [*kept.parent.iterdir()]
+
+
+def test_invitation_without_a_token_to_send_is_refused(server: Server) -> None:
+    url = f"http://127.0.0.1:{server.port}"
+    words = [sys.executable, "-m", "sidecar.main", "open", "--invite", "--server", url]
+    done = run_command(words, env=service_environment(Path("/nowhere")), text=True)
+    assert done.returncode
+    assert "--token @FILE" in done.stderr

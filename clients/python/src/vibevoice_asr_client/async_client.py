@@ -108,7 +108,11 @@ class AsyncClient:
 
     async def page_path(self) -> str:
         """What behind `url` opens the service's page in a browser, once, with our token."""
-        return str((await self._ask(calls.page_link())).body()["path"])
+        return str((await self.page_link())["path"])
+
+    async def page_link(self, *, invitation: bool = False) -> Dict[str, Any]:
+        """The same as `path`, and how long it lasts: two minutes, or a day as ``invitation``."""
+        return (await self._ask(calls.page_link(invitation))).body()
 
     # People
 

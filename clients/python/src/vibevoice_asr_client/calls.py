@@ -103,9 +103,9 @@ def health() -> Call:
     return Call("GET", "/health")
 
 
-def page_link() -> Call:
-    """A link to the page, which has our token when it is opened."""
-    return Call("POST", "/v1/page/links")
+def page_link(invitation: bool) -> Call:
+    """A link to the page, which has our token when it is opened; an ``invitation`` lasts a day."""
+    return Call("POST", "/v1/page/links?invitation=true" if invitation else "/v1/page/links")
 
 
 def queue_status() -> Call:

@@ -57,6 +57,7 @@ class Client:
     estimate = blocking(AsyncClient.estimate)
     queue_status = blocking(AsyncClient.queue_status)
     page_path = blocking(AsyncClient.page_path)
+    page_link = blocking(AsyncClient.page_link)
 
     # People
 

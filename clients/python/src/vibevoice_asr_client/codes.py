@@ -365,7 +365,7 @@ class LanguageUnsupported(errors.Refused):
 
 
 class LinkInvalid(errors.Unauthorized):
-    """This link is not valid any more: it opens the page once, within two minutes."""
+    """This link is not valid any more: it opens the page once, within two minutes, or within a day if it is an invitation."""
 
     known_code = "link_invalid"
 
