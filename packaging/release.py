@@ -23,6 +23,7 @@ from triple import target_triple
 
 ROOT = Path(__file__).resolve().parents[1]
 PYTHON_PACKAGES = (".", "clients/python", "plugins/vibevoice-asr-ggml")
+LEFT_BY_SETUPTOOLS = shutil.ignore_patterns("*.egg-info", "build", "__pycache__")
 CRATES = ("clients/rust", "clients/tauri")
 NPM_PACKAGES = ("clients/js", "clients/tauri/guest-js")
 STARTS = {"windows": "Start.cmd", "darwin": "Start.command", "linux": "vibevoice-asr.desktop"}
@@ -43,7 +44,11 @@ def main() -> int:
     shutil.rmtree(out, ignore_errors=True)
     out.mkdir(parents=True)
     for folder in PYTHON_PACKAGES:
-        _run(sys.executable, "-m", "build", "--outdir", out, ROOT / folder)
+        with tempfile.TemporaryDirectory(prefix="vibevoice-package-") as name:
+            source = ROOT / folder
+            if folder != ".":  # setuptools leaves metadata behind, by which our tests find a plugin
+                source = shutil.copytree(source, Path(name, "source"), ignore=LEFT_BY_SETUPTOOLS)
+            _run(sys.executable, "-m", "build", "--outdir", out, source)
     _run(sys.executable, "-m", "twine", "check", "--strict", *out.iterdir())
     for wheel in (ROOT / "dist" / "models").glob("*.whl"):
         shutil.copy(wheel, out)
