@@ -68,6 +68,7 @@
  * @property {string} [device] cuda or cpu, where the engine may use either
  * @property {string} [model] which one heard it, where the engine may have one of several
  * @property {string} [words_by] the least sure of the segments'
+ * @property {string[]} [hotwords] those that the engine got: of the request, of the service, and names of the owner
  * @property {object[]} [speakers] what is known of them by voice
  */
 

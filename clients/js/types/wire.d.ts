@@ -195,6 +195,10 @@ export type Metadata = {
      */
     words_by?: string | undefined;
     /**
+     * those that the engine got: of the request, of the service, and names of the owner
+     */
+    hotwords?: string[] | undefined;
+    /**
      * what is known of them by voice
      */
     speakers?: object[] | undefined;
