@@ -54,8 +54,7 @@ class LinkInvalid(Unauthorized, code="link_invalid"):
     """Code of a sign-in link that was used, has expired or is unknown."""
 
     default_detail = (
-        "This link is not valid any more: it opens the page once, within two minutes, or within a "
-        "day if it is an invitation."
+        "This link is not valid any more: it works once, for two minutes (an invitation: a day)."
     )
     default_hint = "Get a new link: vibevoice-asr open"
 

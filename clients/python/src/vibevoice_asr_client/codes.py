@@ -365,7 +365,7 @@ class LanguageUnsupported(errors.Refused):
 
 
 class LinkInvalid(errors.Unauthorized):
-    """This link is not valid any more: it opens the page once, within two minutes, or within a day if it is an invitation."""
+    """This link is not valid any more: it works once, for two minutes (an invitation: a day)."""
 
     known_code = "link_invalid"
 
