@@ -17,6 +17,7 @@ import os
 import re
 from asyncio.subprocess import PIPE, Process
 from collections.abc import AsyncGenerator, Callable, Iterable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -24,7 +25,7 @@ from sidecar import errors
 from sidecar.auth.identity import Identity, Scope
 from sidecar.checkpoints import model_removal, pull_events
 from sidecar.checkpoints.installed_checkpoints import resolve_repository
-from sidecar.concurrency import ThreadLimiter
+from sidecar.concurrency import ThreadLimiter, cancel_after
 from sidecar.engines.engine_selection import EngineChoice
 from sidecar.installation import own_command
 from sidecar.interfaces.engine_interface import EngineSpec
@@ -37,6 +38,8 @@ MAX_DOWNLOADS = 2
 """More share the line, and each takes longer."""
 PATIENCE_S = 5.0
 """Time for the disk: a list reads some files of each model. A longer deletion goes on."""
+STOP_S = 5.0
+"""Time for a download that is stopped to end by itself, and then killed: its disk may hang."""
 _MAX_DISK_CALLS = 2
 _OF_HUB = re.compile(r"^(HF|HUGGING_?FACE|PIP)_|_PROXY$", re.IGNORECASE)
 """Variables of the hub, of pip and of the way to them, which may have secrets."""
@@ -80,6 +83,11 @@ class ModelDownload:
         self._stopped = True
         self._process.stdin.close()
 
+    def kill(self) -> None:
+        """Kill the process, if it has not ended."""
+        with suppress(ProcessLookupError):
+            self._process.kill()
+
     async def ended(self) -> None:
         """Wait for the end of the process, and close its pipes."""
         assert self._process.stdin is not None
@@ -103,8 +111,11 @@ class LocalModels:
         folders: Callable[[], Iterable[Path]],
         in_use: Callable[[], Mapping[str, EngineChoice[EngineSpec]]] = dict,
         patience_s: float = PATIENCE_S,
+        stop_s: float = STOP_S,
     ) -> None:
+        """``stop_s``: as `STOP_S`."""
         self._folders, self._in_use, self._patience_s = folders, in_use, patience_s
+        self._stop_s = stop_s
         self._downloads: set[ModelDownload] = set()
         self._starting = asyncio.Lock()
         self._disk = ThreadLimiter("models", _MAX_DISK_CALLS)
@@ -187,6 +198,8 @@ class LocalModels:
 
     async def close(self) -> None:
         """End all downloads."""
-        for download in self._downloads:
-            download.stop()
-        await asyncio.gather(*(download.ended() for download in self._downloads))
+        downloads = [*self._downloads]
+        for end in (ModelDownload.stop, ModelDownload.kill):
+            for download in downloads:
+                end(download)
+            await cancel_after(self._stop_s, asyncio.gather(*(one.ended() for one in downloads)))

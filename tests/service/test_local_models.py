@@ -170,6 +170,20 @@ def test_download_process_ends_when_its_service_is_killed(
     wait_until(lambda: not runs(child.pid), "the download ends")
 
 
+@pytest.mark.posix("SIGSTOP")
+def test_close_of_local_models_kills_a_download_that_does_not_end(hub: Hub) -> None:
+    async def close() -> psutil.Process:
+        models, others = LocalModels(list, stop_s=0.1), {*psutil.Process().children()}
+        await models.pull(ANONYMOUS, "vibevoice")
+        (child,) = {*psutil.Process().children()} - others
+        child.suspend()
+        await models.close()
+        return child
+
+    child = asyncio.run(close())
+    wait_until(lambda: not runs(child.pid), "it was killed")
+
+
 def test_pull_with_exit_with_stdin_ends_as_interrupted_when_standard_input_closes(
     hub: Hub, monkeypatch: pytest.MonkeyPatch
 ) -> None:
