@@ -191,6 +191,28 @@ def test_typed_words_that_never_reach_the_service_are_still_there(
     assert [text.strip() for _, text in lines(visitor)] == said
 
 
+def test_what_is_typed_and_not_sent_stays_after_a_break_and_while_another_is_shown(
+    visitor: Visitor, talks: Server
+) -> None:
+    def typed() -> str:
+        return str(visitor.sees(".typed input").get_property("value"))
+
+    visitor.has_typed(talks)
+    visitor.sees(".typed input").send_keys("Not sent")
+    visitor.js("sockets[0].close(4000)")
+    visitor.sees(".starting")
+    assert typed() == "Not sent"
+    says(visitor, " yet.")
+    assert typed() == "Not sent yet."
+    visitor.js("document.querySelector('.back').click()")
+    visitor.sees(".intake button", "Conversation").click()
+    visitor.only_types()
+    assert typed() == "Not sent yet."
+    visitor.sees(".typed button").click()
+    visitor.sees("[data-who=machine][data-open=no] .words", "You said: Not sent yet.")
+    assert typed() == ""
+
+
 @pytest.mark.slow
 def test_conversation_without_tts_is_announced_and_text_only(
     visitor: Visitor, start_server: StartServer

@@ -16,6 +16,8 @@ export class Conversations {
   going = null;
   /** When it began, as it is called. */
   at = "";
+  /** What is typed and not sent. */
+  draft = "";
   #store;
   #made;
   /** The last one that became a job. */

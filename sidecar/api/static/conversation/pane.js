@@ -30,7 +30,7 @@ export function ConversationPane({ conversations, recordings }) {
     ${going?.unsentS > 0 && html`<p class="notice" role="status">The last ${spoken(going.unsentS)} of what you said did not reach the service.</p>`}
     ${going?.deaf && !over && html`<p class="notice" role="status">${going.deaf} Until then, type.</p>`}
     ${going && html`<${Lines} going=${going} over=${over} />`}
-    ${going && !over && html`<${Typed} going=${going} />`}
+    ${going && (!over || conversations.draft) && html`<${Typed} going=${going} conversations=${conversations} />`}
   </main>`;
 }
 
@@ -112,15 +112,16 @@ function Line({ line }) {
   </div>`;
 }
 
-function Typed({ going }) {
+/** What is typed and not sent yet stays, whatever ends the conversation. */
+function Typed({ going, conversations }) {
   const field = useRef(null);
   const sent = (event) => {
     event.preventDefault();
-    going.say(field.current.value);
-    field.current.value = "";
+    going.say(conversations.draft);
+    conversations.draft = field.current.value = "";
   };
   return html`<form class="typed" onSubmit=${sent}>
-    <input ref=${field} aria-label="Type a message" placeholder="Type a message" autocomplete="off" maxlength="2000" disabled=${going.state !== "live"} />
+    <input ref=${field} aria-label="Type a message" placeholder="Type a message" autocomplete="off" maxlength="2000" defaultValue=${conversations.draft} onInput=${(event) => (conversations.draft = event.target.value)} />
     <button type="submit" disabled=${going.state !== "live"}>Send</button>
   </form>`;
 }
