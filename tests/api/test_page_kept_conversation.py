@@ -1,6 +1,7 @@
-"""What was said in a conversation is in the browser until it is saved elsewhere, or deleted."""
+"""What was said in a conversation is in the browser until it is a job, or deleted."""
 
 from browser_visitor import Visitor
+from page_actions import LEAVES
 from service_process import Server, StartServer, wait_until
 from test_page_conversation import stops
 from test_page_recorder import HOLDS_ABOUT, comes_again
@@ -28,7 +29,7 @@ def test_conversation_of_a_closed_tab_is_offered_with_all_its_lines_until_it_is_
     visitor.sees("h1", "Who said what")
 
 
-def test_conversation_that_was_downloaded_or_became_a_job_is_not_stored_by_the_browser(
+def test_conversation_whose_download_failed_is_offered_again(
     visitor: Visitor, talks: Server
 ) -> None:
     visitor.has_typed(talks)
@@ -36,8 +37,18 @@ def test_conversation_that_was_downloaded_or_became_a_job_is_not_stored_by_the_b
     visitor.sees(".head button", "Download").click()
     visitor.js("URL.createObjectURL = () => '#';")
     visitor.sees("#formats button", ".txt").click()
+    assert not visitor.js(f"{LEAVES} return !leaves()"), "it is left without a question"
     comes_again(visitor, talks)
+    visitor.sees(".job .pick", "Conversation 2").click()
+    visitor.sees(".row .said", "Before.")
+    visitor.sees("[aria-label^='Delete Conversation']").click()
+    visitor.sees("dialog[open] .danger").click()
     visitor.sees("h1", "Who said what")
+
+
+def test_conversation_that_became_a_job_is_not_stored_by_the_browser(
+    visitor: Visitor, talks: Server
+) -> None:
     visitor.has_typed(talks)
     visitor.sees(".talking label", "Keep as a transcript").click()
     stops(visitor)

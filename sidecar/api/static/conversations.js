@@ -1,5 +1,5 @@
 /** The conversation of this page: what it needs is fetched when somebody wants one. What is said goes to the browser's
- * storage meanwhile, and stays there until it is saved elsewhere: the next visit offers it. */
+ * storage meanwhile, and stays there until it is a job or somebody deletes it: the next visit offers it. */
 
 import { newKey } from "./client/world.js";
 import { dropHead, held, keepHead } from "./storage.js";
@@ -22,7 +22,7 @@ export class Conversations {
   #made;
   /** The last one that became a job. */
   #kept = null;
-  /** What the browser has of it; null once it is saved elsewhere. */
+  /** What the browser has of it; null once it is a job, or nothing. */
   #head = null;
   /** When each line began and was last changed, and its text then. @type {Map<number, { from_s: number, to_s: number, text: string }>} */
   #times = new Map();
@@ -43,9 +43,13 @@ export class Conversations {
     await one.begin(wishes);
   }
 
-  /** What the page has of it is safe elsewhere. */
+  /** The person has it as a file, if their browser has written that: what it stores itself stays. */
   saved() {
     this.#show({ saved: true });
+  }
+
+  #drop() {
+    this.saved();
     if (this.#head) dropHead(this.#head.id);
     this.#head = null;
   }
@@ -87,10 +91,10 @@ export class Conversations {
       this.#kept = one;
       const take = !one.carries && this.#head && { ...this.#head, segments: this.#segments(told.lines) };
       if (take) this.#head = null; // it is the recorder's now
-      if (!one.carries) this.saved();
+      if (!one.carries) this.#drop();
       this.#made(ended.job, `Conversation ${this.at}`, take);
     }
-    if (state === "over" && !told.lines.length) this.saved();
+    if (state === "over" && !told.lines.length) this.#drop();
   }
 
   #show(change) {
