@@ -4,7 +4,7 @@ import datetime
 
 import pytest
 from browser_visitor import STRANGER, Visitor, script
-from page_actions import LIVE, kept
+from page_actions import FOCUS, LIVE, kept
 from service_process import StartServer
 from test_page import TOKEN, opened
 
@@ -45,6 +45,24 @@ def test_link_signs_one_tab_in_once_and_leaves_no_token_in_the_address(
     assert visitor.js("return sockets[0].url") == f"ws://127.0.0.1:{server.port}/v1/live"
     visitor.presses(".talking button", "Stop")
     visitor.sees(".title", "only in this browser")
+
+
+def test_sign_in_has_the_focus_which_is_then_where_it_was(
+    visitor: Visitor, start_server: StartServer
+) -> None:
+    visitor.opens(start_server(token=TOKEN))
+    is_at = f"{FOCUS} === document.querySelector"
+    visitor.until(f"{is_at}('.door')", "it is announced")
+    assert visitor.findings() == []
+    visitor.signs_in(TOKEN)
+    visitor.sees(".page[data-ready=yes]")
+    visitor.until("document.querySelector('.door') === null", "it is open")
+    visitor.js("document.querySelector('.intake .folder').focus()")
+    visitor.js(f"sessionStorage.setItem('vibevoice-token', '{'x' * 40}')")
+    visitor.comes_back_until(lambda: visitor.all(".door") != [], "the token is not valid")
+    visitor.until(f"{is_at}('.door')", "it is announced again")
+    visitor.signs_in(TOKEN)
+    visitor.until(f"{is_at}('.intake .folder')", "the focus is where it was")
 
 
 @pytest.mark.parametrize(

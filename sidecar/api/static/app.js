@@ -10,7 +10,7 @@ import { arrive } from "./session.js";
 import { asks, isListed } from "./states.js";
 import { Store } from "./store.js";
 import { TakePane } from "./takepane.js";
-import { html, render, Trouble, useAwake, useEffect, useEvents, useRef, useState } from "./view.js";
+import { html, render, Trouble, useAwake, useCover, useEffect, useEvents, useRef, useState } from "./view.js";
 import { trouble } from "./words.js";
 
 const store = new Store({
@@ -106,11 +106,12 @@ function Late({ module, name, ...props }) {
 
 /** Where a link would sign the visitor in by a name. */
 function Offer({ offer: { token, signed_in_as: name } }) {
+  const cover = useCover();
   const enter = () => {
     store.set({ offer: null });
     recordings.enter(token);
   };
-  return html`<div class="door" role="dialog" aria-modal="true" aria-label="Sign in">
+  return html`<div ref=${cover} class="door" role="dialog" aria-modal="true" aria-label="Sign in" tabindex="-1">
     <h1>Sign in as ${name}?</h1>
     <p>This link signs you in as <strong>${name}</strong>. Whatever you send or record here then belongs to ${name}, who can read it.</p>
     <p>If you are not ${name}, this link is not yours: do not sign in.</p>
@@ -124,6 +125,7 @@ const tokenIn = (text) => text.trim().replace(/^Bearer\s+/i, "").replace(/[\r\n]
 
 /** Where a token is wanted and none is here. It is tried before the page goes on. */
 function Door({ state }) {
+  const cover = useCover();
   const [busy, setBusy] = useState(false);
   const enter = async (event) => {
     event.preventDefault();
@@ -135,7 +137,7 @@ function Door({ state }) {
   const local = ["localhost", "127.0.0.1", "[::1]"].includes(location.hostname);
   const records = state.takes.some((one) => one.state === "recording");
   const wrong = state.arrival;
-  return html`<div class="door" role="dialog" aria-modal="true" aria-label="Sign in">
+  return html`<div ref=${cover} class="door" role="dialog" aria-modal="true" aria-label="Sign in" tabindex="-1">
     <h1><span class="brand">vibevoice-asr</span> Sign in</h1>
     ${records && html`<p class="notice" role="status">The recording goes on. Its audio is kept in this browser.</p>`}
     ${local && html`<p>On this machine, type <code>vibevoice-asr open</code>: this page opens, signed in.</p>`}

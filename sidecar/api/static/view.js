@@ -60,6 +60,17 @@ export function useAttempt() {
   return [wrong, attempt, busy];
 }
 
+/** What covers the page has the focus, which goes back to what had it. */
+export function useCover() {
+  const cover = useRef(null);
+  useLayoutEffect(() => {
+    const before = document.activeElement;
+    cover.current.focus();
+    return () => setTimeout(() => before.focus()); // once the page takes it again
+  }, []);
+  return cover;
+}
+
 /** Have what happens in the window acted on. */
 export function useEvents(on, deps = []) {
   useEffect(() => {
