@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import pytest
 from browser_visitor import ENTER, Visitor
 from page_actions import LIVE, refused_at_first, said, writes
 from service_process import Server, StartServer, wait_until
@@ -136,8 +137,9 @@ window.fetch = async (...given) => {
 """There is no job with the id `late` yet; none at all while it is "all"."""
 
 
+@pytest.mark.parametrize("again", [False, True], ids=["the tab", "the next tab"])
 def test_part_of_a_talk_that_is_a_job_later_than_its_whole_is_not_beside_it(
-    visitor: Visitor, start_server: StartServer
+    again: bool, visitor: Visitor, start_server: StartServer
 ) -> None:
     server = start_server(live_grace="0.2s", job_retention="1h")
     with visitor.before(LATE):
@@ -151,7 +153,10 @@ def test_part_of_a_talk_that_is_a_job_later_than_its_whole_is_not_beside_it(
     visitor.presses(".talking button", "Stop")
     visitor.comes_back_until(lambda: pieces(visitor) == 0, "all of it is a job")
     visitor.sees(DONE, "Live 2")
-    visitor.js("window.late = ''")
+    if again:
+        visitor.opens(server)
+    else:
+        visitor.js("window.late = ''")
     visitor.comes_back_until(lambda: len(server.jobs()) == 1, "it is there once")
     assert server.jobs()[0]["id"] != part["id"]
 

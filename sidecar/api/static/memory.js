@@ -1,10 +1,8 @@
 /** What this browser remembers: what recordings are called, and how the page is to look. The service
  * keeps no names. */
 
-const NAMES = "vibevoice-names";
 const THEME = "vibevoice-theme";
 const COPIES = "vibevoice-keeps-copies";
-const MOST = 500;
 
 function read(key, otherwise) {
   try {
@@ -27,15 +25,23 @@ function setting(key, otherwise) {
   return [() => read(key, otherwise), (wanted) => write(key, wanted)];
 }
 
-export const names = () => new Map(read(NAMES, []));
-
-/** Without a name it is forgotten. */
-export function call(id, name) {
-  const known = names();
-  known.delete(id);
-  if (name !== null) known.set(id, name);
-  write(NAMES, [...known].slice(-MOST));
+/** What reads what is remembered by id, and what writes one of it, or without a value forgets it; the oldest of more than `most` go. */
+function listing(key, most) {
+  const all = () => new Map(read(key, []));
+  const put = (id, value) => {
+    const known = all();
+    known.delete(id);
+    if (value !== null) known.set(id, value);
+    write(key, [...known].slice(-most));
+  };
+  return [all, put];
 }
+
+export const [names, call] = listing("vibevoice-names", 500);
+
+/** Sessions of talks that the job of all of a talk replaces, whose id is the value: some become jobs later than that, and some
+ * could not be deleted yet. */
+export const [parts, replacePart] = listing("vibevoice-parts", 100);
 
 /** What was seen of jobs: `deleted.js`. */
 export const [jobsSeen, keepJobsSeen] = setting("vibevoice-jobs", []);

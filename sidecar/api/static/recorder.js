@@ -3,7 +3,7 @@
 
 import { tailOf } from "./captions.js";
 import { newKey } from "./client/world.js";
-import { call, isTheirs, keepsTalks } from "./memory.js";
+import { call, isTheirs, keepsTalks, parts, replacePart } from "./memory.js";
 import { Microphone, refusal, silentFor } from "./microphone.js";
 import { read } from "./reading.js";
 import { Sending, trimmed, UNREADABLE } from "./sending.js";
@@ -38,13 +38,11 @@ export class Recorder {
   #going = new Map();
   /** The jobs of which it is being asked whether they have every word. */
   #checked = new Set();
-  /** What jobs are to be replaced by: some come later than that, and some could not be deleted yet. */
-  #parts = new Map();
 
   /**
    * @param {import("./store.js").Store} store its `takes` are all of this tab
    * @param {(job: import("./client/wire.js").Job, file: File, take: Take) => void} sent it is a job now
-   * @param {(part: string, job: string) => Promise<void>} replaced the job of a part of it is not needed any more; rejects if it is to be told again
+   * @param {(part: string, job: string) => Promise<boolean>} replaced the job of a part of it is not needed any more; whether there was one; rejects if it is to be told again
    * @param {(job: import("./client/wire.js").Job, whole: object) => Promise<boolean>} outlasts whether a transcript stays, as it was read, if the service or the tab ends
    */
   constructor(store, say, sent, replaced, outlasts) {
@@ -137,7 +135,7 @@ export class Recorder {
   /** Takes against the jobs that there are; `asked`: when it was asked for them; `forgot`: it was started since, and keeps none. */
   look(jobs, asked, forgot) {
     this.#find();
-    for (const [part, whole] of this.#parts) if (jobs.some((one) => one.id === part)) this.#parts.delete(part), this.#replaceOne(part, whole);
+    for (const [part, whole] of parts()) if (jobs.some((one) => one.id === part)) this.#replaceOne(part, whole);
     const { about } = this.#store.state;
     for (const take of this.#store.state.takes.filter(this.own)) {
       const { id, source, sound, job: sent, since, name, later } = take;
@@ -234,16 +232,16 @@ export class Recorder {
   }
 
   /** What sessions of a talk that broke off are as jobs is not needed beside the job of all of it. */
-  #replaceAll(parts, whole) {
-    for (const one of new Set(parts)) {
-      if (!one || one === whole) continue;
-      this.#parts.set(one, whole);
-      this.#replaceOne(one, whole);
+  #replaceAll(sessions, whole) {
+    for (const part of new Set(sessions)) {
+      if (!part || part === whole) continue;
+      replacePart(part, whole);
+      this.#replaceOne(part, whole);
     }
   }
 
   #replaceOne(part, whole) {
-    this.#replaced(part, whole).catch(() => this.#parts.set(part, whole));
+    this.#replaced(part, whole).then((there) => there && replacePart(part, null), () => {}); // else it is told again at a later look
   }
 
   /** What became of takes whose tab is no more is this tab's to ask, from when it has them. */

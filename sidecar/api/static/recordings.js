@@ -270,19 +270,20 @@ export class Recordings {
   }
 
   /** The job of all of a talk is in the list instead of that of a part, unless somebody has written or writes in that, or
-   * only this browser has it. @throws that is not known now, or cannot be done */
+   * only this browser has it. @returns whether there is one @throws that is not known now, or cannot be done */
   async #replaced(part, job) {
     await Promise.all([this.editing.settled(), this.copies.refresh()]);
     const isThere = (id) => client().job(id).catch((error) => (error.status === 404 ? null : Promise.reject(error))); // as it is now: the list is older
     const [there, whole] = await Promise.all([isThere(part), isThere(job)]);
-    if (there && !(there.duration <= whole?.duration + SHORTER_S)) return; // it has more
+    if (there && !(there.duration <= whole?.duration + SHORTER_S)) return true; // it has more
     await this.editing.settled();
     const { copies, selected } = this.#store.state;
     const copy = copies.get(part);
-    if (this.editing.fields.has(part) || (there ? there.revision || copy?.corrected : copy)) return;
+    if (this.editing.fields.has(part) || (there ? there.revision || copy?.corrected : copy)) return Boolean(there);
     if (selected === part) this.select(job);
     if (there) await this.end(part, there.revision, there).catch((error) => error.code === CHANGED.code || Promise.reject(error));
     else this.forget(part);
+    return Boolean(there);
   }
 
   #list(job, name) {
