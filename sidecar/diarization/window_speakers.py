@@ -214,28 +214,36 @@ def speaker_centroids(windows: Sequence[DiarizationWindow], count: SpeakerCount 
         return np.zeros((0, halves.shape[1]), np.float32)
     voices = halves[used].astype(np.float32), alone_s[used], clustered[used]
     few = len(windows) <= FEW_WINDOWS
-    found = _centroids(*voices, None, count, few=few)
+    found = founded_centroids(*voices, None, count, few=few)
     if count is None or count.least <= len(found) <= (count.most or len(found)):
         return found
     if count.exact:
         return _with_farthest(found, voices[0], count.least)
-    return _centroids(*voices, count, count, few=few)
+    return founded_centroids(*voices, count, count, few=few)
 
 
-def _centroids(
+def founded_centroids(
     vectors: Matrix,
     alone_s: npt.NDArray[np.float32],
     clustered: npt.NDArray[np.bool_],
-    threshold_count: SpeakerCount | None,
-    count: SpeakerCount | None,
+    threshold_count: SpeakerCount | None = None,
+    count: SpeakerCount | None = None,
     *,
     few: bool,
+    weights: npt.NDArray[np.int64] | None = None,
 ) -> Matrix:
-    """Return the centroids with the clustering's threshold for ``threshold_count``. Of ``few``
-    windows each cluster is a speaker, and nobody else unless speakers are missing."""
+    """Return the centroids of the speakers of embeddings, shape (speakers, 256), of length 1.
+
+    ``vectors``: shape (count, 256); ``alone_s``: solo speech of each; ``clustered``: those that are
+    clustered, with the threshold for ``threshold_count``. The others found speakers, and so do
+    those that are alone in their cluster. Of ``few`` each cluster is a speaker, and nobody else
+    unless speakers are missing for ``count``. ``weights``: how many each counts for in its cluster;
+    None: one.
+    """
     labels = cluster_embeddings(vectors[clustered], alone_s[clustered], threshold_count)
     label_s = np.bincount(labels, alone_s[clustered])
-    speakers = np.flatnonzero(np.bincount(labels) > (0 if few else 1))
+    sizes = np.bincount(labels, None if weights is None else weights[clustered])
+    speakers = np.flatnonzero(sizes > (0 if few else 1))
     if not len(speakers):
         speakers = np.array([label_s.argmax()])
     if count is not None and count.exact and count.most is not None:

@@ -68,6 +68,42 @@ def test_segments_of_at_most_a_second_each_are_one_speaker() -> None:
     assert set(labels(speakers, 6)) == {0}
 
 
+def between(one: int, other: int, likeness: float) -> Vector:
+    """Somebody who is as like ``one`` as a cosine says."""
+    return likeness * voice(one) + math.sqrt(1 - likeness**2) * voice(other)
+
+
+def test_short_segments_unlike_all_speakers_are_a_speaker_and_one_alike_is_none() -> None:
+    """Of two people who speak eight times, and others who say a word or two."""
+    speakers = LiveSpeakerLabels()
+    for piece in range(8):
+        speakers.add_embedding(piece, voice(piece % 2), 3.0)
+    speakers.add_embedding(8, between(0, 5, 0.1), 1.0)
+    speakers.add_embedding(9, between(0, 6, 0.4), 1.0)
+    speakers.add_embedding(10, between(1, 7, 0.4), 3.0)  # alone in its cluster
+    speakers.add_embedding(11, between(1, 8, 0.1), 0.4)  # too short
+    for piece in range(12):
+        speakers.tell(piece)
+    decide(speakers, last=True)
+    speakers.settle()
+    speakers.revised()
+    assert labels(speakers, 12) == [0, 1] * 4 + [2, 0, 1, 1]
+
+
+def test_speaker_from_before_a_restart_stays_one_without_another_segment() -> None:
+    before = LiveSpeakerLabels()
+    for piece in range(4):
+        before.add_embedding(piece, between(0, 5, 0.4) if piece % 2 else voice(0), 3.0)
+        decide(before)
+        before.tell(piece)
+    after = LiveSpeakerLabels({piece: before.of(piece) for piece in range(4)}, before.voices)
+    for piece in range(4, 12):
+        after.add_embedding(piece, voice(0), 3.0)
+        after.tell(piece)
+    decide(after, last=True)
+    assert set(after.voices) == {0, 1}
+
+
 def test_labels_are_revised_when_one_voice_turns_out_to_be_two() -> None:
     """Two pieces seem one voice, barely; what follows of each is farther apart."""
     speakers = LiveSpeakerLabels()

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from sidecar.diarization import clustering, speaker_identification
+from sidecar.diarization import clustering, speaker_identification, window_speakers
 from sidecar.diarization.speaker_identification import SpeakerVector, embedding_of, vector_of
 from sidecar.transcripts.transcript import SpeakerCandidate, SpeakerEmbedding, SpeakerProfile
 
@@ -20,9 +20,13 @@ Vector = npt.NDArray[np.float32]
 """Shape (256,), of length 1."""
 
 MIN_FOUNDING_S = 1.5
-"""Seconds of speech: a segment with less founds no speaker, unless none has more; it is assigned to
-one. Embeddings of less speech scatter: one speaker in segments of a second would become many
+"""Seconds of speech: a segment with less is not clustered, unless none has more. It is assigned to
+a speaker, or founds one if it is unlike all (`diarization.window_speakers`). Embeddings of less
+speech scatter: one speaker in segments of a second would become many
 (docs/decisions/diarization-parameters.md)."""
+FEW_SEGMENTS = 6
+"""Clustered segments up to which each cluster is a speaker, and nobody is by less speech. Values
+from 0 to 12 give the same results."""
 RELABEL_TIME_SHARE = 0.05
 """Growth of the number of embeddings until the next decision, as a share: the decisions over an
 hour cost as much as a few of the last one."""
@@ -56,12 +60,19 @@ class RelabelResult:
 
 
 def relabel(request: RelabelRequest) -> RelabelResult:
-    """Return the labels; this takes time (0.1 s for a thousand embeddings)."""
-    founding = request.seconds >= min(MIN_FOUNDING_S, float(request.seconds.max()))
-    firm = clustering.cluster_embeddings(request.vectors[founding], request.seconds[founding])
-    voices = clustering.cluster_directions(request.vectors[founding], firm)
+    """Return the labels, as a file's diarization has them of its windows; this takes time (0.1 s
+    for a thousand embeddings)."""
+    clustered = request.seconds >= min(MIN_FOUNDING_S, float(request.seconds.max()))
+    used = clustered | (request.seconds >= window_speakers.MIN_FOUNDING_S)
+    earlier = np.array(request.segment_numbers) < 0
+    voices = window_speakers.founded_centroids(
+        request.vectors[used],
+        request.seconds[used],
+        clustered[used],
+        few=int(clustered.sum()) <= FEW_SEGMENTS,
+        weights=np.where(earlier, 2, 1)[used],
+    )
     labels: clustering.Labels = (request.vectors @ voices.T).argmax(axis=1)
-    labels[founding] = firm
     return RelabelResult(request.segment_numbers, labels, voices)
 
 
