@@ -10,6 +10,7 @@ It needs the extra 'bench' (`pip install -e '.[bench]'`).
     python -m bench.accuracy                         # the service's default setting
     python -m bench.accuracy --diarization accurate  # at the library's own setting
     python -m bench.accuracy --no-library            # the service alone (a third of the time)
+    python -m bench.accuracy --no-library --live     # and of each clip as a live session
     python -m bench.accuracy --no-library --words    # and how far aligned word times are off
     python -m bench.accuracy --no-library --confidence   # how many words of each are right, and how
                                                          # much of a segment is no speech
@@ -25,11 +26,13 @@ import contextlib
 import json
 import os
 import sys
+import threading
 from collections.abc import Callable
 from pathlib import Path
 
 import httpx
 import numpy as np
+from vibevoice_asr_client import Client, Summary
 
 from bench.metrics import (
     Clip,
@@ -87,6 +90,30 @@ def address_side(url: str, **fields: str) -> tuple[str, Callable[[Clip], Hypothe
 
     parts = (health.get(key) for key in ("engine", "precision"))
     return f"{url} ({', '.join(filter(None, parts))})", transcribe
+
+
+def live_side(url: str) -> Callable[[Clip], Hypothesis]:
+    """What the summary of a live session has that gets a recording as fast as it is taken."""
+    client = Client(url, token=os.environ.get("VIBEVOICE_CLIENT_TOKEN"))
+
+    def transcribe(clip: Clip) -> Hypothesis:
+        audio = np.clip(decode_audio_file(clip.path, RATE), -1, 1)
+        sound = (audio * 32767).astype("<i2").tobytes()
+        with client.live(rate=RATE, partials=False) as live:
+
+            def speak() -> None:
+                for begin in range(0, len(sound), 2 * _CHUNK):
+                    live.send(sound[begin : begin + 2 * _CHUNK])
+                live.finish()
+
+            speaking = threading.Thread(target=speak)
+            speaking.start()
+            summary = next(event for event in live if isinstance(event, Summary))
+            speaking.join()
+        segments = summary.transcript.segments
+        return [Piece(one.start, one.end, one.speaker, one.text) for one in segments]
+
+    return transcribe
 
 
 def word_distances(url: str, chosen: list[Clip]) -> str:
@@ -202,6 +229,7 @@ def main() -> None:
         help="how VibeVoice-ASR takes a long recording",
     )
     parser.add_argument("--no-library", action="store_true")
+    parser.add_argument("--live", action="store_true", help="live sessions, too")
     parser.add_argument("--words", action="store_true", help="word times, too")
     parser.add_argument("--confidence", action="store_true", help="right words by confidence, too")
     parser.add_argument("--only", default="", help="part of a clip's name")
@@ -228,6 +256,8 @@ def main() -> None:
             _, sides["service"] = address_side(args.server[0], **fields)
         if not args.no_library and "service" in sides:
             sides["library"] = library_side
+        if args.live:
+            sides["live"] = live_side(args.server[0])
         if args.recordings and (names := without_text(args.recordings)):
             print(f"left out, no text: {', '.join(names)}", file=sys.stderr)
         head = " | ".join(f"{name} WER | DER | cpWER" for name in sides)
