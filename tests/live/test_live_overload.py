@@ -34,7 +34,13 @@ FULL = errors.LiveFull
 DROPPED = errors.UtteranceDropped.code
 
 
-SETTINGS = {"live_sessions": MANY, "live_delay": "1", "scripted_hear": "1", "grpc_port": 0}
+SETTINGS = {
+    "live_sessions": MANY,
+    "live_delay": "1",
+    "scripted_hear": "1",
+    "grpc_port": 0,
+    "live_idle": "1h",  # a listener says nothing while a slow machine gathers its crowd
+}
 slow = service_of_module(voice_engine="scripted", conversations=9, **SETTINGS)
 """A second for each stretch, and final words are to come within one more."""
 
