@@ -18,6 +18,7 @@ from sidecar.audio.audio_source import AudioSource
 from sidecar.audio.upload_spool import storage_error
 from sidecar.cli.audio_input import STANDARD_INPUT, open_file, read_stdin
 from sidecar.cli.output import cancelled_by, handle_interrupts, numbered_names, print_error_line
+from sidecar.transcripts.transcript import Transcript
 
 NAMES = frozenset({"-", "/dev/stdin", "/dev/fd/0", "/proc/self/fd/0"})
 """Names of standard input."""
@@ -63,9 +64,9 @@ class NamedRecordings:
             )
         return open_file(path)
 
-    def settle(self, path: Path) -> None:
-        """Note that a recording is transcribed."""
-        self._transcribed |= path == STANDARD_INPUT
+    def settle(self, path: Path, transcript: Transcript) -> None:
+        """Note that the user has the transcript of a recording."""
+        self._transcribed |= path == STANDARD_INPUT and not transcript.lacks_words
 
     def close(self) -> None:
         """Delete the recording of standard input if it is transcribed, or else say where it is."""

@@ -259,7 +259,7 @@ class _TranscriptionBatch:
     transcribe: TranscribeRecording
     bar: Bar
     manifest: TranscriptManifest | None
-    settle: Callable[[Path], None]
+    settle: Callable[[Path, Transcript], None]
     """`NamedRecordings.settle`."""
 
     def __post_init__(self) -> None:
@@ -340,8 +340,7 @@ class _TranscriptionBatch:
             )
             head = many > 1 and self.options.format == "text"
             print_text(f"# {printable(path.name)}\n{text}" if head else text)
-        if not transcript.lacks_words:
-            self.settle(path)
+        self.settle(path, transcript)
 
     async def _one(self, path: Path, name: str, label: str) -> Transcript:
         recording = None
@@ -355,10 +354,9 @@ class _TranscriptionBatch:
                         text = transcript_formats.render_transcript(transcript, fmt, path.stem)
                         try:
                             name = self.manifest.write(path, name, text, recording)
-                        except OSError:
-                            if path == audio_input.STANDARD_INPUT:  # it cannot be read again
-                                print_text(text)
-                                self.settle(path)
+                        except OSError:  # it took long
+                            print_text(text)
+                            self.settle(path, transcript)
                             raise
                     self._done.append(name)  # before its job is deleted, which may be interrupted
         return transcript

@@ -184,13 +184,15 @@ def test_full_disk_leaves_no_half_transcript_and_resume_writes_a_whole_one(
 
 
 @pytest.mark.system
-def test_transcript_of_standard_input_is_printed_where_the_disk_is_full(tmp_path: Path) -> None:
+@pytest.mark.parametrize("named", ["-", "talk.wav"], ids=["standard input", "a file"])
+def test_transcript_is_printed_where_the_disk_is_full(named: str, tmp_path: Path) -> None:
     (folder := tmp_path / "out").mkdir()
     recording = wav(recorded(talk(0.3)))
+    file = named if named == "-" else new_file(tmp_path / named, recording)
     with small_disk(folder, 1):
         fill_disk(folder)
         alone = {"VIBEVOICE_ENGINE": "scripted"}
-        process = start_command(tmp_path, "transcribe", "-", "-o", folder, environment=alone)
+        process = start_command(tmp_path, "transcribe", file, "-o", folder, environment=alone)
         said, complained = process.communicate(recording, PATIENCE_S)
         assert list(folder.iterdir()) == [folder / "ballast"]
     assert process.returncode == 1
