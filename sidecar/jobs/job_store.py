@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from sidecar import clock, errors
-from sidecar.concurrency import BackgroundTaskGroup, ThreadLimiter
+from sidecar.concurrency import BackgroundTaskGroup
 from sidecar.config.settings import Settings
 from sidecar.jobs.faults import passes
 from sidecar.jobs.job_engine import JobEngine
@@ -161,14 +161,12 @@ class JobStore(Protocol):
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BackendParts:
     """What a backend is built from. ``plan`` completes the options of a job that starts;
-    ``storage_threads``: may wait for the storage of recordings; ``service_id``: of this
-    process."""
+    ``service_id``: of this process."""
 
     settings: Settings
     engine: JobEngine
     plan: OptionsPlanner
     metrics: JobMetrics
-    storage_threads: ThreadLimiter
     now: clock.Clock
     service_id: str
 

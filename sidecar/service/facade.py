@@ -132,7 +132,6 @@ class Service:
             engine=self.job_engine,
             plan=self._planned,
             metrics=self.metrics.jobs,
-            storage_threads=storage_threads,
             now=now,
             service_id=self.instance,
         )

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from functools import partial
 
 from sidecar import errors
-from sidecar.concurrency import BackgroundTaskGroup
+from sidecar.concurrency import BackgroundTaskGroup, ThreadLimiter
 from sidecar.interfaces.engine_interface import Precision
 from sidecar.jobs.job_engine import JobEngine
 from sidecar.jobs.job_event_log import JobEventLog, JobListener
@@ -36,6 +36,8 @@ from sidecar.storage.job_journal import UPLOADS_FOLDER
 from sidecar.storage.recording_storage import FolderStorage, store_code
 from sidecar.workers.engine_lease import EngineState
 
+MAX_CONCURRENT_DELETIONS = 4
+"""Deletions in the storage that wait at once: one that hangs keeps no upload waiting."""
 DEFAULT_RETENTION_MB = 1024
 """Space of an owner's results in the database: some 900 hours (300 with
 the times of all words), or 16,000 short ones."""
@@ -70,8 +72,9 @@ class SharedJobBackend(JobBackend):
             (settings.job_retention_mb or DEFAULT_RETENTION_MB) << 20,
             settings.keep_recordings_mb << 20,
         )
+        deletions = ThreadLimiter("deletions", MAX_CONCURRENT_DELETIONS)
         self._retention = SharedRetention(
-            self._database, storage, code, parts.storage_threads, limits, metrics, now
+            self._database, storage, code, deletions, limits, metrics, now
         )
         discard = self._retention.discard
         self.persistent_recordings = PersistentRecordings(
