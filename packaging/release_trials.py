@@ -109,7 +109,8 @@ def try_module(archive: Path, place: Path) -> str:
         port = free.getsockname()[1]
     url = f"http://127.0.0.1:{port}"
     words = [entry, "-m", "ggml-base.bin", "--host", "127.0.0.1", "--port", str(port)]
-    with subprocess.Popen(words, stdin=subprocess.PIPE, env=_private(place)) as service:
+    quiet = {"stdin": subprocess.PIPE, "stdout": subprocess.DEVNULL}  # ours is the table
+    with subprocess.Popen(words, **quiet, env=_private(place)) as service:
         try:
             _until_answered(url)
             form = FORM_HEAD.encode() + sample(entry, place).read_bytes() + FORM_END.encode()
