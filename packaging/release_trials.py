@@ -139,8 +139,10 @@ def try_service(program: Path, place: Path) -> str:
 def try_models(wheel: Path, place: Path) -> str:
     """In place of moonshine-voice, from which its files are."""
     (service,) = wheel.parent.glob("vibevoice_asr-[0-9]*.whl")
-    programs = installed(place / "environment", service, wheel)
-    _run("uv", "pip", "uninstall", "--python", programs / f"python{EXE}", "moonshine-voice")
+    programs = installed(place / "environment", service)
+    python = ("--quiet", "--python", programs / f"python{EXE}")
+    _run("uv", "pip", "uninstall", *python, "moonshine-voice")  # the files of both are in one place
+    _run("uv", "pip", "install", *python, "--no-deps", wheel)
     return try_service(programs / f"vibevoice-asr{EXE}", place)
 
 
