@@ -20,8 +20,9 @@ from service_process import PATIENCE_S, popen, run_command, shown_on, wait_until
 from windows_processes import HIDDEN, press_ctrl_c
 
 DEVICES = Path(__file__).parent / "devices"
-PRESS_S = 5.0
-"""Seconds between two presses of Ctrl-C: more than those that count as one."""
+PRESS_S = 10.0
+"""Seconds between two presses of Ctrl-C: more than those that count as one, and than the five of a
+farewell to a service that hangs: a third press at the very end would meet what runs after it."""
 NOHUP = pytest.mark.skipif(
     sys.platform != "win32" and signal.getsignal(signal.SIGHUP) == signal.SIG_IGN,
     reason="nohup keeps SIGHUP from commands",
