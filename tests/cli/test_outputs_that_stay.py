@@ -5,7 +5,7 @@ import subprocess
 import threading
 from collections.abc import Callable
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 import pytest
 from command_terminal import ended, start_command
@@ -88,11 +88,11 @@ def test_live_with_the_null_device_as_its_output_succeeds_and_leaves_it(
 def test_console_of_windows_is_written_though_it_cannot_be_appended_to(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def opened(path: Path, mode: str) -> IO[bytes]:
+    def opened(path: Path, mode: str, **how: Any) -> IO[Any]:
         """As Python opens one."""
         if "a" in mode:
             raise ValueError("a console cannot be appended to")
-        return open(shown, mode)
+        return open(shown, mode, **how)
 
     shown = tmp_path / "shown"
     monkeypatch.setattr(Path, "open", opened)
