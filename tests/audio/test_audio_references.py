@@ -36,9 +36,9 @@ def test_reference_to_a_released_upload_is_audio_lost_even_if_its_descriptor_is_
 ) -> None:
     with upload(voice) as source:
         held = audio_source.recording_ref(source)
+        (tmp_path / "other.wav").write_bytes(b"somebody else's")  # later it may get the same inode
     with pytest.raises(errors.AudioLost):
         held.open()
-    (tmp_path / "other.wav").write_bytes(b"somebody else's")
     with audio_source.open_recording_file(str(tmp_path / "other.wav")) as other:
         assert isinstance(held, audio_source.OpenUploadRef)
         if other.fd == held.fd:
