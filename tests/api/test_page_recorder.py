@@ -43,6 +43,19 @@ def pieces(visitor: Visitor) -> int:
     )
 
 
+def stores_all(visitor: Visitor) -> None:
+    """What the page gave to the browser's storage is in it, however slow the disk is: transactions
+    end in their order."""
+    visitor.driver.execute_async_script(
+        """const [done] = arguments;
+        indexedDB.open("vibevoice-recordings", 1).onsuccess = ({ target: { result } }) => {
+          const asked = result.transaction(result.objectStoreNames, "readwrite");
+          asked.objectStore(result.objectStoreNames[0]).count();
+          asked.oncomplete = () => (result.close(), done());
+        };"""
+    )
+
+
 def comes_again(visitor: Visitor, server: Server) -> None:
     """The tab is closed without a question, and the page is opened in another."""
     first = visitor.driver.current_window_handle
