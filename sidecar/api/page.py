@@ -14,7 +14,7 @@ import math
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from functools import cached_property, partial
+from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -330,8 +330,8 @@ def build_router(service: Service) -> APIRouter:
         if token := sent_token(request):
             opened = {"token": token, **signed_in_as}
             if invites:
-                give = partial(invitations.give, opened, identity.owner)
-                code, expires_in = await file_threads.run(give), INVITATION_LIFETIME_S
+                code = await file_threads.run(invitations.give, opened, identity.owner)
+                expires_in = INVITATION_LIFETIME_S
             else:
                 code = handover.give(opened, identity.owner)
             path = f"{OPEN_FRAGMENT}{code}"
@@ -347,7 +347,7 @@ def build_router(service: Service) -> APIRouter:
         try:
             opened = handover.take(word)
         except errors.LinkInvalid:
-            opened = await file_threads.run(partial(invitations.take, word))
+            opened = await file_threads.run(invitations.take, word)
         return json_response(opened, headers=NO_STORE)
 
     @router.get("/v1/page/about", response_model=PageInfo)
