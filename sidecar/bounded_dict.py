@@ -1,5 +1,7 @@
-"""Dict of bounded size, which forgets its oldest entries."""
+"""Dict of bounded size, which forgets its oldest entries, and the rule of one that owners share."""
 
+from collections import Counter
+from collections.abc import Sequence
 from typing import TypeVar
 
 K = TypeVar("K")
@@ -20,3 +22,17 @@ class BoundedDict(dict[K, V]):
         super().__setitem__(key, value)
         if len(self) > self._most:
             del self[next(iter(self))]
+
+
+def index_to_drop(owners: Sequence[str], owner: str, each: int, total: int) -> int | None:
+    """Return which entry makes room for another of ``owner``; None if there is room.
+
+    ``owners``: of the entries, oldest first. An owner with ``each`` entries loses the oldest one;
+    of ``total`` entries the owner with the most does.
+    """
+    counts = Counter(owners)
+    if counts[owner] < each:
+        if len(owners) < total:
+            return None
+        ((owner, _),) = counts.most_common(1)
+    return owners.index(owner)

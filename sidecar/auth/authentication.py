@@ -15,7 +15,6 @@ import logging
 import re
 import secrets
 import time
-from collections import Counter
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -38,6 +37,7 @@ from sidecar.auth.identity import (
 )
 from sidecar.auth.rate_limits import RateLimiter, RevocableStreams
 from sidecar.auth.token_issuing import SUBFOLDER
+from sidecar.bounded_dict import index_to_drop
 from sidecar.config.server_settings import is_loopback_address
 from sidecar.config.settings import Settings
 from sidecar.file_watcher import FileWatcher
@@ -314,12 +314,10 @@ class OneTimeCodes(Generic[T]):
         return entry.value
 
     def _make_room(self, owner: str) -> None:
-        counts = Counter(entry.owner for entry in self._unused.values())
-        if counts[owner] < MAX_CODES_PER_OWNER:
-            if len(self._unused) < MAX_CODES:
-                return
-            ((owner, _),) = counts.most_common(1)
-        del self._unused[next(code for code, entry in self._unused.items() if entry.owner == owner)]
+        owners = [entry.owner for entry in self._unused.values()]
+        index = index_to_drop(owners, owner, MAX_CODES_PER_OWNER, MAX_CODES)
+        if index is not None:
+            del self._unused[[*self._unused][index]]
 
     def _drop_old(self) -> None:
         now = self._now()

@@ -7,11 +7,11 @@ under the code, which only the link has. Who reads the folder can open none.
 import hashlib
 import json
 import secrets
-from collections import Counter
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from sidecar import clock, errors, files
+from sidecar.bounded_dict import index_to_drop
 from sidecar.storage.encryption import Cipher, DecryptionFailed
 
 INVITATIONS = "invitations"
@@ -85,12 +85,10 @@ class Invitations:
 
     def _make_room(self, owner_digest: str) -> None:
         unused = self._unused()
-        counts = Counter(_owner_of(path) for path in unused)
-        if counts[owner_digest] < MAX_PER_OWNER:
-            if len(unused) < MAX_INVITATIONS:
-                return
-            ((owner_digest, _),) = counts.most_common(1)
-        files.remove(next(path for path in unused if _owner_of(path) == owner_digest))
+        owners = [_owner_of(path) for path in unused]
+        index = index_to_drop(owners, owner_digest, MAX_PER_OWNER, MAX_INVITATIONS)
+        if index is not None:
+            files.remove(unused[index])
 
 
 def _owner_of(path: Path) -> str:
