@@ -18,7 +18,8 @@ from sidecar import errors
 from sidecar.cli.common_options import option
 from sidecar.cli.output import PROGRAM, print_error_line, print_text, write_new
 from sidecar.config.settings import Settings, config_file_path, unknown_variables
-from sidecar.interfaces.engine_interface import AUTO, EngineSpec, LoadOptions, abbreviate_names
+from sidecar.interfaces.engine_interface import AUTO, EngineSpec, LoadOptions
+from sidecar.interfaces.language_tags import summarize_languages
 from sidecar.observability.logs import default_data_folder
 from sidecar.plugins import (
     enabled,
@@ -140,7 +141,7 @@ def examine_engines(
         elif wrong := _engine_fault(spec, settings, light_engines):
             yield CheckFinding("engine", bad, f"{title}; not usable: {wrong.detail}", wrong.hint)
         else:
-            languages = abbreviate_names(spec.languages) or "any language"
+            languages = summarize_languages(spec.languages)
             precisions = ", ".join(spec.precisions)
             yield CheckFinding("engine", CheckState.GOOD, f"{title}; {languages}; {precisions}")
 

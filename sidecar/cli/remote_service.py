@@ -91,9 +91,13 @@ class OutageNotice:
 
 @asynccontextmanager
 async def service_at(
-    url: str, token: str | None = None, trust: asr_client.Trust | None = None
+    url: str,
+    token: str | None = None,
+    trust: asr_client.Trust | None = None,
+    attempts: int = ATTEMPTS,
 ) -> AsyncGenerator[asr_client.AsyncClient, None]:
-    """Yield a client of the service at ``url``, which may require a token.
+    """Yield a client of the service at ``url``, which may require a token; a request is made at
+    most ``attempts`` times.
 
     Raises:
         errors.SidecarError: in the body too, for any exception of the client.
@@ -101,7 +105,7 @@ async def service_at(
     warn_of_insecure_trust(trust)
     with translate_client_errors():
         async with asr_client.AsyncClient(
-            url, token, trust=trust, retry=asr_client.Retry(ATTEMPTS, on_wait=OutageNotice())
+            url, token, trust=trust, retry=asr_client.Retry(attempts, on_wait=OutageNotice())
         ) as client:
             yield client
 

@@ -4,25 +4,14 @@ import base64
 import datetime
 import json
 from collections.abc import Mapping
+from typing import Any
 
 from sidecar import errors
 from sidecar.cli.backends import ServiceTarget
-from sidecar.cli.output import PROGRAM, print_text
+from sidecar.cli.output import PROGRAM, counted, print_text
+from sidecar.interfaces.language_tags import summarize_languages
 
-STATUS_FIELDS = (
-    "address",
-    "status",
-    "version",
-    "pid",
-    "engine",
-    "precision",
-    "engine_state",
-    "model_loaded",
-    "jobs_waiting",
-    "live_engine",
-    "active_sessions",
-)
-"""Fields of `/health` that `status` shows; the others are for other programs."""
+NOT_LOADED = "no; it loads with the next recording"
 
 
 async def status(*, target: ServiceTarget) -> None:
@@ -36,12 +25,62 @@ async def status(*, target: ServiceTarget) -> None:
 
     target = target.or_ours().with_token()
     async with service_at(target.server or "", target.token, target.trust) as client:
-        health = {"address": client.url, **await client.health()}
-        _show({name: health[name] for name in STATUS_FIELDS if name in health})
+        health = await client.health()
+        _show({"address": client.url, **state_of(health)})
         if target.token:
             await client.jobs(limit=1)  # health needs no token: this proves it
-            _show({"signed_in": await _signed_in(target)})
+        _show(engine_of(health, await _about(target)))
+        if target.token:
+            _show({"signed in": await _signed_in(target)})
     _show({"more": f"{PROGRAM} monitor --once"})
+
+
+def standing(health: Mapping[str, Any]) -> str:
+    """Return what a service does now, in the words of its page."""
+    if health.get("status") == "stopping":
+        return "Stopping"
+    if health.get("status") == "loading":
+        return f"Loading, {health.get('load_percent') or 0} %"
+    if health.get("engine_state") == "stuck":
+        return "The engine does not respond"
+    return "Transcribing" if health.get("engine_state") == "busy" else "Ready"
+
+
+def state_of(health: Mapping[str, Any]) -> dict[str, str]:
+    """Return the state of a service by the names that its page has for it; ``health``: of
+    `/health`."""
+    loaded = health.get("model_loaded")
+    return {
+        "now": standing(health),
+        "version": str(health.get("version", "-")),
+        "process": str(health.get("pid", "-")),
+        "loaded": f"yes, in {health.get('precision')}" if loaded else NOT_LOADED,
+        "waiting": counted(health.get("jobs_waiting") or 0, "recording"),
+    }
+
+
+def engine_of(health: Mapping[str, Any], about: Mapping[str, Any]) -> dict[str, str]:
+    """Return what transcribes; ``about``: of `/v1/page/about`, empty if the service does not tell,
+    and then the engines have their names alone."""
+    name, live = str(health.get("engine", "-")), health.get("live_engine")
+    engine = about.get("engine") or {}
+    rows = {"engine": f"{engine['title']} ({name})" if engine.get("title") else name}
+    if engine.get("languages"):
+        rows["languages"] = summarize_languages(engine["languages"])
+    sessions = counted(health.get("active_sessions") or 0, "session")
+    return {**rows, "live audio": f"{live}, {sessions}" if live else "none"}
+
+
+async def _about(target: ServiceTarget) -> Mapping[str, Any]:
+    """Return what the service says of itself; nothing if it requires a token, stops, or is of an
+    older release. It is asked once: a state is of now."""
+    from sidecar.cli.remote_service import service_at
+
+    try:
+        async with service_at(target.server or "", target.token, target.trust, 1) as client:
+            return await client.about()
+    except errors.SidecarError:
+        return {}
 
 
 async def _signed_in(target: ServiceTarget) -> str:
@@ -75,8 +114,6 @@ def utc_date(seconds: float) -> datetime.datetime:
     return datetime.datetime.fromtimestamp(seconds, datetime.UTC)
 
 
-def _show(fields: Mapping[str, object]) -> None:
+def _show(fields: Mapping[str, str]) -> None:
     for name, value in fields.items():
-        if isinstance(value, bool):
-            value = "yes" if value else "no"
-        print_text(f"{name.replace('_', ' '):<15} {'-' if value is None else value}\n")
+        print_text(f"{name:<15} {value}\n")

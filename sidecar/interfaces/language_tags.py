@@ -3,7 +3,7 @@
 import functools
 import re
 import unicodedata
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from sidecar.errors import LanguageInvalid
 from sidecar.interfaces.engine_interface import AUTO
@@ -37,6 +37,16 @@ def parse_language(value: str) -> str:
 def language_code(tag: str) -> str | None:
     """Return the code of a language tag, its first part; None if the language is unknown."""
     return None if tag == AUTO else tag.split("-")[0].lower()
+
+
+def summarize_languages(codes: Sequence[str]) -> str:
+    """Return languages as the page says them: "English and 99 more"; "any language" for none.
+    English and what is alone go first."""
+    if not codes:
+        return "any language"
+    code = "en" if "en" in codes else codes[0]
+    first = LANGUAGE_NAMES.get(code, code).title()
+    return first if len(codes) == 1 else f"{first} and {len(codes) - 1} more"
 
 
 def printable_text(text: str) -> str:

@@ -121,17 +121,16 @@ def check_live_engine(settings: Settings) -> CheckFinding:
     return CheckFinding("live", state, text)
 
 
-def check_checkpoint(settings: Settings) -> CheckFinding:
-    """Check the checkpoint that VibeVoice-ASR would load: the one that is set, or the cached
-    one."""
-    from sidecar.checkpoints import checkpoint, installed_checkpoints
+def check_checkpoint(settings: Settings) -> CheckFinding | None:
+    """Check the checkpoint that VibeVoice-ASR would load: the one that is set, or the cached one.
+    None if there is none and none is set: another engine serves."""
+    from sidecar.checkpoints import installed_checkpoints
 
     try:
         found = installed_checkpoints.find_checkpoint(settings.model_path)
     except errors.BadCheckpoint as error:
         if isinstance(error, errors.CheckpointNotFound) and settings.model_path is None:
-            text = f"none in {checkpoint.hugging_face_cache()}; the embedded engine needs none"
-            return CheckFinding("checkpoint", CheckState.ABSENT, text)
+            return None
         return CheckFinding("checkpoint", CheckState.WARNING, error.detail, error.hint)
     text = f"{found.folder}, {found.bytes / 1e6:,.0f} MB, commit {found.revision or 'unknown'}"
     return CheckFinding("checkpoint", CheckState.GOOD, text)
@@ -175,7 +174,8 @@ def check_environment(settings: Settings) -> Iterator[CheckFinding]:
     yield check_gpu()
     yield check_memory()
     yield check_ffmpeg()
-    yield check_checkpoint(settings)
+    if checkpoint := check_checkpoint(settings):
+        yield checkpoint
     yield check_spool(settings)
     if settings.keeps_jobs and not settings.shares_jobs:
         yield check_kept_jobs(settings)

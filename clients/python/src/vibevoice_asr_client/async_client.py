@@ -94,6 +94,11 @@ class AsyncClient:
         """How the service is, now: asked once, whatever becomes of it."""
         return (await self._ask(calls.health(), around=transport.surroundings(NEVER))).body()
 
+    async def about(self) -> Dict[str, Any]:
+        """What the service is, as its page says it: the engine with its languages, what it
+        keeps."""
+        return (await self._ask(calls.about())).body()
+
     async def estimate(self, /, source: Optional[Source] = None, **options: Any) -> Dict[str, Any]:
         """Whether a recording, or one of ``minutes``, fits into the service's memory, and how long
         it takes."""

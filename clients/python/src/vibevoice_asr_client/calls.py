@@ -103,6 +103,11 @@ def health() -> Call:
     return Call("GET", "/health")
 
 
+def about() -> Call:
+    """What the service is, as its page says it."""
+    return Call("GET", "/v1/page/about")
+
+
 def page_link(invitation: bool) -> Call:
     """A link to the page, which has our token when it is opened; an ``invitation`` lasts a day."""
     return Call("POST", "/v1/page/links?invitation=true" if invitation else "/v1/page/links")

@@ -54,6 +54,7 @@ class Client:
     # Questions
 
     health = blocking(AsyncClient.health)
+    about = blocking(AsyncClient.about)
     estimate = blocking(AsyncClient.estimate)
     queue_status = blocking(AsyncClient.queue_status)
     page_path = blocking(AsyncClient.page_path)
