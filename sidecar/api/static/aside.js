@@ -145,7 +145,7 @@ function Item({ job, state, repeated, recordings, say }) {
 
 /** What is shown for who presses it. */
 const Pick = ({ id, name, how, state, recordings }) => html`<button type="button" class="pick" aria-current=${state.selected === id ? "true" : undefined} onClick=${() => recordings.select(id)}>
-  <span class="name">${name}</span><span class="how">${how}</span>
+  <span class="name" dir="auto">${name}</span><span class="how">${how}</span>
 </button>`;
 
 /** A conversation that goes on. */

@@ -31,6 +31,7 @@ export function rowOf(index, segment, before, { current, chosen, now }) {
   at.type = "button";
   at.tabIndex = current ? 0 : -1;
   row.append(at, element("p", "said", segment.text));
+  for (const words of row.querySelectorAll(".said, .name")) words.dir = "auto"; // right to left where they are
   if (segment.flags?.length) row.dataset.flags = segment.flags.join(" ");
   if (now) row.classList.add("now");
   choose(row, segment, chosen);
@@ -115,7 +116,7 @@ export class LineEditor {
       event.stopPropagation();
     };
     this.into(row);
-    render(html`<textarea class="correcting" ref=${field} defaultValue=${text} rows="1" aria-label=${`Line at ${row.querySelector(".at").textContent}`} onKeyDown=${pressed}></textarea>
+    render(html`<textarea class="correcting" dir="auto" ref=${field} defaultValue=${text} rows="1" aria-label=${`Line at ${row.querySelector(".at").textContent}`} onKeyDown=${pressed}></textarea>
       <div class="choice">
         <button type="button" class="main" onClick=${() => end(true)}>Save</button>
         <button type="button" onClick=${() => end(false)}>Cancel</button>

@@ -35,7 +35,7 @@ export function Lanes({ lanes, below, open, names }) {
     ${lanes.map((one) => {
       const number = numberOf(one.speaker);
       const share = `${heard ? Math.round((100 * one.seconds) / heard) : 0} %`;
-      const who = html`<span class="badge" aria-hidden="true">${number ?? "?"}</span><span class="name">${one.name}</span><span class="quiet share">${share}</span>`;
+      const who = html`<span class="badge" aria-hidden="true">${number ?? "?"}</span><span class="name" dir="auto">${one.name}</span><span class="quiet share">${share}</span>`;
       return html`<li key=${one.speaker} data-voice=${number === null ? undefined : String(number % 8)}>
         ${open ? html`<button type="button" class="lane" data-speaker=${one.speaker} aria-label=${`${one.name}, ${share}. Rename or merge`} onClick=${() => open(one.speaker)}>${who}${icon("edit")}</button>` : who}
       </li>`;

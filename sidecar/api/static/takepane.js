@@ -67,7 +67,7 @@ function Controls({ take, live }) {
 function Tail({ take }) {
   const end = useEnd(take.revision);
   return html`<div ref=${end} class="tail">
-    ${take.tail.map(({ piece, sure, unsure }) => html`<p key=${piece}>${sure}<span class="quiet">${unsure}</span></p>`)}
+    ${take.tail.map(({ piece, sure, unsure }) => html`<p key=${piece} dir="auto">${sure}<span class="quiet">${unsure}</span></p>`)}
   </div>`;
 }
 

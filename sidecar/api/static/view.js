@@ -152,7 +152,7 @@ export const icon = (name) => html`<svg class="icon" viewBox="0 0 24 24" aria-hi
 /** The head of what is shown, and the way back on a phone. */
 export const Head = ({ kind = "", title, facts, recordings, children }) => html`<div class=${`head ${kind}`}>
   <button type="button" class="bare back" aria-label="Back to the recordings" onClick=${() => recordings.select("")}>${icon("back")}</button>
-  <div class="title"><h1>${title}</h1><p class="quiet">${facts}</p></div>
+  <div class="title"><h1 dir="auto">${title}</h1><p class="quiet">${facts}</p></div>
   ${children}
 </div>`;
 
