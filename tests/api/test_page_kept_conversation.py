@@ -4,7 +4,7 @@ from browser_visitor import Visitor
 from page_actions import LEAVES
 from service_process import Server, StartServer, wait_until
 from test_page_conversation import stops
-from test_page_recorder import HOLDS_ABOUT, comes_again, stores_all
+from test_page_recorder import HOLDS_ABOUT, comes_again
 
 from sidecar.auth.token_issuing import TokenIssuer
 
@@ -14,7 +14,6 @@ def test_conversation_of_a_closed_tab_is_offered_with_all_its_lines_until_it_is_
 ) -> None:
     visitor.has_typed(talks)
     visitor.types("Then.")
-    stores_all(visitor)
     comes_again(visitor, talks)
     visitor.sees(".side h2", "Only in this browser")
     visitor.sees(".job .pick", "Conversation 2").click()
@@ -39,7 +38,6 @@ def test_conversation_whose_download_failed_is_offered_again(
     visitor.js("URL.createObjectURL = () => '#';")
     visitor.sees("#formats button", ".txt").click()
     assert not visitor.js(f"{LEAVES} return !leaves()"), "it is left without a question"
-    stores_all(visitor)
     comes_again(visitor, talks)
     visitor.sees(".job .pick", "Conversation 2").click()
     visitor.sees(".row .said", "Before.")

@@ -46,18 +46,13 @@ def pieces(visitor: Visitor) -> int:
 def stores_all(visitor: Visitor) -> None:
     """What the page gave to the browser's storage is in it, however slow the disk is: transactions
     end in their order."""
-    visitor.driver.execute_async_script(
-        """const [done] = arguments;
-        indexedDB.open("vibevoice-recordings", 1).onsuccess = ({ target: { result } }) => {
-          const asked = result.transaction(result.objectStoreNames, "readwrite");
-          asked.objectStore(result.objectStoreNames[0]).count();
-          asked.oncomplete = () => (result.close(), done());
-        };"""
-    )
+    visitor.driver.execute_async_script(script("store_all"))
 
 
 def comes_again(visitor: Visitor, server: Server) -> None:
-    """The tab is closed without a question, and the page is opened in another."""
+    """The tab is closed without a question, once the browser has stored what it was given, and the
+    page is opened in another."""
+    stores_all(visitor)
     first = visitor.driver.current_window_handle
     visitor.driver.switch_to.new_window("tab")
     other = visitor.driver.current_window_handle
