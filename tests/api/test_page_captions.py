@@ -69,7 +69,7 @@ def test_silent_microphone_is_reported_in_captions_and_in_a_recording(
     visitor.sees(".intake button", "Record").click()
     visitor.sees(".recording meter[value]")  # it listens
     visitor.js("pass(3001)")
-    visitor.sees(".intake .notice[role=status]", "No audio from this microphone")
+    visitor.sees("#main .notice[role=status]", "No audio from this microphone")
 
 
 def test_kept_captions_are_a_job_that_can_be_played_and_whose_speakers_can_be_named(

@@ -4,6 +4,7 @@ import pytest
 from browser_visitor import CONTROL, DOWN, ENTER, ESCAPE, SHIFT, Visitor, script
 from page_actions import (
     FOCUS,
+    HOW_MANY,
     LANES,
     LEAVES,
     LINES,
@@ -159,12 +160,12 @@ def test_correction_made_while_speakers_are_told_apart_again_lands_on_no_other_l
         visitor.opens(moonshine)
     visitor.drops("novel.wav", clip_wav("two_cities"))  # whose sentences four speakers divide
     visitor.sees("#main .title", "1 speaker")
-    visitor.sees(".lane").click()
+    visitor.sees(HOW_MANY).click()
     visitor.sees("dialog[open] #number").send_keys("4", ENTER)
     visitor.sees("#main .title", "4 speakers")
     last = visitor.rows() - 1
     visitor.js("holds.diarize = true")
-    visitor.sees(".lane").click()
+    visitor.sees(HOW_MANY).click()
     visitor.sees("dialog[open] #number").send_keys("1", ENTER)
     visitor.until("Boolean(held.diarize)", "it is on its way")
     line(visitor, 0).send_keys("x")
@@ -259,12 +260,13 @@ def test_speakers_are_told_apart_again_with_another_number_and_that_is_undone(
     lines = visitor.js(LINES)
     visitor.sees(".lane").click()
     visitor.sees("dialog[open] #called").send_keys("Nagg", ENTER)
-    visitor.sees(".lane", "Nagg").click()
+    visitor.sees(".lane", "Nagg")
+    visitor.sees(HOW_MANY).click()
     visitor.sees("dialog[open] #number").send_keys("1", ENTER)
     visitor.sees("#said", "1 speaker now.")
     visitor.sees("#main .title", "1 speaker")
     assert visitor.js(LANES) == ["Nagg"]
-    visitor.sees(".lane").click()
+    visitor.sees(HOW_MANY).click()
     visitor.sees("dialog[open] #number").send_keys("4", ENTER)
     visitor.sees("#main .title", "4 speakers")
     assert visitor.js("return document.querySelectorAll('.row .at[tabindex=\"0\"]').length") == 1
@@ -281,6 +283,6 @@ def test_job_that_cannot_be_diarized_again_says_what_to_do(
     visitor.opens(server)
     visitor.sends_tone("talk.wav", 4)
     visitor.has_rows(4)
-    visitor.sees(".lane").click()
+    visitor.sees(HOW_MANY).click()
     visitor.sees("dialog[open] #number").send_keys("3", ENTER)
     visitor.sees(".trouble", "Submit the recording again")

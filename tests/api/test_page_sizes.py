@@ -4,6 +4,9 @@ from browser_visitor import Visitor, script
 from service_process import Server, wait_until
 
 HOURS, SPEAKERS, CHARACTERS = 5, 40, 80
+JOBS = [
+    f"Weekly meeting of all who build the product, room {number:03}.wav" for number in range(200)
+]
 BOX = "return document.querySelector(arguments[0]).getBoundingClientRect()"
 SIDEWAYS = "return document.documentElement.scrollWidth - innerWidth"
 
@@ -21,6 +24,34 @@ def reads_much(visitor: Visitor, server: Server, name: str) -> None:
     visitor.js(script("large_transcript"), HOURS, SPEAKERS, CHARACTERS)
     visitor.sends_tone(name, 3)
     wait_until(lambda: visitor.rows() > HOURS * 500, "all rows")
+
+
+def test_two_hundred_recordings_are_above_the_buttons_which_stay_in_sight(
+    visitor: Visitor, server: Server
+) -> None:
+    visitor.opens(server)
+    visitor.js(script("many_jobs"), JOBS)
+    visitor.sends_tone("first.wav", 2)
+    listed = "return document.querySelectorAll('.job').length"
+    visitor.comes_back_until(lambda: visitor.js(listed) == len(JOBS), "all are listed")
+    for width, height in ((1280, 860), (1280, 500), (360, 740)):
+        has_a_window_of(visitor, width, height)
+        if width < 400:
+            visitor.sees(".back").click()
+        first, button = (visitor.js(BOX, one) for one in (".job", ".intake .main"))
+        assert 0 <= first["top"] < first["bottom"] <= button["top"]
+        assert button["bottom"] <= height
+        assert visitor.js(SIDEWAYS) <= 0
+        assert visitor.findings() == []
+
+
+def test_end_of_a_long_name_is_in_sight_in_the_list(visitor: Visitor, server: Server) -> None:
+    visitor.opens(server)
+    visitor.sends_tone(JOBS[7], 2)
+    name = visitor.sees(".job[data-state=done] .name", JOBS[7])
+    assert name.get_attribute("title") == JOBS[7]
+    cut = "return [...arguments[0].children].map((one) => one.scrollWidth > one.clientWidth)"
+    assert visitor.js(cut, name) == [True, False]
 
 
 def test_transcript_of_forty_speakers_with_long_names_has_half_of_any_screen(

@@ -15,6 +15,7 @@ LEAVES = """
   globalThis.leaves = () => dispatchEvent(new Event("beforeunload", { cancelable: true }));
 """
 """Script by which a page says whether it may be left without a question."""
+HOW_MANY = ".tools [aria-label='How many people speak']"
 HOLD = "hold"
 """The file of the slow service that says how far it goes in a recording."""
 

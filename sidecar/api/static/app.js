@@ -68,7 +68,7 @@ function App() {
   });
   const speaks = state.selected === CONVERSATION;
   const empty = state.loaded && !speaks && !state.jobs.length && !state.takes.some(isListed) && !state.copies.size && !state.deleted.length;
-  const take = state.takes.find((one) => one.id === state.selected);
+  const take = state.takes.find((one) => (state.selected ? one.id === state.selected : isUrgent(one)));
   const door = state.offer ? html`<${Offer} offer=${state.offer} />` : state.locked && html`<${Door} state=${state} />`;
   const view = empty ? "empty" : state.selected ? "transcript" : "list";
   return html`
@@ -87,6 +87,9 @@ function App() {
     </div>
   `;
 }
+
+/** What is shown where nothing was chosen: a microphone that is on, or why a file is no transcript. */
+const isUrgent = ({ source, state }) => (source === "microphone" && state === "recording") || (source === "file" && state === "kept");
 
 /** What whoever is signed in sees: of others only that the microphone is on. */
 function seen({ takes, copies, ...more }) {

@@ -9,15 +9,16 @@ import { NO_SOUND } from "./microphone.js";
 import { UNREADABLE } from "./sending.js";
 import { isListed } from "./states.js";
 import { html, icon, Meter, Sure, Trouble, useAttempt, useEffect, useMemo, useRef, useState } from "./view.js";
-import { clock, counted, languageOf, mayBeRecording, namedLanguages, spoken, stateOf, whenOf } from "./words.js";
+import { clock, counted, languageOf, mayBeRecording, namedLanguages, spoken, stamp, stateOf, whenOf } from "./words.js";
 
 const KINDS = "audio/*,video/*,.opus,.amr,.caf,.mkv,.wma,.aiff,.flac";
 
+/** So many characters at the end of a name are always in sight: a day with its time. */
+const END = 16;
 /** Of what was deleted so much is listed at once. */
 const DELETED_MOST = 20;
 /** Below so many minutes it is said that the storage will be full. */
 const SCARCE_MIN = 15;
-const MINUTE = new Intl.DateTimeFormat([], { dateStyle: "medium", timeStyle: "short" });
 
 /** The recordings among what was dropped, folders opened; `unread` is told the names of those, and of folders, that cannot be read. */
 export async function filesIn(transfer, say, unread) {
@@ -67,13 +68,16 @@ export function Aside({ state, store, recordings, empty, say }) {
   const item = (job) => html`<${Item} key=${job.id} job=${job} state=${state} repeated=${repeated} recordings=${recordings} say=${say} />`;
   const group = (title, ...items) => items.flat().some(Boolean) && html`<section><h2>${title}</h2><ul class="jobs">${items}</ul></section>`;
   return html`<div class="side" role=${empty ? "main" : "complementary"} id=${empty ? "main" : undefined} aria-label="Recordings">
-    <${Intake} state=${state} store=${store} recordings=${recordings} empty=${empty} say=${say} />
+    ${!empty && html`<h1 class="unseen">Recordings</h1>`}
+    ${!empty && html`<div class="lists">
     ${group("In progress", speaks && html`<${Speaks} state=${state} recordings=${recordings} />`, those("recording").map(take), waiting.map(item), those("waiting", "sending").map(take))}
     ${group("Failed", unread.map(take), failed.map(item))}
     ${group("Done", those("sent", "done").reverse().map(take), ended.map(item))}
     ${group("Only in this browser", kept.map(take), copies.map((one) => item(one.job)))}
     ${group("Deleted", deleted.slice(0, DELETED_MOST).map((row) => html`<${Deleted} key=${row.id} row=${row} state=${state} recordings=${recordings} />`), deleted.length > DELETED_MOST && html`<li class="quiet">And ${deleted.length - DELETED_MOST} more.</li>`)}
     ${about?.keeps_seconds && !empty && html`<${Storing} key=${about.owner} about=${about} only=${copies.length} recordings=${recordings} />`}
+    </div>`}
+    <${Intake} state=${state} store=${store} recordings=${recordings} empty=${empty} say=${say} />
   </div>`;
 }
 
@@ -99,7 +103,7 @@ function Storing({ about, only, recordings }) {
 /** Those that run go first, then as the queue has them. */
 const inLine = (one, other) => (one.position ?? -1) - (other.position ?? -1);
 
-export const nameOf = (state, job) => state.names.get(job.id) || job.name || `Recording of ${MINUTE.format(new Date(job.created))}`;
+export const nameOf = (state, job) => state.names.get(job.id) || job.name || `Recording ${stamp(new Date(job.created))}`;
 
 /** The names that several recordings of the list have. */
 function repeatedNames(state, listed) {
@@ -145,8 +149,11 @@ function Item({ job, state, repeated, recordings, say }) {
 
 /** What is shown for who presses it. */
 const Pick = ({ id, name, how, state, recordings }) => html`<button type="button" class="pick" aria-current=${state.selected === id ? "true" : undefined} onClick=${() => recordings.select(id)}>
-  <span class="name" dir="auto">${name}</span><span class="how">${how}</span>
+  <${Name} name=${name} /><span class="how">${how}</span>
 </button>`;
+
+/** A name that is cut in its middle: recordings of a series begin alike, and files end alike. */
+const Name = ({ name }) => html`<span class="name" dir="auto" title=${name}><span>${name.slice(0, -END)}</span><span>${name.slice(-END)}</span></span>`;
 
 /** A conversation that goes on. */
 const Speaks = ({ state, recordings }) => html`<li class="job" data-state="live">
@@ -157,20 +164,20 @@ const Speaks = ({ state, recordings }) => html`<li class="job" data-state="live"
 function Deleted({ row, state, recordings }) {
   const name = nameOf(state, row);
   return html`<li class="job" data-state="deleted">
-    <div class="pick"><span class="name">${name}</span><span class="how">${fateOf(row)}</span></div>
+    <div class="pick"><${Name} name=${name} /><span class="how">${fateOf(row)}</span></div>
     <button type="button" class="bare" aria-label=${`Remove ${name} from the list`} onClick=${() => recordings.forget(row.id)}>${icon("close")}</button>
   </li>`;
 }
 
 /** What the same file fails with again. */
-const NO_REMEDY = new Set(["audio_empty", "audio_format_unsupported", "audio_undecodable", UNREADABLE.code]);
+export const NO_REMEDY = new Set(["audio_empty", "audio_format_unsupported", "audio_undecodable", UNREADABLE.code]);
 
 /** What somebody who looks at the list is to know of a take. */
-function standing({ source, state, live, error, found, lacks, sound }) {
-  if (state === "recording") return live === "paused" ? "Paused" : "Transcribing";
+export function standing({ source, state, live, error, found, lacks, sound }) {
+  if (state === "recording") return source === "microphone" ? "Recording" : live === "paused" ? "Paused" : "Transcribing";
   if (state === "waiting") return "Waiting to upload";
   if (state === "sending") return "Uploading";
-  if (error && source !== "captions") return `${error.detail} ${error.hint ?? ""}`;
+  if (error && source !== "captions") return error.detail;
   if (sound?.count === 0) return place(sound); // a conversation has none
   if (lacks) return `${clock(sound?.seconds)}, words are missing from its transcript`;
   return `${clock(sound?.seconds)}, ${found ? "not sent" : place(sound)}`;
@@ -185,16 +192,20 @@ function Take({ take, state, recordings }) {
   const kept = take.state === "kept";
   const failed = kept && error && source !== "captions";
   const own = source !== "file";
+  const drop = () => {
+    if (state.selected === id) recordings.select("");
+    recorder.drop(id);
+  };
   const again = kept && take.sound?.count !== 0 && (source !== "captions" || take.found) && !NO_REMEDY.has(error?.code);
   return html`<li class="job" data-state=${failed ? "failed" : (take.live ?? take.state)}>
-    ${own ? html`<${Pick} id=${id} name=${name} how=${standing(take)} state=${state} recordings=${recordings} />` : html`<div class="pick"><span class="name">${name}</span><span class="how">${standing(take)}</span></div>`}
-    ${take.state !== "recording" && html`<button type="button" class="bare" aria-label=${own ? `Delete ${name}` : `Remove ${name} from the list`} onClick=${() => (own ? document.getElementById(`sure-${id}`).showModal() : recorder.drop(id))}>${icon(own ? "trash" : "close")}</button>`}
+    <${Pick} id=${id} name=${name} how=${standing(take)} state=${state} recordings=${recordings} />
+    ${take.state !== "recording" && html`<button type="button" class="bare" aria-label=${own ? `Delete ${name}` : `Remove ${name} from the list`} onClick=${() => (own ? document.getElementById(`sure-${id}`).showModal() : drop())}>${icon(own ? "trash" : "close")}</button>`}
     ${again && html`<div class="choice">
       <button type="button" class="again" onClick=${() => recorder.send(id)}>${error || take.lacks ? "Try again" : "Send"}</button>
       ${own && html`<button type="button" class="again" onClick=${() => recorder.save(id)}>Save the audio</button>`}
     </div>`}
     ${take.state === "sending" && html`<progress aria-label=${`${name} is being uploaded`}></progress>`}
-    ${own && html`<${Sure} id=${`sure-${id}`} title="Discard" act=${() => recorder.drop(id)}>Discard <strong>${name}</strong>, with its audio?<//>`}
+    ${own && html`<${Sure} id=${`sure-${id}`} title="Discard" act=${drop}>Discard <strong>${name}</strong>, with its audio?<//>`}
   </li>`;
 }
 
@@ -216,17 +227,17 @@ function Intake({ state, store, recordings, empty, say }) {
     recordings.recorder.add(all ? recordingsAmong(chosen, say) : chosen);
     event.target.value = "";
   };
-  const captioned = state.takes.some((one) => one.source === "captions" && one.state === "recording");
-  const caption = async () => recordings.select(await recordings.recorder.begin("captions"));
+  const goes = (source) => state.takes.some((one) => one.source === source && one.state === "recording");
+  const begin = (source) => async () => recordings.select(await recordings.recorder.begin(source));
   return html`<section class="intake" aria-label="New recording">
     <div class="drop">
-      ${empty ? html`<h1>Who said what, and when</h1>` : html`<h1 class="unseen">Recordings</h1>`}
-      <p>${empty ? `Drop a recording here: a call, a meeting, an interview${only(state)}. You get a transcript with speakers and times.` : "Drop recordings or a folder anywhere."}</p>
+      ${empty && html`<h1>Who said what, and when</h1>
+      <p>Drop a recording here: a call, a meeting, an interview${only(state)}. You get a transcript with speakers and times.</p>`}
       <div class="choice">
         <button type="button" class="main" onClick=${() => files.current.click()}>${icon("add")} Choose files</button>
         <button type="button" class="folder" onClick=${() => folder.current.click()}>${icon("folder")} Folder</button>
-        <${Record} state=${state} recordings=${recordings} />
-        <${Begin} begin=${caption} disabled=${captioned}>${icon("live")} Live captions<//>
+        <${Begin} begin=${begin("microphone")} disabled=${goes("microphone")}>${icon("mic")} Record<//>
+        <${Begin} begin=${begin("captions")} disabled=${goes("captions")}>${icon("live")} Live captions<//>
         <button type="button" onClick=${() => recordings.select(CONVERSATION)}>${icon("say")} Conversation</button>
       </div>
       <input ref=${files} class="unseen" id="files" type="file" multiple accept=${KINDS} tabindex="-1" aria-label="Recordings" onChange=${(event) => took(event, false)} />
@@ -287,22 +298,6 @@ function Options({ state, store }) {
         One person on each channel, as in recorded calls</label>
     </div>
   </details>`;
-}
-
-/** The microphone, recorded: the recorder has it, and this shows it. */
-function Record({ state, recordings }) {
-  const { recorder } = recordings;
-  const [muted, setMuted] = useState(false);
-  const take = state.takes.find((one) => one.source === "microphone" && one.state === "recording");
-  if (!take) return html`<${Begin} begin=${() => recorder.begin("microphone")}>${icon("mic")} Record<//>`;
-  const microphone = recorder.going(take.id);
-  return html`<div class="recording" role="group" aria-label="Recording">
-    <${Meter} source=${microphone} seen=${() => setMuted(microphone.muted)} />
-    <button type="button" class="main" onClick=${() => microphone.end()}>${icon("stop")} Stop and send</button>
-    ${recorder.own(take) && html`<button type="button" class="bare" aria-label="Discard this recording" onClick=${() => document.getElementById("sure-recording").showModal()}>${icon("close")}</button>`}
-    <${Warnings} sound=${take.sound} muted=${muted} />
-    <${Sure} id="sure-recording" title="Discard" act=${() => recorder.drop(take.id)}>Discard what was recorded?<//>
-  </div>`;
 }
 
 /** A button that wants the microphone, and why it has none. */

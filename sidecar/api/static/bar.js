@@ -1,5 +1,6 @@
 /** The head of the page: how the service is, what it has loaded, what is missing, how it looks. */
 
+import { Keys } from "./keys.js";
 import { look, theme } from "./memory.js";
 import { Models } from "./models.js";
 import { client } from "./session.js";
@@ -53,6 +54,7 @@ export function Bar({ state, recordings, say }) {
       ${serious > 0 && html`<span class="count">${counted(serious, "finding")}</span>`}
     </button>
     <button type="button" class="bare" onClick=${turn} aria-label=${`Colors: ${SAID[looks]}. Change`}>${icon(looks === "dark" ? "moon" : "sun")}</button>
+    <${Keys} />
     <dialog ref=${dialog} aria-labelledby="service" onClose=${() => setOpen(false)} onClick=${(event) => event.target === dialog.current && dialog.current.close()}>
       ${open && html`<${Engine} state=${state} recordings=${recordings} say=${say} close=${() => dialog.current.close()} />`}
     </dialog>

@@ -49,6 +49,9 @@ export const [jobsSeen, keepJobsSeen] = setting("vibevoice-jobs", []);
 /** Whether live talks become jobs of the service: only if somebody said so. */
 export const [keepsTalks, keepTalks] = setting("vibevoice-keeps-talks", false);
 
+/** Whether a key without Control shows the keys: speech that is taken for typing may press it. */
+export const [showsKeys, showKeys] = setting("vibevoice-shows-keys", true);
+
 /** Whether something is of whoever the service knows the visitor for (`about`): theirs, or inherited by them. */
 export const isTheirs = ({ owner }, about) => owner === about.owner || owner === about.inherits;
 

@@ -6,7 +6,7 @@ import { Chosen, NotDone, Steps } from "./editing.js";
 import { doubtfulOf } from "./marks.js";
 import { Player } from "./player.js";
 import { client } from "./session.js";
-import { SpeakerDialog } from "./speakers.js";
+import { HowMany, SpeakerDialog } from "./speakers.js";
 import { Overview, voices } from "./timeline.js";
 import { TranscriptView } from "./transcript.js";
 import { Downloads, Head, html, icon, save, Trouble, useEffect, useLayoutEffect, useMemo, useRef, useState } from "./view.js";
@@ -147,6 +147,7 @@ export function Reading({ job, shown, file, recordings, people, consent, say }) 
       <div class="tools">
         <${Player} job=${job} file=${file} duration=${duration} audio=${audio} seek=${seek} moved=${(at, playing, follow) => (view.current.at(at, follow), move.current(at, playing))} recordings=${recordings} />
         ${edits && html`<${Steps} edits=${edits} editing=${editing} />`}
+        ${edits && !(job.channels > 1) && !job.gone && html`<${HowMany} job=${job} editing=${editing} />`}
         <${Search} view=${view} segments=${segments} revision=${`${revision} ${shown.final}`} />
       </div>
       <${NotDone} wrong=${shown.wrong} editing=${editing} />

@@ -59,7 +59,6 @@ export function SpeakerDialog({ speaker, lanes, job, heard, people, consent, edi
 function Speaker({ one, others, job, heard, people, consent, editing, close, say }) {
   const [name, setName] = useState(one.named ? one.name : "");
   const [into, setInto] = useState(others[0]?.speaker ?? "");
-  const [number, setNumber] = useState("");
   const [wrong, attempt] = useAttempt();
   const label = called(one.speaker);
   const rename = (event) => {
@@ -80,13 +79,6 @@ function Speaker({ one, others, job, heard, people, consent, editing, close, say
     close();
     editing.apply([{ op: "split_speaker", speaker: one.speaker }], ({ parts: [part] }) =>
       `${one.name} is ${part.groups.length} speakers now, by voice.${part.likeness < ALIKE ? "" : " They sound alike: if they are one person, undo it."}`);
-  };
-  const again = (event) => {
-    event.preventDefault();
-    close();
-    const said = ({ speakers, not_carried: lost }) =>
-      `${counted(speakers.length, "speaker")} now.${lost.names.length ? ` Nobody is called ${lost.names.join(" or ")} any more: if that is wrong, undo it.` : ""}`;
-    editing.apply([{ op: "diarize" }], said, (id, revision) => client().diarize(id, { num_speakers: Number(number) || undefined, revision }));
   };
   const know = async () => {
     const fresh = await remember(one.name, job.id, one.speaker, consent);
@@ -115,11 +107,29 @@ function Speaker({ one, others, job, heard, people, consent, editing, close, say
     </div>`}
     ${wrong && html`<${Trouble} error=${wrong} />`}
     ${people && !job.gone && html`<div class="asked"><button type="button" onClick=${split}>Split by voice</button></div>`}
-    ${!(job.channels > 1) && !job.gone && html`<form class="asked" onSubmit=${again}>
-      <label for="number">How many people speak</label>
-      <div class="pair"><input id="number" type="number" min="1" max="20" placeholder="unknown" value=${number} onInput=${(event) => setNumber(event.target.value)} />
-        <button type="submit">Tell them apart again</button></div>
-    </form>`}
     ${!job.gone && html`<p class="quiet">To split a speaker${people ? " by hand" : ""}, select its lines (the box beside the pencil at the end of a line, or X on a line's time) and assign them to a new speaker.</p>`}
   `;
+}
+
+/** Another number of speakers for the recording: it concerns none of them alone. */
+export function HowMany({ job, editing }) {
+  const dialog = useRef(null);
+  const [number, setNumber] = useState("");
+  const again = (event) => {
+    event.preventDefault();
+    dialog.current.close();
+    const said = ({ speakers, not_carried: lost }) =>
+      `${counted(speakers.length, "speaker")} now.${lost.names.length ? ` Nobody is called ${lost.names.join(" or ")} any more: if that is wrong, undo it.` : ""}`;
+    editing.apply([{ op: "diarize" }], said, (id, revision) => client().diarize(id, { num_speakers: Number(number) || undefined, revision }));
+  };
+  return html`<button type="button" class="bare" aria-haspopup="dialog" aria-label="How many people speak" title="How many people speak" onClick=${() => (setNumber(""), dialog.current.showModal())}>${icon("people")}</button>
+    <dialog ref=${dialog} class="small" aria-labelledby="how-many" onClick=${(event) => event.target === dialog.current && dialog.current.close()}>
+      <div class="top"><h2 id="how-many">How many people speak</h2>
+        <button type="button" class="bare" aria-label="Close" onClick=${() => dialog.current.close()}>${icon("close")}</button></div>
+      <form class="asked" onSubmit=${again}>
+        <label for="number">In all of this recording</label>
+        <div class="pair"><input id="number" type="number" min="1" max="20" placeholder="unknown" value=${number} onInput=${(event) => setNumber(event.target.value)} />
+          <button type="submit" class="main">Tell them apart again</button></div>
+      </form>
+    </dialog>`;
 }

@@ -34,7 +34,6 @@ export const endOf = ({ keeps, captions: { job, summary } }, seconds) =>
 export const asks = ({ source, state, found, saved }) =>
   source === "file" ? state === "waiting" || state === "sending" : !["sent", "done"].includes(state) && !found && !saved;
 
-/** Whether it is in the list: the microphone's has its own place while it lasts, and a job stands for itself and for a kept
- * talk, of which a `part` was a job before, or none (""). */
+/** Whether it is in the list: a job stands for itself and for a kept talk, of which a `part` was a job before, or none (""). */
 export const isListed = ({ source, state, part }) =>
-  ["waiting", "sending", "kept"].includes(state) || (source === "captions" && (part === undefined || state === "recording"));
+  ["recording", "waiting", "sending", "kept"].includes(state) || (source === "captions" && part === undefined);

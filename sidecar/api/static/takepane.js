@@ -1,6 +1,6 @@
 /** A take: what is said while it is said, and what can be done with it once it is over. */
 
-import { place, Warnings } from "./aside.js";
+import { NO_REMEDY, place, standing, Warnings } from "./aside.js";
 import { everythingOf } from "./captions.js";
 import { keepTalks } from "./memory.js";
 import { Reading } from "./pane.js";
@@ -20,7 +20,49 @@ const SAID = {
   ending: "Transcribing the last words.",
 };
 
-export function TakePane({ take, state, recordings }) {
+export const TakePane = (props) =>
+  props.take.source === "file" ? html`<${FilePane} ...${props} />` : props.take.source === "microphone" && props.take.state === "recording" ? html`<${RecorderPane} ...${props} />` : html`<${SpokenPane} ...${props} />`;
+
+/** What is shown is deleted: the focus goes to the list. */
+function leave(take, recordings) {
+  recordings.select("");
+  recordings.recorder.drop(take.id);
+  document.querySelector(".job .pick, .intake .main")?.focus();
+}
+
+/** A file on its way, or why it is no transcript and what to do. */
+function FilePane({ take, recordings }) {
+  const { id, name, error, state } = take;
+  const failed = state === "kept" && error;
+  return html`<main class="pane" id="main" tabindex="-1" aria-label=${name}>
+    <${Head} title=${name} facts=${failed ? "Not transcribed" : standing(take)} recordings=${recordings} />
+    ${failed && html`<${Trouble} error=${error} />
+    <div class="choice">
+      ${!NO_REMEDY.has(error.code) && html`<button type="button" class="main" onClick=${() => recordings.recorder.send(id)}>Try again</button>`}
+      <button type="button" onClick=${() => leave(take, recordings)}>Remove it from the list</button>
+    </div>`}
+  </main>`;
+}
+
+/** The microphone while it is recorded: how long, how loud, and how it ends. */
+function RecorderPane({ take, recordings }) {
+  const { recorder } = recordings;
+  const [muted, setMuted] = useState(false);
+  const microphone = recorder.going(take.id);
+  useEffect(() => document.getElementById("main").focus({ preventScroll: true }), []);
+  return html`<main class="pane" id="main" tabindex="-1" aria-label=${take.name}>
+    <${Head} title=${take.name} facts="Recording. The transcript follows once you stop." recordings=${recordings} />
+    <div class="recording talking" role="group" aria-label="Recording" data-state="live">
+      <${Meter} source=${microphone} seen=${() => setMuted(microphone.muted)} />
+      <button type="button" class="main" onClick=${() => microphone.end()}>${icon("stop")} Stop and send</button>
+      ${recorder.own(take) && html`<button type="button" aria-label="Discard this recording" onClick=${() => document.getElementById("sure-recording").showModal()}>${icon("trash")} Discard</button>`}
+      <${Warnings} sound=${take.sound} muted=${muted} />
+      <${Sure} id="sure-recording" title="Discard" act=${() => leave(take, recordings)}>Discard what was recorded?<//>
+    </div>
+  </main>`;
+}
+
+function SpokenPane({ take, state, recordings }) {
   const { recorder } = recordings;
   const over = take.state !== "recording";
   const { talk } = take;
@@ -87,17 +129,12 @@ function Kept({ take, state, recordings }) {
     segments.length > 0 && ["Everything", "json", taken(`${JSON.stringify(everythingOf(segments, take.talk?.captions), null, 2)}\n`)],
     take.sound.count > 0 && ["The audio", take.sound.ending, () => recorder.save(take.id)],
   ];
-  const drop = () => {
-    recordings.select("");
-    recorder.drop(take.id);
-    document.querySelector(".job .pick, .intake .main")?.focus();
-  };
   return html`<div class="choice">
     ${heard && html`<button ref=${again} type="button" class="main" onClick=${() => recordings.select(take.job)}>Show it heard again</button>`}
     ${(!heard || take.lacks) && take.sound.count > 0 && html`<button ref=${again} type="button" class="main" disabled=${sends} onClick=${() => recorder.send(take.id)}>${icon("listen")} ${segments.length ? "Transcribe it again in full" : "Transcribe it"}</button>`}
     <${Downloads} items=${items} />
     <button type="button" class="bare" aria-label=${`Discard ${take.name}`} onClick=${() => document.getElementById("sure-talk").showModal()}>${icon("trash")}</button>
-    <${Sure} id="sure-talk" title="Discard" act=${drop}>Discard <strong>${take.name}</strong>, with its audio?<//>
+    <${Sure} id="sure-talk" title="Discard" act=${() => leave(take, recordings)}>Discard <strong>${take.name}</strong>, with its audio?<//>
   </div>
   ${!heard && take.sound.count > 0 && segments.length > 0 && html`<p class="quiet kept">Transcribed again as a recording, it has its speakers told apart anew, can be edited, and has every format.</p>`}`;
 }

@@ -90,8 +90,8 @@ export function whenOf(moment, timeStyle = "short") {
   return at.toLocaleString([], today ? { timeStyle } : { dateStyle: "medium", timeStyle });
 }
 
-/** Now, for the name of what begins. */
-export const stamp = () => new Date().toLocaleString("sv").replace(/:\d\d$/, "").replaceAll(":", ".");
+/** A moment, for the name of what began then. */
+export const stamp = (moment = new Date()) => moment.toLocaleString("sv").replace(/:\d\d$/, "").replaceAll(":", ".");
 
 /** How a job is, in a few words. */
 export function stateOf(job) {
