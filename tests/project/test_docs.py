@@ -16,6 +16,8 @@ DOCUMENTS = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
 PAGES = [page for page in DOCUMENTS if page.is_relative_to(ROOT / "docs")
          and (page.parent.name != "decisions" or page.name == "README.md")]  # fmt: skip
 """Pages of the site that are read from their beginning; a record of a decision is looked up."""
+MAX_PICTURES_BYTES = 600_000
+"""Of all pictures: a clone of the repository has each of their versions."""
 README = (ROOT / "README.md").read_text("utf-8")
 
 
@@ -153,3 +155,18 @@ def test_protocol_pages_state_limits_of_vad_silence_padding_and_threshold() -> N
         assert str(threshold) in row
         assert padding in row
         assert most in row
+
+
+def test_pictures_are_used_and_small_and_three_guides_begin_with_one() -> None:
+    images = set((ROOT / "docs/images").iterdir())
+    assert sum(image.stat().st_size for image in images) <= MAX_PICTURES_BYTES
+    found = {
+        document: {
+            (document.parent / path).resolve()
+            for path in re.findall(r"[(\"]([\w./-]*images/[\w.-]+)", document.read_text("utf-8"))
+        }
+        for document in DOCUMENTS
+    }
+    assert set().union(*found.values()) == images
+    for guide in ("page", "desktop-app", "live-and-talk"):
+        assert found[ROOT / f"docs/start/{guide}.md"], guide
