@@ -16,6 +16,8 @@ DOCUMENTS = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
 PAGES = [page for page in DOCUMENTS if page.is_relative_to(ROOT / "docs")
          and (page.parent.name != "decisions" or page.name == "README.md")]  # fmt: skip
 """Pages of the site that are read from their beginning; a record of a decision is looked up."""
+MAX_WORDS = 45_000
+"""Of README and docs, table signs and bullets not counted: three hours at 250 a minute."""
 MAX_PICTURES_BYTES = 600_000
 """Of all pictures: a clone of the repository has each of their versions."""
 README = (ROOT / "README.md").read_text("utf-8")
@@ -170,3 +172,9 @@ def test_pictures_are_used_and_small_and_three_guides_begin_with_one() -> None:
     assert set().union(*found.values()) == images
     for guide in ("page", "desktop-app", "live-and-talk"):
         assert found[ROOT / f"docs/start/{guide}.md"], guide
+
+
+def test_docs_have_at_most_45000_words() -> None:
+    texts = [README, *(page.read_text("utf-8") for page in (ROOT / "docs").rglob("*.md"))]
+    words = [word for text in texts for word in text.split() if re.search(r"\w", word)]
+    assert len(words) <= MAX_WORDS
