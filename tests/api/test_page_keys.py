@@ -66,6 +66,7 @@ def test_failed_file_explains_itself_in_the_main_pane_and_is_removed_there(
     visitor.drops("letter.wav", b"This is no sound at all.\n" * 99)
     visitor.sees("#main h1", "letter.wav")
     visitor.sees("#main .trouble", "Send wav, flac")
+    visitor.sees(".job[data-state=failed] [aria-current]", "letter.wav")
     assert "Send wav, flac" not in visitor.one(".side").text, "once is enough"
     assert visitor.findings() == []
     visitor.drops("talk.wav", visitor.tone("talk.wav", 3).read_bytes())

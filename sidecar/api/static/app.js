@@ -78,7 +78,7 @@ function App() {
     <${Bar} state=${state} recordings=${recordings} say=${say} />
     ${state.arrival && !door && html`<div class="banner"><${Trouble} error=${state.arrival} /></div>`}
     <div class="page" data-view=${view} data-ready=${state.loaded ? "yes" : "no"}>
-      <${Aside} state=${state} store=${store} recordings=${recordings} empty=${empty} say=${say} />
+      <${Aside} state=${take ? { ...state, selected: take.id } : state} store=${store} recordings=${recordings} empty=${empty} say=${say} />
       ${take && html`<${TakePane} key=${take.id} take=${take} state=${state} recordings=${recordings} />`}
       ${speaks && html`<${Late} module="./conversation/pane.js" name="ConversationPane" conversations=${recordings.conversations} recordings=${recordings} />`}
       ${!empty && !take && !speaks && html`<${Pane} key=${state.selected} state=${state} recordings=${recordings} say=${say} />`}
