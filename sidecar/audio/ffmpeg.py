@@ -33,7 +33,7 @@ from sidecar.audio.ffmpeg_output import (
 )
 from sidecar.audio.frame_gaps import count_destroyed, intact_parts
 from sidecar.audio.signal_conditioning import ChannelMix, MakeMixer
-from sidecar.audio.stream_links import Link, channels_claimed, find_links, is_truncated
+from sidecar.audio.stream_links import Link, channels_claimed, find_links, has_hole, is_truncated
 from sidecar.child_processes import NO_WINDOW
 from sidecar.errors import (
     BUSY_ERRNOS,
@@ -324,10 +324,12 @@ class FfmpegProcess:
                 missing_s = max(missing_s, decoded_s * destroyed / rest)
             lost |= missing_s >= _MIN_LOST_S
         else:
-            missing_s = silence_s + (missing_s if lost or self.header.input_failed else 0.0)
             lost |= self.header.complaints > 0
+            if not lost and silence_s + missing_s >= _MIN_LOST_S:
+                lost = has_hole(self._fd, self._container, *self._part)
+            missing_s = silence_s + (missing_s if lost or self.header.input_failed else 0.0)
         left_out = total_s is None or decoded_s < total_s - _MIN_LOST_S
-        early = left_out and not self._container.max_hole_s
+        early = left_out and (not self._container.max_hole_s or self._container is audio_format.AVI)
         return LostAudio(missing_s, early) if lost else None
 
     def _read_again(self) -> None:

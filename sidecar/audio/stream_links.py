@@ -52,6 +52,9 @@ _ID3V1_BYTES, _ID3V1_MORE_BYTES, _APE_BYTES = 128, 227, 32
 _FRAMES = (MP3, ADTS)
 _TAIL_BYTES = 65_536
 _MAX_BOXES, _MAX_HEADER_BLOCKS = 1 << 16, 1 << 10
+_AVI_CHUNK = re.compile(
+    rb"\d\d[a-z]{2}|ix\d\d|idx1|indx|JUNK|avih|str[hfdn]|vprp|odml|dmlh|I[A-Z]{3}"
+)
 _STEP_BYTES = 51 * 4 * 188 * 16
 """Read at a time of a film: whole packets of MPEG-TS, of any size."""
 _MP4_BOXES = (
@@ -198,6 +201,14 @@ def _riff_step(head: bytes, form: bytes) -> int:
     return 8 + int.from_bytes(head[4:8], "little") if is_file else 0
 
 
+def _avi_step(head: bytes) -> int:
+    """Return the bytes of a chunk of an AVI film, of those that have others the header."""
+    if head[:4] in (b"RIFF", b"LIST"):
+        return 12
+    size = int.from_bytes(head[4:8], "little")
+    return 8 + size + size % 2 if _AVI_CHUNK.match(head) else 0
+
+
 def _matroska_step(head: bytes) -> int:
     """Return the bytes of an element (RFC 8794), those of its header if it has no size."""
     name = 9 - head[0].bit_length() if head else 0
@@ -281,6 +292,8 @@ _STEPS: dict[AudioContainer | None, tuple[Callable[[bytes], int], int]] = {
 }
 """Bytes of the element with which a recording goes on, 0 at its end, by its first bytes; and how
 many of these that needs."""
+_HOLE_STEPS = {**_STEPS, AVI: (_avi_step, SIGN_BYTES)}
+"""The same, but within the films of AVI, which may have a chunk for each frame."""
 
 
 def _au_end(fd: int, begin: int, size: int) -> int:
@@ -361,6 +374,17 @@ def is_truncated(fd: int, container: AudioContainer, end: int) -> bool:
         size = os.fstat(fd).st_size
         return any(end > size for _, _, end in mp4_boxes(fd, find_begin(fd, MP4)))
     return False
+
+
+def has_hole(fd: int, container: AudioContainer, begin: int, end: int) -> bool:
+    """Return whether the elements of an open file do not follow one another from a byte to another;
+    False if the format has none."""
+    if container not in _HOLE_STEPS:
+        return False
+    (step, count), at = _HOLE_STEPS[container], begin
+    while length := step(read_file_at(fd, at, count)):
+        at += length
+    return begin < at < end - _TAIL_BYTES
 
 
 def _is_ogg_truncated(fd: int, size: int) -> bool:

@@ -639,6 +639,7 @@ def test_one_outlier_in_a_float_wav_does_not_rescale_the_other_samples(seconds: 
     assert np.allclose(samples[1000:], tone[1000:], atol=1e-6)
 
 
+FILM = ("-f", "lavfi", "-i", "testsrc=s=64x64:r=25")
 DESTROYED: dict[str, tuple[str, tuple[object, ...]]] = {
     "mp3": ("mp3", PLAIN_MP3),
     "mp3-vbr": ("mp3", ("-q:a", 5)),
@@ -654,6 +655,10 @@ DESTROYED: dict[str, tuple[str, tuple[object, ...]]] = {
     "wav-g726": ("wav", ("-c:a", "adpcm_g726", "-ar", 8000)),
     "flac": ("flac", ()),
     "ogg": ("ogg", ("-c:a", "libopus", "-b:a", "16k")),
+    "ogg-short-pages": ("ogg", ("-c:a", "libopus", "-b:a", "16k", "-page_duration", 20_000)),
+    "avi": ("avi", ("-c:a", "libmp3lame", "-b:a", "64k")),
+    "mpg": ("mpg", (*FILM, "-c:v", "mpeg1video", "-c:a", "mp2", "-ar", 44_100, "-shortest")),
+    "ts": ("ts", (*FILM, "-c:v", "mpeg2video", "-c:a", "aac", "-shortest")),
     "m4a": ("m4a", ()),
     "mkv": ("mkv", ("-c:a", "ac3", "-ar", 48_000)),
 }
