@@ -212,4 +212,4 @@ def set_aside(path: Path, reason: str) -> None:
     name = next(one for one in names if not os.path.lexists(folder / one))
     files.replace(path, folder / name)
     reasons = output.numbered_names(folder, f"{name}.reason.txt")
-    output.write_atomically(folder / next(reasons), reason)
+    output.write_new(folder / next(reasons), reason)

@@ -11,6 +11,7 @@ from page_actions import (
     line,
     names,
     reads_with_holds,
+    refused_at_first,
     said,
     undoes,
     writes,
@@ -228,6 +229,20 @@ def test_edit_whose_answer_is_late_is_not_taken_for_another_persons(
     visitor.sees("[aria-label='Undo, 0']")
     visitor.sees("#said", "Undone: Segment corrected.")
     assert visitor.all(".trouble") == []
+
+
+def test_name_that_is_refused_stays_in_its_dialog_and_is_saved_at_the_next_try(
+    visitor: Visitor, server: Server
+) -> None:
+    visitor.reads(server, "two.wav", 2)
+    visitor.js(refused_at_first("PATCH", 1, 503, "storage_busy"))
+    visitor.sees(".lane").click()
+    visitor.sees("dialog[open] #called").send_keys("Nell", ENTER)
+    visitor.sees("dialog[open] .trouble")
+    assert visitor.js("return document.querySelector('#called').value") == "Nell"
+    visitor.sees("dialog[open] .main", "Save").click()
+    visitor.sees(".lane", "Nell")
+    assert visitor.all("dialog[open]") == []
 
 
 def test_voice_with_too_little_speech_is_refused_and_merged_speakers_are_split_by_voice(

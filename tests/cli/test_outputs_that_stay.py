@@ -17,6 +17,7 @@ from systems import IN_WINDOWS
 from sidecar import cli
 from sidecar.audio.sample_recording import find_sample
 from sidecar.cli.output import write_atomically
+from sidecar.cli.watch_folder import FAILED, set_aside
 
 YAML = Path(__file__).parents[1] / "plugins/grpc_stt/grpc_server.yaml"
 TARGETS = (
@@ -115,3 +116,13 @@ def test_live_with_an_open_file_as_its_output_writes_behind_what_it_has(tmp_path
     lines = log.read_text("utf-8").splitlines()
     assert (lines[0], lines[-1]) == ("Before.", "After.")
     assert "w299" in lines[1]
+
+
+def test_reason_of_a_recording_that_is_set_aside_replaces_no_file(tmp_path: Path) -> None:
+    recording, failed = new_file(tmp_path / "talk.wav", b"x"), tmp_path / FAILED
+    failed.mkdir()
+    other = new_file(failed / "talk.wav.reason.txt", b"Mine.")
+    set_aside(recording, "Damaged.")
+    assert other.read_text("utf-8") == "Mine."
+    assert (failed / "talk.wav.reason-2.txt").read_text("utf-8") == "Damaged."
+    assert (failed / "talk.wav").read_bytes() == b"x"

@@ -52,6 +52,11 @@ export class Editing {
     return this.#turn;
   }
 
+  /** Why the last edit was refused; null if it was not. */
+  get wrong() {
+    return this.#store.state.shown?.wrong;
+  }
+
   /** What was to be done until now is done, or was refused. */
   settled() {
     return this.#turn;

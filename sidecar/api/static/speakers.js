@@ -59,14 +59,18 @@ export function SpeakerDialog({ speaker, lanes, job, heard, people, consent, edi
 function Speaker({ one, others, job, heard, people, consent, editing, close, say }) {
   const [name, setName] = useState(one.named ? one.name : "");
   const [into, setInto] = useState(others[0]?.speaker ?? "");
-  const [wrong, attempt] = useAttempt();
+  const [wrong, attempt, busy] = useAttempt();
   const label = called(one.speaker);
+  const nameIt = async () => {
+    const said = name.trim() || null;
+    const operation = { op: "rename", speaker: one.speaker, name: said };
+    const isNew = said !== (one.named ? one.name : null);
+    if (isNew && !(await editing.apply([operation], `${label} is ${said ? `called ${said}` : "called nothing else"} now.`))) throw editing.wrong;
+    close();
+  };
   const rename = (event) => {
     event.preventDefault();
-    const said = name.trim() || null;
-    close();
-    if (said !== (one.named ? one.name : null))
-      editing.apply([{ op: "rename", speaker: one.speaker, name: said }], `${label} is ${said ? `called ${said}` : "called nothing else"} now.`);
+    if (!busy) attempt(nameIt);
   };
   const merge = async (event) => {
     event.preventDefault();
