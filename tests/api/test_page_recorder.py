@@ -235,6 +235,23 @@ def test_changed_token_lays_the_door_over_a_recording_that_goes_on_without_a_rel
         assert jobs["jobs"][0]["duration"] > 2
 
 
+def test_recording_is_stopped_at_the_door_and_sent_after_signing_in(
+    visitor: Visitor, start_server: StartServer
+) -> None:
+    server = start_server(token=TOKEN)
+    visitor.opens(server)
+    visitor.signs_in(TOKEN)
+    visitor.records(1)
+    visitor.js(f"sessionStorage.setItem('vibevoice-token', '{TOKEN[::-1]}')")
+    visitor.comes_back_until(lambda: visitor.all(".door") != [], "the token is not valid")
+    assert visitor.findings() == []
+    visitor.sees(".door button", "Stop recording").click()
+    visitor.until("!document.querySelector('.door .notice')", "the microphone is off")
+    visitor.signs_in(TOKEN)
+    visitor.sees("#main .title", "scripted")
+    assert jobs_of(server, TOKEN)[0]["duration"] > 0.5
+
+
 def test_refused_option_is_shown_and_the_next_try_has_the_new_one(
     visitor: Visitor, start_server: StartServer
 ) -> None:

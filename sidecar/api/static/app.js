@@ -10,7 +10,7 @@ import { arrive } from "./session.js";
 import { asks, isListed } from "./states.js";
 import { Store } from "./store.js";
 import { TakePane } from "./takepane.js";
-import { html, render, Trouble, useAwake, useCover, useEffect, useEvents, useRef, useState } from "./view.js";
+import { html, icon, render, Trouble, useAwake, useCover, useEffect, useEvents, useRef, useState } from "./view.js";
 import { trouble } from "./words.js";
 
 const store = new Store({
@@ -138,11 +138,13 @@ function Door({ state }) {
     setBusy(false);
   };
   const local = ["localhost", "127.0.0.1", "[::1]"].includes(location.hostname);
-  const records = state.takes.some((one) => one.state === "recording");
+  const going = state.takes.filter((one) => one.state === "recording");
+  const stop = () => going.forEach(({ id }) => recordings.recorder.going(id)?.end());
   const wrong = state.arrival;
   return html`<div ref=${cover} class="door" role="dialog" aria-modal="true" aria-label="Sign in" tabindex="-1">
     <h1><span class="brand">vibevoice-asr</span> Sign in</h1>
-    ${records && html`<p class="notice" role="status">The recording goes on. Its audio is kept in this browser.</p>`}
+    ${going.length > 0 && html`<p class="notice" role="status">The recording goes on. Its audio is kept in this browser.</p>
+      <p><button type="button" onClick=${stop}>${icon("stop")} Stop recording</button></p>`}
     ${local && html`<p>On this machine, type <code>vibevoice-asr open</code>: this page opens, signed in.</p>`}
     <form onSubmit=${enter}>
       ${wrong && html`<div id="wrong"><${Trouble} error=${wrong} /></div>`}
