@@ -54,6 +54,14 @@ def test_end_of_a_long_name_is_in_sight_in_the_list(visitor: Visitor, server: Se
     assert visitor.js(cut, name) == [True, False]
 
 
+def test_name_with_an_emoji_where_it_is_cut_is_whole(visitor: Visitor, server: Server) -> None:
+    visitor.opens(server)
+    visitor.sends_tone("talk 🎤 of Mondays.wav", 1)  # its last 16 units begin within it
+    name = visitor.sees(".job[data-state=done] .name", "talk 🎤 of Mondays.wav")
+    whole = "return [...arguments[0].children].map((one) => one.textContent.isWellFormed())"
+    assert visitor.js(whole, name) == [True, True]
+
+
 def test_transcript_of_forty_speakers_with_long_names_has_half_of_any_screen(
     visitor: Visitor, server: Server
 ) -> None:

@@ -153,7 +153,10 @@ const Pick = ({ id, name, how, state, recordings }) => html`<button type="button
 </button>`;
 
 /** A name that is cut in its middle: recordings of a series begin alike, and files end alike. */
-const Name = ({ name }) => html`<span class="name" dir="auto" title=${name}><span>${name.slice(0, -END)}</span><span>${name.slice(-END)}</span></span>`;
+function Name({ name }) {
+  const letters = [...name]; // whole ones: half an emoji is none
+  return html`<span class="name" dir="auto" title=${name}><span>${letters.slice(0, -END).join("")}</span><span>${letters.slice(-END).join("")}</span></span>`;
+}
 
 /** A conversation that goes on. */
 const Speaks = ({ state, recordings }) => html`<li class="job" data-state="live">
