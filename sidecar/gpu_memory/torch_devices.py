@@ -67,11 +67,9 @@ class TorchChild:
     def ask(self, limit_s: float = ANSWER_LIMIT_S) -> dict[str, Any] | None:
         """Return what `describe_gpu` returns there; None if there is no answer in time."""
         with self._lock:
-            if self.process is None or self.process.poll() is not None:
-                if self.process is not None:
-                    self.process.communicate()  # closes its pipes
-                self.process = self._start()
-            process = self.process
+            if self.process is not None and self.process.poll() is not None:
+                self._end()
+            process = self.process = self.process or self._start()
             assert process.stdin is not None
             assert process.stdout is not None
             limit = Timer(limit_s, process.kill)
@@ -79,20 +77,30 @@ class TorchChild:
             try:
                 process.stdin.write("\n")
                 process.stdin.flush()
-                found: dict[str, Any] | None = json.loads(process.stdout.readline() or "null")
-                return found
-            except (OSError, ValueError):
-                return None
+                answer = process.stdout.readline()
+            except OSError:
+                answer = ""
             finally:
                 limit.cancel()
+            if not answer:  # it ends, although `poll` may not say so yet
+                self._end()
+                return None
+            try:
+                found: dict[str, Any] | None = json.loads(answer)
+            except ValueError:
+                return None
+            return found
 
     def close(self) -> None:
         """End the process; the next query starts another."""
         with self._lock:
-            if self.process is not None:
-                self.process.kill()
-                self.process.communicate()
-                self.process = None
+            self._end()
+
+    def _end(self) -> None:
+        if self.process is not None:
+            self.process.kill()
+            self.process.communicate()  # closes its pipes
+            self.process = None
 
     @staticmethod
     def _start() -> subprocess.Popen[str]:

@@ -112,6 +112,14 @@ def test_child_that_does_not_answer_is_ended_and_there_is_no_gpu(
     assert read_gpu_memory() == CARD
 
 
+def test_child_that_no_longer_answers_but_lives_is_replaced(rocm: SetFree, tmp_path: Path) -> None:
+    mute = tmp_path / "packages" / "torch" / "__init__.py"
+    mute.write_text("import os, threading\nos.close(1)\nthreading.Event().wait()\n", "utf-8")
+    assert torch_devices.CHILD.ask() is None
+    mute.write_text(TORCH, "utf-8")
+    assert read_gpu_memory() == CARD
+
+
 def test_child_gets_no_secrets_and_ends_with_the_pipe(
     rocm: SetFree, monkeypatch: pytest.MonkeyPatch
 ) -> None:
