@@ -4,9 +4,10 @@ A program of its own that imports nothing of this project: their package needs t
 reads ``request.json`` and ``clips.npz`` in the folder named last, and writes there the checkpoint
 (``original/``, in the released layout) and ``reference.npz``, what the class made of each clip:
 
-    PYTHON bench/microsoft_reference.py SOURCE TOKENIZER FOLDER
+    python -m bench.microsoft_reference SOURCE TOKENIZER FOLDER
 """
 
+import argparse
 import json
 import sys
 from pathlib import Path
@@ -76,8 +77,14 @@ def random_model(vocabulary: int) -> Any:
 
 def main() -> None:
     """Write the checkpoint and what the class makes of the clips."""
-    source, tokenizer_folder, folder = sys.argv[1], sys.argv[2], Path(sys.argv[3])
-    sys.path.insert(0, source)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    for name in ("source", "tokenizer", "folder"):
+        parser.add_argument(name, type=Path)
+    asked = parser.parse_args()
+    tokenizer_folder, folder = str(asked.tokenizer), asked.folder
+    sys.path.insert(0, str(asked.source))
     from vibevoice.processor.vibevoice_asr_processor import VibeVoiceASRProcessor
 
     request = json.loads((folder / "request.json").read_text("utf-8"))

@@ -17,7 +17,6 @@ engine's error in bfloat16 is more than the reference's by a fifth.
 
 from __future__ import annotations
 
-import argparse
 import json
 import shutil
 import subprocess
@@ -32,6 +31,7 @@ import soundfile
 import soxr
 import torch
 
+from bench import serving
 from sidecar.engines.vibevoice import vibevoice_model
 from sidecar.engines.vibevoice.vibevoice_generation import PromptContinuation
 from sidecar.engines.vibevoice.vibevoice_prompt import loudness_factor, token_count
@@ -77,7 +77,7 @@ def clips(every: bool) -> dict[str, np.ndarray[Any, Any]]:
 
 def main() -> None:
     """Run the reference, load its checkpoint, print the differences."""
-    parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
+    parser = serving.argument_parser(__doc__)
     parser.add_argument("source", type=Path)
     parser.add_argument("tokenizer", type=Path)
     parser.add_argument("--python", default="python3")
