@@ -66,13 +66,14 @@ async def test_job_whose_ffmpeg_decodes_nothing_of_ours_either_waits_and_is_done
 async def test_upload_whose_ffmpeg_decodes_nothing_of_ours_either_is_told_to_come_again(
     what: str, studio: Studio, trouble: Callable[[str], Path]
 ) -> None:
+    path = str(studio.path("m4a"))
     file, probe = trouble(what), AudioProbe(3600.0)
     asked = (
         partial(probe.probe, ANONYMOUS),
         partial(probe.voice, ANONYMOUS, max_s=3600.0),
     )
     for ask in asked:
-        with open_recording_file(str(studio.path("m4a"))) as source:
+        with open_recording_file(path) as source:
             with pytest.raises(errors.MachineBusy) as caught:
                 await ask(source)
             assert caught.value.fault is Fault.DECODER
@@ -83,7 +84,7 @@ async def test_upload_whose_ffmpeg_decodes_nothing_of_ours_either_is_told_to_com
     ):
         await probe.probe(ANONYMOUS, no_audio)
     file.unlink()
-    with open_recording_file(str(studio.path("m4a"))) as source:
+    with open_recording_file(path) as source:
         assert (await probe.probe(ANONYMOUS, source)).container == MP4.name
     await probe.close()
 
