@@ -28,6 +28,20 @@ def usable_cpu_cores() -> int:
     return os.cpu_count() or 1
 
 
+def close_in_thread(fd: int) -> None:
+    """Close a file whose disk may hang, in a thread that nobody waits for; here if the system has
+    no threads left."""
+
+    def close() -> None:
+        with suppress(OSError):  # of a failing disk; the system has closed it all the same
+            os.close(fd)
+
+    try:
+        threading.Thread(target=close, name="closing", daemon=True).start()
+    except RuntimeError:
+        close()
+
+
 class ThreadLimiter:
     """Limiter of the threads for one kind of work: at most ``most`` at once, one for each call."""
 
@@ -60,19 +74,21 @@ class ThreadLimiter:
         """
         await self._free.acquire()
         try:  # duplicate only after a thread slot is free: the thread closes it
-            own = os.fdopen(os.dup(fd), "rb", buffering=0)
+            own = os.dup(fd)
         except OSError:
             self._free.release()
             raise
 
         def on_own() -> T:
-            with own:
-                return work(own.fileno(), *args)
+            try:
+                return work(own, *args)
+            finally:
+                os.close(own)
 
         try:
             return await self._begun(on_own, unwanted)
         except RuntimeError:  # no thread was started; otherwise the thread closes it
-            own.close()
+            close_in_thread(own)
             raise
 
     async def _begun(self, work: Callable[[], T], unwanted: Callable[[T], None] | None = None) -> T:

@@ -20,6 +20,7 @@ from typing import Self
 
 from sidecar import errors, files
 from sidecar.audio.audio_format import read_file_at
+from sidecar.concurrency import close_in_thread
 
 _ELSEWHERE = re.compile(r"\\\\(?!\?\\[A-Za-z]:\\)|\\\?\?\\")
 """Start of a path in a namespace: UNC, devices, and the kernel's; not of a drive's long form."""
@@ -68,9 +69,12 @@ class AudioSource:
         return self._fd
 
     def close(self) -> None:
-        """Close the descriptor; an upload's bytes are deleted with it."""
+        """Close the descriptor; an upload's bytes are deleted with it. This waits for no disk of a
+        client's file."""
         fd, self._fd = self._fd, None
-        if fd is not None:
+        if fd is not None and not self.spooled:
+            close_in_thread(fd)
+        elif fd is not None:
             with suppress(OSError):  # of a failing disk; the system has closed it all the same
                 os.close(fd)
         self.settle()

@@ -83,14 +83,18 @@ class PersistentRecordings:
         """
 
         def store_copy(fd: int) -> audio_source.StoredRecordingRef | audio_source.ClientFileRef:
-            own = audio_source.AudioSource(fd, spooled=source.spooled, path=source.path)
+            own = audio_source.AudioSource(
+                fd, spooled=source.spooled, path=source.path, status=source.status
+            )
             return self.store(own, new_name(self._store_code), synced=synced)
 
+        if (stays := self._left_in_place(source)) is not None:
+            return stays
         if self.unanswered and self._storing:
             raise errors.StorageUnreachable()
         self._storing += 1
         try:
-            size = os.fstat(source.fd).st_size
+            size = (source.status or os.fstat(source.fd)).st_size
             async with answering(self._store_timeout_s + size / SLOWEST_BYTES_S):
                 return await threads.run_on(source.fd, store_copy, unwanted=self.delete)
         except errors.StorageUnreachable:
@@ -111,9 +115,8 @@ class PersistentRecordings:
             errors.DiskFull, errors.SpoolUnwritable: it cannot be written.
             errors.StorageUnreachable: it cannot be written now.
         """
-        ref = audio_source.recording_ref(source)
-        if isinstance(ref, audio_source.ClientFileRef) and not self._shared:
-            return ref  # no other service has to see it
+        if (stays := self._left_in_place(source)) is not None:
+            return stays
         encrypted = audio_source.HashingStream(
             self._cipher.encrypt_recording(audio_source.read_chunks(source.fd), name)
         )
@@ -126,6 +129,11 @@ class PersistentRecordings:
         return audio_source.StoredRecordingRef(
             name, encrypted.sha256, encrypted.size, self._storage.kind
         )
+
+    def _left_in_place(self, source: audio_source.AudioSource) -> audio_source.ClientFileRef | None:
+        """Return a client's file that no other service has to see, without a look at its disk."""
+        ref = audio_source.recording_ref(source)
+        return ref if isinstance(ref, audio_source.ClientFileRef) and not self._shared else None
 
     def open(self, record: JobRecord) -> audio_source.AudioSource:
         """Return the stored recording of a job.

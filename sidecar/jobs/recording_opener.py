@@ -15,7 +15,7 @@ from functools import partial
 from itertools import islice
 
 from sidecar import errors
-from sidecar.concurrency import BackgroundTaskGroup, ThreadLimiter, backoff_s
+from sidecar.concurrency import backoff_s
 from sidecar.jobs.faults import LONGEST_PAUSES, fault_of, known_error
 from sidecar.jobs.job_record import JobRecord
 from sidecar.jobs.job_runner import Job
@@ -23,9 +23,6 @@ from sidecar.jobs.persistent_recordings import opening_timeout_s
 from sidecar.jobs.wait_queue import QueueOptions, WaitQueue
 
 log = logging.getLogger(__name__)
-
-MAX_CLOSINGS = 1000
-"""Threads that close recordings; a share that hangs keeps one for each of its jobs."""
 
 
 class RecordingOpener:
@@ -42,8 +39,6 @@ class RecordingOpener:
         """Those whose recordings are being opened, or could not be a moment ago."""
         self._met: dict[Job, errors.SidecarError] = {}
         """Why the recordings of some of both cannot be opened now."""
-        self._threads = ThreadLimiter("closing", MAX_CLOSINGS)
-        self._closings = BackgroundTaskGroup()
         self._followed = set[Job]()
         """Those of all of them that have not ended."""
 
@@ -63,7 +58,7 @@ class RecordingOpener:
         if job.ended or not job.reopens:
             return
         if (source := job.put_down()) is not None:
-            self._closings.spawn("close a recording", self._threads.run(source.close))
+            source.close()
         self._follow(job)
         rest_s, job.not_before = job.not_before - time.monotonic(), math.inf
         self._work[job] = asyncio.get_running_loop().create_task(self._rest(job, rest_s))

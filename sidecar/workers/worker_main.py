@@ -16,6 +16,7 @@ from functools import partial
 
 from sidecar import errors
 from sidecar.child_processes import end_children_with_this_process
+from sidecar.concurrency import close_in_thread
 from sidecar.observability.logs import JsonFormatter, line_buffered_stderr
 from sidecar.transcripts.transcript import EVENT_NAMES, Finished
 from sidecar.workers import channel
@@ -74,7 +75,7 @@ def serve_call(
         os._exit(0)
     finally:
         while request.fds:
-            os.close(request.fds.pop())
+            close_in_thread(request.fds.pop())
 
 
 def next_call(request_queue: queue.SimpleQueue[RpcRequest], idle_s: float) -> RpcRequest:

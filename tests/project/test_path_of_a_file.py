@@ -27,7 +27,7 @@ from sidecar.server.app import create_app
 from sidecar.service.facade import Service
 from sidecar.workers import worker_process
 
-MOST_FILES, MOST_FUNCTIONS = 56, 344
+MOST_FILES, MOST_FUNCTIONS = 56, 345
 """What it takes now, in both processes. Who shortens the path lowers them."""
 ENGINE = "engines/scripted_engine.py"
 WARM, COUNTED = 3, 3

@@ -374,6 +374,30 @@ def test_load_error_is_machine_busy_for_lack_of_resources_and_else_keeps_its_cod
     assert frame.message["error"]["code"] == code
 
 
+def test_worker_goes_on_while_the_close_of_a_recording_hangs_on_its_disk(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    answers, closed = threading.Event(), threading.Event()
+    close, hung = os.close, os.open(CLIP, os.O_RDONLY)
+
+    def close_once_it_answers(fd: int) -> None:
+        if fd == hung:
+            assert threading.current_thread() is not threading.main_thread()
+            answers.wait(PATIENCE_S)
+        close(fd)
+        if fd == hung:
+            closed.set()
+
+    monkeypatch.setattr(os, "close", close_once_it_answers)
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        request = RpcRequest(1, {"operation": "ready"}, [hung], RpcSender(theirs))
+        worker_main.serve_call(WorkerOperations(), request)
+        assert not closed.is_set()
+        answers.set()
+        assert closed.wait(PATIENCE_S)
+
+
 @pytest.mark.system
 def test_failed_thread_of_engine_ends_worker_with_traceback() -> None:
     code = (
