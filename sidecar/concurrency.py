@@ -13,6 +13,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from contextlib import asynccontextmanager, suppress
 from functools import partial
 from typing import Any, TypeVar
+from weakref import WeakValueDictionary
 
 T = TypeVar("T")
 
@@ -131,6 +132,20 @@ class ThreadLimiter:
             threading.Thread(target=unwanted, args=(result,), name=self._kind, daemon=True).start()
         elif (close := getattr(result, "close", None)) is not None:
             close()
+
+
+class OwnerThreads:
+    """Threads of each owner for one kind of work, at most ``most`` at once, which take none from
+    other owners."""
+
+    def __init__(self, kind: str, most: int) -> None:
+        self._kind, self._most = kind, most
+        self._limiters = WeakValueDictionary[str, ThreadLimiter]()
+        """By owner, while they have work."""
+
+    def of(self, owner: str) -> ThreadLimiter:
+        """Return the limiter of an owner's threads."""
+        return self._limiters.setdefault(owner, ThreadLimiter(self._kind, self._most))
 
 
 @asynccontextmanager

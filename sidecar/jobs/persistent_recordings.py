@@ -92,18 +92,18 @@ class PersistentRecordings:
             return stays
         if self.unanswered and self._storing:
             raise errors.StorageUnreachable()
-        self._storing += 1
+        self._storing += source.spooled  # else it is the client's disk that may not answer
         try:
             size = (source.status or os.fstat(source.fd)).st_size
             async with answering(self._store_timeout_s + size / SLOWEST_BYTES_S):
                 return await threads.run_on(source.fd, store_copy, unwanted=self.delete)
         except errors.StorageUnreachable:
-            self.unanswered = True
+            self.unanswered |= source.spooled
             raise
         except OSError as error:  # of the descriptor; errors of the disk are `SidecarError` already
             raise upload_spool.storage_error(error) from None
         finally:
-            self._storing -= 1
+            self._storing -= source.spooled
 
     def store(
         self, source: audio_source.AudioSource, name: str, *, synced: bool = True

@@ -13,7 +13,7 @@ from sidecar import clock, errors
 from sidecar.audio.audio_info import AudioInfo
 from sidecar.audio.audio_source import AudioSource, recording_ref
 from sidecar.auth.identity import Identity, Scope
-from sidecar.concurrency import BackgroundTaskGroup, ThreadLimiter
+from sidecar.concurrency import BackgroundTaskGroup, OwnerThreads, ThreadLimiter
 from sidecar.config.settings import Settings
 from sidecar.interfaces.engine_interface import ChannelMode, TranscribeOptions
 from sidecar.interfaces.request_options import check_channels
@@ -26,6 +26,10 @@ from sidecar.jobs.job_store import JobBackend
 from sidecar.jobs.persistent_recordings import open_unstored, opener_in_threads
 from sidecar.observability.metrics import JobMetrics
 from sidecar.workers.audio_probe import AudioProbe
+
+MAX_COPIES = 4
+"""Client's files of one owner that are copied in parallel: a share that hangs blocks a thread each,
+and no other owner's."""
 
 
 class SubmissionObserver(Protocol):
@@ -66,6 +70,7 @@ class JobSubmissions:
             else self._recordings.open
         )
         self._engine, self._probe, self._storage_threads = engine, probe, storage_threads
+        self._copy_threads = OwnerThreads("copy", MAX_COPIES)
         self._metrics, self._now = metrics, now
         self.observer: SubmissionObserver | None = None
         """Told of each submission."""
@@ -180,15 +185,15 @@ class JobSubmissions:
                 if audio_info.tracks:
                     audio_info = replace(audio_info, tracks=())
                 admitted = await self._admit(identity, audio_info, options)
+                own = source.spooled
+                threads = self._storage_threads if own else self._copy_threads.of(identity.owner)
                 recordings = self._recordings if kept or self._backend.shares else None
                 record = JobRecord.submitted(
                     self._now(),
                     # A waiting client loses its connection with the power: no sync delays it.
                     recording_ref(source)
                     if recordings is None
-                    else await recordings.store_in_thread(
-                        self._storage_threads, source, synced=kept
-                    ),
+                    else await recordings.store_in_thread(threads, source, synced=kept),
                     audio_info,
                     admitted,
                     owner=identity.owner,

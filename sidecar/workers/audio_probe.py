@@ -15,14 +15,13 @@ from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
-from weakref import WeakValueDictionary
 
 from sidecar import errors
 from sidecar.audio.audio_info import AudioInfo, probe_plain_wav
 from sidecar.audio.audio_source import AudioSource, open_recording_file
 from sidecar.auth.identity import Identity
 from sidecar.auth.rate_limits import FairOwnerSemaphore
-from sidecar.concurrency import ThreadLimiter
+from sidecar.concurrency import OwnerThreads
 from sidecar.serialization import to_plain
 from sidecar.transcripts.diarized_pieces import WordRange
 from sidecar.transcripts.transcript import SpeakerEmbedding, Transcript
@@ -76,18 +75,15 @@ class AudioProbe:
         self, max_audio_s: float, start_process: Callable[[], WorkerProcess] = start_probe_process
     ) -> None:
         self._max_audio_s, self._start_process = max_audio_s, start_process
-        self._threads = WeakValueDictionary[tuple[str, str], ThreadLimiter]()
-        """By kind and owner, while they have work."""
+        self._open_threads = OwnerThreads("open", PARALLEL_OPENS)
+        self._probe_threads = OwnerThreads("probe", PARALLEL_PROBES)
+        self._pack_threads = OwnerThreads("pack", 1)
         self._lanes = FairOwnerSemaphore(PARALLEL_PROBES)
         self._diarizations = FairOwnerSemaphore(1)
         """One at a time: they must not keep recordings from being probed."""
         self._resting: list[WorkerProcess] = []
         self._idle: asyncio.TimerHandle | None = None
         self._shutdowns = WorkerShutdowns()
-
-    def _threads_of(self, identity: Identity, kind: str, most: int) -> ThreadLimiter:
-        new = ThreadLimiter(kind, most)
-        return self._threads.setdefault((kind, identity.owner), new)
 
     async def open(self, identity: Identity, path: str, roots: Sequence[Path]) -> AudioSource:
         """Open the file that a client named, as `open_recording_file` does.
@@ -96,7 +92,7 @@ class AudioProbe:
             errors.BadRequest: as there, or the file's disk does not answer.
             errors.MachineBusy: the disks of files that the owner named before do not answer.
         """
-        run = self._threads_of(identity, "open", PARALLEL_OPENS).run
+        run = self._open_threads.of(identity.owner).run
         late = errors.AudioPathNotFound("The disk of 'audio_path' does not answer.")
         return await _within(self.open_s, run, lambda: open_recording_file(path, roots), late)
 
@@ -116,7 +112,7 @@ class AudioProbe:
         elif source.spooled:
             facts = probe_plain_wav(source.fd, max_s)
         else:
-            threads = self._threads_of(identity, "probe", PARALLEL_PROBES)
+            threads = self._probe_threads.of(identity.owner)
             run, read = partial(threads.run_on, source.fd), partial(probe_plain_wav, max_s=max_s)
             facts = await _within(self.probe_s, run, read, errors.AudioDecodeTimeout())
         if facts is not None:
@@ -176,7 +172,7 @@ class AudioProbe:
             return b64encode(zlib.compress(values.encode(), 1)).decode()
 
         async with self._diarizations.held(identity):
-            packed = await self._threads_of(identity, "pack", 1).run(pack)
+            packed = await self._pack_threads.of(identity.owner).run(pack)
             limit_s = self.embedding_s + transcript.duration / DIARIZED_S_PER_S
             given: dict[str, Any] = {"kept": kept, "packed": packed, "count": count}
             found = await self._ask(identity, "diarize", limit_s, **given)

@@ -17,11 +17,11 @@ import pytest
 from full_disk import small_disk
 from job_event_histories import submitted
 from open_descriptors import opened
-from service_process import PATIENCE_S, is_private, until
+from service_process import PATIENCE_S, is_private, new_file, until
 from uploads import read, upload
 
 from sidecar import errors, files
-from sidecar.audio.audio_source import StoredRecordingRef
+from sidecar.audio.audio_source import StoredRecordingRef, open_recording_file
 from sidecar.audio.upload_spool import UploadSpool
 from sidecar.concurrency import ThreadLimiter
 from sidecar.interfaces.engine_interface import TranscribeOptions
@@ -566,6 +566,20 @@ async def test_while_one_recording_waits_for_a_storage_that_hung_others_are_refu
         hanging.back.set()
         await first
         await patient.store_in_thread(disk, other)
+
+
+async def test_copy_of_a_clients_file_that_is_late_does_not_say_that_the_storage_hangs(
+    keeping: JobPersistence, hanging: HangingFolder, voice: bytes, tmp_path: Path
+) -> None:
+    """The disk of that file may be what does not answer."""
+    disk, cipher = ThreadLimiter("disk", 1), keeping.event_log.cipher
+    impatient = PersistentRecordings(Settings(), hanging, cipher, shared=True, store_timeout_s=-1.0)
+    with open_recording_file(str(new_file(tmp_path / "hers.wav", voice))) as source:
+        with pytest.raises(errors.StorageUnreachable):
+            await impatient.store_in_thread(disk, source)
+        assert not impatient.unanswered
+        hanging.back.set()
+        await disk.run(bool)  # the thread that hung has ended
 
 
 async def test_transcript_of_live_session_is_kept_when_the_storage_hangs(

@@ -1,23 +1,26 @@
 """Recordings of shared jobs that hang as a node opens or deletes them."""
 
 import asyncio
+import os
 import threading
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import pytest
 from postgres import KEY
-from service_process import PATIENCE_S
+from service_process import PATIENCE_S, new_file, until
+from uploads import upload
 
+from sidecar.audio import audio_source
 from sidecar.audio.audio_source import AudioSource, StoredRecordingRef, open_recording_file
-from sidecar.auth.identity import ANONYMOUS
+from sidecar.auth.identity import ANONYMOUS, AuthMethod, Identity
 from sidecar.interfaces.engine_interface import TranscribeOptions
 from sidecar.jobs import recording_opener
 from sidecar.jobs.job_record import JobRecord, JobState
 from sidecar.jobs.persistent_recordings import PersistentRecordings
 from sidecar.plugins import load_settings
 from sidecar.server.app import create_service
-from sidecar.service.facade import Service
+from sidecar.service.facade import MAX_CONCURRENT_SPOOLS, Service
 from sidecar.storage.recording_storage import FolderStorage
 
 
@@ -82,3 +85,34 @@ async def test_recording_whose_deletion_hangs_keeps_no_other_from_being_stored(
     monkeypatch.setattr(FolderStorage, "delete", delete_one)
     await asyncio.gather(*(node.owned.delete(ANONYMOUS, record) for _ in range(6)))
     assert (await submitted(node, recording)).id != record.id
+
+
+async def test_files_of_an_owner_whose_copies_hang_keep_no_recording_of_another_from_being_stored(
+    node: Service,
+    recording: Path,
+    voice: bytes,
+    monkeypatch: pytest.MonkeyPatch,
+    over: threading.Event,
+) -> None:
+    hers = new_file(recording.with_name("hers.wav"), voice)
+    hung, read, status = list[int](), audio_source.read_chunks, hers.stat()
+
+    def read_once_it_answers(fd: int) -> Iterator[bytes]:
+        if os.path.samestat(os.fstat(fd), status):
+            hung.append(fd)
+            over.wait()
+        return read(fd)
+
+    monkeypatch.setattr(audio_source, "read_chunks", read_once_it_answers)
+    ada, options = Identity("ada", AuthMethod.JWT), TranscribeOptions()
+    copied = [
+        asyncio.ensure_future(node.submissions.submit(ada, open_recording_file(str(hers)), options))
+        for _ in range(MAX_CONCURRENT_SPOOLS + 2)
+    ]
+    await until(lambda: len(hung) == MAX_CONCURRENT_SPOOLS)
+    others = [upload(voice), open_recording_file(str(recording))]
+    async with asyncio.timeout(PATIENCE_S):
+        for other in others:
+            await node.submissions.submit(ANONYMOUS, other, options)
+    over.set()
+    await asyncio.gather(*copied)
