@@ -23,7 +23,7 @@ MAX_SEND_REFUSALS = 10_000
 some 20 s."""
 
 MAX_SILENT_PINGS = 10_800
-"""Pings that a process answers without a message of a call while it transcribes: six hours, as
+"""Pings that a process answers without a message of a transcription that it has: six hours, as
 `worker_process.Heartbeat` sends them; a suspended machine sends none. A library or driver hangs
 then: engines report after each chunk at the latest, which is an hour of audio at most."""
 MAX_UNREAD_BYTES = 2 * channel.CREDIT_WINDOW_BYTES + channel.MAX_FRAME_BYTES
@@ -46,6 +46,8 @@ class RpcCall:
         """Those that were not read yet; None is its end."""
         self.unread_bytes = 0
         """Bytes of answers that were received and not read yet."""
+        self.silent_pings = 0
+        """Pings that the process has answered since its last message of this call."""
         self._wrong: errors.SidecarError | channel.ChannelClosed | None = None
         self._credit = channel.Credit()
         self._room = asyncio.Event()
@@ -96,6 +98,7 @@ class RpcCall:
 
     def receive(self, frame: channel.ChannelFrame) -> None:
         """Handle a frame of this call."""
+        self.silent_pings = 0
         match frame.message:
             case {"answer": dict()}:
                 self._answers.put_nowait(frame)
@@ -146,7 +149,6 @@ class RpcConnection(asyncio.Protocol):
         self._calls: dict[int, RpcCall] = {}
         self._last = 0
         self._pongs: list[asyncio.Event] = []
-        self._silent_pings = 0
         self.closed: channel.ChannelClosed | None = None
         self.reading_s = 0.0
         """Seconds of the longest read of a recording, as of the last answer to a ping."""
@@ -166,7 +168,7 @@ class RpcConnection(asyncio.Protocol):
             channel.ChannelClosed: the other side is gone.
             errors.MachineBusy: as `send`.
         """
-        self._last, self._silent_pings = self._last + 1, 0
+        self._last += 1
         call = RpcCall(self._last, self, operation)
         self._calls[call.number] = call
         try:
@@ -197,19 +199,22 @@ class RpcConnection(asyncio.Protocol):
         """Handle a frame; drop it if its call is unknown."""
         match frame.message:
             case {"call": int(number)}:
-                self._silent_pings = 0
                 if number in self._calls:
                     self._calls[number].receive(frame)
             case {"pong": _, "reading_s": reading_s}:
-                self.reading_s, self._silent_pings = reading_s, self._silent_pings + 1
+                self.reading_s = reading_s
+                for call in self._calls.values():
+                    call.silent_pings += 1
                 for pong in self._pongs:
                     pong.set()
 
     @property
     def silent(self) -> bool:
-        """Return whether it transcribes, and has reported nothing for too many pings."""
-        transcribes = "transcribe" in (one.operation for one in self._calls.values())
-        return transcribes and self._silent_pings > self.max_silent_pings
+        """Return whether one of its transcriptions has reported nothing for too many pings."""
+        return any(
+            one.operation == "transcribe" and one.silent_pings > self.max_silent_pings
+            for one in self._calls.values()
+        )
 
     async def send(self, frame: bytes, beside: Sequence[int] = ()) -> None:
         """Send a frame after all earlier ones, with at most `channel.MAX_FILES` descriptors

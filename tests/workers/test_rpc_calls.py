@@ -320,6 +320,19 @@ async def test_transcription_that_reports_nothing_for_too_many_pings_is_silent(
         assert ends.line.silent is silent
 
 
+async def test_transcription_that_reports_nothing_is_silent_although_another_beside_it_reports(
+    ends: Ends,
+) -> None:
+    ends.line.max_silent_pings = 3
+    await ends.begun("transcribe")
+    for count in range(5):
+        assert await ends.line.answers_ping(PATIENCE_S)
+        assert ends.line.silent is (count > 2)
+        call, asked = await ends.begun("transcribe")
+        asked.answer({"n": count})
+        await anext(call.answers())
+
+
 @pytest.mark.posix("select of pipes")
 async def test_blocked_service_does_not_take_worker_for_hung(ends: Ends) -> None:
     asked = asyncio.ensure_future(ends.line.answers_ping(0.05))
