@@ -325,7 +325,7 @@ class FfmpegProcess:
             lost |= missing_s >= _MIN_LOST_S
         else:
             lost |= self.header.complaints > 0
-            if not lost and silence_s + missing_s >= _MIN_LOST_S:
+            if not lost and (total_s is None or silence_s + missing_s >= _MIN_LOST_S):
                 lost = has_hole(self._fd, self._container, *self._part)
             missing_s = silence_s + (missing_s if lost or self.header.input_failed else 0.0)
         left_out = total_s is None or decoded_s < total_s - _MIN_LOST_S

@@ -28,6 +28,7 @@ from sidecar.audio.audio_format import (
     RF64,
     SIGN_BYTES,
     SNIFF_BYTES,
+    VOC,
     WAV,
     AudioContainer,
     adts_frame_length,
@@ -55,6 +56,7 @@ _MAX_BOXES, _MAX_HEADER_BLOCKS = 1 << 16, 1 << 10
 _AVI_CHUNK = re.compile(
     rb"\d\d[a-z]{2}|ix\d\d|idx1|indx|JUNK|avih|str[hfdn]|vprp|odml|dmlh|I[A-Z]{3}"
 )
+_LAST_VOC_BLOCK = 9
 _STEP_BYTES = 51 * 4 * 188 * 16
 """Read at a time of a film: whole packets of MPEG-TS, of any size."""
 _MP4_BOXES = (
@@ -209,6 +211,14 @@ def _avi_step(head: bytes) -> int:
     return 8 + size + size % 2 if _AVI_CHUNK.match(head) else 0
 
 
+def _voc_step(head: bytes) -> int:
+    """Return the bytes of the header of a VOC file, or of a block."""
+    if head[:8] == b"Creative":
+        return int.from_bytes(head[20:22], "little")
+    is_block = 0 < int.from_bytes(head[:1]) <= _LAST_VOC_BLOCK
+    return 4 + int.from_bytes(head[1:4], "little") if is_block else 0
+
+
 def _matroska_step(head: bytes) -> int:
     """Return the bytes of an element (RFC 8794), those of its header if it has no size."""
     name = 9 - head[0].bit_length() if head else 0
@@ -292,8 +302,8 @@ _STEPS: dict[AudioContainer | None, tuple[Callable[[bytes], int], int]] = {
 }
 """Bytes of the element with which a recording goes on, 0 at its end, by its first bytes; and how
 many of these that needs."""
-_HOLE_STEPS = {**_STEPS, AVI: (_avi_step, SIGN_BYTES)}
-"""The same, but within the films of AVI, which may have a chunk for each frame."""
+_HOLE_STEPS = {**_STEPS, AVI: (_avi_step, SIGN_BYTES), VOC: (_voc_step, SIGN_BYTES)}
+"""The same, but within the films of AVI, which may have a chunk for each frame, and in VOC."""
 
 
 def _au_end(fd: int, begin: int, size: int) -> int:

@@ -687,6 +687,21 @@ def test_seconds_of_a_destroyed_middle_are_told(name: str, how: str, studio: Stu
     assert lost.early is (len(found) / RATE < seconds - 1)
 
 
+@pytest.mark.parametrize("how", ["zeros", "rubbish"])
+def test_early_end_of_a_voc_file_whose_middle_is_destroyed_is_told(
+    how: str, studio: Studio
+) -> None:
+    """It has no length, and ffmpeg ends where no block begins."""
+    long = studio.make("long.wav", "-stream_loop", 9, "-i", studio.voice)
+    content = studio.make("long.voc", "-i", long, "-c:a", "pcm_u8").read_bytes()
+    assert decoded_and_lost(content)[1] is None
+    at, count = len(content) // 2, len(content) // 4
+    wrong = np.random.default_rng(1).bytes(count) if how == "rubbish" else bytes(count)
+    _, lost = decoded_and_lost(content[:at] + wrong + content[at + count :])
+    assert lost is not None
+    assert lost.early
+
+
 @pytest.mark.parametrize("codec", ["adpcm_ima_wav", "adpcm_ms", "adpcm_g726"])
 @pytest.mark.parametrize("pause_s", [0.0, 2.0, 2.01])
 def test_digital_silence_in_adpcm_is_no_destroyed_part(
