@@ -236,6 +236,7 @@ def command(
     def run(**given: Any) -> int:
         subject, output = "", given.get("output", given.get("log"))
         try:
+            _check_text(given)
             work = _prepared(function, given)
             subject = str(given.get(about) or "")
             code = work()
@@ -259,6 +260,19 @@ def command(
     run.__annotations__ = {name: one.annotation for name, one in options.items()}
     run.__doc__ = function.__doc__
     return run
+
+
+def _check_text(given: Mapping[str, Any]) -> None:
+    """Check that texts can be sent and stored; only the path of a file may have any bytes.
+
+    Raises:
+        typer.BadParameter: one cannot.
+    """
+    for name, value in given.items():
+        try:
+            _ = isinstance(value, str) and value.encode()
+        except UnicodeEncodeError:
+            raise typer.BadParameter(f"The value of '{name}' is not valid Unicode.") from None
 
 
 def subcommands(

@@ -96,7 +96,8 @@ class LiveCommandOptions:
         given = {name: getattr(self, name) for name in as_said}
         given["words"] = unasked if self.words is None else self.words
         given["keep"] = self.keep or None
-        given["name"] = self.source.name if self.keep and self.source not in (None, PIPE) else None
+        if self.keep and self.source is not None and self.source != PIPE:
+            given["name"] = self.source.name.encode("utf-8", "replace").decode()
         given["channels"] = len(self.names_of_channels) or None
         return {name: value for name, value in given.items() if value is not None}
 

@@ -269,6 +269,23 @@ def test_empty_path_is_refused_and_is_not_the_working_folder(words, terminal):
     assert run.stdout == ""
 
 
+@pytest.mark.posix("arguments of any bytes")
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("transcribe", SUCCESS, "--hotwords", "\udcff"),
+        ("live", SUCCESS, "--prompt", "\udcff"),
+        ("people", "add", "\udcff", SUCCESS),
+        ("jobs", "list", "--state", "\udcff"),
+    ],
+    ids=lambda words: words[0],
+)
+def test_text_that_is_not_valid_unicode_is_refused_in_one_line(words, terminal, server):
+    run = terminal.run(*words, "--server", server.url)
+    check_one_line(run, 2, "is not valid Unicode")
+    assert run.stdout == ""
+
+
 @pytest.mark.posix("files of POSIX")
 def test_control_characters_of_a_file_name_are_printed_as_escapes(terminal):
     names = "\x1b]0;owned\x07\x1b[2J.wav", "\u202ednuos.wav", "\N{ARABIC LETTER BEH}\u200d.wav"

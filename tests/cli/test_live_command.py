@@ -77,6 +77,17 @@ def test_live_with_server_prints_events_and_a_summary_and_keep_names_the_kept_jo
     assert server.client.delete(f"/v1/jobs/{job}").status_code == 204
 
 
+@pytest.mark.posix("names of any bytes")
+def test_kept_session_of_a_file_whose_name_is_not_valid_unicode_has_a_readable_name(
+    live: Starts, server: Server, studio: Studio, tmp_path: Path
+) -> None:
+    path = new_file(tmp_path / "Gr\udcfcn.wav", studio.voice.read_bytes())
+    _, complained = ended(live(path, "--pace", 0, "--keep", "--server", server.url))
+    job = complained.rstrip(".\n").rpartition(" ")[2]
+    assert server.job(job)["name"] == "Gr?n.wav"
+    assert server.client.delete(f"/v1/jobs/{job}").status_code == 204
+
+
 def test_live_with_keep_and_without_server_is_refused(live: Starts, studio: Studio) -> None:
     _, complained = ended(live(studio.voice, "--keep"), 1)
     assert "--server" in complained

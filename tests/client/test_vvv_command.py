@@ -304,6 +304,27 @@ def test_output_whose_reader_is_gone_is_no_error_and_exits_with_1(queue, talk) -
     assert b"Error" not in run.stderr
 
 
+@pytest.mark.posix("names of any bytes")
+def test_recording_whose_name_is_not_valid_unicode_is_sent_with_a_readable_one(
+    queue, tmp_path
+) -> None:
+    path = new_file(tmp_path / "Gr\udcfcn.wav", b"RIFF")
+    run = vvv("--server", queue.url, "--token", "t", "transcribe", path)
+    assert run.returncode == 0, run.stderr
+    [(_, _, body)] = queue.requests
+    assert b'filename="Gr?n.wav"' in body
+
+
+@pytest.mark.posix("arguments of any bytes")
+@pytest.mark.parametrize(("token", "hotwords"), [("Schlüssel", "Nagg"), ("t", "\udcff")])
+def test_text_that_cannot_be_sent_is_one_line_of_error(token, hotwords, queue, talk) -> None:
+    words = "transcribe", talk, "--hotwords", hotwords
+    run = vvv("--server", queue.url, "--token", token, *words)
+    assert (run.returncode, run.stdout) == (1, b"")
+    assert b"cannot be sent" in run.stderr
+    assert run.stderr.count(b"\n") == 1
+
+
 def test_status_shows_own_jobs_with_the_environments_token_and_ignores_its_proxy(queue) -> None:
     proxies = dict.fromkeys(("http_proxy", "HTTP_PROXY", "ALL_PROXY"), "http://127.0.0.1:1")
     run = vvv("--server", queue.url, "status", VVV_TOKEN="t", **proxies)  # they would get the token

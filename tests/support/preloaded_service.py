@@ -184,7 +184,7 @@ def _show_command(message: dict[str, Any]) -> None:
     module, *words = message["argv"]
     start = ["-P", "-m", module] if module == WORKER else ["-m", module]
     start = start if module in (WORKER, *COMMANDS) else [module]
-    shown = "\0".join([sys.executable, *start, *words]).encode()[:_LONGEST_COMMAND]
+    shown = os.fsencode("\0".join([sys.executable, *start, *words]))[:_LONGEST_COMMAND]
     status = Path("/proc/self/stat").read_text("utf-8").rpartition(")")[2].split()
     begin, end = int(status[45]), int(status[46])
     ctypes.memset(begin, 0, end - begin)

@@ -16,8 +16,11 @@ CONTENT_TYPE = "application/octet-stream"
 
 
 def name_of(source: Source) -> str:
-    """The last part of a path; what has none is called so."""
-    return Path(source).name if isinstance(source, (str, os.PathLike)) else "recording"
+    """The last part of a path, with ? for what is not valid Unicode, as it could not be sent; what
+    has no path is called so."""
+    if not isinstance(source, (str, os.PathLike)):
+        return "recording"
+    return Path(source).name.encode("utf-8", "replace").decode()
 
 
 class Upload:

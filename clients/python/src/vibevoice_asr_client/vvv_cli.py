@@ -62,6 +62,8 @@ def run(words: Sequence[str]) -> int:
         return _fail(f"Error: HTTP {error.response.status_code} from {args.server}.")
     except (httpx.TransportError, httpx.InvalidURL) as error:
         return _fail(f"Error: {args.server}: {error or type(error).__name__}.")
+    except UnicodeEncodeError:
+        return _fail("Error: the token or the hotwords have characters that cannot be sent.")
     except ssl.SSLError:
         return _fail(f"Error: {args.ca_cert} holds no certificates.")
     except OSError as error:
