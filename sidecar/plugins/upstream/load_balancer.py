@@ -5,6 +5,7 @@ arguments. A server is known by its index in the settings.
 """
 
 from collections.abc import Callable, Sequence
+from copy import copy
 from dataclasses import dataclass, field
 
 from sidecar import errors
@@ -165,10 +166,15 @@ class ChunkAttempts:
     @property
     def error(self) -> errors.SidecarError:
         """Return the error of a chunk that is given up: the last that is not the recording's, if a
-        server met one, since that server might do it."""
+        server met one, since that server might do it; for as long as the first of the others, too,
+        asked for."""
         met = [*self.met.values()]
         passing = [one for one in met if one.fault is not errors.Fault.RECORDING]
         error = [UpstreamUnreachable(), *met, *passing][-1]
+        if error.retry_after is not None:  # that of the first that may take it
+            others = (one.retry_after for at, one in self.met.items() if at not in self.refused)
+            own_s, error = error.retry_after, copy(error)
+            error.retry_after = min([own_s, *(one for one in others if one is not None)])
         if self.first_broken is not None and isinstance(error, UpstreamUnreachable):
             detail = f"{self.first_broken.detail} Then: {error.detail}"  # it may have ended it
             return UpstreamLost(detail, retry_after=error.retry_after)

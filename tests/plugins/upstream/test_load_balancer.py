@@ -141,6 +141,21 @@ def test_failure_on_a_chunk_followed_by_a_busy_answer_counts_as_no_death() -> No
     assert not attempts.error.counts_as_death
 
 
+@pytest.mark.parametrize("first", [0, 1])
+def test_chunk_waits_for_the_upstream_that_may_take_it_first_whichever_is_asked_last(
+    first: int,
+) -> None:
+    attempts = ChunkAttempts(0.0, 100.0)
+    attempts.failed(first, UpstreamBusy(retry_after=300))
+    attempts.failed(1 - first, UpstreamBusy(retry_after=7))
+    assert attempts.error.retry_after == 7
+    attempts.failed(first, UpstreamBusy(retry_after=300))
+    assert attempts.error.retry_after == 7
+    attempts.failed(1 - first, UpstreamUnreachable())
+    attempts.failed(first, UpstreamBusy(retry_after=300))
+    assert attempts.error.retry_after == UpstreamUnreachable.default_retry_after
+
+
 def test_upstream_that_refused_a_chunk_is_not_asked_for_it_again() -> None:
     servers = [ServerLoad(), ServerLoad()]
     attempts = ChunkAttempts(0.0, 100.0)
