@@ -29,6 +29,8 @@ export class Editing {
   /** Grows where lines and speakers may get other numbers. */
   #order = 0;
   #turn = Promise.resolve(true);
+  /** Why the last edit of each transcript was refused, until somebody has read it, also of those that are not shown now. */
+  #wrong = new Map();
   /** What was said of the edits made here, by job and their number. @type {Map<string, string>} */
   #made = new Map();
   /** The fields in which lines are corrected, by job, also of those that are not shown now. @type {Map<string, import("./line.js").LineEditor>} */
@@ -48,13 +50,13 @@ export class Editing {
   apply(operations, said, ask) {
     const [order, id] = [this.#order, this.#store.state.shown?.id];
     const stands = () => this.#store.state.shown?.id === id && (order === this.#order || STEPS.has(operations[0].op));
-    this.#turn = this.#turn.then(() => (stands() ? this.#apply(operations, said, ask) : this.refuse()));
+    this.#turn = this.#turn.then(() => (stands() ? this.#apply(operations, said, ask) : this.refuse(id)));
     return this.#turn;
   }
 
-  /** Why the last edit was refused; null if it was not. */
+  /** Why the last edit of what is shown was refused; undefined if it was not. */
   get wrong() {
-    return this.#store.state.shown?.wrong;
+    return this.#wrong.get(this.#store.state.shown?.id);
   }
 
   /** What was to be done until now is done, or was refused. */
@@ -94,14 +96,16 @@ export class Editing {
     return shown?.id === id && revision > (shown.edits?.revision ?? 0);
   }
 
-  refuse() {
-    this.#show(this.#store.state.shown?.id, { wrong: CHANGED });
+  refuse(id = this.#store.state.shown?.id, wrong = CHANGED) {
+    this.#wrong.set(id, wrong);
+    this.#store.set({});
     return false;
   }
 
   /** What was wrong is read. */
   forgive() {
-    this.#show(this.#store.state.shown?.id, { wrong: null });
+    this.#wrong.delete(this.#store.state.shown?.id);
+    this.#store.set({});
   }
 
   async #apply(operations, said, ask = (id, revision) => client().edit(id, operations, { revision })) {
@@ -117,7 +121,8 @@ export class Editing {
       for (const { index, segment } of changed) segments[index] = segment;
       // before it is shown as done: the tab may be closed then; but a storage that does not answer holds no edit
       await Promise.race([this.#copy(id, { segments, metadata: shown.metadata }, revision), new Promise((over) => setTimeout(over, COPY_MS))]);
-      this.#show(id, { segments, edits: { revision, undo, redo }, wrong: null });
+      this.#wrong.delete(id);
+      this.#show(id, { segments, edits: { revision, undo, redo } });
       const text = typeof said === "string" ? said : said(answer, id);
       const [{ op }] = operations;
       if (!STEPS.has(op)) this.#made.set(`${id} ${undo}`, text);
@@ -127,8 +132,7 @@ export class Editing {
     } catch (error) {
       const changed = error.code === CHANGED.code;
       if (changed) await this.#reread(id);
-      this.#show(id, { wrong: changed ? CHANGED : trouble(error) });
-      return false;
+      return this.refuse(id, changed ? CHANGED : trouble(error));
     }
   }
 
@@ -136,10 +140,7 @@ export class Editing {
    * its work. */
   async #here([{ op, segment, text, speaker, name }], said) {
     const { shown } = this.#store.state;
-    if (op !== "text" && op !== "rename") {
-      this.#show(shown.id, { wrong: DELETED });
-      return false;
-    }
+    if (op !== "text" && op !== "rename") return this.refuse(shown.id, DELETED);
     const isMeant = (one, index) => (op === "text" ? index === segment : one.speaker === speaker);
     const [field, change] = op === "text" ? [op, { text, words: undefined }] : ["name", { name: name ?? undefined }];
     const at = shown.segments.findIndex(isMeant);
@@ -148,9 +149,11 @@ export class Editing {
       wrong = there.segments[at][field] === shown.segments[at][field] ? null : CHANGED;
       return wrong ? there : { ...there, segments: there.segments.map((one, index) => (isMeant(one, index) ? { ...one, ...change } : one)) };
     });
-    this.#show(shown.id, { segments, wrong });
-    if (!wrong) this.#say(said.replace(/( now)?\.$/, "$1, in this browser only."));
-    return !wrong;
+    this.#show(shown.id, { segments });
+    if (wrong) return this.refuse(shown.id, wrong);
+    this.#wrong.delete(shown.id);
+    this.#say(said.replace(/( now)?\.$/, "$1, in this browser only."));
+    return true;
   }
 
   #show(id, change) {

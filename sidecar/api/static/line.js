@@ -2,7 +2,7 @@
  * which it is corrected. */
 
 import { html, icon, render } from "./view.js";
-import { clock, nameOf, numberOf } from "./words.js";
+import { clock, composes, nameOf, numberOf } from "./words.js";
 
 export function element(name, kind, text) {
   const made = document.createElement(name);
@@ -84,6 +84,8 @@ export class Acts {
   }
 }
 
+const EMPTY = "A line cannot be empty. To leave it as it was, press Escape.";
+
 /** The field in which a line is corrected, in the place of its text. It outlives the list in which it stands. */
 export class LineEditor {
   index;
@@ -100,16 +102,21 @@ export class LineEditor {
     const field = { current: null };
     let saving = false;
     const end = async (change) => {
-      const said = field.current.value.trim();
       if (saving) return;
+      if (!change) return this.view.leave();
+      const said = field.current.value.trim();
+      field.current.setCustomValidity(said ? "" : EMPTY);
+      if (!field.current.reportValidity()) return;
       saving = true;
-      const done = !change || !said || (await this.view.correct(said));
+      const done = await this.view.correct(said);
       saving = false;
-      if (done) this.view.leave();
-      else field.current.focus();
+      if (done) this.#text = said;
+      if (done && field.current.value.trim() === said) this.view.leave();
+      else field.current.focus(); // more was typed meanwhile
     };
     const pressed = (event) => {
-      if (event.key === "Enter" && !event.shiftKey && !event.isComposing) end(true);
+      if (composes(event)) return;
+      if (event.key === "Enter" && !event.shiftKey) end(true);
       else if (event.key === "Escape") end(false);
       else return;
       event.preventDefault();

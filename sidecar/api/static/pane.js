@@ -150,7 +150,7 @@ export function Reading({ job, shown, file, recordings, people, consent, say }) 
         ${edits && !(job.channels > 1) && !job.gone && html`<${HowMany} job=${job} editing=${editing} />`}
         <${Search} view=${view} segments=${segments} revision=${`${revision} ${shown.final}`} />
       </div>
-      <${NotDone} wrong=${shown.wrong} editing=${editing} />
+      <${NotDone} wrong=${editing.wrong} editing=${editing} />
     </div>`}
     ${shown.final && doubtful && html`<p class="quiet doubtful">Words with a dotted line may be wrong.</p>`}
     ${silent && html`<p class="quiet">No speech was found in this recording.</p>`}

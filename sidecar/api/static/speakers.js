@@ -59,14 +59,16 @@ export function SpeakerDialog({ speaker, lanes, job, heard, people, consent, edi
 function Speaker({ one, others, job, heard, people, consent, editing, close, say }) {
   const [name, setName] = useState(one.named ? one.name : "");
   const [into, setInto] = useState(others[0]?.speaker ?? "");
+  const field = useRef(null);
   const [wrong, attempt, busy] = useAttempt();
   const label = called(one.speaker);
   const nameIt = async () => {
-    const said = name.trim() || null;
+    const { value } = field.current;
+    const said = value.trim() || null;
     const operation = { op: "rename", speaker: one.speaker, name: said };
     const isNew = said !== (one.named ? one.name : null);
     if (isNew && !(await editing.apply([operation], `${label} is ${said ? `called ${said}` : "called nothing else"} now.`))) throw editing.wrong;
-    close();
+    if (field.current?.value === value) close(); // or more was typed meanwhile
   };
   const rename = (event) => {
     event.preventDefault();
@@ -95,7 +97,7 @@ function Speaker({ one, others, job, heard, people, consent, editing, close, say
     ${heard?.person && heard.name === one.name && html`<p class="quiet asked">Recognised by voice; the likeness is ${heard.likeness.toFixed(2)}.</p>`}
     <form class="asked" onSubmit=${rename}>
       <label for="called">Name</label>
-      <div class="pair"><input id="called" autofocus maxlength="200" autocomplete="off" placeholder=${label} value=${name} onInput=${(event) => setName(event.target.value)} />
+      <div class="pair"><input ref=${field} id="called" autofocus maxlength="200" autocomplete="off" placeholder=${label} value=${name} onInput=${(event) => setName(event.target.value)} />
         <button type="submit" class="main">Save</button></div>
     </form>
     ${job.gone && html`<p class="quiet">The service has deleted this transcript, so only names and lines can be changed.</p>`}

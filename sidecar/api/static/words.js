@@ -136,3 +136,6 @@ export const mayBeRecording = (file) => /^(audio|video)\//.test(file.type) || SO
 export function trouble(error) {
   return { detail: error?.detail || error?.message || String(error), hint: error?.hint || "", code: error?.code || "" };
 }
+
+/** Whether a key is an input method's: it ends or drops the word that is being written, and nothing else. */
+export const composes = (event) => event.isComposing || event.keyCode === 229;

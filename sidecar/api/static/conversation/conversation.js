@@ -108,6 +108,7 @@ export class Conversation {
 
   /** @param {boolean} keep whether it becomes a job of the service */
   async end(keep) {
+    if (this.state === "ending") return; // a second click cuts nothing off
     if (this.state !== "live") return this.close();
     this.state = "ending";
     this.#capture?.close();

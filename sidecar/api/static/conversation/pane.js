@@ -3,7 +3,7 @@
 import { keepsTalks, keepTalks } from "../memory.js";
 import { client } from "../session.js";
 import { Downloads, Head, html, icon, Meter, save, Trouble, useAttempt, useEffect, useEnd, useEvents, useRef, useState } from "../view.js";
-import { spoken, voiceOf } from "../words.js";
+import { composes, spoken, voiceOf } from "../words.js";
 
 const PHASES = {
   idle: "Your turn: speak, or type.",
@@ -72,13 +72,13 @@ function Start({ conversations, again }) {
 }
 
 /** What interrupts by key: nothing that is typed, and no button. */
-const QUIETS = (event) => event.key === "Escape" || (event.key === " " && !event.target.closest?.("input, button, select, a, [role=button]"));
+const QUIETS = (event) => event.key === "Escape" || (event.key === " " && !event.target.closest?.("input, textarea, button, select, summary, a, [role=button]"));
 
 function Controls({ going }) {
   const [keeps, setKeeps] = useState(keepsTalks());
   useEffect(() => document.getElementById("main").focus({ preventScroll: true }), []);
   const pressed = (event) => {
-    if (!QUIETS(event) || event.defaultPrevented || document.querySelector("dialog[open]")) return;
+    if (!QUIETS(event) || composes(event) || event.defaultPrevented || document.querySelector("dialog[open], :popover-open")) return;
     event.preventDefault();
     going.interrupt();
   };
