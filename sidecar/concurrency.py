@@ -218,13 +218,16 @@ def retrieve_exception(task: asyncio.Task[Any]) -> None:
 async def wait_for_event(event: asyncio.Event, within_s: float) -> bool:
     """Return whether the event is set within ``within_s``, not counting stalls of the event
     loop."""
-    for _ in range(TIMER_STEPS):
-        with suppress(TimeoutError):
-            async with asyncio.timeout(within_s / TIMER_STEPS):
-                await event.wait()
-        if event.is_set():
-            return True
-    return False
+    # Not `asyncio.timeout`: in a task that was cancelled, Python 3.11.2 takes its end for a cancel.
+    waiter = asyncio.ensure_future(event.wait())
+    try:
+        for _ in range(TIMER_STEPS):
+            await asyncio.wait([waiter], timeout=within_s / TIMER_STEPS)
+            if event.is_set():
+                return True
+        return False
+    finally:
+        waiter.cancel()
 
 
 async def cancel_after(most_s: float, what: Awaitable[object]) -> None:
